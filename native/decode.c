@@ -1,0 +1,220 @@
+/* Owns the reading of plans and spawns: bytes from the host become values, or a reason why not.
+ * No effects, no allocation: this file is what the fuzzer runs. */
+#include "init.h"
+
+#include <string.h>
+
+#include <linux/filter.h>
+
+#define PATH_LIMIT 4096u
+
+/* The length of the string at `data`, without its NUL, or -1 if none ends within `size`. */
+static long string_length(const unsigned char *data, size_t size) {
+    const unsigned char *end = memchr(data, 0, size);
+    return end == NULL ? -1 : end - data;
+}
+
+/* A path as the plan may name it: absolute, without "." and ".." components, without "//". */
+static bool is_plain_path(const unsigned char *path, long length) {
+    if (length < 1 || length >= (long)PATH_LIMIT || path[0] != '/')
+        return false;
+    if (length == 1)
+        return true;
+    for (long start = 1; start <= length;) {
+        const unsigned char *slash = memchr(path + start, '/', (size_t)(length - start));
+        long end = slash == NULL ? length : slash - path;
+        long size = end - start;
+        if (size == 0 || size > 255)
+            return false;
+        if (path[start] == '.' && (size == 1 || (size == 2 && path[start + 1] == '.')))
+            return false;
+        start = end + 1;
+    }
+    return true;
+}
+
+/* Takes one plain path off the front of `data`; returns what it and its NUL occupy, or 0. */
+static size_t take_path(const unsigned char *data, size_t size) {
+    long length = string_length(data, size);
+    return length < 0 || !is_plain_path(data, length) ? 0 : (size_t)length + 1;
+}
+
+static bool is_path(const unsigned char *data, size_t size) {
+    size_t taken = take_path(data, size);
+    return taken != 0 && taken == size;
+}
+
+static bool is_symlink(const unsigned char *data, size_t size) {
+    size_t taken = take_path(data, size);
+    if (taken == 0)
+        return false;
+    long target = string_length(data + taken, size - taken);
+    return target > 0 && target < (long)PATH_LIMIT && taken + (size_t)target + 1 == size;
+}
+
+static bool is_bind(const unsigned char *data, size_t size) {
+    if (size < sizeof(struct bind))
+        return false;
+    size_t source = take_path(data + sizeof(struct bind), size - sizeof(struct bind));
+    return source != 0 && is_path(data + sizeof(struct bind) + source, size - sizeof(struct bind) - source);
+}
+
+static bool is_file(const unsigned char *data, size_t size) {
+    struct node node;
+    if (size < sizeof node)
+        return false;
+    memcpy(&node, data, sizeof node);
+    size_t path = take_path(data + sizeof node, size - sizeof node);
+    return path != 0 && size - sizeof node - path == node.size && (node.mode & ~0777u) == 0;
+}
+
+static bool is_directory(const unsigned char *data, size_t size) {
+    struct node node;
+    if (size < sizeof node)
+        return false;
+    memcpy(&node, data, sizeof node);
+    return (node.mode & ~01777u) == 0 && is_path(data + sizeof node, size - sizeof node);
+}
+
+/* The kernel checks a filter's jumps itself. We ask that it looks at the architecture first: a
+ * filter that does not would judge another architecture's system calls by our numbers. */
+static bool is_filter(const unsigned char *data, size_t size) {
+    struct sock_filter first;
+    if (size == 0 || size % sizeof first != 0 || size / sizeof first > BPF_MAXINSNS)
+        return false;
+    memcpy(&first, data, sizeof first);
+    return first.code == (BPF_LD | BPF_W | BPF_ABS) && first.k == 4; /* seccomp_data.arch */
+}
+
+static bool is_hostname(const unsigned char *data, size_t size) {
+    long length = string_length(data, size);
+    return length > 0 && length <= 64 && (size_t)length + 1 == size;
+}
+
+static bool is_record(const struct record *record) {
+    const unsigned char *data = record->data;
+    size_t size = record->size;
+    switch (record->op) {
+    case RECORD_IDENTITY:
+        return size == sizeof(struct identity);
+    case RECORD_NAMESPACES:
+        return size == sizeof(uint32_t);
+    case RECORD_HOSTNAME:
+        return is_hostname(data, size);
+    case RECORD_LOOPBACK:
+        return size == 0;
+    case RECORD_DIRECTORY:
+        return is_directory(data, size);
+    case RECORD_FILE:
+        return is_file(data, size);
+    case RECORD_SYMLINK:
+        return is_symlink(data, size);
+    case RECORD_BIND:
+        return is_bind(data, size);
+    case RECORD_TMPFS:
+        return size > sizeof(struct tmpfs) && is_path(data + sizeof(struct tmpfs), size - sizeof(struct tmpfs));
+    case RECORD_PROC:
+    case RECORD_DEVPTS:
+    case RECORD_READ_ONLY:
+    case RECORD_MASK:
+        return is_path(data, size);
+    case RECORD_LIMIT:
+        return size == sizeof(struct limit);
+    case RECORD_LANDLOCK:
+        return size == sizeof(struct landlock);
+    case RECORD_LANDLOCK_RULE:
+        return size > sizeof(uint64_t) && is_path(data + sizeof(uint64_t), size - sizeof(uint64_t));
+    case RECORD_SECCOMP:
+        return is_filter(data, size);
+    default:
+        return false;
+    }
+}
+
+/* What a plan must have exactly once: without one of them it would be no sandbox. */
+static const char *check_whole(struct plan *plan) {
+    unsigned identities = 0, namespaces = 0, filters = 0;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *record = &plan->records[i];
+        if (record->op == RECORD_IDENTITY) {
+            identities++;
+            memcpy(&plan->identity, record->data, sizeof plan->identity);
+        } else if (record->op == RECORD_NAMESPACES) {
+            namespaces++;
+            memcpy(&plan->namespaces, record->data, sizeof plan->namespaces);
+        } else if (record->op == RECORD_SECCOMP) {
+            filters++;
+        }
+    }
+    if (identities != 1 || plan->identity.mode > IDENTITY_LEASED)
+        return "the plan needs one identity";
+    if (plan->identity.uid == 0 || plan->identity.host_uid == 0)
+        /* uid 0 outside owns the host's files by mode bits alone, capabilities or not. An ordinary
+         * user is never 0, and root's sandboxes get a leased identity. */
+        return "the sandbox may not be uid 0";
+    if (namespaces != 1)
+        return "the plan needs one set of namespaces";
+    if (filters != 1)
+        return "the plan needs one seccomp filter";
+    return NULL;
+}
+
+const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan) {
+    size_t at = 0;
+    memset(plan, 0, sizeof *plan);
+    while (at < size) {
+        struct record_head head;
+        if (size - at < sizeof head)
+            return "a record's head is cut off";
+        memcpy(&head, bytes + at, sizeof head);
+        at += sizeof head;
+        if (head.zero != 0 || head.size > size - at)
+            return "a record is cut off";
+        if (plan->count == RECORDS_LIMIT)
+            return "too many records";
+        struct record *record = &plan->records[plan->count++];
+        *record = (struct record){head.op, head.size, bytes + at};
+        if (!is_record(record))
+            return "a record is malformed";
+        size_t padded = ((size_t)head.size + 7) & ~(size_t)7;
+        at = padded > size - at ? size : at + padded;
+    }
+    return check_whole(plan);
+}
+
+size_t spawn_vector_room(const unsigned char *bytes, size_t size) {
+    struct spawn_head head;
+    if (size < sizeof head)
+        return 0;
+    memcpy(&head, bytes, sizeof head);
+    /* Each string takes a byte at least, so a count above the size is a lie. */
+    if (head.argc > size || head.envc > size)
+        return 0;
+    return (size_t)head.argc + head.envc + 2;
+}
+
+const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn) {
+    struct spawn_head head;
+    size_t needed = spawn_vector_room(bytes, size);
+    if (needed == 0 || needed > room)
+        return "the head of a spawn is malformed";
+    memcpy(&head, bytes, sizeof head);
+    if (head.argc == 0 || (head.fd_mask & ~7u) != 0)
+        return "a spawn needs words, and no more than three descriptors";
+    size_t at = sizeof head;
+    long length = string_length(bytes + at, size - at);
+    if (length < 1 || bytes[at] != '/')
+        return "the working directory must be absolute";
+    *spawn = (struct spawn){head.fd_mask, head.flags, (char *)bytes + at, vector, vector + head.argc + 1};
+    at += (size_t)length + 1;
+    for (size_t i = 0; i < (size_t)head.argc + head.envc; i++) {
+        length = string_length(bytes + at, size - at);
+        if (length < 0)
+            return "a string of a spawn is cut off";
+        vector[i < head.argc ? i : i + 1] = (char *)bytes + at;
+        at += (size_t)length + 1;
+    }
+    vector[head.argc] = NULL;
+    vector[needed - 1] = NULL;
+    return at == size ? NULL : "a spawn has trailing bytes";
+}

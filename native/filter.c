@@ -1,0 +1,24 @@
+/* Owns the seccomp filter: the last step, since it also binds what comes after it. */
+#include "init.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct sock_filter instructions[BPF_MAXINSNS];
+
+void filter_install(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *record = &plan->records[i];
+        if (record->op != RECORD_SECCOMP)
+            continue;
+        memcpy(instructions, record->data, record->size); /* decode.c bounds it to the array */
+        struct sock_fprog program = {(unsigned short)(record->size / sizeof instructions[0]), instructions};
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0)
+            report_failure(STEP_SECCOMP, i, errno, "installing the filter");
+        report_done(STEP_SECCOMP, i, 0);
+    }
+}

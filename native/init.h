@@ -1,0 +1,118 @@
+/* What each file of sandyard-init promises to the others. Read it from top to bottom: it is the order
+ * in which things happen. */
+#ifndef SANDYARD_INIT_H
+#define SANDYARD_INIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "protocol.h"
+
+#define RECORDS_LIMIT 1024
+#define NO_RECORD UINT32_MAX
+
+/* decode.c: bytes to values, without effects; what it accepts is within bounds. */
+
+struct record {
+    uint16_t op;
+    uint32_t size;
+    const unsigned char *data;
+};
+
+struct plan {
+    uint32_t count;
+    struct record records[RECORDS_LIMIT];
+    struct identity identity;
+    uint32_t namespaces;
+};
+
+struct spawn {
+    uint32_t fd_mask, flags;
+    char *cwd;
+    char **argv, **envp; /* NULL-terminated, inside the caller's vector */
+};
+
+const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan);
+const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn);
+size_t spawn_vector_room(const unsigned char *bytes, size_t size);
+
+/* channel.c: the control channel and the keepers' channels; a datagram is whole or refused. */
+
+struct incoming {
+    struct message head;
+    unsigned char *body; /* writable, 8-byte aligned; valid until the next receive or release */
+    size_t mapped; /* bytes to unmap, 0 for an inline body */
+    int fds[FDS_LIMIT]; /* close-on-exec; release() closes those still >= 0 */
+    unsigned fd_count;
+};
+
+enum receive_result { RECEIVED, RECEIVE_EOF, RECEIVE_AGAIN, RECEIVE_BAD };
+
+enum receive_result channel_receive(int channel, int flags, struct incoming *in);
+void channel_release(struct incoming *in);
+int channel_forward(int channel, const struct incoming *in);
+int channel_send(int channel, uint16_t kind, uint32_t job, const void *body, size_t size);
+
+/* report.c: how far a start has come, and the one way in which it fails. */
+
+void report_open(int channel);
+void report_done(enum step step, uint32_t record, int skipped);
+int report_send(void);
+_Noreturn void report_failure(enum step step, uint32_t record, int error, const char *text);
+
+/* user.c: user namespaces and their id maps. */
+
+pid_t process_clone(unsigned long flags);
+void user_map(pid_t pid, const struct identity *identity);
+void user_map_self(const struct identity *identity);
+void user_idmaps_open(const struct plan *plan);
+int user_idmap(uid_t uid, gid_t gid);
+
+/* mounts.c: the new root, from nothing to pivot_root. */
+
+void mounts_build(const struct plan *plan);
+
+/* host.c: hostname and loopback. */
+
+void host_name(const struct plan *plan);
+void host_loopback(const struct plan *plan);
+
+/* privileges.c: limits, capabilities, ids, no_new_privs, dumpable; none of it comes back. */
+
+void limits_set(const struct plan *plan);
+int limits_for_command(void);
+void capabilities_bound(void);
+void identity_take(const struct identity *identity, bool set_groups);
+void capabilities_drop(void);
+void privileges_lock(void);
+void privileges_follow_parent(int parent);
+
+/* landlock.c, filter.c: the last two layers, in this order. */
+
+void landlock_restrict(const struct plan *plan);
+void filter_install(const struct plan *plan);
+
+/* tree.c: the descendants of a process, and their end. */
+
+size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
+void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
+size_t tree_list(pid_t root, struct leftover *out, size_t room);
+
+/* spawn.c: the birth of one command; failure->step is 0 where it was born. */
+
+pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *failure);
+
+/* keeper.c: one job at a time: its command, its tree, its exit. */
+
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state);
+
+enum keeper_state { KEEPER_NONE = 0, KEEPER_IDLE = 1, KEEPER_BUSY = 2 };
+
+/* serve.c: PID 1 after the walls are up. */
+
+_Noreturn void serve(int control, int host);
+
+#endif

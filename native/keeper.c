@@ -1,0 +1,224 @@
+/* Owns one job: its command, everything that descends from it, and the account of its exit.
+ *
+ * Forked by init when it runs short, used again for the next job when the last process of this one
+ * has ended, and gone after a while without work. */
+#include "init.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define VECTOR_ROOM 1024 /* words and variables of an ordinary command; more take a mapping */
+#define IDLE_MS 3000
+#define KILL_ROUNDS 3 /* plain rounds of SIGKILL before the tree is frozen first */
+#define KILL_PAUSE_MS 2
+
+struct job {
+    uint32_t id, flags;
+    pid_t command; /* 0 once reaped */
+    bool children; /* as of the last reap */
+    bool ending; /* the tree is being ended */
+    bool killed; /* because the host asked */
+    bool reported, left_over; /* its exit is reported; and something lived on after it */
+    unsigned rounds;
+    int status;
+    struct rusage usage;
+};
+
+static int channel_fd, control_fd, children_fd;
+static char *vector[VECTOR_ROOM];
+
+static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size) {
+    for (;;) {
+        int error = channel_send(control_fd, kind, id, body, size);
+        if (error == 0)
+            return;
+        if (error != EAGAIN)
+            _exit(1); /* the host is gone, and with it the sandbox in a moment */
+        struct pollfd room = {.fd = control_fd, .events = POLLOUT};
+        if (poll(&room, 1, -1) < 0 && errno != EINTR)
+            _exit(1);
+    }
+}
+
+static uint64_t microseconds(struct timeval time) { return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_usec; }
+
+static void report_exit(struct job *job) {
+    struct {
+        struct exited exited;
+        struct leftover left[LEFTOVERS_LISTED];
+    } body;
+    const struct rusage *usage = &job->usage;
+    size_t left = job->children ? tree_list(getpid(), body.left, LEFTOVERS_LISTED) : 0;
+    size_t listed = left < LEFTOVERS_LISTED ? left : LEFTOVERS_LISTED;
+
+    body.exited = (struct exited){
+        .status = job->status,
+        .flags = job->killed ? EXITED_KILLED : 0,
+        .user_us = microseconds(usage->ru_utime),
+        .system_us = microseconds(usage->ru_stime),
+        .max_rss_kib = (uint64_t)usage->ru_maxrss,
+        .minor_faults = (uint64_t)usage->ru_minflt,
+        .major_faults = (uint64_t)usage->ru_majflt,
+        .blocks_in = (uint64_t)usage->ru_inblock,
+        .blocks_out = (uint64_t)usage->ru_oublock,
+        .voluntary_switches = (uint64_t)usage->ru_nvcsw,
+        .involuntary_switches = (uint64_t)usage->ru_nivcsw,
+        .left = (uint32_t)left,
+        .listed = (uint32_t)listed,
+    };
+    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + listed * sizeof body.left[0]);
+    job->reported = true;
+    job->left_over = left > 0;
+}
+
+static void reap(struct job *job) {
+    struct signalfd_siginfo drained;
+    struct rusage usage;
+    int status;
+    while (read(children_fd, &drained, sizeof drained) > 0)
+        ;
+    for (;;) {
+        pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+        job->children = pid == 0;
+        if (pid <= 0)
+            return;
+        if (pid == job->command) {
+            job->command = 0;
+            job->status = status;
+            job->usage = usage;
+        }
+    }
+}
+
+static void end_tree(struct job *job) {
+    if (job->rounds++ >= KILL_ROUNDS)
+        tree_freeze(getpid(), NULL, 0);
+    (void)tree_signal(getpid(), NULL, 0, SIGKILL);
+}
+
+static void obey(struct job *job) {
+    struct incoming in;
+    enum receive_result result = channel_receive(channel_fd, MSG_DONTWAIT, &in);
+    if (result == RECEIVE_EOF)
+        _exit(0);
+    if (result == RECEIVED && in.head.job == job->id && in.head.kind == REQUEST_KILL) {
+        job->ending = job->killed = true;
+    } else if (result == RECEIVED && in.head.job == job->id && in.head.kind == REQUEST_SIGNAL) {
+        struct signal_body request;
+        memcpy(&request, in.body, sizeof request); /* serve.c checked its size and number */
+        if (request.target == SIGNAL_TREE)
+            (void)tree_signal(getpid(), NULL, 0, (int)request.number);
+        else if (job->command != 0) /* not reaped, so its pid is still its own */
+            (void)kill(job->command, (int)request.number);
+    }
+    channel_release(&in);
+}
+
+/* Stays with the job until its last process is gone. */
+static void keep(struct job *job) {
+    for (;;) {
+        struct pollfd events[2] = {{.fd = channel_fd, .events = POLLIN}, {.fd = children_fd, .events = POLLIN}};
+        if (poll(events, 2, job->ending ? KILL_PAUSE_MS : -1) < 0 && errno != EINTR)
+            _exit(1);
+        if (events[0].revents != 0)
+            obey(job);
+        reap(job);
+        if (job->command == 0 && (job->flags & SPAWN_END_LEFTOVERS) != 0)
+            job->ending = true;
+        if (job->ending && job->children)
+            end_tree(job);
+        if (job->command == 0 && !job->reported && !(job->ending && job->children))
+            report_exit(job);
+        if (job->command == 0 && !job->children)
+            return;
+    }
+}
+
+static void fail(uint32_t id, struct failure failure) { deliver(EVENT_SPAWN_FAILED, id, &failure, sizeof failure); }
+
+static void run(struct incoming *in) {
+    struct job job = {.id = in->head.job};
+    struct failure failure = {STEP_PROTOCOL, 0, EPROTO, NO_RECORD, 0};
+    struct spawn spawn;
+    char **words = vector;
+    unsigned memfds = in->mapped != 0 ? 1 : 0;
+    size_t room = spawn_vector_room(in->body, in->head.size), mapped = 0;
+
+    if (room > VECTOR_ROOM) {
+        mapped = room * sizeof *words;
+        words = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
+    if (words == MAP_FAILED) {
+        failure.error = ENOMEM;
+        fail(job.id, failure);
+        return;
+    }
+    if (decode_spawn(in->body, in->head.size, words, room > VECTOR_ROOM ? room : VECTOR_ROOM, &spawn) == NULL &&
+        in->fd_count - memfds == (unsigned)__builtin_popcount(spawn.fd_mask)) {
+        job.command = spawn_command(&spawn, in->fds + memfds, &failure);
+        job.flags = spawn.flags;
+    }
+    channel_release(in);
+    if (mapped != 0)
+        (void)munmap(words, mapped);
+    if (failure.step != 0) {
+        if (job.command > 0)
+            (void)waitpid(job.command, NULL, 0);
+        fail(job.id, failure);
+        return;
+    }
+    if ((job.flags & SPAWN_REPORT) != 0) {
+        struct spawned spawned = {(uint32_t)job.command, 0};
+        deliver(EVENT_SPAWNED, job.id, &spawned, sizeof spawned);
+    }
+    keep(&job);
+    if (job.left_over)
+        deliver(EVENT_GONE, job.id, NULL, 0);
+}
+
+/* Waits for a job; false when there was none for so long that this keeper may go. */
+static bool wait_for_job(void) {
+    struct pollfd event = {.fd = channel_fd, .events = POLLIN};
+    int ready = poll(&event, 1, IDLE_MS);
+    if (ready < 0 && errno != EINTR)
+        _exit(1);
+    return ready != 0;
+}
+
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state) {
+    sigset_t children;
+    channel_fd = channel;
+    control_fd = control;
+    (void)sigemptyset(&children);
+    (void)sigaddset(&children, SIGCHLD);
+    children_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (children_fd < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_NAME, "sandyard-keeper", 0, 0, 0) != 0)
+        _exit(1);
+    for (;;) {
+        struct incoming in;
+        uint32_t idle = KEEPER_IDLE;
+        if (!wait_for_job()) {
+            /* Only from idle: init may have given us a job in this very moment. */
+            if (__atomic_compare_exchange_n(state, &idle, KEEPER_NONE, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+                _exit(0);
+            continue;
+        }
+        enum receive_result result = channel_receive(channel_fd, MSG_DONTWAIT, &in);
+        if (result == RECEIVE_EOF)
+            _exit(0);
+        if (result == RECEIVED && in.head.kind == REQUEST_SPAWN) {
+            run(&in);
+            __atomic_store_n(state, KEEPER_IDLE, __ATOMIC_RELEASE);
+        }
+        channel_release(&in); /* and a signal for a job that has ended meanwhile is dropped */
+    }
+}

@@ -1,0 +1,153 @@
+/* Owns the order of things: the outer process decodes the plan and clones the sandbox's first
+ * process, which builds its walls from the inside out, loses the means to take them down, reports,
+ * and serves. Read become_sandbox() aloud.
+ *
+ * usage: sandyard-init FD, where FD is one end of a SOCK_SEQPACKET socket pair. */
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { CONTROL = 3, HOST = 4, ABOVE_PLACES = 16 };
+
+static struct plan plan;
+
+/* Puts the descriptors that init keeps at their places and closes all others. */
+static void keep_descriptors(int host) {
+    if (dup3(host, HOST, O_CLOEXEC) < 0 || close_range(HOST + 1, ~0u, 0) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "keeping descriptors");
+}
+
+/* The null device of inside replaces the host's, which commands must never hold. */
+static void take_null_device(void) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd < 3; fd++)
+        if (null < 0 || dup2(null, fd) < 0)
+            report_failure(STEP_SERVE, NO_RECORD, errno, "opening /dev/null inside");
+    (void)close(null);
+}
+
+/* Root's sandboxes enter their user namespace when the mounts are made, so that these belong to
+ * the outside; only the outer process may then write the id map. */
+static void enter_user_namespace(int parent) {
+    char byte = 0;
+    if (unshare(CLONE_NEWUSER) != 0)
+        report_failure(STEP_USER, NO_RECORD, errno, "entering the user namespace");
+    if (write(parent, &byte, 1) != 1 || read(parent, &byte, 1) != 1)
+        report_failure(STEP_USER, NO_RECORD, EPIPE, "waiting for the id map");
+}
+
+static _Noreturn void become_sandbox(int host, int parent) {
+    bool leased = plan.identity.mode == IDENTITY_LEASED;
+
+    privileges_follow_parent(parent);
+    if (!leased)
+        user_map_self(&plan.identity);
+    mounts_build(&plan);
+    host_name(&plan);
+    host_loopback(&plan);
+    if (leased)
+        enter_user_namespace(parent);
+    limits_set(&plan);
+    capabilities_bound();
+    identity_take(&plan.identity, leased);
+    capabilities_drop();
+    privileges_lock();
+    privileges_follow_parent(parent);
+    keep_descriptors(host);
+    take_null_device();
+    landlock_restrict(&plan);
+    filter_install(&plan);
+    serve(CONTROL, HOST);
+}
+
+/* The outer process has one thing left to do, and keeps nothing that it does not need for it. The
+ * descriptors that came with the plan stay open: they are the session's leases. */
+static _Noreturn void wait_outside(pid_t init, int parent) {
+    int status;
+    capabilities_drop(); /* reports a failure, as any step does: the start has failed then */
+    (void)close(CONTROL); /* or the host would not see init's end as the end of the channel */
+    while (waitpid(init, &status, 0) != init)
+        if (errno != EINTR)
+            _exit(1);
+    (void)close(parent);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+static void write_map_on_request(pid_t init, int parent) {
+    char byte;
+    if (read(parent, &byte, 1) != 1)
+        _exit(1); /* init has already said why */
+    user_map(init, &plan.identity);
+    if (write(parent, &byte, 1) != 1)
+        report_failure(STEP_USER, NO_RECORD, errno, "answering init");
+}
+
+static int move_above(int fd) {
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_PLACES);
+    if (moved < 0)
+        report_failure(STEP_PROTOCOL, NO_RECORD, errno, "moving a descriptor");
+    (void)close(fd);
+    return moved;
+}
+
+static void start_clean(const char *argument) {
+    sigset_t none;
+    int control = atoi(argument);
+    if (control < CONTROL || (control != CONTROL && dup3(control, CONTROL, O_CLOEXEC) < 0))
+        _exit(2);
+    if (fcntl(CONTROL, F_SETFD, FD_CLOEXEC) != 0 || close_range(CONTROL + 1, ~0u, 0) != 0)
+        _exit(2);
+    report_open(CONTROL);
+    /* What the host ignores or blocks (Python ignores SIGPIPE) is no business of the commands. */
+    for (int number = 1; number <= SIGRTMAX; number++)
+        (void)signal(number, SIG_DFL); /* refused for SIGKILL, SIGSTOP and the C library's own */
+    if (sigemptyset(&none) != 0 || sigprocmask(SIG_SETMASK, &none, NULL) != 0)
+        report_failure(STEP_PROTOCOL, NO_RECORD, errno, "resetting signals");
+    (void)setsid(); /* fails for a group leader, which is as good */
+    (void)umask(022);
+}
+
+int main(int argc, char **argv) {
+    static struct incoming in;
+    int pair[2];
+
+    if (argc != 2)
+        return 2;
+    start_clean(argv[1]);
+    if (channel_receive(CONTROL, 0, &in) != RECEIVED || in.head.kind != REQUEST_START)
+        report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
+    const char *problem = decode_plan(in.body, in.head.size, &plan);
+    unsigned memfds = in.mapped != 0 ? 1 : 0;
+    if (problem != NULL || in.fd_count <= memfds)
+        report_failure(STEP_PROTOCOL, plan.count, EPROTO, problem != NULL ? problem : "expected a pidfd of the host");
+    int host = move_above(in.fds[memfds]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        report_failure(STEP_NAMESPACES, NO_RECORD, errno, "socketpair");
+    int parent = move_above(pair[1]);
+    unsigned long namespaces = plan.namespaces;
+    if (plan.identity.mode == IDENTITY_LEASED) {
+        user_idmaps_open(&plan);
+        namespaces &= ~(unsigned long)CLONE_NEWUSER;
+    }
+    pid_t init = process_clone(namespaces);
+    if (init == 0)
+        become_sandbox(host, parent);
+    if (init < 0)
+        report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
+    (void)close(parent);
+    (void)close(host);
+    if (plan.identity.mode == IDENTITY_LEASED)
+        write_map_on_request(init, pair[0]);
+    wait_outside(init, pair[0]);
+}

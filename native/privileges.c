@@ -1,0 +1,94 @@
+/* Owns what is given up for good: limits, capabilities, ids, new privileges, being inspected. */
+#include "init.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The limit on open files is every command's, not init's: init needs descriptors of its own to
+ * serve, however few a command may have. */
+static struct limit files_limit;
+
+static int set_limit(const struct limit *limit) {
+    struct rlimit value;
+    if (getrlimit((__rlimit_resource_t)limit->resource, &value) != 0)
+        return errno;
+    /* An ordinary user cannot raise a hard limit; the lower one is at least as strict. */
+    rlim_t wanted = limit->value < value.rlim_max ? limit->value : value.rlim_max;
+    value.rlim_cur = value.rlim_max = wanted;
+    return setrlimit((__rlimit_resource_t)limit->resource, &value) == 0 ? 0 : errno;
+}
+
+void limits_set(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++) {
+        struct limit limit;
+        if (plan->records[i].op != RECORD_LIMIT)
+            continue;
+        memcpy(&limit, plan->records[i].data, sizeof limit);
+        int error = 0;
+        if (limit.resource == RLIMIT_NOFILE)
+            files_limit = limit;
+        else
+            error = set_limit(&limit);
+        if (error != 0)
+            report_failure(STEP_LIMITS, i, error, "setrlimit");
+        report_done(STEP_LIMITS, i, 0);
+    }
+}
+
+int limits_for_command(void) { return files_limit.value == 0 ? 0 : set_limit(&files_limit); }
+
+void capabilities_bound(void) {
+    for (int capability = 0; capability < 64; capability++) {
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
+            continue;
+        if (errno == EINVAL) /* above the last one that this kernel knows */
+            break;
+        report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "dropping the bounding set");
+    }
+    report_done(STEP_CAPABILITIES, NO_RECORD, 0);
+}
+
+void identity_take(const struct identity *identity, bool set_groups) {
+    if (set_groups && setgroups(0, NULL) != 0)
+        report_failure(STEP_IDENTITY, NO_RECORD, errno, "dropping supplementary groups");
+    if (setresgid(identity->gid, identity->gid, identity->gid) != 0)
+        report_failure(STEP_IDENTITY, NO_RECORD, errno, "setresgid");
+    if (setresuid(identity->uid, identity->uid, identity->uid) != 0)
+        report_failure(STEP_IDENTITY, NO_RECORD, errno, "setresuid");
+    report_done(STEP_IDENTITY, NO_RECORD, 0);
+}
+
+void capabilities_drop(void) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0)
+        report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "clearing ambient capabilities");
+    if (syscall(SYS_capset, &header, data) != 0)
+        report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "dropping capabilities");
+}
+
+void privileges_lock(void) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        report_failure(STEP_PRIVILEGES, NO_RECORD, errno, "no_new_privs");
+    /* Not to be traced, nor read through /proc/1, by the commands that share our uid. */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        report_failure(STEP_PRIVILEGES, NO_RECORD, errno, "dumpable");
+    report_done(STEP_PRIVILEGES, NO_RECORD, 0);
+}
+
+void privileges_follow_parent(int parent) {
+    /* prctl(2): a change of credentials clears the signal, so this runs once more after them. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        report_failure(STEP_PRIVILEGES, NO_RECORD, errno, "parent death signal");
+    /* The parent may have died just before; its end of this socket tells. */
+    struct pollfd end = {.fd = parent, .events = 0};
+    if (poll(&end, 1, 0) < 0 || (end.revents & (POLLHUP | POLLERR)) != 0)
+        _exit(1);
+}

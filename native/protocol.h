@@ -1,0 +1,204 @@
+/* The words that the host and init exchange, byte for byte, in the machine's own byte order.
+ *
+ * Every datagram of the control channel (SOCK_SEQPACKET) is a `struct message` and its body. A body
+ * too large for a datagram travels in a sealed memfd, passed as the first descriptor. Both sides
+ * treat the other's bytes as hostile: decode.c checks ours, the host's decoder checks its own.
+ */
+#ifndef SANDYARD_PROTOCOL_H
+#define SANDYARD_PROTOCOL_H
+
+#include <stdint.h>
+
+#define PROTOCOL_MAGIC 0x01445953u /* "SYD" and the version, 1 */
+#define INLINE_LIMIT (32u * 1024u) /* largest body of a datagram */
+#define BODY_LIMIT (8u * 1024u * 1024u) /* largest body at all: above the kernel's own argv limit */
+#define FDS_LIMIT 5 /* most descriptors with one message: a memfd, stdin, stdout, stderr, spare */
+
+struct message {
+    uint32_t magic;
+    uint16_t kind;
+    uint16_t flags;
+    uint32_t job;
+    uint32_t size; /* bytes of the body, wherever it is */
+};
+
+enum message_flag { BODY_IN_MEMFD = 1 };
+
+enum request {
+    REQUEST_START = 1, /* body: the plan; descriptors: a pidfd of the host, then any to keep open */
+    REQUEST_SPAWN = 2, /* body: struct spawn_head and strings; descriptors as its fd_mask says */
+    REQUEST_SIGNAL = 3, /* body: struct signal_body */
+    REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
+};
+
+enum event {
+    EVENT_STARTED = 64, /* body: struct done[] */
+    EVENT_START_FAILED = 65, /* body: struct failure and text */
+    EVENT_SPAWN_FAILED = 66, /* body: struct failure */
+    EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it */
+    EVENT_EXITED = 68, /* body: struct exited and struct leftover[] */
+    EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
+};
+
+/* The steps of a start, in the order in which the kernel sees them, then those of a spawn. */
+enum step {
+    STEP_PROTOCOL = 1,
+    STEP_IDMAP = 2,
+    STEP_NAMESPACES = 3,
+    STEP_USER = 4,
+    STEP_PRIVATE_MOUNTS = 5,
+    STEP_SOURCE = 6,
+    STEP_ROOT = 7,
+    STEP_MOUNT = 8,
+    STEP_PIVOT = 9,
+    STEP_HOSTNAME = 10,
+    STEP_LOOPBACK = 11,
+    STEP_LIMITS = 12,
+    STEP_CAPABILITIES = 13,
+    STEP_IDENTITY = 14,
+    STEP_PRIVILEGES = 15,
+    STEP_LANDLOCK = 16,
+    STEP_SECCOMP = 17,
+    STEP_SERVE = 18,
+    STEP_SPAWN_FORK = 32,
+    STEP_SPAWN_STDIO = 33,
+    STEP_SPAWN_CWD = 34,
+    STEP_SPAWN_EXEC = 35,
+};
+
+/* --- the plan: records, each padded to 8 bytes ------------------------------------------------ */
+
+struct record_head {
+    uint16_t op;
+    uint16_t zero;
+    uint32_t size; /* bytes of the payload, without padding */
+};
+
+enum record_op {
+    RECORD_IDENTITY = 1, /* struct identity */
+    RECORD_NAMESPACES = 2, /* uint32_t of CLONE_NEW* */
+    RECORD_HOSTNAME = 3, /* string */
+    RECORD_LOOPBACK = 4, /* nothing */
+    RECORD_DIRECTORY = 10, /* struct node, path */
+    RECORD_FILE = 11, /* struct node, path, content */
+    RECORD_SYMLINK = 12, /* path, target */
+    RECORD_BIND = 13, /* struct bind, source, target */
+    RECORD_TMPFS = 14, /* struct tmpfs, path */
+    RECORD_PROC = 15, /* path */
+    RECORD_DEVPTS = 16, /* path */
+    RECORD_READ_ONLY = 17, /* path */
+    RECORD_MASK = 18, /* path */
+    RECORD_LIMIT = 20, /* struct limit */
+    RECORD_LANDLOCK = 21, /* struct landlock */
+    RECORD_LANDLOCK_RULE = 22, /* uint64_t access, path */
+    RECORD_SECCOMP = 23, /* struct sock_filter[] */
+};
+
+enum identity_mode { IDENTITY_CALLER = 0, IDENTITY_LEASED = 1 };
+
+struct identity {
+    uint32_t mode;
+    uint32_t uid, gid; /* inside */
+    uint32_t host_uid, host_gid;
+    uint32_t zero;
+};
+
+struct node {
+    uint32_t mode;
+    uint32_t size; /* of a file's content */
+};
+
+enum bind_flag { BIND_WRITABLE = 1, BIND_DEVICES = 2, BIND_AS_OWNER = 4, BIND_OPTIONAL = 8, BIND_INODE = 16 };
+
+struct bind {
+    uint64_t dev, ino; /* what the source must be, with BIND_INODE */
+    uint32_t flags;
+    uint32_t zero;
+};
+
+struct tmpfs {
+    uint64_t size, inodes;
+    uint32_t mode;
+    uint32_t zero;
+};
+
+struct limit {
+    uint64_t value;
+    uint32_t resource;
+    uint32_t zero;
+};
+
+struct landlock {
+    uint64_t handled, scoped;
+};
+
+/* --- a start's answer --------------------------------------------------------------------------- */
+
+struct done { /* one record that was carried out */
+    uint16_t step;
+    uint16_t skipped; /* errno of an optional record that was left out, else 0 */
+    uint32_t record;
+};
+
+struct failure {
+    uint16_t step;
+    uint16_t zero;
+    int32_t error;
+    uint32_t record; /* index of the plan's record, or UINT32_MAX */
+    uint32_t size; /* of the text that follows */
+};
+
+/* --- commands ------------------------------------------------------------------------------------ */
+
+enum spawn_flag {
+    SPAWN_REPORT = 1, /* send EVENT_SPAWNED */
+    SPAWN_END_LEFTOVERS = 2, /* end the rest of the tree when the command exits */
+};
+
+struct spawn_head { /* then strings: cwd, argv…, NAME=value… */
+    uint32_t argc, envc;
+    uint32_t fd_mask; /* bit n: a descriptor for fd n is passed; otherwise it is /dev/null */
+    uint32_t flags;
+};
+
+struct spawned {
+    uint32_t pid;
+    uint32_t zero;
+};
+
+enum signal_target { SIGNAL_COMMAND = 0, SIGNAL_TREE = 1 };
+
+struct signal_body {
+    uint32_t number;
+    uint32_t target;
+};
+
+struct kill_body {
+    uint32_t force; /* the job's keeper does not answer: end it too */
+    uint32_t zero;
+};
+
+enum exited_flag {
+    EXITED_KILLED = 1, /* the tree was ended by REQUEST_KILL; nothing of it is left */
+    EXITED_KEEPER_LOST = 2, /* the job's keeper was killed from inside; status is the keeper's */
+};
+
+struct exited {
+    int32_t status; /* as wait4 gave it */
+    uint32_t flags;
+    uint64_t user_us, system_us;
+    uint64_t max_rss_kib;
+    uint64_t minor_faults, major_faults;
+    uint64_t blocks_in, blocks_out;
+    uint64_t voluntary_switches, involuntary_switches;
+    uint32_t left, listed; /* processes left running; how many of them follow */
+};
+
+struct leftover {
+    uint32_t pid;
+    char name[16];
+};
+
+#define LEFTOVERS_LISTED 64
+
+#endif

@@ -1,0 +1,263 @@
+/* Owns PID 1's life: requests are handed to keepers, orphans are ended, and the end of the host is
+ * the end of everything inside. Init is never on the path of a command's data. */
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define KEEPERS_LIMIT 2048
+#define SWEEP_ROUNDS 50
+#define SWEEP_PAUSE_MS 2
+#define SIGNAL_LIMIT 64
+
+enum { KEEPER_CONTROL = 3, KEEPER_CHANNEL = 4 };
+
+struct keeper {
+    pid_t pid; /* 0: free */
+    int channel;
+    uint32_t job;
+};
+
+static struct keeper keepers[KEEPERS_LIMIT];
+static volatile uint32_t *states; /* enum keeper_state; shared with the keepers */
+static pid_t keeper_pids[KEEPERS_LIMIT];
+static size_t keepers_used; /* keepers beyond this index were never started */
+static int control_fd, host_fd, children_fd;
+static bool strays; /* processes that lost their keeper may be left */
+
+static void reply(uint16_t kind, uint32_t job, const void *body, size_t size) {
+    for (;;) {
+        int error = channel_send(control_fd, kind, job, body, size);
+        if (error == 0)
+            return;
+        if (error != EAGAIN)
+            _exit(0);
+        /* The host does not read. Its own sends never block, so waiting here cannot lock the two
+         * of us up, and its end still ends us. */
+        struct pollfd events[2] = {{.fd = control_fd, .events = POLLOUT}, {.fd = host_fd, .events = POLLIN}};
+        if ((poll(events, 2, -1) < 0 && errno != EINTR) || (events[1].revents & POLLIN) != 0)
+            _exit(0);
+    }
+}
+
+static void refuse(uint32_t job, enum step step, int error) {
+    struct failure failure = {(uint16_t)step, 0, error, NO_RECORD, 0};
+    reply(EVENT_SPAWN_FAILED, job, &failure, sizeof failure);
+}
+
+/* --- keepers -------------------------------------------------------------------------------------- */
+
+static _Noreturn void become_keeper(int channel, volatile uint32_t *state) {
+    if (dup3(channel, KEEPER_CHANNEL, O_CLOEXEC) < 0 || close_range(KEEPER_CHANNEL + 1, ~0u, 0) != 0)
+        _exit(1);
+    keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, state);
+}
+
+/* Starts a keeper in a free place; returns its index, or -errno. */
+static int start_keeper(void) {
+    size_t index = 0;
+    int pair[2];
+    while (index < KEEPERS_LIMIT && keepers[index].pid != 0)
+        index++;
+    if (index == KEEPERS_LIMIT)
+        return -EAGAIN;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return -errno;
+    states[index] = KEEPER_BUSY;
+    pid_t pid = fork();
+    if (pid == 0) {
+        /* 4 is init's own descriptor of the host: the dup3 above replaces it. */
+        become_keeper(pair[1], &states[index]);
+    }
+    int error = errno;
+    (void)close(pair[1]);
+    if (pid < 0) {
+        (void)close(pair[0]);
+        states[index] = KEEPER_NONE;
+        return -error;
+    }
+    keepers[index] = (struct keeper){pid, pair[0], 0};
+    if (index >= keepers_used)
+        keepers_used = index + 1;
+    return (int)index;
+}
+
+static int take_keeper(void) {
+    for (size_t i = 0; i < keepers_used; i++) {
+        uint32_t idle = KEEPER_IDLE;
+        if (keepers[i].pid != 0 && __atomic_compare_exchange_n(&states[i], &idle, KEEPER_BUSY, false,
+                                                               __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            return (int)i;
+    }
+    return start_keeper();
+}
+
+static struct keeper *find_keeper(uint32_t job) {
+    for (size_t i = 0; i < keepers_used; i++)
+        if (keepers[i].pid != 0 && keepers[i].job == job && states[i] == KEEPER_BUSY)
+            return &keepers[i];
+    return NULL;
+}
+
+/* --- orphans -------------------------------------------------------------------------------------- */
+
+/* Whoever is our child and no keeper has lost its keeper, which only a command can have killed: it
+ * and what descends from it are ended, or a job could outlive its timeout by that trick. */
+static void sweep(void) {
+    size_t count = 0;
+    for (size_t i = 0; i < keepers_used; i++)
+        if (keepers[i].pid != 0)
+            keeper_pids[count++] = keepers[i].pid;
+    for (int round = 0; round < SWEEP_ROUNDS; round++) {
+        tree_freeze(getpid(), keeper_pids, count);
+        strays = tree_signal(getpid(), keeper_pids, count, SIGKILL) > 0;
+        if (!strays)
+            return;
+        (void)poll(NULL, 0, SWEEP_PAUSE_MS);
+    }
+}
+
+static void bury_keeper(size_t index, int status) {
+    struct keeper dead = keepers[index];
+    bool busy = states[index] == KEEPER_BUSY;
+    (void)close(dead.channel);
+    keepers[index] = (struct keeper){0};
+    states[index] = KEEPER_NONE;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !busy)
+        return; /* it left for want of work */
+    sweep();
+    if (busy) {
+        struct exited exited = {.status = status, .flags = EXITED_KEEPER_LOST};
+        reply(EVENT_EXITED, dead.job, &exited, sizeof exited);
+    }
+}
+
+static void reap(void) {
+    struct signalfd_siginfo drained;
+    int status;
+    pid_t pid;
+    while (read(children_fd, &drained, sizeof drained) > 0)
+        ;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (size_t i = 0; i < keepers_used; i++)
+            if (keepers[i].pid == pid) {
+                bury_keeper(i, status);
+                break;
+            }
+}
+
+/* --- requests ------------------------------------------------------------------------------------- */
+
+static void handle_spawn(const struct incoming *in) {
+    int index = take_keeper();
+    if (index < 0) {
+        refuse(in->head.job, STEP_SPAWN_FORK, -index);
+        return;
+    }
+    keepers[index].job = in->head.job;
+    int error = channel_forward(keepers[index].channel, in);
+    if (error != 0) {
+        states[index] = KEEPER_IDLE;
+        refuse(in->head.job, STEP_SPAWN_FORK, error);
+    }
+}
+
+static void handle_signal(const struct incoming *in) {
+    struct signal_body request;
+    struct keeper *keeper = find_keeper(in->head.job);
+    if (in->head.size != sizeof request || keeper == NULL)
+        return;
+    memcpy(&request, in->body, sizeof request);
+    if (request.number == 0 || request.number > SIGNAL_LIMIT)
+        return;
+    (void)channel_forward(keeper->channel, in); /* full: it has more signals to deal with than matter */
+}
+
+static void handle_kill(const struct incoming *in) {
+    struct kill_body request;
+    struct keeper *keeper = find_keeper(in->head.job);
+    if (in->head.size != sizeof request || keeper == NULL)
+        return;
+    memcpy(&request, in->body, sizeof request);
+    /* A command may have stopped its keeper. */
+    (void)kill(keeper->pid, request.force != 0 ? SIGKILL : SIGCONT);
+    if (request.force == 0)
+        (void)channel_forward(keeper->channel, in);
+}
+
+static void handle(void) {
+    struct incoming in;
+    enum receive_result result = channel_receive(control_fd, MSG_DONTWAIT, &in);
+    if (result == RECEIVE_AGAIN)
+        return;
+    if (result != RECEIVED)
+        _exit(result == RECEIVE_EOF ? 0 : 1); /* a host that speaks another language is no owner */
+    switch (in.head.kind) {
+    case REQUEST_SPAWN:
+        handle_spawn(&in);
+        break;
+    case REQUEST_SIGNAL:
+        handle_signal(&in);
+        break;
+    case REQUEST_KILL:
+        handle_kill(&in);
+        break;
+    default:
+        _exit(1);
+    }
+    channel_release(&in);
+}
+
+static void open_files(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "getrlimit");
+    files.rlim_cur = files.rlim_max; /* ours alone: each command sets its own */
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "setrlimit");
+}
+
+_Noreturn void serve(int control, int host) {
+    sigset_t children;
+    control_fd = control;
+    host_fd = host;
+    open_files();
+    (void)sigemptyset(&children);
+    (void)sigaddset(&children, SIGCHLD);
+    if (sigprocmask(SIG_SETMASK, &children, NULL) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "sigprocmask");
+    children_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+    states = mmap(NULL, sizeof(uint32_t) * KEEPERS_LIMIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (children_fd < 0 || states == MAP_FAILED)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "preparing to serve");
+    report_done(STEP_SERVE, NO_RECORD, 0);
+    if (report_send() != 0)
+        _exit(1);
+    /* The first command should not wait for a fork. */
+    int first = start_keeper();
+    if (first >= 0)
+        states[first] = KEEPER_IDLE;
+    for (;;) {
+        struct pollfd events[3] = {{.fd = control_fd, .events = POLLIN},
+                                   {.fd = host_fd, .events = POLLIN}, /* a pidfd: readable at its end */
+                                   {.fd = children_fd, .events = POLLIN}};
+        if (poll(events, 3, strays ? SWEEP_PAUSE_MS : -1) < 0 && errno != EINTR)
+            _exit(1);
+        if (events[1].revents != 0)
+            _exit(0);
+        if (events[0].revents != 0)
+            handle();
+        reap();
+        if (strays)
+            sweep();
+    }
+}

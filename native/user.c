@@ -1,0 +1,153 @@
+/* Owns user namespaces: the session's own id map, and the maps of idmapped mounts. */
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define OWNERS_LIMIT 64
+
+static struct {
+    uid_t uid;
+    gid_t gid;
+    int fd;
+} owners[OWNERS_LIMIT];
+static size_t owner_count;
+
+pid_t process_clone(unsigned long flags) {
+    /* The raw call, since glibc's wants a stack: a plain fork into new namespaces. */
+    return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+}
+
+static char *append_text(char *at, const char *text) {
+    size_t length = strlen(text);
+    memcpy(at, text, length + 1);
+    return at + length;
+}
+
+static char *append_number(char *at, uint32_t number) {
+    char digits[11];
+    size_t count = 0;
+    do {
+        digits[count++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    while (count > 0)
+        *at++ = digits[--count];
+    *at = '\0';
+    return at;
+}
+
+/* A pid of 0 is ourselves: as seen through a procfs of the pid namespace outside, our number is
+ * another than the one we know. */
+static void proc_path(char path[64], pid_t pid, const char *name) {
+    char *at = append_text(path, "/proc/");
+    at = pid == 0 ? append_text(at, "self") : append_number(at, (uint32_t)pid);
+    append_text(append_text(at, "/"), name);
+}
+
+static int write_proc(pid_t pid, const char *name, const char *text) {
+    char path[64];
+    proc_path(path, pid, name);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    size_t length = strlen(text);
+    int error = write(fd, text, length) == (ssize_t)length ? 0 : errno;
+    if (close(fd) != 0 && error == 0)
+        error = errno;
+    return error;
+}
+
+static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside) {
+    char text[48], *at = text;
+    at = append_number(at, inside);
+    at = append_text(at, " ");
+    at = append_number(at, outside);
+    append_text(at, " 1\n");
+    return write_proc(pid, name, text);
+}
+
+void user_map(pid_t pid, const struct identity *identity) {
+    int error = 0;
+    if (identity->mode == IDENTITY_CALLER)
+        /* user_namespaces(7): without CAP_SETGID outside, a gid map needs setgroups denied first. */
+        error = write_proc(pid, "setgroups", "deny");
+    if (error == 0)
+        error = write_map(pid, "uid_map", identity->uid, identity->host_uid);
+    if (error == 0)
+        error = write_map(pid, "gid_map", identity->gid, identity->host_gid);
+    if (error != 0)
+        report_failure(STEP_USER, NO_RECORD, error, "writing the id map of the user namespace");
+    report_done(STEP_USER, NO_RECORD, 0);
+}
+
+void user_map_self(const struct identity *identity) { user_map(0, identity); }
+
+/* A user namespace that maps the owner on disk to the sandbox's identity, kept alive by its
+ * descriptor alone: the process that opened it is gone when this returns. */
+static int idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
+    char path[64];
+    pid_t pid = process_clone(CLONE_NEWUSER);
+    if (pid < 0)
+        return -errno;
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            pause();
+    }
+    int error = write_map(pid, "uid_map", uid, identity->host_uid);
+    if (error == 0)
+        error = write_map(pid, "gid_map", gid, identity->host_gid);
+    proc_path(path, pid, "ns/user");
+    int fd = error == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (error == 0 && fd < 0)
+        error = errno;
+    if (kill(pid, SIGKILL) != 0 && error == 0)
+        error = errno;
+    if (waitpid(pid, NULL, 0) != pid && error == 0)
+        error = errno;
+    if (error != 0 && fd >= 0)
+        (void)close(fd);
+    return error == 0 ? fd : -error;
+}
+
+int user_idmap(uid_t uid, gid_t gid) {
+    for (size_t i = 0; i < owner_count; i++)
+        if (owners[i].uid == uid && owners[i].gid == gid)
+            return owners[i].fd;
+    return -1;
+}
+
+void user_idmaps_open(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++) {
+        struct bind bind;
+        struct stat facts;
+        if (plan->records[i].op != RECORD_BIND)
+            continue;
+        memcpy(&bind, plan->records[i].data, sizeof bind);
+        const char *source = (const char *)plan->records[i].data + sizeof bind;
+        if ((bind.flags & BIND_AS_OWNER) == 0)
+            continue;
+        if (lstat(source, &facts) != 0) {
+            if (errno == ENOENT && (bind.flags & BIND_OPTIONAL) != 0)
+                continue;
+            report_failure(STEP_IDMAP, i, errno, source);
+        }
+        if (user_idmap(facts.st_uid, facts.st_gid) >= 0)
+            continue;
+        int fd = owner_count == OWNERS_LIMIT ? -ENOSPC : idmap_open(facts.st_uid, facts.st_gid, &plan->identity);
+        if (fd < 0)
+            report_failure(STEP_IDMAP, i, -fd, source);
+        owners[owner_count].uid = facts.st_uid;
+        owners[owner_count].gid = facts.st_gid;
+        owners[owner_count++].fd = fd;
+    }
+}

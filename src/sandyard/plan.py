@@ -1,0 +1,257 @@
+"""LaunchPlan and Spawn: everything a sandbox, and a command in it, is born with, as frozen values.
+
+The confinement room builds these values and the process room carries them out; neither knows the
+other. A plan names no process, descriptor or leased identity, so equal policies give equal plans
+and plans can be compared whole in tests and cached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+
+__all__ = [
+    "Bind",
+    "DevPts",
+    "Directory",
+    "HostIdentity",
+    "Identity",
+    "LandlockRule",
+    "LandlockRuleset",
+    "LaunchPlan",
+    "Mask",
+    "MountStep",
+    "Namespaces",
+    "Proc",
+    "ReadOnly",
+    "ResourceLimit",
+    "Spawn",
+    "Symlink",
+    "TextFile",
+    "Tmpfs",
+]
+
+
+class Namespaces(IntFlag):
+    """Namespaces a session gets of its own; the values are the kernel's CLONE_NEW* bits."""
+
+    MOUNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NET = 0x40000000
+
+
+class HostIdentity(Enum):
+    """Who the sandbox is on the host, seen from outside its user namespace."""
+
+    CALLER = "caller"
+    """The calling user itself: an unprivileged user namespace maps ``agent`` to the caller."""
+
+    LEASED = "leased"
+    """A uid leased for this session alone: what root gives its sandboxes, never uid 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The one user that exists inside.
+
+    Attributes:
+        uid: inside user id of ``agent``.
+        gid: inside group id of ``agent``.
+        host: who that is on the host.
+    """
+
+    uid: int
+    gid: int
+    host: HostIdentity
+
+
+# --- what stands in the new root, in the order in which it is put there ------------------------
+#
+# Every path is absolute, normalised, without symlinks in its parents, and seen from inside.
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory on the sandbox's own tmpfs; parents appear with mode 0755."""
+
+    path: str
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A small file on the sandbox's own tmpfs, written once and read-only from then on."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    """A symbolic link on the sandbox's own tmpfs."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A host file or directory, made visible inside (always nosuid, submounts included).
+
+    Attributes:
+        source: host path; no component of it may be a symlink when it is opened.
+        target: path inside; the mount point is created where our own tmpfs lies beneath it.
+        writable: False mounts it read-only.
+        devices: True keeps device nodes usable (for the few nodes of /dev only).
+        as_owner: True makes the owner of ``source`` appear as ``agent`` (an idmapped mount), where
+            the identity is leased; files written inside stay the owner's on disk. It has no
+            effect where the caller is itself the owner.
+        optional: True skips a source that does not exist; otherwise the start fails.
+        inode: ``(st_dev, st_ino)`` that the source must still have, or None for no check.
+    """
+
+    source: str
+    target: str
+    writable: bool = False
+    devices: bool = False
+    as_owner: bool = False
+    optional: bool = False
+    inode: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A private, empty tmpfs (nosuid, nodev) that belongs to ``agent``.
+
+    Attributes:
+        target: path inside.
+        mode: permission bits of its root.
+        size: most bytes it may hold; they count as memory.
+        inodes: most files it may hold.
+    """
+
+    target: str
+    mode: int
+    size: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """A fresh procfs of the session's own pid namespace."""
+
+    target: str = "/proc"
+
+
+@dataclass(frozen=True, slots=True)
+class DevPts:
+    """A devpts instance of the session's own; ``ptmx`` in it is open to everyone inside."""
+
+    target: str = "/dev/pts"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """What already stands at ``target`` inside becomes read-only; skipped where nothing stands."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What already stands at ``target`` inside is covered by emptiness; skipped where nothing
+    stands."""
+
+    target: str
+
+
+MountStep = Directory | TextFile | Symlink | Bind | Tmpfs | Proc | DevPts | ReadOnly | Mask
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimit:
+    """One rlimit; soft and hard get the same value, lowered to the caller's hard limit if that
+    is smaller.
+
+    Attributes:
+        resource: the kernel's RLIMIT_* number.
+        value: the limit in the resource's own unit.
+    """
+
+    resource: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class LandlockRule:
+    """Rights (LANDLOCK_ACCESS_FS_* bits) beneath an inside path; a missing path is skipped."""
+
+    path: str
+    access: int
+
+
+@dataclass(frozen=True, slots=True)
+class LandlockRuleset:
+    """A Landlock ruleset; what ``handled`` names is denied except beneath the rules' paths.
+
+    Attributes:
+        handled: LANDLOCK_ACCESS_FS_* bits that the ruleset decides on.
+        scoped: LANDLOCK_SCOPE_* bits (0 where the kernel's ABI is older than 6).
+        rules: the exceptions.
+    """
+
+    handled: int
+    scoped: int
+    rules: tuple[LandlockRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """One sandbox, before it exists.
+
+    The new root is an empty tmpfs; ``steps`` fill it in order; then it becomes read-only and the
+    old root goes away. Capabilities, no_new_privs and dumpable are not options: they are always
+    dropped, set and cleared.
+
+    Attributes:
+        identity: who runs inside.
+        namespaces: which namespaces are new.
+        hostname: the name inside.
+        loopback: True brings ``lo`` up in the new network namespace.
+        steps: the root file system.
+        limits: rlimits of every process inside.
+        landlock: the Landlock layer, or None where the kernel has none.
+        seccomp: the classic BPF program, as an array of ``struct sock_filter``.
+    """
+
+    identity: Identity
+    namespaces: Namespaces
+    hostname: str
+    loopback: bool
+    steps: tuple[MountStep, ...]
+    limits: tuple[ResourceLimit, ...]
+    landlock: LandlockRuleset | None
+    seccomp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """One command, before it runs.
+
+    Attributes:
+        argv: the words of the command; a first word without a slash is looked up in the PATH of
+            ``environment``.
+        environment: the whole environment, as ``(name, value)`` pairs.
+        cwd: absolute directory inside.
+        end_leftovers: True ends what the command left running as soon as it exits.
+    """
+
+    argv: tuple[bytes, ...]
+    environment: tuple[tuple[bytes, bytes], ...]
+    cwd: bytes
+    end_leftovers: bool = field(default=False)

@@ -1,0 +1,20 @@
+"""The process room: owns pids, pipes and the first process of each sandbox.
+
+It carries out a ``LaunchPlan`` and a ``Spawn`` without knowing what they are for.
+"""
+
+from __future__ import annotations
+
+from sandyard.process.commands import CommandCall, Commands
+from sandyard.process.init import InitProcess
+from sandyard.process.pipes import StdinSource
+from sandyard.process.stream import CommandStream, OutputChunk
+
+__all__ = [
+    "CommandCall",
+    "CommandStream",
+    "Commands",
+    "InitProcess",
+    "OutputChunk",
+    "StdinSource",
+]

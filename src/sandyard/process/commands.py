@@ -1,0 +1,369 @@
+"""Owns running commands: pipes, deadline, tree; leaving a command for any reason ends it whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandyard.errors import ExecTimeoutError, ExecTransportError, ResourceLimitError
+from sandyard.limits import (
+    DESCRIPTORS_PER_COMMAND,
+    DESCRIPTORS_PER_LEFTOVER,
+    DESCRIPTORS_RETRIES,
+    DESCRIPTORS_RETRY_S,
+    END_FORCE_AFTER_S,
+    END_GIVE_UP_AFTER_S,
+    OUTPUT_LIMIT_BYTES,
+)
+from sandyard.plan import Spawn
+from sandyard.process.budget import descriptor_budget
+from sandyard.process.capture import Capture, Captured
+from sandyard.process.init import InitProcess, Job, SandboxGone
+from sandyard.process.latch import Latch
+from sandyard.process.pipes import InputPipe, OutputPipe, StdinSource, open_pipe
+from sandyard.process.results import exec_result, gone_error, unborn_result
+from sandyard.process.wire import Exited, Failure
+from sandyard.types import ExecResult
+
+__all__ = ["CommandCall", "Commands", "RunningCommand"]
+
+T = TypeVar("T")
+
+_STDIN, _OUTPUT = 1, 6  # bits of a spawn's fd_mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandCall:
+    """One call of ``exec`` or ``stream``, ready to run.
+
+    Attributes:
+        words: the command as errors name it.
+        spawn: what runs.
+        stdin: what it reads; None is nothing at all.
+        timeout_s: seconds it may run, or None.
+        limit: bytes kept of each of stdout and stderr.
+    """
+
+    words: tuple[str, ...]
+    spawn: Spawn
+    stdin: StdinSource | None = None
+    timeout_s: float | None = None
+    limit: int = OUTPUT_LIMIT_BYTES
+
+
+class RunningCommand:
+    """One command, from its pipes' birth to its tree's end.
+
+    ``end()`` must be awaited whatever happens; it is safe to await it more than once.
+
+    Args:
+        on_stdout: called with each chunk of its standard output; ``on_stderr`` likewise.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        call: CommandCall,
+        on_stdout: Callable[[bytes], None],
+        on_stderr: Callable[[bytes], None],
+    ) -> None:
+        self._commands = commands
+        self._init = commands.init
+        self._call = call
+        self._sinks = (on_stdout, on_stderr)
+        self._job: Job | None = None
+        self._outputs: list[OutputPipe] = []
+        self._input: InputPipe | None = None
+        self._taken = 0
+        self._began = 0.0
+        self._duration = 0.0
+        self._ending = False
+        self._ended: Latch[None] = Latch()
+        self._input_error: BaseException | None = None
+
+    async def start(self, *, report: bool = False) -> None:
+        """Makes the pipes and sends the command off.
+
+        Args:
+            report: True makes ``born`` known.
+
+        Raises:
+            ExecTransportError: if the sandbox is gone.
+            ResourceLimitError: if the host program has no descriptor left.
+        """
+        await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
+        self._taken = DESCRIPTORS_PER_COMMAND
+        theirs = await self._open_pipes()
+        mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
+        self._began = time.monotonic()
+        try:
+            self._job = await self._init.spawn(self._call.spawn, theirs, mask, report=report)
+        except SandboxGone:
+            raise gone_error(self._call.words, born=False) from None
+        except OSError as error:
+            raise _no_descriptor(error) from error
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        for output in self._outputs:
+            output.resume()
+        if self._input is not None and self._call.stdin is not None:
+            self._input.feed(self._call.stdin)
+
+    @property
+    def exited(self) -> bool:
+        """Whether it has ended, or was never born, or the sandbox is gone."""
+        return self._job is not None and self._job.exited.is_set
+
+    @property
+    def outcome(self) -> Exited | Failure | None:
+        """How it ended; None while it has not, and where the sandbox ended first."""
+        return None if self._job is None else self._job.exited.get()
+
+    async def wait(self) -> None:
+        """Waits until the command has ended, or was never born, or the sandbox is gone."""
+        if self._job is not None:
+            await self._job.exited.wait()
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` when the command has ended, which may be now."""
+        if self._job is not None:
+            self._job.exited.then(callback)
+
+    async def signal(self, number: int, *, tree: bool) -> None:
+        """Sends a signal to the command, or to each process of its tree."""
+        if self._job is not None and not self._job.exited.is_set:
+            with contextlib.suppress(SandboxGone):  # then it has ended as well
+                await self._init.signal(self._job, number, tree=tree)
+
+    def pause(self) -> None:
+        """Lets the command wait until ``resume``."""
+        for output in self._outputs:
+            output.pause()
+
+    def resume(self) -> None:
+        """Goes on reading."""
+        for output in self._outputs:
+            output.resume()
+
+    async def end(self) -> None:
+        """Ends what still runs of the tree, reads what is left in the pipes, gives all back."""
+        if self._ending:
+            await self._ended.wait()
+            return
+        self._ending = True
+        try:
+            if self._job is not None and not self._job.exited.is_set:
+                await _complete(self._end_tree(self._job))
+            self._duration = time.monotonic() - self._began
+            for output in self._outputs:
+                output.drain()
+            if self._input is not None:
+                self._input_error = await _complete(self._input.close())
+        finally:
+            self._give_back()
+            self._ended.set(None)
+
+    def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
+        """What is told of it; ``end`` comes first.
+
+        Raises:
+            ExecTimeoutError: if it took too long; with what it had written.
+            ExecTransportError: if the sandbox ended, or could not run it, or its stdin failed.
+            ArgumentError: if its directory can't be entered.
+            ResourceLimitError: if there was no room for its process.
+        """
+        outcome, call = self.outcome, self._call
+        if outcome is None and not self._init.alive:
+            raise gone_error(call.words, born=True)
+        if isinstance(outcome, Failure):
+            return unborn_result(outcome, call.words, os.fsdecode(call.spawn.cwd))
+        result = exec_result(outcome, stdout, stderr, self._duration)
+        if timed_out:
+            raise _timeout_error(call, result, ended=outcome is not None)
+        if self._input_error is not None:
+            raise _input_failed(call, self._input_error) from self._input_error
+        return result
+
+    async def _open_pipes(self) -> list[int]:
+        """Makes the pipes; returns the command's ends in the order of its descriptors."""
+        for attempt in range(DESCRIPTORS_RETRIES):
+            try:
+                return self._try_pipes()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                # The budget can't know what the host program opens. Others of ours may close.
+                if descriptor_budget.used <= DESCRIPTORS_PER_COMMAND or attempt + 1 == DESCRIPTORS_RETRIES:
+                    raise _no_descriptor(error) from error
+            await asyncio.sleep(DESCRIPTORS_RETRY_S)
+        raise AssertionError("unreachable")
+
+    def _try_pipes(self) -> list[int]:
+        opened: list[int] = []
+        owner = self._init.owner
+        try:
+            if self._call.stdin is not None:
+                opened += open_pipe(owner)
+            opened += open_pipe(owner)
+            opened += open_pipe(owner)
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        loop = asyncio.get_running_loop()
+        *stdin, out_read, out_write, err_read, err_write = opened
+        self._outputs = [
+            OutputPipe(fd, sink, loop)
+            for fd, sink in zip((out_read, err_read), self._sinks, strict=True)
+        ]
+        if stdin:
+            self._input = InputPipe(stdin[1], loop)
+        return [*stdin[:1], out_write, err_write]
+
+    async def _end_tree(self, job: Job) -> None:
+        try:
+            await self._init.kill(job)
+            if not await _set_within(job, END_FORCE_AFTER_S):
+                await self._init.kill(job, force=True)
+                await _set_within(job, END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
+        except SandboxGone:
+            pass  # then the tree is gone as well
+
+    def _give_back(self) -> None:
+        still_written = [output for output in self._outputs if output.open]
+        if self._job is not None and not self._job.gone.is_set and still_written:
+            # What was left running may go on writing: it is read, or its next write would end it.
+            self._commands.keep_draining(self._job, still_written)
+            self._taken -= DESCRIPTORS_PER_LEFTOVER
+        else:
+            for output in self._outputs:
+                output.close()
+        descriptor_budget.give(self._taken)
+        self._taken = 0
+
+
+class Commands:
+    """The commands of one sandbox, and the pipes of what they left running.
+
+    Args:
+        init: the sandbox's first process; it outlives this object.
+    """
+
+    def __init__(self, init: InitProcess) -> None:
+        self.init = init
+        self._drained: dict[int, list[OutputPipe]] = {}
+
+    async def run(self, call: CommandCall) -> ExecResult:
+        """Runs a command to its exit.
+
+        Raises:
+            ExecTimeoutError: if it took too long; with what it had written.
+            ExecTransportError: if the sandbox ended, or could not run it.
+            ArgumentError: if its directory can't be entered.
+            ResourceLimitError: if there is no room for a process or a descriptor.
+        """
+        stdout, stderr = Capture(call.limit), Capture(call.limit)
+        command = RunningCommand(self, call, stdout.feed, stderr.feed)
+        timed_out = False
+        try:
+            await command.start()
+            try:
+                async with asyncio.timeout(call.timeout_s) as deadline:
+                    await command.wait()
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                timed_out = True
+        finally:
+            await command.end()
+        return command.result(stdout.result(), stderr.result(), timed_out=timed_out)
+
+    def keep_draining(self, job: Job, outputs: list[OutputPipe]) -> None:
+        """Reads and drops what a command's leftovers write, for as long as they live."""
+        self._drained[job.number] = outputs
+        for output in outputs:
+            output.divert(_drop)
+            output.resume()
+        job.gone.then(lambda: self._stop_draining(job.number))
+
+    def close(self) -> None:
+        """Closes what is still held for leftovers; the sandbox is ended by its own owner."""
+        for number in list(self._drained):
+            self._stop_draining(number)
+
+    def _stop_draining(self, number: int) -> None:
+        outputs = self._drained.pop(number, None)
+        if outputs is None:
+            return
+        for output in outputs:
+            output.close()
+        descriptor_budget.give(DESCRIPTORS_PER_LEFTOVER)
+
+
+def _timeout_error(call: CommandCall, result: ExecResult, *, ended: bool) -> ExecTimeoutError:
+    """The error for a command that took too long.
+
+    Args:
+        ended: whether its tree is known to be gone.
+    """
+    context = {} if ended else {"still_running": True}
+    return ExecTimeoutError(
+        command=call.words, timeout_s=call.timeout_s, result=result, context=context
+    )
+
+
+def _input_failed(call: CommandCall, error: BaseException) -> ExecTransportError:
+    """The error for a stdin source that raised while a command read it."""
+    return ExecTransportError(
+        command=call.words,
+        message=f"the source given as stdin failed: {type(error).__name__}: {error}",
+        context={"reason": "stdin_failed"},
+        cause=error,
+        retryable=False,
+    )
+
+
+def _no_descriptor(error: OSError) -> ResourceLimitError:
+    return ResourceLimitError(
+        f"the host program has no descriptor left for a command ({error.strerror}); close some, or "
+        "raise its limit on open files",
+        limit="open_files",
+        value=error.errno or 0,
+        unit="errno",
+        cause=error,
+        retryable=True,
+    )
+
+
+def _drop(_: bytes) -> None:
+    pass
+
+
+async def _set_within(job: Job, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await job.exited.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _complete(work: Coroutine[None, None, T]) -> T:
+    """Runs clean-up work to its end, however often the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

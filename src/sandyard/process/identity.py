@@ -1,0 +1,133 @@
+"""Owns the uid that a sandbox of root's is on the host: leased, never shared, never uid 0.
+
+A lease is an open file description lock (fcntl(2), F_OFD_SETLK) on one byte of one file: byte n
+stands for the n-th identity. The descriptor goes to the sandbox's outer process, so the lease ends
+when that process does, however either program ends, and nothing has to be cleaned up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sandyard.errors import ConfinementUnavailableError
+from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
+
+__all__ = ["IdentityLease", "free_range", "taken_ranges"]
+
+_LOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+_FILE = "/run/sandyard/identities"
+
+
+def taken_ranges(subordinate: str, accounts: str) -> list[range]:
+    """The ids that ``/etc/subuid`` (or subgid) and ``/etc/passwd`` give to somebody."""
+    ranges = []
+    for line in subordinate.splitlines():
+        fields = line.split(":")
+        if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
+            ranges.append(range(int(fields[1]), int(fields[1]) + int(fields[2])))
+    for line in accounts.splitlines():
+        fields = line.split(":")
+        if len(fields) > 3 and fields[2].isdigit():
+            ranges.append(range(int(fields[2]), int(fields[2]) + 1))
+    return ranges
+
+
+def free_range(taken: Iterable[range]) -> range | None:
+    """The first range for leases that nobody has: above what systemd gives to containers and
+    dynamic users (systemd's UIDS-GIDS), below 2**31."""
+    ranges = list(taken)
+    for first in range(IDENTITIES_FIRST, 2**31 - IDENTITIES_LEASED, IDENTITIES_STEP):
+        candidate = range(first, first + IDENTITIES_LEASED)
+        if not any(max(r.start, candidate.start) < min(r.stop, candidate.stop) for r in ranges):
+            return candidate
+    return None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _refused(cause: str, error: OSError | None = None) -> ConfinementUnavailableError:
+    return ConfinementUnavailableError(
+        "no identity of its own could be leased for the sandbox",
+        dimension="processes",
+        cause_text=cause,
+        fix=f"make {os.path.dirname(_FILE)} a directory that root can write, or run as an ordinary user",
+        cause=error,
+    )
+
+
+@dataclass(slots=True)
+class IdentityLease:
+    """A uid (and the equal gid) that no other sandbox on this machine has.
+
+    Attributes:
+        uid: the id on the host.
+        fd: the descriptor that holds the lease; whoever keeps a copy keeps the lease.
+    """
+
+    uid: int
+    fd: int
+
+    @classmethod
+    def take(cls) -> IdentityLease:
+        """Leases a free identity (blocking file work: call it in a thread).
+
+        Raises:
+            ConfinementUnavailableError: if all are taken, or the lock file can't be used.
+        """
+        users = taken_ranges(_read("/etc/subuid") + _read("/etc/subgid"), _read("/etc/passwd"))
+        ids = free_range(users)
+        if ids is None:
+            raise _refused("/etc/subuid and /etc/passwd leave no range of user ids free")
+        try:
+            os.makedirs(os.path.dirname(_FILE), mode=0o700, exist_ok=True)
+            fd = os.open(_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _refused(f"{_FILE}: {error.strerror}", error) from error
+        try:
+            return cls(_lock_any(fd, ids), fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Closes this copy of the descriptor."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> IdentityLease:
+        """Holds the lease for the length of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes this copy of the descriptor."""
+        self.close()
+
+
+def _lock_any(fd: int, ids: range) -> int:
+    """Locks a byte that nobody has locked; returns its id."""
+    # From a random place on, since trying from the first would cost a call for each lease in use.
+    offset = random.randrange(len(ids))
+    for step in range(len(ids)):
+        at = (offset + step) % len(ids)
+        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise _refused(f"{_FILE} can't be locked: {error.strerror}", error) from error
+        else:
+            return ids[at]
+    raise _refused(f"all {len(ids)} identities are in use")

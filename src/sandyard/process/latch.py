@@ -1,0 +1,63 @@
+"""Owns a value that is set once and may be waited for by many, each of whom may give up alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["Latch"]
+
+T = TypeVar("T")
+
+
+class Latch(Generic[T]):
+    """A one-shot value. Unlike a future, it survives the cancellation of whoever waits for it."""
+
+    __slots__ = ("_callbacks", "_set", "_value", "_waiters")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._value: T | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the value is there."""
+        return self._set
+
+    def get(self) -> T | None:
+        """The value, or None while it is not there."""
+        return self._value
+
+    def set(self, value: T) -> None:
+        """Sets the value, wakes everybody; a second value is ignored."""
+        if self._set:
+            return
+        self._set = True
+        self._value = value
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` when the value is there, which may be now."""
+        if self._set:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    async def wait(self) -> None:
+        """Waits until the value is there."""
+        if self._set:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)

@@ -1,0 +1,218 @@
+"""Owns pipes to and from a command: the host's ends never block, the command's ends are plain.
+
+A pipe is made here and only here, because what crosses into a sandbox must be ours: a caller's file
+could be reopened for writing through /proc/self/fd, a caller's terminal would take input ioctls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import BinaryIO
+
+from sandyard.limits import (
+    COPY_CHUNK_BYTES,
+    PIPE_BULK_BYTES,
+    PIPE_LARGE_BYTES,
+    PIPE_READ_BYTES,
+    PIPE_TURN_BYTES,
+)
+
+__all__ = ["InputPipe", "OutputPipe", "StdinSource", "open_pipe"]
+
+StdinSource = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
+"""What a command may be given to read: bytes, a binary file, or chunks as they come."""
+
+Identity = tuple[int, int]
+
+
+def open_pipe(owner: Identity | None) -> tuple[int, int]:
+    """A pipe that belongs to the sandbox's identity.
+
+    Args:
+        owner: uid and gid on the host, or None where the caller itself is that identity. A command
+            can reopen /dev/stdout and /dev/stderr only if it owns the pipe behind them.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        if owner is not None:
+            os.fchown(read_end, *owner)  # both ends are one inode
+    except BaseException:
+        os.close(read_end)
+        os.close(write_end)
+        raise
+    return read_end, write_end
+
+
+class OutputPipe:
+    """The read end of a command's stdout or stderr.
+
+    Args:
+        sink: called with each chunk, on the loop.
+    """
+
+    __slots__ = ("_fd", "_loop", "_reading", "_sink", "_size")
+
+    def __init__(
+        self, fd: int, sink: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._sink = sink
+        self._loop = loop
+        self._size = PIPE_READ_BYTES
+        self._reading = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the stream's end has not been seen and the pipe is not closed."""
+        return self._fd >= 0
+
+    def divert(self, sink: Callable[[bytes], None]) -> None:
+        """Sends what follows to another sink."""
+        self._sink = sink
+
+    def resume(self) -> None:
+        """Reads whenever there is something to read."""
+        if self._fd >= 0 and not self._reading:
+            self._loop.add_reader(self._fd, self._read_turn)
+            self._reading = True
+
+    def pause(self) -> None:
+        """Leaves what comes in the pipe, so that the command waits."""
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+            self._reading = False
+
+    def drain(self) -> None:
+        """Reads what is in the pipe now, without waiting for more."""
+        while self._read_some():
+            pass
+
+    def close(self) -> None:
+        """Closes the pipe; the other end is told by SIGPIPE if it goes on writing."""
+        self.pause()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read_turn(self) -> None:
+        turn = 0
+        while turn < PIPE_TURN_BYTES and self._reading:
+            got = self._read_some()
+            if got < self._size:  # less than asked for: the pipe is empty, or at its end
+                return
+            turn += got
+
+    def _read_some(self) -> int:
+        """Reads once; returns how many bytes came, 0 at the end or where nothing is there."""
+        if self._fd < 0:
+            return 0
+        try:
+            chunk = os.read(self._fd, self._size)
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            self.close()
+            return 0
+        if len(chunk) == self._size == PIPE_READ_BYTES:
+            self._grow()
+        self._sink(chunk)
+        return len(chunk)
+
+    def _grow(self) -> None:
+        # EPERM: the user's pages for pipes are used up; then it stays as it is.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_LARGE_BYTES)
+        self._size = PIPE_BULK_BYTES
+
+
+class InputPipe:
+    """The write end of a command's stdin, and the source that it is fed from.
+
+    A command that stops reading is no error: what is left of the source is not read.
+    """
+
+    __slots__ = ("_fd", "_loop", "_task", "_waiter")
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, source: StdinSource) -> None:
+        """Writes ``source`` to its end in the background, then closes the pipe."""
+        self._task = self._loop.create_task(self._feed(source))
+
+    async def write(self, data: bytes | bytearray | memoryview) -> bool:
+        """Writes all of ``data``; False once nobody reads any more."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            if self._fd < 0:
+                return False
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                await self._writable()
+            except BrokenPipeError:
+                return False
+        return True
+
+    async def close(self) -> BaseException | None:
+        """Stops feeding and closes the pipe; returns what the source raised, if it did."""
+        error = None
+        if self._task is not None:
+            self._task.cancel()
+            (outcome,) = await asyncio.gather(self._task, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                error = outcome
+            self._task = None
+        self.end()
+        return error
+
+    def end(self) -> None:
+        """Closes the pipe: the command reads the end of its input."""
+        if self._waiter is not None:
+            self._loop.remove_writer(self._fd)
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    async def _feed(self, source: StdinSource) -> None:
+        try:
+            async for chunk in _chunks(source):
+                if not await self.write(chunk):
+                    return
+        finally:
+            self.end()
+
+    async def _writable(self) -> None:
+        if self._waiter is None:
+            self._waiter = self._loop.create_future()
+            self._loop.add_writer(self._fd, self._wake)
+        await asyncio.shield(self._waiter)
+
+    def _wake(self) -> None:
+        self._loop.remove_writer(self._fd)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
+
+
+async def _chunks(source: StdinSource) -> AsyncIterator[bytes | bytearray | memoryview]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield source
+    elif isinstance(source, AsyncIterable):
+        async for chunk in source:
+            yield chunk
+    else:
+        while chunk := await asyncio.to_thread(source.read, COPY_CHUNK_BYTES):
+            yield chunk

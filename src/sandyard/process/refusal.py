@@ -1,0 +1,81 @@
+"""Owns the words for a start that the kernel refused: which dimension, why, and what to change."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sandyard.errors import ConfinementUnavailableError
+from sandyard.plan import Bind, LaunchPlan
+from sandyard.process.wire import Failure, Step
+
+__all__ = ["start_refusal"]
+
+_USER_NAMESPACES = (
+    "allow unprivileged user namespaces for this program (on Ubuntu 24.04 and later by an AppArmor "
+    "profile that grants 'userns'; in a container by its seccomp profile), or run as root"
+)
+_ID_MAPS = "mount the workspace from a file system that supports idmapped mounts (ext4, xfs, btrfs, tmpfs), or run as the user who owns it"
+_KERNEL = "use Linux 5.12 or later, and in a container allow the mount system calls"
+
+_BY_STEP: dict[Step, tuple[str, str, str]] = {
+    Step.PROTOCOL: ("processes", "understanding the plan", "reinstall sandyard: its parts differ"),
+    Step.IDMAP: ("write", "mapping the owner of files", _ID_MAPS),
+    Step.NAMESPACES: ("processes", "making namespaces", _USER_NAMESPACES),
+    Step.USER: ("processes", "mapping users", _USER_NAMESPACES),
+    Step.PRIVATE_MOUNTS: ("read", "making mounts private", _KERNEL),
+    Step.SOURCE: ("read", "opening a path for mounting", "check the path, its symlinks and rights"),
+    Step.ROOT: ("read", "making a new root", _KERNEL),
+    Step.MOUNT: ("read", "mounting", _KERNEL),
+    Step.PIVOT: ("read", "entering the new root", _KERNEL),
+    Step.HOSTNAME: ("ipc", "setting the hostname", _KERNEL),
+    Step.LOOPBACK: ("network", "bringing up the loopback interface", _KERNEL),
+    Step.LIMITS: ("resources", "setting limits", "raise the hard limits of this process"),
+    Step.CAPABILITIES: ("processes", "dropping capabilities", _KERNEL),
+    Step.IDENTITY: ("processes", "becoming the sandbox's user", _USER_NAMESPACES),
+    Step.PRIVILEGES: ("processes", "giving up privileges", _KERNEL),
+    Step.LANDLOCK: ("write", "applying Landlock", "use a kernel whose Landlock works"),
+    Step.SECCOMP: ("syscalls", "installing the seccomp filter", "use a kernel with CONFIG_SECCOMP_FILTER"),
+    Step.SERVE: ("processes", "beginning to serve", "raise the limits on processes and open files"),
+}
+_UNKNOWN = ("processes", "an unknown step", "reinstall sandyard: its parts differ")
+
+
+def _source_of(failure: Failure, plan: LaunchPlan) -> str:
+    """What a failed source means to the caller."""
+    binds = {step.source: step for step in plan.steps if isinstance(step, Bind)}
+    bind = binds.get(failure.text)
+    if failure.error == errno.ESTALE:
+        return "it is no longer the directory that it was when the session was made"
+    if failure.error == errno.ENOENT and bind is not None:
+        return "it does not exist (any more)"
+    return os.strerror(failure.error)
+
+
+def start_refusal(answer: Failure | None, plan: LaunchPlan) -> ConfinementUnavailableError:
+    """The error for a start that failed.
+
+    Args:
+        answer: the step that failed, or None if init ended or fell silent without a word.
+        plan: what was to be started.
+    """
+    if answer is None:
+        return ConfinementUnavailableError(
+            "the sandbox could not be started",
+            dimension="processes",
+            cause_text="its first process ended or fell silent before its walls were up",
+            fix="look for a security module or an out-of-memory kill in the kernel's log",
+        )
+    dimension, doing, fix = _BY_STEP.get(answer.step, _UNKNOWN)
+    cause = os.strerror(answer.error)
+    if answer.step is Step.SOURCE:
+        cause = _source_of(answer, plan)
+    where = f" ({answer.text})" if answer.text else ""
+    error = ConfinementUnavailableError(
+        f"the sandbox could not be started: {doing}{where} failed",
+        dimension=dimension,
+        cause_text=f"{cause} [{answer.step.name.lower()}, errno {answer.error}]",
+        fix=fix,
+    )
+    error.context |= {"step": answer.step.name.lower(), "errno": answer.error, "path": answer.text}
+    return error

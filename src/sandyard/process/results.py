@@ -1,0 +1,126 @@
+"""Owns the meaning of an end: init's account of a command becomes a result, or a typed error."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sandyard.errors import ArgumentError, ExecTransportError, ResourceLimitError, SandboxError
+from sandyard.process.capture import Captured
+from sandyard.process.wire import Exited, ExitFlag, Failure, Step, Usage
+from sandyard.types import ExecResult, Leftover, ResourceUsage
+
+__all__ = ["exec_result", "exit_code", "gone_error", "unborn_result"]
+
+NOT_FOUND = 127
+"""What a shell reports for a program that does not exist (POSIX, Shell Command Language 2.8.2)."""
+
+NOT_EXECUTABLE = 126
+"""What a shell reports for a program that exists but can't be run."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+def exit_code(status: int) -> int:
+    """The exit code of a wait status; the negative signal number where one ended it."""
+    return os.waitstatus_to_exitcode(status)
+
+
+def _usage(usage: Usage) -> ResourceUsage:
+    return ResourceUsage(
+        user_s=usage.user_us / 1e6,
+        system_s=usage.system_us / 1e6,
+        max_rss_bytes=usage.max_rss_kib * 1024,
+        minor_faults=usage.minor_faults,
+        major_faults=usage.major_faults,
+        blocks_in=usage.blocks_in,
+        blocks_out=usage.blocks_out,
+        voluntary_switches=usage.voluntary_switches,
+        involuntary_switches=usage.involuntary_switches,
+    )
+
+
+def exec_result(
+    exited: Exited | None, stdout: Captured, stderr: Captured, duration_s: float
+) -> ExecResult:
+    """What is told of a command that was born.
+
+    Args:
+        exited: init's account; None if it could not be had in time, which reads as a kill.
+    """
+    known = exited is not None and ExitFlag.KEEPER_LOST not in exited.flags
+    return ExecResult(
+        stdout=stdout.data,
+        stderr=stderr.data,
+        exit_code=-9 if exited is None else exit_code(exited.status),
+        stdout_dropped=stdout.dropped,
+        stderr_dropped=stderr.dropped,
+        stdout_total=stdout.total,
+        stderr_total=stderr.total,
+        duration_s=duration_s,
+        usage=_usage(exited.usage) if exited is not None and known else None,
+        leftovers=tuple(Leftover(pid=left.pid, name=left.name) for left in exited.listed)
+        if exited is not None
+        else (),
+    )
+
+
+def unborn_result(failure: Failure, words: tuple[str, ...], cwd: str) -> ExecResult:
+    """What a shell would report of a command that could not be run.
+
+    Raises:
+        ArgumentError: if its directory can't be entered.
+        ResourceLimitError: if there is no room for one more process.
+        ExecTransportError: if the sandbox is at fault.
+    """
+    reason = os.strerror(failure.error)
+    if failure.step is Step.SPAWN_EXEC:
+        code = NOT_FOUND if failure.error in _ABSENT else NOT_EXECUTABLE
+        text = f"sandyard: {words[0]}: {reason}\n"
+        return ExecResult(
+            stdout=b"", stderr=text.encode("utf-8", "surrogateescape"), exit_code=code
+        )
+    raise _unborn_error(failure, words, cwd, reason)
+
+
+def _unborn_error(
+    failure: Failure, words: tuple[str, ...], cwd: str, reason: str
+) -> SandboxError:
+    if failure.step is Step.SPAWN_CWD:
+        return ArgumentError(
+            f"the command's directory {cwd!r} can't be entered inside: {reason}",
+            op="exec",
+            argument="cwd",
+            value=cwd,
+        )
+    if failure.step is Step.SPAWN_FORK and failure.error in (errno.EAGAIN, errno.ENOMEM):
+        return ResourceLimitError(
+            f"the sandbox has no room for one more process ({reason}); end some of its processes, "
+            "or give it a higher limit",
+            limit="processes",
+            value=failure.error,
+            unit="errno",
+            context={"command": words},
+            retryable=True,
+        )
+    return ExecTransportError(
+        command=words,
+        message=f"the sandbox could not run the command: {failure.step.name.lower()}: {reason}",
+        context={"step": failure.step.name.lower(), "errno": failure.error},
+        retryable=False,
+    )
+
+
+def gone_error(words: tuple[str, ...], *, born: bool) -> ExecTransportError:
+    """What a command of an ended sandbox gets.
+
+    Args:
+        born: whether it was running when the sandbox ended.
+    """
+    when = "while the command ran" if born else "before the command could run"
+    return ExecTransportError(
+        command=words,
+        message=f"the sandbox ended {when}: its first process is gone; start a new session",
+        context={"reason": "sandbox_ended"},
+        retryable=False,
+    )

@@ -1,0 +1,447 @@
+"""The words that the host and init exchange: pure encoding of requests, strict decoding of events.
+
+The layout is that of ``native/protocol.h``. What comes back is hostile input (a command that broke
+init would write it), so every length and count is checked and nothing is trusted to be there.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from sandyard.plan import (
+    Bind,
+    DevPts,
+    Directory,
+    HostIdentity,
+    LandlockRuleset,
+    LaunchPlan,
+    Mask,
+    MountStep,
+    Proc,
+    ReadOnly,
+    Spawn,
+    Symlink,
+    TextFile,
+    Tmpfs,
+)
+
+__all__ = [
+    "BODY_IN_MEMFD",
+    "BODY_LIMIT",
+    "DATAGRAM_LIMIT",
+    "INLINE_LIMIT",
+    "Done",
+    "Event",
+    "ExitFlag",
+    "Exited",
+    "Failure",
+    "Gone",
+    "LeftRunning",
+    "ProtocolError",
+    "Request",
+    "SpawnFailed",
+    "Spawned",
+    "StartFailed",
+    "Started",
+    "Step",
+    "Usage",
+    "decode_event",
+    "encode_kill",
+    "encode_message",
+    "encode_plan",
+    "encode_signal",
+    "encode_spawn",
+]
+
+MAGIC = 0x01445953
+INLINE_LIMIT = 32 * 1024
+BODY_LIMIT = 8 * 1024 * 1024
+BODY_IN_MEMFD = 1
+LEFTOVERS_LISTED = 64
+NO_RECORD = 0xFFFFFFFF
+
+_HEAD = struct.Struct("=IHHII")
+_RECORD = struct.Struct("=HHI")
+_IDENTITY = struct.Struct("=IIIIII")
+_NODE = struct.Struct("=II")
+_BIND = struct.Struct("=QQII")
+_TMPFS = struct.Struct("=QQII")
+_LIMIT = struct.Struct("=QII")
+_LANDLOCK = struct.Struct("=QQ")
+_DONE = struct.Struct("=HHI")
+_FAILURE = struct.Struct("=HHiII")
+_SPAWN = struct.Struct("=IIII")
+_SPAWNED = struct.Struct("=II")
+_EXITED = struct.Struct("=iI9QII")
+_LEFTOVER = struct.Struct("=I16s")
+_PAIR = struct.Struct("=II")
+
+HEAD_SIZE = _HEAD.size
+DATAGRAM_LIMIT = HEAD_SIZE + INLINE_LIMIT
+"""Most bytes of one datagram, either way."""
+
+
+class Request(IntEnum):
+    """Kinds of messages to init."""
+
+    START = 1
+    SPAWN = 2
+    SIGNAL = 3
+    KILL = 4
+
+
+class _Event(IntEnum):
+    STARTED = 64
+    START_FAILED = 65
+    SPAWN_FAILED = 66
+    SPAWNED = 67
+    EXITED = 68
+    GONE = 69
+
+
+class Step(IntEnum):
+    """Steps of a start in the order in which the kernel sees them, then those of a spawn."""
+
+    PROTOCOL = 1
+    IDMAP = 2
+    NAMESPACES = 3
+    USER = 4
+    PRIVATE_MOUNTS = 5
+    SOURCE = 6
+    ROOT = 7
+    MOUNT = 8
+    PIVOT = 9
+    HOSTNAME = 10
+    LOOPBACK = 11
+    LIMITS = 12
+    CAPABILITIES = 13
+    IDENTITY = 14
+    PRIVILEGES = 15
+    LANDLOCK = 16
+    SECCOMP = 17
+    SERVE = 18
+    SPAWN_FORK = 32
+    SPAWN_STDIO = 33
+    SPAWN_CWD = 34
+    SPAWN_EXEC = 35
+
+
+class _Record(IntEnum):
+    IDENTITY = 1
+    NAMESPACES = 2
+    HOSTNAME = 3
+    LOOPBACK = 4
+    DIRECTORY = 10
+    FILE = 11
+    SYMLINK = 12
+    BIND = 13
+    TMPFS = 14
+    PROC = 15
+    DEVPTS = 16
+    READ_ONLY = 17
+    MASK = 18
+    LIMIT = 20
+    LANDLOCK = 21
+    LANDLOCK_RULE = 22
+    SECCOMP = 23
+
+
+class _BindFlag(IntFlag):
+    WRITABLE = 1
+    DEVICES = 2
+    AS_OWNER = 4
+    OPTIONAL = 8
+    INODE = 16
+
+
+class _SpawnFlag(IntFlag):
+    REPORT = 1
+    END_LEFTOVERS = 2
+
+
+class ExitFlag(IntFlag):
+    """What else an exit tells."""
+
+    KILLED = 1
+    KEEPER_LOST = 2
+
+
+class ProtocolError(Exception):
+    """What came from init is no message of this protocol."""
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def encode_message(kind: Request, job: int, size: int, *, in_memfd: bool = False) -> bytes:
+    """The head of a message whose body has ``size`` bytes."""
+    return _HEAD.pack(MAGIC, kind, BODY_IN_MEMFD if in_memfd else 0, job, size)
+
+
+def _text(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape") + b"\0"
+
+
+def _record(op: _Record, payload: bytes) -> bytes:
+    return _RECORD.pack(op, 0, len(payload)) + payload + bytes(-len(payload) % 8)
+
+
+def _bind(step: Bind) -> bytes:
+    flags = (
+        (_BindFlag.WRITABLE if step.writable else 0)
+        | (_BindFlag.DEVICES if step.devices else 0)
+        | (_BindFlag.AS_OWNER if step.as_owner else 0)
+        | (_BindFlag.OPTIONAL if step.optional else 0)
+        | (_BindFlag.INODE if step.inode is not None else 0)
+    )
+    device, inode = step.inode or (0, 0)
+    return _BIND.pack(device, inode, flags, 0) + _text(step.source) + _text(step.target)
+
+
+def _mount_step(step: MountStep) -> bytes:
+    match step:
+        case Directory():
+            return _record(_Record.DIRECTORY, _NODE.pack(step.mode, 0) + _text(step.path))
+        case TextFile():
+            head = _NODE.pack(step.mode, len(step.content))
+            return _record(_Record.FILE, head + _text(step.path) + step.content)
+        case Symlink():
+            return _record(_Record.SYMLINK, _text(step.path) + _text(step.target))
+        case Bind():
+            return _record(_Record.BIND, _bind(step))
+        case Tmpfs():
+            head = _TMPFS.pack(step.size, step.inodes, step.mode, 0)
+            return _record(_Record.TMPFS, head + _text(step.target))
+        case Proc():
+            return _record(_Record.PROC, _text(step.target))
+        case DevPts():
+            return _record(_Record.DEVPTS, _text(step.target))
+        case ReadOnly():
+            return _record(_Record.READ_ONLY, _text(step.target))
+        case Mask():
+            return _record(_Record.MASK, _text(step.target))
+
+
+def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
+    head = _record(_Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped))
+    rules = [
+        _record(_Record.LANDLOCK_RULE, struct.pack("=Q", rule.access) + _text(rule.path))
+        for rule in ruleset.rules
+    ]
+    return [head, *rules]
+
+
+def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
+    """The body of a START: ``plan``, for a sandbox that is ``host_uid`` and ``host_gid`` outside."""
+    mode = 1 if plan.identity.host is HostIdentity.LEASED else 0
+    identity = _IDENTITY.pack(mode, plan.identity.uid, plan.identity.gid, host_uid, host_gid, 0)
+    records = [
+        _record(_Record.IDENTITY, identity),
+        _record(_Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
+        _record(_Record.HOSTNAME, _text(plan.hostname)),
+        *map(_mount_step, plan.steps),
+        *(_record(_Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0)) for limit in plan.limits),
+    ]
+    if plan.loopback:
+        records.append(_record(_Record.LOOPBACK, b""))
+    if plan.landlock is not None:
+        records += _landlock(plan.landlock)
+    records.append(_record(_Record.SECCOMP, plan.seccomp))
+    return b"".join(records)
+
+
+def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
+    """The body of a SPAWN.
+
+    Args:
+        spawn: the command.
+        fd_mask: bit n set where a descriptor for fd n is passed with the message.
+        report: True asks for a ``Spawned`` event.
+    """
+    flags = (_SpawnFlag.REPORT if report else 0) | (
+        _SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0
+    )
+    strings = [spawn.cwd, *spawn.argv, *(name + b"=" + value for name, value in spawn.environment)]
+    head = _SPAWN.pack(len(spawn.argv), len(spawn.environment), fd_mask, flags)
+    return head + b"\0".join(strings) + b"\0"
+
+
+def encode_signal(number: int, *, tree: bool) -> bytes:
+    """The body of a SIGNAL to a job's command, or to every process of its tree."""
+    return _PAIR.pack(number, 1 if tree else 0)
+
+
+def encode_kill(*, force: bool) -> bytes:
+    """The body of a KILL; ``force`` ends a keeper that does not answer, and the tree with it."""
+    return _PAIR.pack(1 if force else 0, 0)
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One step of a start that was carried out; ``skipped`` is the errno of a piece left out."""
+
+    step: Step
+    record: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step that failed: which, of which record of the plan, with which errno, on what."""
+
+    step: Step
+    record: int | None
+    error: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The walls are up; ``steps`` says which and in which order."""
+
+    steps: tuple[Done, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The start ended at a step that the kernel refused."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """A command was never born."""
+
+    job: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A command runs; ``pid`` is its number inside."""
+
+    job: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What wait4 told of the command and the children that it waited for."""
+
+    user_us: int
+    system_us: int
+    max_rss_kib: int
+    minor_faults: int
+    major_faults: int
+    blocks_in: int
+    blocks_out: int
+    voluntary_switches: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRunning:
+    """A process that outlived its command."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A command ended.
+
+    Attributes:
+        status: the wait status.
+        left: how many processes it left running; ``listed`` names the first of them.
+    """
+
+    job: int
+    status: int
+    flags: ExitFlag
+    usage: Usage
+    left: int
+    listed: tuple[LeftRunning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The last process that a command left running has ended."""
+
+    job: int
+
+
+Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone
+
+
+def _step(number: int) -> Step:
+    try:
+        return Step(number)
+    except ValueError:
+        raise ProtocolError(f"unknown step {number}") from None
+
+
+def _failure(body: bytes) -> Failure:
+    if len(body) < _FAILURE.size:
+        raise ProtocolError("a failure is cut off")
+    step, _, error, record, size = _FAILURE.unpack_from(body)
+    if size != len(body) - _FAILURE.size:
+        raise ProtocolError("a failure's text has another length than it says")
+    text = body[_FAILURE.size :].decode("utf-8", "replace")
+    return Failure(_step(step), None if record == NO_RECORD else record, error, text)
+
+
+def _started(body: bytes) -> Started:
+    if len(body) % _DONE.size:
+        raise ProtocolError("a report is cut off")
+    return Started(
+        tuple(Done(_step(step), record, skipped) for step, skipped, record in _DONE.iter_unpack(body))
+    )
+
+
+def _exited(job: int, body: bytes) -> Exited:
+    if len(body) < _EXITED.size:
+        raise ProtocolError("an exit is cut off")
+    status, flags, *usage, left, listed = _EXITED.unpack_from(body)
+    if listed > LEFTOVERS_LISTED or len(body) != _EXITED.size + listed * _LEFTOVER.size:
+        raise ProtocolError("an exit lists another number of processes than it says")
+    names = tuple(
+        LeftRunning(pid, name.rstrip(b"\0").decode("utf-8", "replace"))
+        for pid, name in _LEFTOVER.iter_unpack(body[_EXITED.size :])
+    )
+    return Exited(job, status, ExitFlag(flags & 3), Usage(*usage), left, names)
+
+
+def decode_event(datagram: bytes) -> Event:
+    """One datagram from init as a value.
+
+    Raises:
+        ProtocolError: if it is anything but a well-formed event.
+    """
+    if len(datagram) < HEAD_SIZE:
+        raise ProtocolError("a message without a head")
+    magic, kind, flags, job, size = _HEAD.unpack_from(datagram)
+    body = datagram[HEAD_SIZE:]
+    if magic != MAGIC or flags != 0 or size != len(body):
+        raise ProtocolError("a malformed head")
+    match kind:
+        case _Event.EXITED:
+            return _exited(job, body)
+        case _Event.STARTED:
+            return _started(body)
+        case _Event.START_FAILED:
+            return StartFailed(_failure(body))
+        case _Event.SPAWN_FAILED:
+            return SpawnFailed(job, _failure(body))
+        case _Event.SPAWNED if len(body) == _SPAWNED.size:
+            return Spawned(job, _SPAWNED.unpack(body)[0])
+        case _Event.GONE if not body:
+            return Gone(job)
+        case _:
+            raise ProtocolError(f"unknown event {kind}")
