@@ -157,15 +157,14 @@ class DevPts:
 
 @dataclass(frozen=True, slots=True)
 class ReadOnly:
-    """What already stands at ``target`` inside becomes read-only; skipped where nothing stands."""
+    """What stands at ``target`` inside becomes read-only; skipped where nothing stands."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """What already stands at ``target`` inside is covered by emptiness; skipped where nothing
-    stands."""
+    """What stands at ``target`` inside is covered by emptiness; skipped where nothing stands."""
 
     target: str
 
@@ -175,8 +174,7 @@ MountStep = Directory | TextFile | Symlink | Bind | Tmpfs | Proc | DevPts | Read
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimit:
-    """One rlimit; soft and hard get the same value, lowered to the caller's hard limit if that
-    is smaller.
+    """One rlimit: soft and hard get one value, the caller's hard limit where that is smaller.
 
     Attributes:
         resource: the kernel's RLIMIT_* number.

@@ -7,11 +7,11 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sandyard.errors import ExecTimeoutError, ExecTransportError, ResourceLimitError
+from sandyard.finishing import finished
 from sandyard.limits import (
     DESCRIPTORS_PER_COMMAND,
     DESCRIPTORS_PER_LEFTOVER,
@@ -20,11 +20,12 @@ from sandyard.limits import (
     END_FORCE_AFTER_S,
     END_GIVE_UP_AFTER_S,
     OUTPUT_LIMIT_BYTES,
+    READ_DELAY_S,
 )
 from sandyard.plan import Spawn
 from sandyard.process.budget import descriptor_budget
 from sandyard.process.capture import Capture, Captured
-from sandyard.process.init import InitProcess, Job, SandboxGone
+from sandyard.process.init import InitProcess, Job, SandboxEndedError
 from sandyard.process.latch import Latch
 from sandyard.process.pipes import InputPipe, OutputPipe, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
@@ -32,8 +33,6 @@ from sandyard.process.wire import Exited, Failure
 from sandyard.types import ExecResult
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
-
-T = TypeVar("T")
 
 _STDIN, _OUTPUT = 1, 6  # bits of a spawn's fd_mask
 
@@ -80,6 +79,7 @@ class RunningCommand:
         self._job: Job | None = None
         self._outputs: list[OutputPipe] = []
         self._input: InputPipe | None = None
+        self._reading: asyncio.TimerHandle | None = None
         self._taken = 0
         self._began = 0.0
         self._duration = 0.0
@@ -87,11 +87,12 @@ class RunningCommand:
         self._ended: Latch[None] = Latch()
         self._input_error: BaseException | None = None
 
-    async def start(self, *, report: bool = False) -> None:
+    async def start(self, *, lazily: bool = False) -> None:
         """Makes the pipes and sends the command off.
 
         Args:
-            report: True makes ``born`` known.
+            lazily: True reads the output only after a moment, in which most commands have ended
+                and can be read in one go.
 
         Raises:
             ExecTransportError: if the sandbox is gone.
@@ -103,16 +104,18 @@ class RunningCommand:
         mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
         self._began = time.monotonic()
         try:
-            self._job = await self._init.spawn(self._call.spawn, theirs, mask, report=report)
-        except SandboxGone:
+            self._job = await self._init.spawn(self._call.spawn, theirs, mask)
+        except SandboxEndedError:
             raise gone_error(self._call.words, born=False) from None
         except OSError as error:
             raise _no_descriptor(error) from error
         finally:
             for fd in theirs:
                 os.close(fd)
-        for output in self._outputs:
-            output.resume()
+        if lazily:
+            self._reading = asyncio.get_running_loop().call_later(READ_DELAY_S, self.resume)
+        else:
+            self.resume()
         if self._input is not None and self._call.stdin is not None:
             self._input.feed(self._call.stdin)
 
@@ -126,10 +129,13 @@ class RunningCommand:
         """How it ended; None while it has not, and where the sandbox ended first."""
         return None if self._job is None else self._job.exited.get()
 
-    async def wait(self) -> None:
-        """Waits until the command has ended, or was never born, or the sandbox is gone."""
-        if self._job is not None:
-            await self._job.exited.wait()
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Waits until the command has ended, or was never born, or the sandbox is gone.
+
+        Returns:
+            False if that took longer than ``timeout_s`` seconds.
+        """
+        return self._job is None or await self._job.exited.wait(timeout_s)
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` when the command has ended, which may be now."""
@@ -139,7 +145,7 @@ class RunningCommand:
     async def signal(self, number: int, *, tree: bool) -> None:
         """Sends a signal to the command, or to each process of its tree."""
         if self._job is not None and not self._job.exited.is_set:
-            with contextlib.suppress(SandboxGone):  # then it has ended as well
+            with contextlib.suppress(SandboxEndedError):  # then it has ended as well
                 await self._init.signal(self._job, number, tree=tree)
 
     def pause(self) -> None:
@@ -158,14 +164,16 @@ class RunningCommand:
             await self._ended.wait()
             return
         self._ending = True
+        if self._reading is not None:
+            self._reading.cancel()
         try:
             if self._job is not None and not self._job.exited.is_set:
-                await _complete(self._end_tree(self._job))
+                await finished(self._end_tree(self._job))
             self._duration = time.monotonic() - self._began
             for output in self._outputs:
                 output.drain()
             if self._input is not None:
-                self._input_error = await _complete(self._input.close())
+                self._input_error = await finished(self._input.close())
         finally:
             self._give_back()
             self._ended.set(None)
@@ -200,7 +208,10 @@ class RunningCommand:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise
                 # The budget can't know what the host program opens. Others of ours may close.
-                if descriptor_budget.used <= DESCRIPTORS_PER_COMMAND or attempt + 1 == DESCRIPTORS_RETRIES:
+                if (
+                    descriptor_budget.used <= DESCRIPTORS_PER_COMMAND
+                    or attempt + 1 == DESCRIPTORS_RETRIES
+                ):
                     raise _no_descriptor(error) from error
             await asyncio.sleep(DESCRIPTORS_RETRY_S)
         raise AssertionError("unreachable")
@@ -230,10 +241,10 @@ class RunningCommand:
     async def _end_tree(self, job: Job) -> None:
         try:
             await self._init.kill(job)
-            if not await _set_within(job, END_FORCE_AFTER_S):
+            if not await job.exited.wait(END_FORCE_AFTER_S):
                 await self._init.kill(job, force=True)
-                await _set_within(job, END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
-        except SandboxGone:
+                await job.exited.wait(END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
+        except SandboxEndedError:
             pass  # then the tree is gone as well
 
     def _give_back(self) -> None:
@@ -273,14 +284,8 @@ class Commands:
         command = RunningCommand(self, call, stdout.feed, stderr.feed)
         timed_out = False
         try:
-            await command.start()
-            try:
-                async with asyncio.timeout(call.timeout_s) as deadline:
-                    await command.wait()
-            except TimeoutError:
-                if not deadline.expired():
-                    raise
-                timed_out = True
+            await command.start(lazily=True)
+            timed_out = not await command.wait(call.timeout_s)
         finally:
             await command.end()
         return command.result(stdout.result(), stderr.result(), timed_out=timed_out)
@@ -344,26 +349,3 @@ def _no_descriptor(error: OSError) -> ResourceLimitError:
 
 def _drop(_: bytes) -> None:
     pass
-
-
-async def _set_within(job: Job, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await job.exited.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _complete(work: Coroutine[None, None, T]) -> T:
-    """Runs clean-up work to its end, however often the caller is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()

@@ -28,19 +28,18 @@ def taken_ranges(subordinate: str, accounts: str) -> list[range]:
     """The ids that ``/etc/subuid`` (or subgid) and ``/etc/passwd`` give to somebody."""
     ranges = []
     for line in subordinate.splitlines():
-        fields = line.split(":")
-        if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
-            ranges.append(range(int(fields[1]), int(fields[1]) + int(fields[2])))
+        _, first, count, *_ = [*line.split(":"), "", "", ""]
+        if first.isdigit() and count.isdigit():
+            ranges.append(range(int(first), int(first) + int(count)))
     for line in accounts.splitlines():
-        fields = line.split(":")
-        if len(fields) > 3 and fields[2].isdigit():
-            ranges.append(range(int(fields[2]), int(fields[2]) + 1))
+        _, _, uid, *_ = [*line.split(":"), "", "", ""]
+        if uid.isdigit():
+            ranges.append(range(int(uid), int(uid) + 1))
     return ranges
 
 
 def free_range(taken: Iterable[range]) -> range | None:
-    """The first range for leases that nobody has: above what systemd gives to containers and
-    dynamic users (systemd's UIDS-GIDS), below 2**31."""
+    """The first range for leases of which nobody has a part, or None."""
     ranges = list(taken)
     for first in range(IDENTITIES_FIRST, 2**31 - IDENTITIES_LEASED, IDENTITIES_STEP):
         candidate = range(first, first + IDENTITIES_LEASED)
@@ -119,7 +118,7 @@ class IdentityLease:
 def _lock_any(fd: int, ids: range) -> int:
     """Locks a byte that nobody has locked; returns its id."""
     # From a random place on, since trying from the first would cost a call for each lease in use.
-    offset = random.randrange(len(ids))
+    offset = random.randrange(len(ids))  # noqa: S311  # no secret: it spreads them
     for step in range(len(ids)):
         at = (offset + step) % len(ids)
         wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)

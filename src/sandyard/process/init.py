@@ -52,7 +52,7 @@ from sandyard.process.wire import (
     encode_spawn,
 )
 
-__all__ = ["InitProcess", "Job", "SandboxGone", "program_path"]
+__all__ = ["InitProcess", "Job", "SandboxEndedError", "program_path"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -63,7 +63,7 @@ def program_path() -> str:
     return os.path.join(package, "_bin", "sandyard-init")
 
 
-class SandboxGone(Exception):
+class SandboxEndedError(Exception):
     """The sandbox has ended; a caller of the library is told in the words of its own operation."""
 
 
@@ -178,11 +178,7 @@ class InitProcess:
         await self.close()
 
     async def _wait_started(self, plan: LaunchPlan) -> None:
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await self._started.wait()
-        except TimeoutError:
-            pass
+        await self._started.wait(START_TIMEOUT_S)
         answer = self._started.get()
         if isinstance(answer, Started):
             self.report = answer
@@ -191,7 +187,9 @@ class InitProcess:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def spawn(self, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False) -> Job:
+    async def spawn(
+        self, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
+    ) -> Job:
         """Sends a command off; its descriptors may be closed when this returns.
 
         Args:
@@ -201,14 +199,16 @@ class InitProcess:
             report: True makes ``Job.born`` happen.
 
         Raises:
-            SandboxGone: if it is.
+            SandboxEndedError: if it is.
             OSError: EMFILE or ENFILE, if a large command can't be given a descriptor.
         """
         self._last_job = self._last_job % 0xFFFFFFFF + 1
         job = Job(self._last_job)
         self._jobs[job.number] = job
         try:
-            await self._send(Request.SPAWN, job.number, encode_spawn(spawn, fd_mask, report=report), fds)
+            await self._send(
+                Request.SPAWN, job.number, encode_spawn(spawn, fd_mask, report=report), fds
+            )
         except BaseException:
             del self._jobs[job.number]
             raise
@@ -237,7 +237,7 @@ class InitProcess:
                     break
                 retries -= 1
                 await asyncio.sleep(TRAVEL_RETRY_S)
-        raise SandboxGone
+        raise SandboxEndedError
 
     async def _wait_writable(self) -> None:
         if self._writable is None:

@@ -38,8 +38,7 @@ class Latch(Generic[T]):
         self._set = True
         self._value = value
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -51,13 +50,30 @@ class Latch(Generic[T]):
         else:
             self._callbacks.append(callback)
 
-    async def wait(self) -> None:
-        """Waits until the value is there."""
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits until the value is there.
+
+        Args:
+            timeout_s: seconds to wait, or None.
+
+        Returns:
+            False if it was not there in time.
+        """
         if self._set:
-            return
-        waiter = asyncio.get_running_loop().create_future()
+            return True
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, waiter)
         self._waiters.append(waiter)
         try:
             await waiter
         finally:
             self._waiters.remove(waiter)
+            if timer is not None:
+                timer.cancel()
+        return self._set
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

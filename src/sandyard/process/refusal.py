@@ -35,7 +35,11 @@ _BY_STEP: dict[Step, tuple[str, str, str]] = {
     Step.IDENTITY: ("processes", "becoming the sandbox's user", _USER_NAMESPACES),
     Step.PRIVILEGES: ("processes", "giving up privileges", _KERNEL),
     Step.LANDLOCK: ("write", "applying Landlock", "use a kernel whose Landlock works"),
-    Step.SECCOMP: ("syscalls", "installing the seccomp filter", "use a kernel with CONFIG_SECCOMP_FILTER"),
+    Step.SECCOMP: (
+        "syscalls",
+        "installing the seccomp filter",
+        "use a kernel with CONFIG_SECCOMP_FILTER",
+    ),
     Step.SERVE: ("processes", "beginning to serve", "raise the limits on processes and open files"),
 }
 _UNKNOWN = ("processes", "an unknown step", "reinstall sandyard: its parts differ")

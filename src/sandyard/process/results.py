@@ -83,9 +83,7 @@ def unborn_result(failure: Failure, words: tuple[str, ...], cwd: str) -> ExecRes
     raise _unborn_error(failure, words, cwd, reason)
 
 
-def _unborn_error(
-    failure: Failure, words: tuple[str, ...], cwd: str, reason: str
-) -> SandboxError:
+def _unborn_error(failure: Failure, words: tuple[str, ...], cwd: str, reason: str) -> SandboxError:
     if failure.step is Step.SPAWN_CWD:
         return ArgumentError(
             f"the command's directory {cwd!r} can't be entered inside: {reason}",

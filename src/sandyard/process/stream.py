@@ -50,6 +50,7 @@ class CommandStream:
     """
 
     def __init__(self, commands: Commands, call: CommandCall) -> None:
+        """Prepare a command; use ``session.stream`` instead."""
         self._call = call
         self._chunks: deque[OutputChunk] = deque()
         self._waiting = 0  # bytes in _chunks
@@ -152,6 +153,8 @@ class CommandStream:
         self._result = self._command.result(*streams, timed_out=timed_out)
 
     def _expire(self) -> None:
+        if self._command.exited:
+            return
         self._expired = asyncio.get_running_loop().create_task(self._command.end())
         self._news.set()
 

@@ -242,7 +242,10 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
         _record(_Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
         _record(_Record.HOSTNAME, _text(plan.hostname)),
         *map(_mount_step, plan.steps),
-        *(_record(_Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0)) for limit in plan.limits),
+        *(
+            _record(_Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))
+            for limit in plan.limits
+        ),
     ]
     if plan.loopback:
         records.append(_record(_Record.LOOPBACK, b""))
@@ -401,7 +404,9 @@ def _started(body: bytes) -> Started:
     if len(body) % _DONE.size:
         raise ProtocolError("a report is cut off")
     return Started(
-        tuple(Done(_step(step), record, skipped) for step, skipped, record in _DONE.iter_unpack(body))
+        tuple(
+            Done(_step(step), record, skipped) for step, skipped, record in _DONE.iter_unpack(body)
+        )
     )
 
 

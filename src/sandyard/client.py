@@ -1,0 +1,146 @@
+"""UnixLocalSandboxClient: makes sessions on this machine, and deletes what it made for them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError
+from sandyard.finishing import in_thread
+from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.platform import resolve_grants
+from sandyard.policy import Policy
+from sandyard.session import UnixLocalSandboxSession
+from sandyard.state import UnixLocalSandboxSessionState
+from sandyard.workspace import WorkspaceRoot
+
+__all__ = ["UnixLocalSandboxClient"]
+
+
+class UnixLocalSandboxClient:
+    """Makes sandboxes on this machine: no daemon, no container engine, no account.
+
+    Args:
+        policy: what commands of its sessions may touch, unless a session is given another
+            (default: ``Policy()``).
+
+    Example:
+        >>> client = UnixLocalSandboxClient()
+        >>> session = await client.create()
+        >>> async with session:
+        ...     result = await session.exec("echo hello")
+        >>> await client.delete(session)
+    """
+
+    backend_id = "unix_local"
+    supports_default_options = True
+
+    def __init__(self, *, policy: Policy | None = None) -> None:
+        self._policy = _checked_policy(policy) or Policy()
+
+    async def create(
+        self,
+        *,
+        snapshot: None = None,
+        manifest: Manifest | None = None,
+        options: None = None,
+        policy: Policy | None = None,
+    ) -> UnixLocalSandboxSession:
+        """Make a session; it is not started yet.
+
+        Args:
+            snapshot: only None: sessions of this version have no snapshots.
+            manifest: what its workspace is made of (default: nothing). The root ``/workspace``
+                stands for a new private directory, which ``delete`` removes; any other root is a
+                directory of the caller's, made at the start if missing, and never deleted.
+            options: only None: there are none yet.
+            policy: what its commands may touch (default: the client's).
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+            ManifestError: the manifest asks for what this backend does not have.
+            PolicyError: the policy names what does not exist or can't be granted.
+            WorkspaceStartError: the private directory can't be made.
+        """
+        _refuse_value("snapshot", snapshot)
+        _refuse_value("options", options)
+        if manifest is None:
+            manifest = Manifest()
+        elif not isinstance(manifest, Manifest):
+            raise ArgumentTypeError(
+                "manifest is a Manifest, or None", op="create", argument="manifest", value=manifest
+            )
+        else:
+            manifest = manifest.model_copy(deep=True)
+        whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
+        owned = manifest.root == DEFAULT_ROOT
+        root = await in_thread(_prepare, whole, manifest, owned=owned)
+        state = UnixLocalSandboxSessionState(manifest=manifest, workspace_root_owned=owned)
+        return UnixLocalSandboxSession(state, whole, root)
+
+    async def delete(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
+        """Close a session, and delete its workspace if the library made it.
+
+        A directory of the caller's is never touched. Doing it again does nothing.
+
+        Raises:
+            ArgumentTypeError: it is no session of this client's kind.
+        """
+        if not isinstance(session, UnixLocalSandboxSession):
+            raise ArgumentTypeError(
+                "session is one that a UnixLocalSandboxClient made",
+                op="delete",
+                argument="session",
+                value=session,
+            )
+        await session.delete_workspace()
+        return session
+
+
+def _prepare(policy: Policy, manifest: Manifest, *, owned: bool) -> WorkspaceRoot | None:
+    """Check what can be checked before anything exists, then make the private directory."""
+    resolve_grants(policy)
+    if owned:
+        root = WorkspaceRoot.create_private()
+        manifest.root = root.inside
+        return root
+    WorkspaceRoot.check(manifest.root)
+    return None
+
+
+def _checked_policy(policy: object) -> Policy | None:
+    if policy is not None and not isinstance(policy, Policy):
+        raise ArgumentTypeError(
+            "policy is a Policy, or None", op="create", argument="policy", value=policy
+        )
+    return policy
+
+
+def _refuse_value(argument: str, value: object) -> None:
+    if value is not None:
+        raise ArgumentError(
+            f"{argument} can't be given: this version has none",
+            op="create",
+            argument=argument,
+            value=value,
+        )
+
+
+def _with_grants(policy: Policy, manifest: Manifest) -> Policy:
+    """The policy with the manifest's extra grants, which bind commands too."""
+    for field in ("users", "groups"):
+        if getattr(manifest, field):
+            raise ManifestError(
+                f"{field} can't be given: everything inside is done by one user, 'agent'",
+                field=field,
+            )
+    grants = manifest.extra_path_grants
+    if any(grant.host_path is not None for grant in grants):
+        raise ManifestError(
+            "a grant's host_path can't be given: paths are the same inside and outside; give path",
+            field="extra_path_grants",
+        )
+    reads = tuple(grant.path for grant in grants if grant.read_only)
+    writes = tuple(grant.path for grant in grants if not grant.read_only)
+    return dataclasses.replace(
+        policy, reads=(*policy.reads, *reads), writes=(*policy.writes, *writes)
+    )

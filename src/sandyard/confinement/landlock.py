@@ -1,0 +1,67 @@
+"""The Landlock layer: a second wall, by paths, that holds even where a mount was forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sandyard.plan import LandlockRule, LandlockRuleset
+
+__all__ = ["closes_abstract_sockets", "landlock_ruleset"]
+
+# LANDLOCK_ACCESS_FS_* (linux/landlock.h, Documentation/userspace-api/landlock.rst).
+_EXECUTE: Final = 1 << 0
+_WRITE_FILE: Final = 1 << 1
+_READ_FILE: Final = 1 << 2
+_READ_DIR: Final = 1 << 3
+_REFER: Final = 1 << 13  # ABI 2: rename and link between directories
+_TRUNCATE: Final = 1 << 14  # ABI 3
+_IOCTL_DEV: Final = 1 << 15  # ABI 5
+
+_FIRST_ABI: Final = (1 << 13) - 1
+"""Every right of ABI 1, bits 0 to 12."""
+
+_OLDEST_USED: Final = 2
+"""With ABI 1 (Linux 5.13 to 5.18) nothing can be renamed from one directory to another, whatever
+the rules say: package managers and git fail. The mounts stand there alone."""
+
+_TRUNCATE_ABI: Final = 3
+_IOCTL_ABI: Final = 5
+_SCOPE_ABI: Final = 6
+
+# LANDLOCK_SCOPE_*: no connection to abstract Unix sockets, and no signal, out of the sandbox.
+_SCOPE_ABSTRACT_UNIX: Final = 1 << 0
+_SCOPE_SIGNAL: Final = 1 << 1
+
+
+def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | None:
+    """The ruleset for a kernel's ABI, or None where it has none that is usable.
+
+    Args:
+        abi: the version that the kernel supports; later ones than we know are used as the last we
+            know.
+        writable: inside paths beneath which everything is allowed that mounts and modes allow.
+    """
+    if abi < _OLDEST_USED:
+        return None
+    handled = _FIRST_ABI | _REFER
+    if abi >= _TRUNCATE_ABI:
+        handled |= _TRUNCATE
+    if abi >= _IOCTL_ABI:
+        handled |= _IOCTL_DEV
+    read = _EXECUTE | _READ_FILE | _READ_DIR
+    rules = (
+        LandlockRule("/", read),
+        # Terminals need ioctl; which devices there are is decided by the mounts.
+        LandlockRule("/dev", (_READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV) & handled),
+        # oom_score_adj, comm and the like; a shell's ">" truncates, also here.
+        LandlockRule("/proc", (read | _WRITE_FILE | _TRUNCATE) & handled),
+        *(LandlockRule(path, handled) for path in writable),
+    )
+    scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= _SCOPE_ABI else 0
+    return LandlockRuleset(handled=handled, scoped=scoped, rules=rules)
+
+
+def closes_abstract_sockets(ruleset: LandlockRuleset | None) -> bool:
+    """Whether commands are kept from abstract Unix sockets outside the sandbox."""
+    return ruleset is not None and bool(ruleset.scoped & _SCOPE_ABSTRACT_UNIX)

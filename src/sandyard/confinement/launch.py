@@ -1,0 +1,118 @@
+"""The whole plan of a session: a policy and the host's facts become one LaunchPlan."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from sandyard.confinement.etc import HOSTNAME
+from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
+from sandyard.confinement.placement import (
+    WorkspaceRoot,
+    add_grants,
+    add_toolchains,
+    add_workspace,
+    order_steps,
+    step_path,
+)
+from sandyard.confinement.rootfs import PRIVATE_DIRECTORIES, base_steps
+from sandyard.confinement.seccomp import seccomp_program
+from sandyard.confinement.sizes import AGENT_GID, AGENT_UID, RESOURCE_LIMITS
+from sandyard.errors import ConfinementUnavailableError, PolicyError
+from sandyard.plan import HostIdentity, Identity, LaunchPlan, MountStep, Namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandyard.platform import Grant, HostFacts
+    from sandyard.policy import Policy
+
+__all__ = ["plan_session"]
+
+_ALL_NAMESPACES: Final = (
+    Namespaces.MOUNT
+    | Namespaces.CGROUP
+    | Namespaces.UTS
+    | Namespaces.IPC
+    | Namespaces.USER
+    | Namespaces.PID
+    | Namespaces.NET
+)
+
+
+def plan_session(
+    policy: Policy, facts: HostFacts, workspace: WorkspaceRoot, grants: tuple[Grant, ...]
+) -> LaunchPlan:
+    """Plan a session with full confinement.
+
+    Args:
+        policy: what commands may touch.
+        facts: the host.
+        workspace: where they work.
+        grants: what the policy names, as found on the host (``platform.resolve_grants``).
+
+    Raises:
+        PolicyError: the policy or the workspace asks for what can't be granted.
+        ConfinementUnavailableError: this host can't be made to enforce the policy.
+    """
+    if facts.system != "linux":
+        raise ConfinementUnavailableError(
+            "commands can't be confined",
+            dimension="processes",
+            cause_text=f"namespaces are a thing of Linux, and this is {facts.system}",
+            fix="run on Linux",
+        )
+    _check_grants(policy, grants)
+    host_network = policy.network == "host"
+    steps = dict(_base(facts, host_network=host_network))
+    if policy.toolchains:
+        add_toolchains(steps, facts.toolchains)
+    add_grants(steps, grants, _shown(facts))
+    add_workspace(steps, workspace)
+    writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
+    landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
+    return LaunchPlan(
+        identity=Identity(
+            uid=AGENT_UID,
+            gid=AGENT_GID,
+            host=HostIdentity.LEASED if facts.euid == 0 else HostIdentity.CALLER,
+        ),
+        namespaces=_ALL_NAMESPACES & ~Namespaces.NET if host_network else _ALL_NAMESPACES,
+        hostname=HOSTNAME,
+        loopback=not host_network,
+        steps=order_steps(steps, workspace.path),
+        limits=RESOURCE_LIMITS,
+        landlock=landlock,
+        # Abstract Unix sockets belong to the network namespace. In the host's own, those of the
+        # session bus and of other programs are closed by Landlock, or else with all the others.
+        seccomp=seccomp_program(
+            facts.machine, unix_sockets=not host_network or closes_abstract_sockets(landlock)
+        ),
+    )
+
+
+def _check_grants(policy: Policy, grants: tuple[Grant, ...]) -> None:
+    writes = frozenset(policy.writes)
+    wanted = {(path, path in writes) for path in (*policy.reads, *policy.writes)}
+    found = {(grant.path, grant.writable) for grant in grants}
+    if wanted != found:
+        raise PolicyError(
+            "the grants are not those of the policy",
+            field="reads",
+            value=sorted(path for path, _ in wanted ^ found),
+        )
+
+
+def _granted(grants: tuple[Grant, ...]) -> tuple[str, ...]:
+    return tuple(grant.source for grant in grants if grant.writable)
+
+
+def _shown(facts: HostFacts) -> tuple[str, ...]:
+    return facts.system_trees + tuple(entry.path for entry in facts.root_entries)
+
+
+@lru_cache(maxsize=8)  # one for each host and network; a program has one host
+def _base(facts: HostFacts, *, host_network: bool) -> Mapping[str, MountStep]:
+    steps = base_steps(facts, host_network=host_network)
+    return MappingProxyType({step_path(step): step for step in steps})

@@ -1,0 +1,208 @@
+"""Placement: which of all the things that want a place inside stand where, and in which order.
+
+Pure, without a look at the host. The rules:
+
+1. What the sandbox needs for itself is not granted: its private directories, the kernel's trees,
+   the files it builds in /etc, and everything that contains one of these.
+2. At one path the workspace stands before writes, writes before reads, reads before toolchains, and
+   these before the system; but a read of what the system shows anyway changes nothing.
+3. The deeper of two nested paths decides for what lies beneath it, so a read within a writable tree
+   makes that part read-only. Toolchains are found and not granted: within a writable tree they are
+   left out, or a virtual environment in the workspace could not be installed into.
+4. What would show the same thing with the same rights as the tree around it is left out, and so is
+   what the system would put where a granted tree already brings the host's own.
+5. Parents come before children, so nothing covers what stands already.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sandyard.confinement.etc import BUILT_FILES
+from sandyard.confinement.rootfs import KERNEL_TREES, PRIVATE_DIRECTORIES, SYSTEM_DIRECTORIES
+from sandyard.errors import PolicyError
+from sandyard.plan import Bind, Directory, Mask, MountStep, Symlink, TextFile
+from sandyard.platform import Grant, Toolchains, is_beneath, is_within
+
+__all__ = [
+    "WorkspaceRoot",
+    "add_grants",
+    "add_toolchains",
+    "add_workspace",
+    "order_steps",
+    "step_path",
+]
+
+_OWN: Final = (*PRIVATE_DIRECTORIES, *KERNEL_TREES, *BUILT_FILES)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRoot:
+    """The directory that a session works in.
+
+    Attributes:
+        path: where it appears inside, absolute and normalised.
+        source: where it is on the host, without symlinks.
+        inode: its ``(st_dev, st_ino)``.
+    """
+
+    path: str
+    source: str
+    inode: tuple[int, int]
+
+
+def step_path(step: MountStep) -> str:
+    """The path inside at which ``step`` puts something."""
+    if isinstance(step, (Directory, TextFile, Symlink)):
+        return step.path
+    return step.target
+
+
+def add_toolchains(steps: dict[str, MountStep], toolchains: Toolchains) -> None:
+    """Put toolchains where nothing else of the system stands."""
+    for root in toolchains.roots:
+        steps.setdefault(root, Bind(root, root))
+    for path in toolchains.masks:
+        steps.setdefault(path, Mask(path))
+    for path, target in toolchains.links:
+        steps.setdefault(path, Symlink(path, target))
+
+
+def add_grants(
+    steps: dict[str, MountStep], grants: Collection[Grant], shown: Iterable[str]
+) -> None:
+    """Put what a policy grants over what stood at the same path.
+
+    Args:
+        steps: what stands so far, by path.
+        grants: what is granted; of two at one place the one for writing counts.
+        shown: the trees of the system; a read of one of them changes nothing.
+
+    Raises:
+        PolicyError: one of them can't be granted.
+    """
+    system = frozenset(shown)
+    # False sorts before True: what is granted for writing comes later and stays.
+    for grant in sorted(grants, key=lambda grant: grant.writable):
+        _check_grant(grant)
+        if grant.writable or grant.source not in system:
+            steps[grant.source] = Bind(
+                grant.source,
+                grant.source,
+                writable=grant.writable,
+                as_owner=True,
+                inode=grant.inode,
+            )
+        if grant.path != grant.source:
+            steps.setdefault(grant.path, Symlink(grant.path, grant.source))
+    for grant in grants:
+        _check_reachable(steps, grant.source, "writes" if grant.writable else "reads")
+
+
+def add_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
+    """Put the workspace in its place.
+
+    Raises:
+        PolicyError: it can't be one.
+    """
+    for path in dict.fromkeys((root.path, root.source)):
+        if not path.startswith("/") or posixpath.normpath(path) != path:
+            raise PolicyError(
+                "the workspace's path is absolute and normalised", field="root", value=path
+            )
+        _check_free(path, "root")
+        _check_unsystematic(path, "root")
+    _check_reachable(steps, root.path, "root")
+    steps[root.path] = Bind(root.source, root.path, writable=True, as_owner=True, inode=root.inode)
+
+
+def order_steps(steps: Mapping[str, MountStep], workspace: str) -> tuple[MountStep, ...]:
+    """The steps that are needed, parents before children.
+
+    Args:
+        steps: what is to stand inside, by path.
+        workspace: the path that is needed even where a tree around it shows the same thing, since
+            its step also checks which directory it is.
+    """
+    kept: list[MountStep] = []
+    around: list[tuple[str, MountStep]] = []
+    # Sorted by components: a separator below every other character puts "/a/b" before "/a-b".
+    for path in sorted(steps, key=lambda path: path.replace("/", "\0")):
+        step = steps[path]
+        while around and not is_beneath(path, around[-1][0]):
+            around.pop()
+        if around and path != workspace and _is_needless(step, path, *around[-1]):
+            continue
+        kept.append(step)
+        if isinstance(step, (Mask, TextFile)):
+            continue  # nothing is put beneath these
+        # A plain directory has no say in what it holds: that is the tree's around it.
+        if not isinstance(step, Directory):
+            around.append((path, step))
+    return tuple(kept)
+
+
+def _is_needless(step: MountStep, path: str, tree: str, around: MountStep) -> bool:
+    """Whether ``step`` is left out because of what stands at ``tree``, the nearest around it."""
+    if isinstance(around, Symlink):
+        return True
+    if not isinstance(around, Bind):
+        return False
+    if not isinstance(step, Bind):
+        # Only the masks of toolchains and the system; whoever grants a tree grants all of it.
+        return not isinstance(step, Mask) or around.as_owner
+    if not step.as_owner and around.as_owner:
+        return True
+    same = step.source == around.source + path[len(tree) :]
+    return same and step.writable == around.writable and step.as_owner == around.as_owner
+
+
+def _check_grant(grant: Grant) -> None:
+    field = "writes" if grant.writable else "reads"
+    for path in dict.fromkeys((grant.path, grant.source)):
+        _check_free(path, field)
+        if grant.writable:
+            _check_unsystematic(path, field)
+
+
+def _check_free(path: str, field: str) -> None:
+    """Refuse what the sandbox needs for itself."""
+    for tree in KERNEL_TREES:
+        if is_within(path, tree):
+            raise PolicyError(
+                f"{path} belongs to the kernel: the sandbox has a {tree} of its own",
+                field=field,
+                value=path,
+            )
+    for own in _OWN:
+        if is_within(own, path):
+            relation = "is" if own == path else f"contains {own}, which is"
+            raise PolicyError(
+                f"{path} {relation} the sandbox's own; name what is needed beneath it",
+                field=field,
+                value=path,
+            )
+
+
+def _check_reachable(steps: Mapping[str, MountStep], path: str, field: str) -> None:
+    parent = path.rpartition("/")[0]
+    while parent:
+        if isinstance(steps.get(parent), Symlink):
+            raise PolicyError(
+                f"{path} lies beneath {parent}, which is a symbolic link inside; name the real path",
+                field=field,
+                value=path,
+            )
+        parent = parent.rpartition("/")[0]
+
+
+def _check_unsystematic(path: str, field: str) -> None:
+    if path in SYSTEM_DIRECTORIES:
+        raise PolicyError(
+            f"{path} belongs to the system and can't be written to; name a directory beneath it",
+            field=field,
+            value=path,
+        )

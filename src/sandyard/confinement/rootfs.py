@@ -1,0 +1,127 @@
+"""The root file system inside, before a session's own directories: the same for equal hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from sandyard.confinement.etc import HOME, etc_steps, host_entry
+from sandyard.confinement.sizes import (
+    HOME_SHARE,
+    INODE_BYTES,
+    MOST_INODES,
+    RUN_SHARE,
+    SHARED_MEMORY_SHARE,
+    SMALLEST_TMPFS,
+    TMP_SHARE,
+    TMPFS_GRANULE,
+    VAR_TMP_SHARE,
+)
+from sandyard.plan import Bind, DevPts, Directory, Mask, MountStep, Proc, ReadOnly, Symlink, Tmpfs
+
+if TYPE_CHECKING:
+    from sandyard.platform import HostFacts
+
+__all__ = ["KERNEL_TREES", "PRIVATE_DIRECTORIES", "SYSTEM_DIRECTORIES", "base_steps"]
+
+KERNEL_TREES: Final = ("/dev", "/proc", "/sys")
+"""Trees that are windows into the kernel, of which nothing is granted."""
+
+_SCRATCH: Final = (
+    ("/tmp", 0o1777, TMP_SHARE),  # noqa: S108  # a path inside, as the next two
+    ("/var/tmp", 0o1777, VAR_TMP_SHARE),  # noqa: S108
+    ("/dev/shm", 0o1777, SHARED_MEMORY_SHARE),  # noqa: S108
+    ("/run", 0o755, RUN_SHARE),
+    (HOME, 0o700, HOME_SHARE),
+)
+"""``(path, mode, share of memory)`` of the session's own, empty directories."""
+
+PRIVATE_DIRECTORIES: Final = tuple(path for path, _, _ in _SCRATCH)
+"""Directories that are the session's own, writable and empty at its start."""
+
+SYSTEM_DIRECTORIES: Final = (
+    "/bin",
+    "/boot",
+    "/etc",
+    "/gnu",
+    "/gnu/store",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix",
+    "/nix/store",
+    "/opt",
+    "/sbin",
+    "/usr",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/local",
+    "/usr/sbin",
+    "/var",
+    "/var/lib",
+)
+"""Directories of the system itself, which are nobody's workspace and are never granted for
+writing; what lies beneath them may be."""
+
+_DEVICES: Final = ("full", "null", "random", "tty", "urandom", "zero")
+
+_DEVICE_LINKS: Final = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+)
+
+_MASKED_PROC: Final = (
+    "acpi",  # the host's hardware
+    "asound",  # likewise
+    "kallsyms",  # addresses in the kernel, for who attacks it
+    "kcore",  # the machine's memory
+    "key-users",  # whose keys there are
+    "keys",  # keys of the user id that we share with others
+    "latency_stats",  # what other processes wait for
+    "sched_debug",  # other processes, by name
+    "scsi",  # the host's hardware
+    "sysrq-trigger",  # reboots the machine
+    "timer_list",  # other processes' timers, and addresses in the kernel
+)
+
+_READ_ONLY_PROC: Final = (
+    "bus",  # configuration of devices
+    "fs",  # settings of file systems
+    "irq",  # which processor serves which device
+    "sys",  # settings of the kernel: the ones that no namespace owns are the host's
+)
+
+
+def base_steps(facts: HostFacts, *, host_network: bool) -> tuple[MountStep, ...]:
+    """What stands in every root, in no particular order and without toolchains and grants."""
+    return (
+        *(Bind(tree, tree) for tree in facts.system_trees),
+        *map(host_entry, facts.root_entries),
+        *etc_steps(facts, host_network=host_network),
+        *_kernel_steps(),
+        *(_scratch(path, mode, facts.memory_bytes // share) for path, mode, share in _SCRATCH),
+        Symlink("/var/run", "/run"),
+        Directory("/root"),
+    )
+
+
+def _kernel_steps() -> Iterator[MountStep]:
+    yield Proc()
+    yield from (ReadOnly(f"/proc/{name}") for name in _READ_ONLY_PROC)
+    yield from (Mask(f"/proc/{name}") for name in _MASKED_PROC)
+    yield Directory("/dev")
+    for name in _DEVICES:
+        # Read-only holds the node (its mode and times); a device is written to all the same.
+        yield Bind(f"/dev/{name}", f"/dev/{name}", devices=True)
+    yield DevPts()
+    yield from (Symlink(path, target) for path, target in _DEVICE_LINKS)
+
+
+def _scratch(path: str, mode: int, share: int) -> Tmpfs:
+    size = max(share // TMPFS_GRANULE * TMPFS_GRANULE, SMALLEST_TMPFS)
+    return Tmpfs(path, mode, size, min(size // INODE_BYTES, MOST_INODES))

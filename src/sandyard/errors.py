@@ -1,0 +1,741 @@
+"""What can go wrong, and whose fault it is.
+
+Every error of the library is a ``SandboxError``. Names in brackets are builtins that the class also
+is, so that ``except FileNotFoundError`` and the like keep working.
+
+    SandboxError
+    ├── ConfigurationError                  the caller asked for something impossible
+    │   ├── ArgumentError                   [ValueError]  one argument of one call
+    │   │   └── ArgumentTypeError           [TypeError]
+    │   ├── PolicyError                     [ValueError]  what a command may touch
+    │   └── ManifestError                   [ValueError]  what should exist before work starts
+    │       └── InvalidManifestPathError    a path is absolute or leaves the workspace
+    ├── SandboxRuntimeError                 the machine or the sandbox could not do it
+    │   ├── ConfinementUnavailableError     this machine can't enforce the policy
+    │   ├── SessionClosedError              [RuntimeError]  the session is not running
+    │   ├── ResourceLimitError              a limit was reached
+    │   ├── WorkspaceStartError
+    │   ├── WorkspaceStopError
+    │   ├── WorkspaceRootNotFoundError
+    │   ├── ExecFailureError
+    │   │   ├── ExecNonZeroError            the command said no
+    │   │   ├── ExecTimeoutError            [TimeoutError]  with what it had written
+    │   │   └── ExecTransportError          the sandbox could not run it
+    │   └── WorkspaceIOError
+    │       ├── WorkspaceReadNotFoundError  [FileNotFoundError]
+    │       ├── WorkspaceArchiveReadError
+    │       ├── WorkspaceArchiveWriteError
+    │       └── WorkspaceWriteTypeError     [TypeError]
+    └── ArtifactError                       something to be copied in could not be
+        └── LocalArtifactError
+            ├── LocalFileReadError
+            └── LocalDirReadError
+
+Errors can be copied, pickled and sent to another process; their causes go with them.
+"""
+
+from __future__ import annotations
+
+import errno
+import reprlib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from sandyard.limits import SHOWN_OUTPUT_CHARS, SHOWN_VALUE_CHARS
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
+
+    from sandyard.types import ExecResult
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArtifactError",
+    "ConfigurationError",
+    "ConfinementUnavailableError",
+    "ErrorCode",
+    "ExecFailureError",
+    "ExecNonZeroError",
+    "ExecTimeoutError",
+    "ExecTransportError",
+    "InvalidManifestPathError",
+    "LocalArtifactError",
+    "LocalDirReadError",
+    "LocalFileReadError",
+    "ManifestError",
+    "OpName",
+    "PolicyError",
+    "ResourceLimitError",
+    "SandboxError",
+    "SandboxRuntimeError",
+    "SessionClosedError",
+    "WorkspaceArchiveReadError",
+    "WorkspaceArchiveWriteError",
+    "WorkspaceIOError",
+    "WorkspaceReadNotFoundError",
+    "WorkspaceRootNotFoundError",
+    "WorkspaceStartError",
+    "WorkspaceStopError",
+    "WorkspaceWriteTypeError",
+    "shown",
+]
+
+Context = Mapping[str, object]
+"""Facts about an error for programs; a constructor's own keys come first, the caller's win."""
+
+OpName = Literal[
+    "start",
+    "stop",
+    "exec",
+    "read",
+    "write",
+    "shutdown",
+    "running",
+    "persist_workspace",
+    "hydrate_workspace",
+    "resolve_exposed_port",
+    "materialize",
+    "snapshot_persist",
+    "snapshot_restore",
+    "apply_patch",
+    "create",
+    "resume",
+    "delete",
+    "ls",
+    "rm",
+    "mkdir",
+    "normalize_path",
+]
+"""The operation in which an error happened."""
+
+
+class ErrorCode(StrEnum):
+    """Stable, machine-readable names of what went wrong."""
+
+    ARGUMENT_INVALID = "argument_invalid"
+    ARGUMENT_TYPE = "argument_type"
+    POLICY_INVALID = "policy_invalid"
+    MANIFEST_INVALID = "manifest_invalid"
+    INVALID_MANIFEST_PATH = "invalid_manifest_path"
+    CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
+    SESSION_CLOSED = "session_closed"
+    RESOURCE_LIMIT = "resource_limit"
+    EXEC_NONZERO = "exec_nonzero"
+    EXEC_TIMEOUT = "exec_timeout"
+    EXEC_TRANSPORT_ERROR = "exec_transport_error"
+    WORKSPACE_READ_NOT_FOUND = "workspace_read_not_found"
+    WORKSPACE_ARCHIVE_READ_ERROR = "workspace_archive_read_error"
+    WORKSPACE_ARCHIVE_WRITE_ERROR = "workspace_archive_write_error"
+    WORKSPACE_WRITE_TYPE_ERROR = "workspace_write_type_error"
+    WORKSPACE_START_ERROR = "workspace_start_error"
+    WORKSPACE_STOP_ERROR = "workspace_stop_error"
+    WORKSPACE_ROOT_NOT_FOUND = "workspace_root_not_found"
+    LOCAL_FILE_READ_ERROR = "local_file_read_error"
+    LOCAL_DIR_READ_ERROR = "local_dir_read_error"
+
+
+# --- how values are quoted --------------------------------------------------------------------
+
+
+class _Quoter(reprlib.Repr):
+    """A repr that is short whatever it is given, and never fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = SHOWN_VALUE_CHARS
+        self.maxlevel = 3
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        """Cut before quoting: the default would quote all of it first."""
+        if len(x) <= self.maxstring:
+            return repr(x)
+        return f"{x[: self.maxstring]!r}…({len(x)} bytes)"
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Name the size of a giant: the interpreter refuses to print more than 4,300 digits."""
+        return repr(x) if x.bit_length() <= SHOWN_VALUE_CHARS else f"<{x.bit_length()}-bit integer>"
+
+
+def shown(value: object) -> str:
+    """Quote a value for a message: its repr, cut to a readable length.
+
+    Args:
+        value: anything at all, a caller's hostile object included.
+    """
+    text = _Quoter().repr(value)
+    longest = 2 * SHOWN_VALUE_CHARS  # what quoting and nesting may add
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _cut(text: str) -> str:
+    """Keep the beginning and the end of a long text."""
+    if len(text) <= SHOWN_OUTPUT_CHARS:
+        return text
+    half = SHOWN_OUTPUT_CHARS // 2
+    dropped = len(text) - 2 * half
+    return f"{text[:half]}\n… {dropped} characters left out …\n{text[-half:]}"
+
+
+# --- the root ---------------------------------------------------------------------------------
+
+
+class SandboxError(Exception):
+    """Anything this library raises on purpose.
+
+    Attributes:
+        message: what happened, which rule or limit it was, and what to change.
+        error_code: stable name of the error.
+        op: operation in which it happened.
+        context: facts for programs.
+        cause: the error behind it, also its ``__cause__``.
+        retryable: whether the same call may succeed later; None where that can't be told. An
+            unset value is taken from a cause that has one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        error_code: ErrorCode,
+        op: OpName,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_code = error_code
+        self.op = op
+        self.context: dict[str, object] = dict(context or {})
+        self.cause = cause
+        inherited = cause.retryable if isinstance(cause, SandboxError) else None
+        self.retryable: bool | None = inherited if retryable is None else retryable
+        if cause is not None:
+            self.__cause__ = cause
+
+    @property
+    def code(self) -> str:
+        """The error code as a plain string."""
+        return self.error_code.value
+
+    def __str__(self) -> str:
+        """Show the message (an OSError would put its own text together)."""
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle by value, past the keyword-only constructors of the subclasses."""
+        facts = dict(vars(self))
+        if isinstance(self, OSError):  # these two live outside of __dict__
+            facts |= {"errno": self.errno, "filename": self.filename}
+        return _restore, (type(self), self.args, facts)
+
+
+def _restore(kind: type[SandboxError], args: tuple[object, ...], facts: Context) -> SandboxError:
+    """Rebuild a copied or unpickled error."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    for name, value in facts.items():
+        setattr(error, name, value)
+    error.__cause__ = error.cause
+    return error
+
+
+class ConfigurationError(SandboxError):
+    """The caller asked for something impossible; the same call never succeeds."""
+
+
+class SandboxRuntimeError(SandboxError):
+    """The machine or the sandbox could not do what was asked."""
+
+
+class ArtifactError(SandboxError):
+    """Something that a manifest copies into the workspace could not be copied."""
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+class ArgumentError(ConfigurationError, ValueError):
+    """One argument of one call has an impossible value.
+
+    Args:
+        message: what is wrong with it and what would be right.
+        op: the operation that was called.
+        argument: name of the argument.
+        value: what was given; its quoted form goes into the context.
+    """
+
+    _code = ErrorCode.ARGUMENT_INVALID
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: OpName,
+        argument: str,
+        value: object,
+        cause: BaseException | None = None,
+    ) -> None:
+        facts = {"argument": argument, "value": shown(value)}
+        super().__init__(message, self._code, op, facts, cause, retryable=False)
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """One argument of one call has the wrong type. It takes what ``ArgumentError`` takes."""
+
+    _code = ErrorCode.ARGUMENT_TYPE
+
+
+class PolicyError(ConfigurationError, ValueError):
+    """A policy says something impossible or contradicts itself.
+
+    Args:
+        message: what is wrong and what would be right.
+        field: the policy's field.
+        value: what was given; its quoted form goes into the context.
+    """
+
+    def __init__(
+        self, message: str, *, field: str, value: object, cause: BaseException | None = None
+    ) -> None:
+        facts = {"field": field, "value": shown(value)}
+        super().__init__(message, ErrorCode.POLICY_INVALID, "create", facts, cause, retryable=False)
+
+
+class ManifestError(ConfigurationError, ValueError):
+    """A manifest says something impossible.
+
+    Args:
+        message: what is wrong and what would be right.
+        field: the manifest's or entry's field, or None.
+        entry: path of the entry, or None where it is none's.
+    """
+
+    _code = ErrorCode.MANIFEST_INVALID
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        entry: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        named = {"field": field, "entry": entry}
+        facts: dict[str, object] = {key: said for key, said in named.items() if said is not None}
+        facts |= dict(context or {})
+        super().__init__(message, self._code, "materialize", facts, cause, retryable=False)
+
+
+class InvalidManifestPathError(ManifestError):
+    """A path is absolute where it may not be, or leaves the workspace.
+
+    It is raised for every path, in a manifest or in a call.
+
+    Args:
+        rel: the path as given.
+        reason: ``absolute`` if it was given as an absolute path, else ``escape_root``.
+        context: further facts.
+    """
+
+    _code = ErrorCode.INVALID_MANIFEST_PATH
+
+    def __init__(
+        self,
+        *,
+        rel: str | PurePath,
+        reason: Literal["absolute", "escape_root"],
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        absolute = reason == "absolute"
+        what = "is not inside the workspace" if absolute else "leaves the workspace"
+        super().__init__(
+            f"path {shown(str(rel))} {what}; give a path beneath the workspace's root, "
+            "and no symlink that points out of it",
+            context={"rel": str(rel), "reason": reason, **(context or {})},
+            cause=cause,
+        )
+
+
+# --- the sandbox ------------------------------------------------------------------------------
+
+
+class ConfinementUnavailableError(SandboxRuntimeError):
+    """The machine can't enforce a part of the policy, so nothing was started.
+
+    Args:
+        message: what was refused, as one clause; cause and fix are appended to it.
+        dimension: the part: read, write, network, processes, ipc, syscalls or resources.
+        cause_text: why the machine can't.
+        fix: what to change.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        dimension: str,
+        cause_text: str,
+        fix: str,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = f"{message}: {cause_text}. To fix it: {fix}"
+        facts = {"dimension": dimension, "cause_text": cause_text, "fix": fix}
+        super().__init__(
+            text, ErrorCode.CONFINEMENT_UNAVAILABLE, "start", facts, cause, retryable=False
+        )
+
+
+class SessionClosedError(SandboxRuntimeError, RuntimeError):
+    """The session is not in a state in which the operation is possible.
+
+    Args:
+        op: the operation that was called.
+        state: what the session is (for example ``new``, ``closed``).
+        message: what to say instead of the default text.
+    """
+
+    def __init__(
+        self,
+        *,
+        op: OpName,
+        state: str,
+        message: str | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = message or (
+            f"{op} needs a running session, and this one is {state}; "
+            "use it inside 'async with session', or call start() first"
+        )
+        facts = {"op": op, "state": state}
+        super().__init__(text, ErrorCode.SESSION_CLOSED, op, facts, cause, retryable=False)
+
+
+class ResourceLimitError(SandboxRuntimeError):
+    """A limit was reached.
+
+    Args:
+        message: what reached it, and which setting raises it.
+        limit: name of the limit.
+        value: the limit itself.
+        unit: unit of ``value``.
+        op: the operation that reached it (default: exec).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str,
+        value: float,
+        unit: str,
+        op: OpName = "exec",
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        facts = {"limit": limit, "value": value, "unit": unit, **(context or {})}
+        super().__init__(message, ErrorCode.RESOURCE_LIMIT, op, facts, cause, retryable)
+
+
+class _PathError(SandboxRuntimeError):
+    """The constructor that errors about one path share.
+
+    Args:
+        path: the path as given.
+        message: what to say instead of the default text, which names the cause.
+        context: further facts, such as ``reason``.
+        cause: the error behind it.
+        retryable: whether the same call may succeed later.
+    """
+
+    _code: ErrorCode
+    _op: OpName
+    _says: str
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        message: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        text = message or self._says.format(shown(str(path))) + _because(cause)
+        facts = {"path": str(path), **(context or {})}
+        super().__init__(text, self._code, self._op, facts, cause, retryable)
+
+
+def _because(cause: BaseException | None) -> str:
+    """Name the cause at the end of a message."""
+    return "" if cause is None else f": {_cut(str(cause)) or type(cause).__name__}"
+
+
+class WorkspaceStartError(_PathError):
+    """The workspace could not be made ready; ``path`` is its root."""
+
+    _code = ErrorCode.WORKSPACE_START_ERROR
+    _op: OpName = "start"
+    _says = "the workspace {} could not be started"
+
+
+class WorkspaceStopError(_PathError):
+    """The workspace could not be saved or stopped; ``path`` is its root."""
+
+    _code = ErrorCode.WORKSPACE_STOP_ERROR
+    _op: OpName = "stop"
+    _says = "the workspace {} could not be stopped"
+
+
+class WorkspaceRootNotFoundError(_PathError):
+    """The workspace's root directory, ``path``, is gone."""
+
+    _code = ErrorCode.WORKSPACE_ROOT_NOT_FOUND
+    _op: OpName = "exec"
+    _says = (
+        "the workspace {} no longer exists; somebody removed or replaced its directory: "
+        "create a new session"
+    )
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+class ExecFailureError(SandboxRuntimeError):
+    """A command did not do what was wanted.
+
+    Attributes:
+        command: its words.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error_code: ErrorCode,
+        command: Sequence[str | PurePath],
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        words = tuple(str(word) for word in command)
+        facts = {"command": words, "command_str": " ".join(words), **(context or {})}
+        super().__init__(message, error_code, "exec", facts, cause, retryable)
+        self.command = words
+
+
+class ExecNonZeroError(ExecFailureError):
+    """A command ended with another exit code than 0.
+
+    Args:
+        exec_result: what it did; its stdout, stderr and exit_code become attributes.
+        command: its words.
+    """
+
+    def __init__(
+        self,
+        exec_result: ExecResult,
+        *,
+        command: Sequence[str | PurePath],
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        self.exit_code = exec_result.exit_code
+        self.stdout = exec_result.stdout
+        self.stderr = exec_result.stderr
+        out, err = (text.decode("utf-8", "replace") for text in (self.stdout, self.stderr))
+        if out and err:
+            message = f"stdout: {_cut(out)}\nstderr: {_cut(err)}"
+        else:
+            message = _cut(out or err) or f"command exited with code {self.exit_code}"
+        facts = {"exit_code": self.exit_code, "stdout": out, "stderr": err, **(context or {})}
+        super().__init__(
+            message,
+            error_code=ErrorCode.EXEC_NONZERO,
+            command=command,
+            context=facts,
+            cause=cause,
+            retryable=False,
+        )
+
+
+class ExecTimeoutError(ExecFailureError, TimeoutError):
+    """A command ran longer than it was allowed; it and all that it started were ended.
+
+    Args:
+        command: its words.
+        timeout_s: seconds it was allowed.
+        stdout: what it had written so far.
+        stderr: likewise.
+        result: everything that is known of it; where given, it provides stdout and stderr.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str | PurePath],
+        timeout_s: float | None,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+        result: ExecResult | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        allowed = "its time" if timeout_s is None else f"{timeout_s:g} s"
+        words = shown(" ".join(str(word) for word in command))
+        super().__init__(
+            f"the command took longer than {allowed} and was ended: {words}; what it had written "
+            "is in this error's stdout and stderr; give exec a larger timeout to let it run on",
+            error_code=ErrorCode.EXEC_TIMEOUT,
+            command=command,
+            context={"timeout_s": timeout_s, **(context or {})},
+            cause=cause,
+            retryable=False,
+        )
+        self.timeout_s = timeout_s
+        self.result = result
+        self.stdout = stdout if result is None else result.stdout
+        self.stderr = stderr if result is None else result.stderr
+
+
+class ExecTransportError(ExecFailureError):
+    """The sandbox could not run a command; the command itself is not at fault.
+
+    Args:
+        command: its words.
+        message: what to say instead of the default text.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str | PurePath],
+        message: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(
+            message or f"the sandbox could not run the command{_because(cause)}",
+            error_code=ErrorCode.EXEC_TRANSPORT_ERROR,
+            command=command,
+            context=context,
+            cause=cause,
+            retryable=retryable,
+        )
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class WorkspaceIOError(SandboxRuntimeError):
+    """A file operation in the workspace failed."""
+
+
+class WorkspaceReadNotFoundError(_PathError, WorkspaceIOError, FileNotFoundError):
+    """There is no file ``path`` in the workspace (``errno`` and ``filename`` are set)."""
+
+    _code = ErrorCode.WORKSPACE_READ_NOT_FOUND
+    _op: OpName = "read"
+    _says = "there is no file {} in the workspace"
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = self._says.format(shown(str(path)))
+        super().__init__(path=path, message=text, context=context, cause=cause, retryable=False)
+        self.errno = errno.ENOENT
+        self.filename = str(path)
+
+
+class WorkspaceArchiveReadError(_PathError, WorkspaceIOError):
+    """``path`` in the workspace, or an archive of it, could not be read."""
+
+    _code = ErrorCode.WORKSPACE_ARCHIVE_READ_ERROR
+    _op: OpName = "read"
+    _says = "{} could not be read"
+
+
+class WorkspaceArchiveWriteError(_PathError, WorkspaceIOError):
+    """``path`` in the workspace could not be written, made or removed."""
+
+    _code = ErrorCode.WORKSPACE_ARCHIVE_WRITE_ERROR
+    _op: OpName = "write"
+    _says = "{} could not be written"
+
+
+class WorkspaceWriteTypeError(_PathError, WorkspaceIOError, TypeError):
+    """What should be written is not a stream of bytes; nothing was touched.
+
+    Args:
+        path: the path as given.
+        actual_type: name of the type that was given, or of what its ``read`` returned.
+    """
+
+    _code = ErrorCode.WORKSPACE_WRITE_TYPE_ERROR
+    _op: OpName = "write"
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        actual_type: str,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = (
+            f"writing {shown(str(path))} needs bytes or a binary stream, not {actual_type}; "
+            "encode text first, or open the source with mode 'rb'"
+        )
+        facts = {"actual_type": actual_type, **(context or {})}
+        super().__init__(path=path, message=text, context=facts, cause=cause, retryable=False)
+
+
+# --- what is copied in ------------------------------------------------------------------------
+
+
+class LocalArtifactError(ArtifactError):
+    """Something of the host could not be copied into the workspace.
+
+    Args:
+        src: the source as given.
+        message: what to say instead of the default text, which names the cause.
+        context: further facts, such as ``reason`` and ``child``.
+    """
+
+    _code: ErrorCode
+    _says: str
+
+    def __init__(
+        self,
+        *,
+        src: str | PurePath,
+        message: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = message or f"the {self._says} {shown(str(src))} could not be read{_because(cause)}"
+        facts = {"src": str(src), **(context or {})}
+        super().__init__(text, self._code, "materialize", facts, cause, retryable=False)
+
+
+class LocalFileReadError(LocalArtifactError):
+    """A file of the host could not be copied into the workspace."""
+
+    _code = ErrorCode.LOCAL_FILE_READ_ERROR
+    _says = "local file"
+
+
+class LocalDirReadError(LocalArtifactError):
+    """A directory of the host could not be copied into the workspace."""
+
+    _code = ErrorCode.LOCAL_DIR_READ_ERROR
+    _says = "local directory"

@@ -1,0 +1,46 @@
+"""The life of a session as a pure table: in which phase which operation is possible."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from sandyard.errors import OpName, SessionClosedError
+
+__all__ = ["Phase", "check_phase"]
+
+
+class Phase(StrEnum):
+    """Where a session is in its life; the values are the words of messages."""
+
+    NEW = "not started yet"
+    RUNNING = "running"
+    SHUT_DOWN = "shut down"
+    CLOSED = "closed"
+
+
+_WITH_FILES: Final = frozenset({Phase.RUNNING, Phase.SHUT_DOWN})
+_POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
+    "start": frozenset({Phase.NEW, Phase.RUNNING, Phase.SHUT_DOWN}),
+    "stop": frozenset(Phase),
+    "shutdown": frozenset(Phase),
+    "running": frozenset(Phase),
+    "exec": frozenset({Phase.RUNNING}),
+    # The workspace outlives the sandbox: results can be read after a shutdown.
+    "read": _WITH_FILES,
+    "write": _WITH_FILES,
+    "ls": _WITH_FILES,
+    "mkdir": _WITH_FILES,
+    "rm": _WITH_FILES,
+    "normalize_path": _WITH_FILES,
+}
+
+
+def check_phase(op: OpName, phase: Phase) -> None:
+    """Refuses an operation that is not possible in a phase.
+
+    Raises:
+        SessionClosedError: if it is not.
+    """
+    if phase not in _POSSIBLE[op]:
+        raise SessionClosedError(op=op, state=phase.value)

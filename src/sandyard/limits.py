@@ -1,0 +1,159 @@
+"""Every number of the library, each with its unit and its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- output of one command --------------------------------------------------------------------
+
+OUTPUT_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""Bytes kept of each of stdout and stderr. Enough for the logs of large builds, and little enough
+that a hundred commands at once can't exhaust a small machine."""
+
+OUTPUT_HEAD_SHARE: Final = 0.25
+"""The part of the limit that keeps the beginning; the rest keeps the end. How a command began is
+seen in a few lines, why it failed is nearly always at the end."""
+
+# --- what errors and reprs show ---------------------------------------------------------------
+
+SHOWN_VALUE_CHARS: Final = 160
+"""Characters of a caller's value that a message quotes: two terminal lines."""
+
+SHOWN_OUTPUT_CHARS: Final = 8_000
+"""Characters of output that an error's message quotes (the bytes are in its attributes); about
+2,000 tokens, so that a message can be handed to a model as it is."""
+
+SHOWN_STREAM_BYTES: Final = 60
+"""Bytes of each stream that the repr of a result shows: both fit on one line."""
+
+# --- paths ------------------------------------------------------------------------------------
+
+PATH_COMPONENT_BYTES: Final = 255
+"""Longest name of a directory entry (NAME_MAX in linux/limits.h; the same on every common file
+system)."""
+
+PATH_TOTAL_BYTES: Final = 4_095
+"""Longest path that one system call takes (PATH_MAX in linux/limits.h, less its NUL)."""
+
+SYMLINK_HOPS: Final = 40
+"""Symlinks followed while one path is resolved (MAXSYMLINKS in linux/namei.h)."""
+
+OPEN_RETRIES: Final = 64
+"""Attempts of one openat2(2) that reports EAGAIN: somebody renamed or mounted something anywhere
+on the machine while ".." was resolved. Each attempt takes microseconds; a machine that renames
+without a pause fails one in two at worst."""
+
+PARENT_RETRIES: Final = 16
+"""Attempts to make the parents of a file while somebody else removes them."""
+
+TEMPORARY_NAME_TRIES: Final = 16
+"""Attempts to find a free name for a temporary file; each has 64 random bits, so that a second
+attempt means that somebody watches and takes them."""
+
+# --- work ------------------------------------------------------------------------------------
+
+COPY_CHUNK_BYTES: Final = 256 * 1024
+"""Bytes moved per system call while a stream is copied: past this size the call's own cost no
+longer shows, and memory stays far below 1 MB."""
+
+KERNEL_COPY_BYTES: Final = 64 * 1024 * 1024
+"""Bytes asked of one copy_file_range(2): it runs in the kernel, uninterrupted, at about 1 GB/s."""
+
+WORKSPACE_THREADS: Final = 4
+"""Threads that do file work for one workspace. File calls mostly hold the interpreter's lock or
+wait for one disk; four keep a slow one from delaying the others."""
+
+COPY_DEPTH: Final = 200
+"""Nesting of directories in a copied tree. Each level holds two descriptors, and the usual soft
+limit is 1,024; real trees, node_modules included, stay below 40."""
+
+# --- manifests -------------------------------------------------------------------------------
+
+DESCRIPTION_CHARS: Final = 5_000
+"""Characters of a manifest's description: it stands in a model's instructions, where a longer one
+costs more than it tells."""
+
+MANIFEST_DEPTH: Final = 128
+"""Nesting of directories in a manifest: far past real trees, and far from the interpreter's
+recursion limit."""
+
+# --- processes -------------------------------------------------------------------------------
+
+DESCRIPTORS_RESERVED: Final = 128
+"""Descriptors of the process that commands leave to the host program: its sockets, files and loop."""
+
+DESCRIPTORS_SHARE: Final = 0.6
+"""Part of the soft limit on open files that commands may hold. Each command's descriptors also
+count while they travel to init and on to its keeper, twice at most."""
+
+DESCRIPTORS_FLOOR: Final = 16
+"""Budget where the limit leaves less: a few commands at once, rather than none."""
+
+DESCRIPTORS_PER_COMMAND: Final = 6
+"""Both ends of three pipes, at the moment of the start."""
+
+DESCRIPTORS_PER_LEFTOVER: Final = 2
+"""The read ends of stdout and stderr that a command's leftovers still write to."""
+
+DESCRIPTORS_RETRY_S: Final = 0.01
+DESCRIPTORS_RETRIES: Final = 200
+"""Pause and count of the attempts to make a pipe when the process has no descriptor left: two
+seconds in all, in which other commands may end."""
+
+PIPE_READ_BYTES: Final = 64 * 1024
+"""Bytes of one read from a pipe: the size of a pipe (pipe(7))."""
+
+READ_DELAY_S: Final = 0.004
+"""Seconds before the output of a command is read, where it is wanted only at the end: most commands
+end sooner, and then their pipes are never watched. A command that fills a pipe waits this once."""
+
+PIPE_LARGE_BYTES: Final = 1024 * 1024
+"""Size that a pipe grows to once a whole one was read at a time: fewer wake-ups for bulk output.
+The most that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)."""
+
+PIPE_BULK_BYTES: Final = 256 * 1024
+"""Bytes of one read from a large pipe: past this, rates no longer rise, and memory stays small."""
+
+PIPE_TURN_BYTES: Final = 1024 * 1024
+"""Bytes read from one pipe before the loop gets its turn: well below a millisecond."""
+
+STREAM_BUFFER_BYTES: Final = 1024 * 1024
+"""Bytes of a stream that wait for a slow consumer; then the command waits in its write."""
+
+START_TIMEOUT_S: Final = 30.0
+"""Seconds in which a sandbox must be up: a start takes milliseconds, and a machine in trouble may
+take a thousand times as long."""
+
+END_FORCE_AFTER_S: Final = 0.3
+"""Seconds that a tree has to end before its keeper, which may have been stopped from inside, is
+ended too."""
+
+END_GIVE_UP_AFTER_S: Final = 0.8
+"""Seconds after which a call returns without the tree's end: a process that hangs in the kernel (a
+dead network file system) can't be killed, and the caller was promised an answer within a second."""
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""Seconds that the outer process has to end when its channel is closed, before it is killed."""
+
+TRAVEL_RETRY_S: Final = 0.005
+TRAVEL_RETRIES: Final = 400
+"""Pause and count of the attempts to send descriptors when too many are in flight (ETOOMANYREFS):
+two seconds in all."""
+
+# --- identities of root's sandboxes ----------------------------------------------------------
+
+IDENTITIES_FIRST: Final = 1_900_000_000
+"""First id that may be leased: above the ids that systemd gives to containers (up to 1,879,048,191,
+see UIDS-GIDS of systemd), below the 2**31 that some programs take for a negative number."""
+
+IDENTITIES_LEASED: Final = 16_384
+"""Sandboxes of root's at once on one machine: far more than its processes allow."""
+
+IDENTITIES_STEP: Final = 1_000_000
+"""Distance to the next range to try, where somebody has an id in the first."""
+
+TIMEOUT_MAX_S: Final = 365 * 24 * 3600.0
+"""Longest timeout: a year. What is longer was meant in another unit."""
+
+OUTPUT_LIMIT_MAX_BYTES: Final = 1024**3
+"""Most that a caller may ask to be kept of a stream: a gibibyte in memory, twice."""

@@ -1,0 +1,23 @@
+"""What should exist before work starts: the manifest, its entries and its environment."""
+
+from sandyard.manifest.base import SAVED
+from sandyard.manifest.entries import BaseEntry, Dir, File, LocalDir, LocalFile
+from sandyard.manifest.environment import EnvEntry, Environment, EnvValue, StrEnvValue
+from sandyard.manifest.grants import SandboxPathGrant
+from sandyard.manifest.model import DEFAULT_ROOT, Manifest
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "SAVED",
+    "BaseEntry",
+    "Dir",
+    "EnvEntry",
+    "EnvValue",
+    "Environment",
+    "File",
+    "LocalDir",
+    "LocalFile",
+    "Manifest",
+    "SandboxPathGrant",
+    "StrEnvValue",
+]

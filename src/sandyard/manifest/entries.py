@@ -1,0 +1,254 @@
+"""Entries: what a manifest puts into a workspace before work starts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Literal, TypedDict, Unpack
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+)
+
+from sandyard.errors import ManifestError, shown
+from sandyard.manifest.base import Tagged, plain_text
+from sandyard.manifest.paths import entry_key
+from sandyard.types import Group, Permissions, User
+
+__all__ = ["BaseEntry", "Dir", "Entries", "EntryFields", "File", "LocalDir", "LocalFile"]
+
+
+def _default_permissions() -> Permissions:
+    return Permissions(owner=7, group=5, other=5)
+
+
+class EntryFields(TypedDict, total=False):
+    """The fields that every entry has, as keyword arguments."""
+
+    description: str | None
+    ephemeral: bool
+    group: Group | User | None
+    permissions: Permissions
+
+
+class BaseEntry(Tagged):
+    """What all entries share.
+
+    Attributes:
+        type: tag of the kind of entry.
+        description: what it is, for the model (default: nothing).
+        ephemeral: True leaves it out of snapshots; it is made again on every start.
+        group: group or user to whose group it belongs (default: the sandbox's own).
+        is_dir: True for kinds that are directories.
+        permissions: who may do what (default: ``rwxr-xr-x``).
+    """
+
+    description: str | None = None
+    ephemeral: bool = False
+    group: Group | User | None = None
+    is_dir: bool = False
+    permissions: Permissions = Field(default_factory=_default_permissions)
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+# --- files with their content in the manifest -------------------------------------------------
+
+
+def _content(value: object) -> bytes:
+    """Take bytes, text, or the JSON form of either."""
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise ManifestError(
+                "content has a lone surrogate, which UTF-8 can't carry; give bytes instead"
+            ) from None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Mapping) and set(value) == {"base64"}:
+        try:
+            return base64.b64decode(value["base64"], validate=True)
+        except (binascii.Error, TypeError, ValueError) as error:
+            raise ManifestError(f"content has invalid base64: {error}") from None
+    raise ManifestError(
+        f'content must be bytes, text or {{"base64": "…"}}, not {shown(value)}', field="content"
+    )
+
+
+def _content_to_json(content: bytes) -> str | dict[str, str]:
+    """Keep text readable; what is not UTF-8 becomes base64."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode("ascii")}
+
+
+Content = Annotated[
+    bytes, BeforeValidator(_content), PlainSerializer(_content_to_json, when_used="json")
+]
+
+
+class File(BaseEntry):
+    """A file, with its content given here.
+
+    In JSON the content is text where it is UTF-8, else ``{"base64": "…"}``; both are read back to
+    the same bytes.
+
+    Attributes:
+        content: its bytes; text is encoded as UTF-8.
+    """
+
+    type: Literal["file"] = "file"
+    content: Content
+
+    def __init__(self, *, content: bytes | str, **common: Unpack[EntryFields]) -> None:
+        super().__init__(content=content, **common)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+# --- directories ------------------------------------------------------------------------------
+
+
+def _keys(value: object) -> dict[str, object]:
+    """Bring keys into normal form; keys that mean the same path are an error."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ManifestError(f"entries must be a mapping of paths to entries, not {shown(value)}")
+    normal: dict[str, object] = {}
+    spelled: dict[str, object] = {}
+    for key, payload in value.items():
+        path = entry_key(key)
+        if path in normal:
+            raise ManifestError(
+                f"keys {shown(spelled[path])} and {shown(key)} are the same path; keep one",
+                entry=path,
+            )
+        spelled[path] = key
+        normal[path] = payload
+    return normal
+
+
+def _entry(value: object, info: ValidationInfo) -> BaseEntry:
+    return BaseEntry.parse_within(value, info.context)
+
+
+Entries = Annotated[
+    dict[str, Annotated[SerializeAsAny[BaseEntry], BeforeValidator(_entry)]],
+    BeforeValidator(_keys),
+]
+
+
+class Dir(BaseEntry):
+    """A directory.
+
+    Attributes:
+        children: what is in it, by path beneath it.
+    """
+
+    type: Literal["dir"] = "dir"
+    is_dir: bool = True
+    children: Entries = Field(default_factory=dict)
+
+    def __init__(
+        self,
+        *,
+        children: Mapping[str, BaseEntry | Mapping[str, object]]
+        | Mapping[PurePath, BaseEntry | Mapping[str, object]]
+        | None = None,
+        **common: Unpack[EntryFields],
+    ) -> None:
+        super().__init__(children=children, **common)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+# --- copies of the host's files ---------------------------------------------------------------
+
+
+def _source(value: object) -> Path | None:
+    if value is None:
+        return None
+    if isinstance(value, PurePath):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise ManifestError(f"src must be a path, not {shown(value)}", field="src")
+    return Path(plain_text(value, f"src {shown(value)}"))
+
+
+class _Copied(BaseEntry):
+    """What copies of the host's files share: their permissions are the source's unless given."""
+
+    only_base = True
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def given_permissions(self) -> Permissions | None:
+        """Return the permissions that somebody chose, or None to keep those of the source."""
+        chosen = (
+            "permissions" in self.model_fields_set or self.permissions != _default_permissions()
+        )
+        return self.permissions if chosen else None
+
+    @model_serializer(mode="wrap")
+    def _keep_choice(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out permissions that nobody chose: read back, they would look chosen."""
+        fields: dict[str, object] = handler(self)
+        if self.given_permissions() is None:
+            fields.pop("permissions", None)
+        return {"type": self.type, **fields}
+
+
+class LocalFile(_Copied):
+    """An exact copy of a file of the host: content, permissions, modification time.
+
+    Attributes:
+        src: the file; a relative path starts at the caller's working directory. It must be beneath
+            that directory or beneath a path grant, and no part of its path may be a symlink.
+        permissions: who may do what (default: as the source).
+    """
+
+    type: Literal["local_file"] = "local_file"
+    src: Annotated[Path, BeforeValidator(_source)]
+
+    def __init__(self, *, src: str | PurePath, **common: Unpack[EntryFields]) -> None:
+        super().__init__(src=src, **common)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+class LocalDir(_Copied):
+    """An exact copy of a directory of the host and all that is in it.
+
+    Permissions, modification times, empty directories and symlinks are kept; FIFOs, sockets and
+    devices are left out and reported.
+
+    Attributes:
+        src: the directory, under the rules of ``LocalFile.src``; None makes an empty directory.
+        permissions: who may do what with the directory itself (default: as the source).
+    """
+
+    type: Literal["local_dir"] = "local_dir"
+    is_dir: bool = True
+    src: Annotated[Path | None, BeforeValidator(_source)] = None
+
+    def __init__(self, *, src: str | PurePath | None = None, **common: Unpack[EntryFields]) -> None:
+        super().__init__(src=src, **common)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

@@ -1,0 +1,171 @@
+"""Environment variables that commands get from the manifest."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo
+
+from sandyard.errors import ManifestError, shown
+from sandyard.manifest.base import ManifestModel, Tagged, plain_text
+
+__all__ = ["EnvEntry", "EnvValue", "Environment", "StrEnvValue"]
+
+
+class EnvValue(Tagged, abc.ABC):
+    """A value that is worked out when a command starts; make your own by subclassing.
+
+    A subclass gives ``type`` a default, under which it is found again when it is read back.
+    """
+
+    @abc.abstractmethod
+    async def resolve(self) -> str:
+        """Return the value; it is called for every command."""
+
+
+def _value_text(value: object) -> object:
+    return plain_text(value, "the value") if isinstance(value, str) else value
+
+
+ValueText = Annotated[str, BeforeValidator(_value_text)]
+
+
+class StrEnvValue(EnvValue):
+    """A fixed text.
+
+    Attributes:
+        value: the text.
+    """
+
+    type: Literal["str"] = "str"
+    value: ValueText
+
+    async def resolve(self) -> str:
+        """Return the text."""
+        return self.value
+
+
+def _env_value(value: object, info: ValidationInfo) -> EnvValue:
+    if isinstance(value, Mapping) and set(value) == {"value"} and isinstance(value["value"], str):
+        return StrEnvValue(value=value["value"])
+    return EnvValue.parse_within(value, info.context)
+
+
+class EnvEntry(ManifestModel):
+    """A value with a description.
+
+    Attributes:
+        description: what it is, for the model (default: nothing).
+        ephemeral: True says that it belongs to no snapshot.
+        value: the value.
+    """
+
+    description: str | None = None
+    ephemeral: bool = False
+    value: Annotated[SerializeAsAny[EnvValue], BeforeValidator(_env_value)]
+
+
+Member = str | EnvValue | EnvEntry
+
+
+def _member(value: object, info: ValidationInfo) -> Member:
+    """Tell apart the forms in which a variable may be given."""
+    if isinstance(value, str):
+        return plain_text(value, "the value")
+    if isinstance(value, EnvValue | EnvEntry):
+        return value
+    if not isinstance(value, Mapping):
+        raise ManifestError(
+            f"the value must be a str, an EnvValue or an EnvEntry, not a {type(value).__name__}"
+        )
+    if "type" in value or (set(value) == {"value"} and isinstance(value["value"], str)):
+        return _env_value(value, info)
+    return EnvEntry.model_validate(dict(value), context=info.context)
+
+
+def _variable_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ManifestError(f"a variable's name must be a str of some length, not {shown(name)}")
+    if "=" in name:
+        raise ManifestError(f"the variable's name {shown(name)} has a '='; names end before it")
+    return plain_text(name, f"the variable's name {shown(name)}")
+
+
+def _variables(value: object) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        raise ManifestError(
+            f"the environment must be a mapping of names to values, not a {type(value).__name__}"
+        )
+    return {_variable_name(name): member for name, member in value.items()}
+
+
+class Environment(ManifestModel):
+    """The variables.
+
+    Attributes:
+        value: text, an ``EnvValue`` or an ``EnvEntry`` by name. Names have no ``=``.
+    """
+
+    value: Annotated[
+        dict[
+            str,
+            Annotated[str | SerializeAsAny[EnvValue] | EnvEntry, BeforeValidator(_member)],
+        ],
+        BeforeValidator(_variables),
+    ] = Field(default_factory=dict)
+
+    def normalized(self) -> dict[str, EnvEntry]:
+        """Return every variable in its longest form."""
+        return {name: _as_entry(member) for name, member in self.value.items()}
+
+    async def resolve(self) -> dict[str, str]:
+        """Work out all values, those that wait for something at the same time.
+
+        When one fails the others are cancelled, and have ended before its error is raised.
+
+        Raises:
+            ManifestError: a name or value can't be a variable's.
+        """
+        found: dict[str, str] = {}
+        waiting: dict[str, asyncio.Task[str]] = {}
+        for name, member in self.value.items():
+            value = member.value if isinstance(member, EnvEntry) else member
+            if isinstance(value, StrEnvValue):
+                value = value.value
+            if isinstance(value, str):
+                found[_variable_name(name)] = value
+            else:
+                waiting[_variable_name(name)] = asyncio.create_task(value.resolve())
+        if waiting:
+            values = await _gathered(list(waiting.values()))
+            found.update(zip(waiting, values, strict=True))
+        return {name: _checked(name, found[name]) for name in self.value}
+
+
+async def _gathered(tasks: list[asyncio.Task[str]]) -> list[str]:
+    """Return all results, or raise the first error once every other task has ended."""
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _as_entry(member: Member) -> EnvEntry:
+    if isinstance(member, str):
+        member = StrEnvValue(value=member)
+    return EnvEntry(value=member) if isinstance(member, EnvValue) else member
+
+
+def _checked(name: str, value: object) -> str:
+    """Check what a caller's ``EnvValue`` returned; the value itself is never quoted."""
+    if not isinstance(value, str):
+        raise ManifestError(
+            f"the variable {shown(name)} resolved to a {type(value).__name__}; return a str",
+            field=f"environment.{name}",
+        )
+    return plain_text(value, f"the value of the variable {shown(name)}")

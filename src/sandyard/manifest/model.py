@@ -1,0 +1,177 @@
+"""Manifest: what should exist in a workspace before work starts."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from sandyard.errors import ManifestError, shown
+from sandyard.limits import MANIFEST_DEPTH
+from sandyard.manifest.base import SAVED, ManifestModel, manifest_error
+from sandyard.manifest.entries import BaseEntry, Dir, Entries
+from sandyard.manifest.environment import Environment
+from sandyard.manifest.grants import SandboxPathGrant
+from sandyard.manifest.paths import ROOT_KEY, absolute_path, entry_key
+from sandyard.manifest.rendering import Line, render
+from sandyard.types import Group, User
+
+__all__ = ["DEFAULT_ROOT", "Manifest"]
+
+DEFAULT_ROOT = "/workspace"
+"""The root that means: make me a private directory."""
+
+
+def _root(path: object) -> str:
+    """Check the root; it is kept as written, since only the literal default is special."""
+    absolute_path(path, "root")
+    text = str(path)
+    if ".." in text.split("/"):
+        raise ManifestError(f"root {shown(text)} has a '..'; give the plain path", field="root")
+    return text
+
+
+class Manifest(ManifestModel):
+    """What should exist in a workspace before work starts.
+
+    Everything is checked when it is made. Entries that are changed afterwards are checked again
+    when the manifest is applied.
+
+    Attributes:
+        version: version of this format.
+        root: absolute path of the workspace; the default stands for a private directory.
+        entries: what to make, by path beneath the root (``.`` is the root itself).
+        environment: variables of every command.
+        users: users that should exist inside.
+        groups: groups that should exist inside.
+        extra_path_grants: paths outside the workspace that commands may use too.
+    """
+
+    version: Literal[1] = 1
+    root: Annotated[str, BeforeValidator(_root)] = DEFAULT_ROOT
+    entries: Entries = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment)
+    users: list[User] = Field(default_factory=list)
+    groups: list[Group] = Field(default_factory=list)
+    extra_path_grants: tuple[SandboxPathGrant, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        version: Literal[1] = 1,
+        root: str | PurePath = DEFAULT_ROOT,
+        entries: Mapping[str, BaseEntry | Mapping[str, object]]
+        | Mapping[PurePath, BaseEntry | Mapping[str, object]]
+        | None = None,
+        environment: Environment | Mapping[str, object] | None = None,
+        users: Iterable[User | Mapping[str, object]] = (),
+        groups: Iterable[Group | Mapping[str, object]] = (),
+        extra_path_grants: Iterable[SandboxPathGrant | Mapping[str, object]] = (),
+        **unknown: object,
+    ) -> None:
+        super().__init__(
+            version=version,
+            root=root,
+            entries=entries,
+            environment=Environment() if environment is None else environment,
+            users=users,
+            groups=groups,
+            extra_path_grants=extra_path_grants,
+            **unknown,
+        )
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_saved(cls, payload: Mapping[str, object] | str | bytes) -> Self:
+        """Read back what ``model_dump(mode="json")`` or ``model_dump_json()`` gave.
+
+        Unknown fields are ignored, since another version may have written them.
+
+        Args:
+            payload: the mapping, or its JSON.
+
+        Raises:
+            ManifestError: a field is wrong.
+        """
+        try:
+            if isinstance(payload, str | bytes):
+                return cls.model_validate_json(payload, context=SAVED)
+            return cls.model_validate(payload, context=SAVED)
+        except ValidationError as error:
+            raise manifest_error(error) from error
+
+    def iter_entries(self) -> Iterator[tuple[PurePosixPath, BaseEntry]]:
+        """Give every entry with its path beneath the root, parents first, in declared order.
+
+        Raises:
+            ManifestError: a path is impossible (entries may have been changed by hand).
+        """
+        for path, entry in self.walk():
+            yield PurePosixPath(path), entry
+
+    def walk(self) -> Iterator[tuple[str, BaseEntry]]:
+        """Give what ``iter_entries`` gives, with paths as text in normal form.
+
+        Raises:
+            ManifestError: a path is impossible.
+        """
+        todo = [(entry_key(key), 1, entry) for key, entry in reversed(self.entries.items())]
+        while todo:
+            path, level, entry = todo.pop()
+            if level > MANIFEST_DEPTH:
+                raise ManifestError(
+                    f"entry {shown(path)} is nested more than {MANIFEST_DEPTH} directories deep; "
+                    "give paths such as 'a/b/c' as keys instead",
+                    entry=path,
+                )
+            yield path, entry
+            if isinstance(entry, Dir):
+                above = "" if path == ROOT_KEY else f"{path}/"
+                for key, child in reversed(entry.children.items()):
+                    name = _beneath(path, key)
+                    todo.append((f"{above}{name}", level + 1, child))
+
+    def describe(self, depth: int | None = 1) -> str:
+        """Draw the entries as a tree, for a model's instructions.
+
+        Args:
+            depth: levels to draw (default 1); None draws all.
+
+        Raises:
+            ManifestError: the depth is less than 1.
+        """
+        lines = (Line(path, entry.is_dir, entry.description) for path, entry in self.walk())
+        return render(self.root, lines, depth)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse entries that can't exist at the same time."""
+        seen: dict[str, BaseEntry] = {}
+        for path, entry in self.walk():
+            if path in seen:
+                raise ManifestError(f"entry {shown(path)} is there twice; keep one", entry=path)
+            if path == ROOT_KEY and not entry.is_dir:
+                raise ManifestError(
+                    f"entry {ROOT_KEY!r} is the workspace's root and must be a directory",
+                    entry=path,
+                )
+            seen[path] = entry
+        for path in seen:
+            above = path.rpartition("/")[0]
+            while above:
+                if above in seen and not seen[above].is_dir:
+                    raise ManifestError(
+                        f"entry {shown(above)} is a file, so {shown(path)} can't be beneath it",
+                        entry=path,
+                    )
+                above = above.rpartition("/")[0]
+        return self
+
+
+def _beneath(parent: str, key: str) -> str:
+    """Return a child's key in normal form; a child can't be its own parent."""
+    name = entry_key(key)
+    if name == ROOT_KEY:
+        raise ManifestError(f"a child of {shown(parent)} has the name '.'", entry=parent)
+    return name

@@ -1,0 +1,189 @@
+"""Policy: what a command may touch, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sandyard.errors import PolicyError
+
+__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "Policy"]
+
+INHERITED_VARIABLES: Final = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "TZ",
+    "TERM",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "UV_PYTHON",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CI",
+)
+"""Host variables that commands get without being asked for. They say how to speak, where programs
+and certificates are, and nothing that opens a door. A value that is a path is passed only if that
+path is visible inside."""
+
+OWN_VARIABLES: Final = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL")
+"""Variables that the sandbox sets itself, since the host's values would name things that are not
+there. They can be given in ``environment``, not inherited."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What commands of a session may read, write, reach and know.
+
+    The policy is the caller's: it is checked when it is made, never changes, and nothing in the
+    workspace is consulted for it. ``Policy()`` lets commands use the workspace, the system's
+    programs and the toolchains found on the host, and nothing else.
+
+    Attributes:
+        reads: Takes absolute host paths of files and directories. Each becomes visible inside at
+            its own path, read-only, with everything beneath it. Default: none. Unset or empty, only
+            the system, toolchains and the workspace are visible. A path inside the workspace makes
+            that part of it read-only. Does not create anything; a missing path is an error. Does
+            not hide what lies beneath a path: grant narrower paths instead.
+        writes: Takes absolute host paths, as ``reads`` does; each is visible and writable at its
+            own path, and changes are the host's at once. Default: none. Unset or empty, commands
+            write only to the workspace and to private, temporary directories. A path in both
+            ``reads`` and ``writes`` is writable; the deeper of two nested paths decides for what
+            lies beneath it. Is not for scratch space: use /tmp or HOME.
+        environment: Takes ``(name, value)`` pairs; each is set for every command. Default: none.
+            Overrides what is inherited and what the sandbox sets itself (``HOME`` and ``PATH``
+            included); a manifest's environment overrides it in turn. Is not for secrets that
+            commands must not see: every command sees it.
+        inherit: Takes names of host variables; those that are set are passed on unchanged. Default:
+            none. Unset or empty, only ``INHERITED_VARIABLES`` are. Does not accept
+            ``OWN_VARIABLES``, whose host values name host places: use ``environment``.
+        network: Takes ``"none"`` or ``"host"``. Default: ``"none"``, a loopback of the session's
+            own and no other interface. ``"host"`` shares the host's network, its loopback services
+            included; abstract Unix sockets of the host stay closed, which on kernels before 6.12
+            costs all Unix sockets except socket pairs.
+        toolchains: Takes a bool. Default: True, interpreters and toolchains that are found through
+            PATH, VIRTUAL_ENV and the running interpreter are visible read-only at their own path,
+            without the credentials beside them. False leaves the system's own (``/usr``). Does not
+            find everything: use ``reads`` and ``environment`` for the rest.
+        home: Takes ``"private"``, the default: HOME is an empty directory outside the workspace,
+            in memory, and gone with the session.
+
+    Raises:
+        PolicyError: a field says something impossible.
+    """
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    inherit: tuple[str, ...] = ()
+    network: Literal["none", "host"] = "none"
+    toolchains: bool = True
+    home: Literal["private"] = "private"
+
+    def __post_init__(self) -> None:
+        """Check every field, and bring paths into their one normal form."""
+        for field in ("reads", "writes"):
+            object.__setattr__(self, field, _paths(getattr(self, field), field))
+        object.__setattr__(self, "environment", _variables(self.environment))
+        object.__setattr__(self, "inherit", _inherited(self.inherit))
+        _check_choice(self.network, "network", ("none", "host"))
+        _check_choice(self.home, "home", ("private",))
+        _check_flag(self.toolchains, "toolchains")
+
+
+def _check_choice(value: object, field: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        words = " or ".join(repr(choice) for choice in choices)
+        raise PolicyError(f"{field} is {words}", field=field, value=value)
+
+
+def _check_flag(value: object, field: str) -> None:
+    if not isinstance(value, bool):
+        raise PolicyError(f"{field} is True or False", field=field, value=value)
+
+
+def _sequence(value: object, field: str, example: str) -> tuple[object, ...]:
+    # A lone string is a sequence too, of its letters: by far the likeliest slip.
+    if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list)):
+        raise PolicyError(f"{field} is a tuple, such as {example}", field=field, value=value)
+    return tuple(value)
+
+
+def _paths(value: object, field: str) -> tuple[str, ...]:
+    items = _sequence(value, field, '("/srv/data",)')
+    # dict.fromkeys: named twice is granted once, in the order of first naming.
+    return tuple(dict.fromkeys(_path(item, field) for item in items))
+
+
+def _path(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise PolicyError(f"a path in {field} is a string", field=field, value=value)
+    if not value.startswith("/") or "\0" in value:
+        raise PolicyError(
+            f"a path in {field} is absolute and holds no NUL", field=field, value=value
+        )
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        # What ".." means depends on the symlinks before it, which may change after this check.
+        raise PolicyError(f'a path in {field} holds no ".."', field=field, value=value)
+    if not parts:
+        raise PolicyError(
+            f'{field} can\'t be all of "/": name the directories that are needed',
+            field=field,
+            value=value,
+        )
+    return "/" + "/".join(parts)
+
+
+def _name(value: object, field: str) -> str:
+    if not isinstance(value, str) or not value or "=" in value or "\0" in value:
+        raise PolicyError(
+            f'the name of a variable in {field} is a non-empty string without "=" and NUL',
+            field=field,
+            value=value,
+        )
+    return value
+
+
+def _inherited(value: object) -> tuple[str, ...]:
+    names = [_name(item, "inherit") for item in _sequence(value, "inherit", '("LS_COLORS",)')]
+    for name in names:
+        if name in OWN_VARIABLES:
+            raise PolicyError(
+                f"{name} is the sandbox's own and can't be inherited: give a value in environment",
+                field="inherit",
+                value=name,
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _variables(value: object) -> tuple[tuple[str, str], ...]:
+    pairs: dict[str, str] = {}
+    for pair in _sequence(value, "environment", '(("CI", "1"),), or tuple(mapping.items())'):
+        match pair:
+            case (name, text):
+                _add_variable(pairs, _name(name, "environment"), text)
+            case _:
+                raise PolicyError(
+                    "environment holds (name, value) pairs", field="environment", value=pair
+                )
+    return tuple(pairs.items())
+
+
+def _add_variable(pairs: dict[str, str], name: str, text: object) -> None:
+    # The name and never the value is quoted: values are what one would not like to see in a log.
+    if not isinstance(text, str) or "\0" in text:
+        raise PolicyError(
+            f"the value of {name} is a string without NUL", field="environment", value=name
+        )
+    if name in pairs:
+        raise PolicyError(f"{name} is given twice", field="environment", value=name)
+    pairs[name] = text

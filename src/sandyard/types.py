@@ -1,0 +1,362 @@
+"""Values that cross the public border: results of commands, files, permissions, accounts."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandyard.limits import SHOWN_STREAM_BYTES
+
+__all__ = [
+    "EntryKind",
+    "ExecResult",
+    "FileEntry",
+    "FileMode",
+    "Group",
+    "Leftover",
+    "Permissions",
+    "ResourceUsage",
+    "User",
+]
+
+
+_NAMES_SHOWN: Final = 5
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceUsage:
+    """What one command and its waited-for children used, as getrusage(2) counts it.
+
+    Attributes:
+        user_s: seconds of processor time in its own code.
+        system_s: seconds of processor time in the kernel.
+        max_rss_bytes: most memory resident at once in one process of it.
+        minor_faults: page faults served from memory.
+        major_faults: page faults that waited for a disk.
+        blocks_in: 512-byte blocks read from a disk.
+        blocks_out: 512-byte blocks written to a disk.
+        voluntary_switches: times it waited for something.
+        involuntary_switches: times it was put aside for another process.
+    """
+
+    user_s: float = 0.0
+    system_s: float = 0.0
+    max_rss_bytes: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    blocks_in: int = 0
+    blocks_out: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """A process that a command left running.
+
+    Attributes:
+        pid: its id inside the sandbox.
+        name: its name, as the kernel keeps it (at most 15 bytes).
+    """
+
+    pid: int
+    name: str
+
+
+class ExecResult:
+    """What a command did. Two results are equal only if they are the same object.
+
+    Attributes:
+        stdout: its standard output; the middle is missing where ``stdout_dropped`` is not 0.
+        stderr: its standard error; likewise with ``stderr_dropped``.
+        exit_code: its exit status; a command ended by signal N has -N.
+        stdout_dropped: bytes cut from the middle of ``stdout``.
+        stderr_dropped: bytes cut from the middle of ``stderr``.
+        stdout_total: bytes it wrote to standard output, dropped ones included.
+        stderr_total: bytes it wrote to standard error, dropped ones included.
+        duration_s: seconds from its start to its end.
+        usage: what it used, or None where that is not known.
+        leftovers: processes it left running in the session.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "duration_s",
+        "exit_code",
+        "leftovers",
+        "stderr",
+        "stderr_dropped",
+        "stderr_total",
+        "stdout",
+        "stdout_dropped",
+        "stdout_total",
+        "usage",
+    )
+
+    def __init__(  # noqa: PLR0913 - one keyword for each fact about a command
+        self,
+        *,
+        stdout: bytes,
+        stderr: bytes,
+        exit_code: int,
+        stdout_dropped: int = 0,
+        stderr_dropped: int = 0,
+        stdout_total: int | None = None,
+        stderr_total: int | None = None,
+        duration_s: float = 0.0,
+        usage: ResourceUsage | None = None,
+        leftovers: tuple[Leftover, ...] = (),
+    ) -> None:
+        """Make a result; totals of None are what was kept plus what was dropped."""
+        self.stdout = stdout
+        self.stderr = stderr
+        self.exit_code = exit_code
+        self.stdout_dropped = stdout_dropped
+        self.stderr_dropped = stderr_dropped
+        self.stdout_total = len(stdout) + stdout_dropped if stdout_total is None else stdout_total
+        self.stderr_total = len(stderr) + stderr_dropped if stderr_total is None else stderr_total
+        self.duration_s = duration_s
+        self.usage = usage
+        self.leftovers = leftovers
+
+    def ok(self) -> bool:
+        """Tell whether the command succeeded: its exit code is 0."""
+        return self.exit_code == 0
+
+    def __repr__(self) -> str:
+        """Show the exit code, the beginning of each stream, and whatever is out of the ordinary."""
+        parts = [
+            f"exit_code={self.exit_code}",
+            f"stdout={_shown_stream(self.stdout, self.stdout_total)}",
+            f"stderr={_shown_stream(self.stderr, self.stderr_total)}",
+            f"duration_s={self.duration_s:.3f}",
+        ]
+        if self.leftovers:
+            names = ", ".join(f"{left.name}:{left.pid}" for left in self.leftovers[:_NAMES_SHOWN])
+            more = ", …" if len(self.leftovers) > _NAMES_SHOWN else ""
+            parts.append(f"leftovers=({names}{more})")
+        return f"ExecResult({', '.join(parts)})"
+
+
+def _shown_stream(kept: bytes, total: int) -> str:
+    """Quote the beginning of a stream, with the size of the whole where that is more."""
+    if len(kept) <= SHOWN_STREAM_BYTES and total == len(kept):
+        return repr(kept)
+    return f"{kept[:SHOWN_STREAM_BYTES]!r}…({total} bytes)"
+
+
+# --- permissions ------------------------------------------------------------------------------
+
+
+class FileMode(IntEnum):
+    """What one class of users may do with a file; members combine with ``|``."""
+
+    ALL = 7
+    NONE = 0
+    READ = 4
+    WRITE = 2
+    EXEC = 1
+
+
+_TEXT_LENGTH: Final = 10
+_TRAILERS: Final = "@+."
+"""What ``ls -l`` puts after the mode: extended attributes, an ACL, a security context."""
+_READ_FLAGS: Final = {"r": FileMode.READ, "-": FileMode.NONE}
+_WRITE_FLAGS: Final = {"w": FileMode.WRITE, "-": FileMode.NONE}
+_EXEC_FLAGS: Final = {
+    "x": FileMode.EXEC,
+    "s": FileMode.EXEC,
+    "t": FileMode.EXEC,
+    "S": FileMode.NONE,
+    "T": FileMode.NONE,
+    "-": FileMode.NONE,
+}
+
+
+class Permissions(BaseModel):
+    """Who may read, write and execute something.
+
+    Attributes:
+        owner: bits of the owner, a combination of ``FileMode`` (default: all).
+        group: bits of the group (default: none).
+        other: bits of everybody else (default: none).
+        directory: True for a directory.
+    """
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    owner: int = Field(default=7, ge=0, le=7)
+    group: int = Field(default=0, ge=0, le=7)
+    other: int = Field(default=0, ge=0, le=7)
+    directory: bool = False
+
+    def to_mode(self) -> int:
+        """Return the mode bits: nine for the permissions, and S_IFDIR for a directory."""
+        bits = (self.owner << 6) | (self.group << 3) | self.other
+        return bits | stat.S_IFDIR if self.directory else bits
+
+    @classmethod
+    def from_mode(cls, mode: int) -> Permissions:
+        """Take the permissions out of ``st_mode``; set-id and sticky bits are left out."""
+        return cls(
+            owner=(mode >> 6) & 7,
+            group=(mode >> 3) & 7,
+            other=mode & 7,
+            directory=stat.S_ISDIR(mode),
+        )
+
+    @classmethod
+    def from_str(cls, perms: str) -> Permissions:
+        """Parse the ten characters that ``ls -l`` shows, such as ``drwxr-xr-x``.
+
+        Args:
+            perms: the text; one trailing ``@``, ``+`` or ``.`` is ignored.
+
+        Raises:
+            ValueError: the text has another length, is of something other than a file or a
+                directory, or has a character out of place.
+        """
+        text = perms[:-1] if len(perms) == _TEXT_LENGTH + 1 and perms[-1] in _TRAILERS else perms
+        if len(text) != _TEXT_LENGTH:
+            raise ValueError(
+                f"permissions need {_TEXT_LENGTH} characters, such as 'drwxr-xr-x', "
+                f"not {len(perms)}: {perms[:20]!r}"
+            )
+        if text[0] not in "d-":
+            raise ValueError(f"permissions begin with 'd' or '-', not {text[0]!r}: {text!r}")
+        owner, group, other = (_triplet(text, start) for start in (1, 4, 7))
+        return cls(owner=owner, group=group, other=other, directory=text[0] == "d")
+
+    def owner_can(self, mode: int) -> Self:
+        """Set the owner's bits and return this object."""
+        self.owner = mode
+        return self
+
+    def group_can(self, mode: int) -> Self:
+        """Set the group's bits and return this object."""
+        self.group = mode
+        return self
+
+    def others_can(self, mode: int) -> Self:
+        """Set everybody else's bits and return this object."""
+        self.other = mode
+        return self
+
+    def __str__(self) -> str:
+        """Show the ten characters that ``ls -l`` shows."""
+        return stat.filemode(self.to_mode() if self.directory else self.to_mode() | stat.S_IFREG)
+
+    def __repr__(self) -> str:
+        """Show the ten characters that ``ls -l`` shows."""
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the mode bits."""
+        if not isinstance(other, Permissions):
+            return NotImplemented
+        return self.to_mode() == other.to_mode()
+
+    def __hash__(self) -> int:
+        """Hash the mode bits."""
+        return hash(self.to_mode())
+
+
+def _triplet(text: str, start: int) -> int:
+    """Return the bits of the three characters at ``start``."""
+    tables = (_READ_FLAGS, _WRITE_FLAGS, _EXEC_FLAGS)
+    try:
+        return sum(table[text[start + at]] for at, table in enumerate(tables))
+    except KeyError as error:
+        raise ValueError(
+            f"permissions have {error.args[0]!r} out of place in "
+            f"{text[start : start + 3]!r}: {text!r}"
+        ) from None
+
+
+# --- accounts ---------------------------------------------------------------------------------
+
+
+class User(BaseModel):
+    """A user inside a sandbox; two users of one name are equal.
+
+    Attributes:
+        name: login name.
+    """
+
+    name: str
+
+    def __eq__(self, other: object) -> bool:
+        """Compare names."""
+        if not isinstance(other, User):
+            return NotImplemented
+        return self.name == other.name
+
+    def __hash__(self) -> int:
+        """Hash the name."""
+        return hash(self.name)
+
+
+class Group(BaseModel):
+    """A group of users inside a sandbox; two groups of one name are equal.
+
+    Attributes:
+        name: group name.
+        users: its members.
+    """
+
+    name: str
+    users: list[User]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare names."""
+        if not isinstance(other, Group):
+            return NotImplemented
+        return self.name == other.name
+
+    def __hash__(self) -> int:
+        """Hash the name."""
+        return hash(self.name)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class EntryKind(StrEnum):
+    """What a directory entry is."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One entry of a directory.
+
+    Attributes:
+        path: absolute path, as commands in the sandbox see it.
+        permissions: who may do what.
+        owner: name of the owning user inside, or its number where it has no name there.
+        group: name of the owning group inside, or its number.
+        size: size in bytes; of a symlink, the length of its target.
+        kind: what it is.
+    """
+
+    path: str
+    permissions: Permissions
+    owner: str
+    group: str
+    size: int
+    kind: EntryKind = EntryKind.FILE
+
+    def is_dir(self) -> bool:
+        """Tell whether this is a directory."""
+        return self.kind is EntryKind.DIRECTORY

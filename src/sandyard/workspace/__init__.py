@@ -1,0 +1,149 @@
+"""The root directory of one session: safe paths, the files API, and manifests made real.
+
+``Workspace`` is the face that a session uses. Its calls run in threads, never on the event loop;
+a call that is cancelled waits for its thread before the cancellation goes on, so that nothing
+still changes files when the caller believes that it was stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from sandyard.errors import SessionClosedError
+from sandyard.limits import WORKSPACE_THREADS
+from sandyard.workspace import files
+from sandyard.workspace.copying import Skipped
+from sandyard.workspace.materialize import Materialized, apply_manifest
+from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from pathlib import Path, PurePath
+
+    from sandyard.errors import OpName
+    from sandyard.manifest import Manifest
+    from sandyard.types import FileEntry
+
+__all__ = ["Inode", "Materialized", "Owner", "Skipped", "Workspace", "WorkspaceRoot"]
+
+_Result = TypeVar("_Result")
+
+
+class Workspace:
+    """The files of one session, without blocking the event loop.
+
+    It owns its root, and a few threads that start with the first call. ``close`` ends both.
+
+    Attributes:
+        root: the directory.
+    """
+
+    def __init__(self, root: WorkspaceRoot) -> None:
+        """Take over a root."""
+        self.root = root
+        self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(
+            WORKSPACE_THREADS, thread_name_prefix="sandyard-files"
+        )
+
+    async def apply(self, manifest: Manifest, *, base_dir: str | None = None) -> Materialized:
+        """Make a manifest's entries real; see ``materialize.apply_manifest``."""
+        work = partial(apply_manifest, self.root, manifest, base_dir=base_dir)
+        return await self._in_thread("materialize", work)
+
+    async def read(self, path: str | PurePath) -> io.BufferedReader:
+        """Open a regular file for reading; see ``files.read``."""
+        return await self._in_thread("read", partial(files.read, self.root, path))
+
+    async def write(
+        self,
+        path: str | PurePath,
+        data: bytes | bytearray | memoryview | files.BinarySource,
+    ) -> None:
+        """Write a file as a whole; see ``files.write``. A stream is read in another thread."""
+        await self._in_thread("write", partial(files.write, self.root, path, data))
+
+    async def mkdir(self, path: str | PurePath, *, parents: bool = False) -> None:
+        """Make a directory; see ``files.make_directory``."""
+        work = partial(files.make_directory, self.root, path, parents=parents)
+        await self._in_thread("mkdir", work)
+
+    async def ls(self, path: str | PurePath) -> list[FileEntry]:
+        """List a directory; see ``files.list_directory``."""
+        return await self._in_thread("ls", partial(files.list_directory, self.root, path))
+
+    async def rm(self, path: str | PurePath, *, recursive: bool = False) -> None:
+        """Remove a file, symlink or directory; see ``files.remove``."""
+        work = partial(files.remove, self.root, path, recursive=recursive)
+        await self._in_thread("rm", work)
+
+    async def normalize_path(self, path: str | PurePath) -> Path:
+        """Return where a path leads; see ``files.normalize``."""
+        return await self._in_thread("normalize_path", partial(files.normalize, self.root, path))
+
+    async def delete(self) -> bool:
+        """Remove the directory if the library made it; see ``WorkspaceRoot.delete``.
+
+        Returns:
+            True if it is gone.
+        """
+        return await self._in_thread("delete", self.root.delete)
+
+    async def close(self) -> None:
+        """Wait for calls under way, then close the root; doing it again does nothing."""
+        threads, self._threads = self._threads, None
+        if threads is None:
+            return
+        # Waiting for threads blocks, so it too is done in one: the loop's own.
+        loop = asyncio.get_running_loop()
+        await _settled(loop.run_in_executor(None, _end, threads, self.root))
+
+    async def _in_thread(self, op: OpName, work: Callable[[], _Result]) -> _Result:
+        """Run blocking work in a thread, and stay until it has ended."""
+        if self._threads is None:
+            raise SessionClosedError(op=op, state="closed")
+        submitted = self._threads.submit(work)
+        return await _settled(asyncio.wrap_future(submitted), submitted)
+
+
+def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:
+    """Wait for all work under way, then close the root."""
+    threads.shutdown(wait=True)
+    root.close()
+
+
+async def _settled(waiter: asyncio.Future[_Result], work: Future[_Result] | None = None) -> _Result:
+    """Return what a thread's work returns.
+
+    When the caller is cancelled, work that has not begun is dropped; for work that has, the
+    cancellation waits.
+    """
+    try:
+        return await asyncio.shield(waiter)
+    except asyncio.CancelledError:
+        if work is None or not work.cancel():
+            await _outlast(waiter)
+            _discard(waiter)
+        raise
+
+
+async def _outlast(waiter: asyncio.Future[_Result]) -> None:
+    """Wait until a future is done, however often the waiting is cancelled."""
+    while not waiter.done():
+        try:
+            await asyncio.wait([waiter])
+        except asyncio.CancelledError:
+            continue
+
+
+def _discard(waiter: asyncio.Future[_Result]) -> None:
+    """Close what nobody will receive any more, and take note of an error."""
+    if waiter.cancelled() or waiter.exception() is not None:
+        return
+    result = waiter.result()
+    if isinstance(result, io.IOBase):
+        result.close()
