@@ -107,7 +107,7 @@ pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *f
 
 /* keeper.c: one job at a time: its command, its tree, its exit. */
 
-_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state);
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays);
 
 enum keeper_state { KEEPER_NONE = 0, KEEPER_IDLE = 1, KEEPER_BUSY = 2 };
 

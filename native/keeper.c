@@ -83,8 +83,9 @@ static void reap(struct job *job) {
     struct signalfd_siginfo drained;
     struct rusage usage;
     int status;
-    while (read(children_fd, &drained, sizeof drained) > 0)
-        ;
+    /* At most one can be pending: SIGCHLD does not queue. */
+    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN)
+        _exit(1);
     for (;;) {
         pid_t pid = wait4(-1, &status, WNOHANG, &usage);
         job->children = pid == 0;
@@ -185,15 +186,15 @@ static void run(struct incoming *in) {
 }
 
 /* Waits for a job; false when there was none for so long that this keeper may go. */
-static bool wait_for_job(void) {
+static bool wait_for_job(bool stays) {
     struct pollfd event = {.fd = channel_fd, .events = POLLIN};
-    int ready = poll(&event, 1, IDLE_MS);
+    int ready = poll(&event, 1, stays ? -1 : IDLE_MS);
     if (ready < 0 && errno != EINTR)
         _exit(1);
     return ready != 0;
 }
 
-_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state) {
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays) {
     sigset_t children;
     channel_fd = channel;
     control_fd = control;
@@ -206,7 +207,7 @@ _Noreturn void keeper_run(int channel, int control, volatile uint32_t *state) {
     for (;;) {
         struct incoming in;
         uint32_t idle = KEEPER_IDLE;
-        if (!wait_for_job()) {
+        if (!wait_for_job(stays)) {
             /* Only from idle: init may have given us a job in this very moment. */
             if (__atomic_compare_exchange_n(state, &idle, KEEPER_NONE, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
                 _exit(0);

@@ -34,7 +34,8 @@ static void take_null_device(void) {
     for (int fd = 0; fd < 3; fd++)
         if (null < 0 || dup2(null, fd) < 0)
             report_failure(STEP_SERVE, NO_RECORD, errno, "opening /dev/null inside");
-    (void)close(null);
+    if (null > 2) /* it is close-on-exec: the copies are what commands inherit */
+        (void)close(null);
 }
 
 /* Root's sandboxes enter their user namespace when the mounts are made, so that these belong to

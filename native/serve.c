@@ -56,10 +56,11 @@ static void refuse(uint32_t job, enum step step, int error) {
 
 /* --- keepers -------------------------------------------------------------------------------------- */
 
-static _Noreturn void become_keeper(int channel, volatile uint32_t *state) {
+/* The first keeper stays for good, so that a command after a pause does not wait for a fork. */
+static _Noreturn void become_keeper(int channel, size_t index) {
     if (dup3(channel, KEEPER_CHANNEL, O_CLOEXEC) < 0 || close_range(KEEPER_CHANNEL + 1, ~0u, 0) != 0)
         _exit(1);
-    keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, state);
+    keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], index == 0);
 }
 
 /* Starts a keeper in a free place; returns its index, or -errno. */
@@ -74,10 +75,8 @@ static int start_keeper(void) {
         return -errno;
     states[index] = KEEPER_BUSY;
     pid_t pid = fork();
-    if (pid == 0) {
-        /* 4 is init's own descriptor of the host: the dup3 above replaces it. */
-        become_keeper(pair[1], &states[index]);
-    }
+    if (pid == 0)
+        become_keeper(pair[1], index);
     int error = errno;
     (void)close(pair[1]);
     if (pid < 0) {
@@ -145,14 +144,20 @@ static void reap(void) {
     struct signalfd_siginfo drained;
     int status;
     pid_t pid;
-    while (read(children_fd, &drained, sizeof drained) > 0)
-        ;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+    /* At most one can be pending: SIGCHLD does not queue. */
+    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN)
+        _exit(1);
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0) {
+        if (WIFSTOPPED(status)) {
+            (void)kill(pid, SIGCONT); /* a command stopped its keeper, or another's */
+            continue;
+        }
         for (size_t i = 0; i < keepers_used; i++)
             if (keepers[i].pid == pid) {
                 bury_keeper(i, status);
                 break;
             }
+    }
 }
 
 /* --- requests ------------------------------------------------------------------------------------- */
@@ -256,7 +261,8 @@ _Noreturn void serve(int control, int host) {
             _exit(0);
         if (events[0].revents != 0)
             handle();
-        reap();
+        if (events[2].revents != 0)
+            reap();
         if (strays)
             sweep();
     }

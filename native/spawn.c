@@ -2,7 +2,6 @@
 #include "init.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +19,13 @@ static _Noreturn void child_fail(enum step step) {
     _exit(127);
 }
 
-/* The caller's descriptors are 3 and above: 0, 1 and 2 are init's own null device. */
+/* The caller's descriptors are 3 and above: 0, 1 and 2 are the null device of inside, which is what
+ * a command keeps where nothing is passed. */
 static void child_stdio(const struct spawn *spawn, const int *fds) {
     unsigned passed = 0;
-    for (int target = 0; target < 3; target++) {
-        int fd = (spawn->fd_mask >> target & 1) != 0 ? fds[passed++] : open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (fd < 0 || dup2(fd, target) < 0)
+    for (int target = 0; target < 3; target++)
+        if ((spawn->fd_mask >> target & 1) != 0 && dup2(fds[passed++], target) < 0)
             child_fail(STEP_SPAWN_STDIO);
-    }
 }
 
 static const char *find_path(char *const *envp) {

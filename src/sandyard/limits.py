@@ -73,9 +73,9 @@ DESCRIPTION_CHARS: Final = 5_000
 """Characters of a manifest's description: it stands in a model's instructions, where a longer one
 costs more than it tells."""
 
-MANIFEST_DEPTH: Final = 128
-"""Nesting of directories in a manifest: far past real trees, and far from the interpreter's
-recursion limit."""
+MANIFEST_DEPTH: Final = 64
+"""Nesting of directories in a manifest. pydantic's JSON gives up at about 100 levels; real manifests
+have a handful, and a key such as ``a/b/c`` nests nothing."""
 
 # --- processes -------------------------------------------------------------------------------
 

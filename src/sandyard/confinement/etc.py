@@ -21,8 +21,8 @@ USER: Final = "agent"
 HOME: Final = "/home/agent"
 
 MACHINE_ID: Final = b"sandyardsandyard".hex()
-"""machine-id(5) is a secret that identifies the host, so it is never the host's. It is the same in
-all sessions: programs ask only that it is there, and a session's own would make every plan differ."""
+"""machine-id(5) is a secret that identifies the host, so it is never the host's. All sessions have
+the same: programs ask only that it is there, and a session's own would make every plan differ."""
 
 _NOBODY: Final = 65534
 """What the kernel shows for owners that have no number inside (/proc/sys/kernel/overflowuid)."""
@@ -63,14 +63,15 @@ def etc_steps(facts: HostFacts, *, host_network: bool) -> Iterator[MountStep]:
         if path not in taken:
             yield TextFile(path, text.encode())
     yield Symlink("/etc/mtab", "/proc/self/mounts")
-    yield from map(host_entry, shared)
+    # Facts are kept for the life of the program, and packages come and go meanwhile.
+    yield from (host_entry(entry, optional=True) for entry in shared)
 
 
-def host_entry(entry: HostEntry) -> MountStep:
+def host_entry(entry: HostEntry, *, optional: bool) -> MountStep:
     """The step that makes ``entry`` have the same name inside."""
     if entry.link is not None:
         return Symlink(entry.path, entry.link)
-    return Bind(entry.source, entry.path)
+    return Bind(entry.source, entry.path, optional=optional)
 
 
 @lru_cache(maxsize=2)  # one for each shell

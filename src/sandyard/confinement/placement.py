@@ -25,7 +25,7 @@ from sandyard.confinement.etc import BUILT_FILES
 from sandyard.confinement.rootfs import KERNEL_TREES, PRIVATE_DIRECTORIES, SYSTEM_DIRECTORIES
 from sandyard.errors import PolicyError
 from sandyard.plan import Bind, Directory, Mask, MountStep, Symlink, TextFile
-from sandyard.platform import Grant, Toolchains, is_beneath, is_within
+from sandyard.platform import Grant, Toolchains, is_within
 
 __all__ = [
     "WorkspaceRoot",
@@ -62,9 +62,12 @@ def step_path(step: MountStep) -> str:
 
 
 def add_toolchains(steps: dict[str, MountStep], toolchains: Toolchains) -> None:
-    """Put toolchains where nothing else of the system stands."""
+    """Put toolchains where nothing else of the system stands.
+
+    One that has been removed since it was found is left out.
+    """
     for root in toolchains.roots:
-        steps.setdefault(root, Bind(root, root))
+        steps.setdefault(root, Bind(root, root, optional=True))
     for path in toolchains.masks:
         steps.setdefault(path, Mask(path))
     for path, target in toolchains.links:
@@ -128,35 +131,31 @@ def order_steps(steps: Mapping[str, MountStep], workspace: str) -> tuple[MountSt
             its step also checks which directory it is.
     """
     kept: list[MountStep] = []
-    around: list[tuple[str, MountStep]] = []
+    around: list[tuple[str, Bind | Symlink]] = []
     # Sorted by components: a separator below every other character puts "/a/b" before "/a-b".
     for path in sorted(steps, key=lambda path: path.replace("/", "\0")):
         step = steps[path]
-        while around and not is_beneath(path, around[-1][0]):
+        while around and not path.startswith(around[-1][0]):
             around.pop()
-        if around and path != workspace and _is_needless(step, path, *around[-1]):
+        if around and path != workspace and _is_needless(step, path, around[-1][1]):
             continue
         kept.append(step)
-        if isinstance(step, (Mask, TextFile)):
-            continue  # nothing is put beneath these
-        # A plain directory has no say in what it holds: that is the tree's around it.
-        if not isinstance(step, Directory):
-            around.append((path, step))
+        # Only these bring something to places beneath them; rule 1 keeps the rest out of them.
+        if isinstance(step, (Bind, Symlink)):
+            around.append((path + "/", step))
     return tuple(kept)
 
 
-def _is_needless(step: MountStep, path: str, tree: str, around: MountStep) -> bool:
-    """Whether ``step`` is left out because of what stands at ``tree``, the nearest around it."""
+def _is_needless(step: MountStep, path: str, around: Bind | Symlink) -> bool:
+    """Whether ``step`` is left out because of ``around``, the nearest tree around it."""
     if isinstance(around, Symlink):
         return True
-    if not isinstance(around, Bind):
-        return False
     if not isinstance(step, Bind):
         # Only the masks of toolchains and the system; whoever grants a tree grants all of it.
         return not isinstance(step, Mask) or around.as_owner
     if not step.as_owner and around.as_owner:
         return True
-    same = step.source == around.source + path[len(tree) :]
+    same = step.source == around.source + path[len(around.target) :]
     return same and step.writable == around.writable and step.as_owner == around.as_owner
 
 
@@ -192,7 +191,7 @@ def _check_reachable(steps: Mapping[str, MountStep], path: str, field: str) -> N
     while parent:
         if isinstance(steps.get(parent), Symlink):
             raise PolicyError(
-                f"{path} lies beneath {parent}, which is a symbolic link inside; name the real path",
+                f"{path} lies beneath {parent}, which is a symlink inside; name the real path",
                 field=field,
                 value=path,
             )

@@ -101,7 +101,7 @@ def base_steps(facts: HostFacts, *, host_network: bool) -> tuple[MountStep, ...]
     """What stands in every root, in no particular order and without toolchains and grants."""
     return (
         *(Bind(tree, tree) for tree in facts.system_trees),
-        *map(host_entry, facts.root_entries),
+        *(host_entry(entry, optional=False) for entry in facts.root_entries),
         *etc_steps(facts, host_network=host_network),
         *_kernel_steps(),
         *(_scratch(path, mode, facts.memory_bytes // share) for path, mode, share in _SCRATCH),

@@ -29,8 +29,8 @@ AGENT_GID: Final = 1000
 """The group of that user."""
 
 TMP_SHARE: Final = 4
-"""A quarter of memory may be held by /tmp. A tmpfs counts as memory, and half of it (the kernel's default)
-in more than one place at once would be all of it."""
+"""A quarter of memory may be held by /tmp. A tmpfs counts as memory, and half of it, the kernel's
+default, in more than one place at once would be all of it."""
 
 HOME_SHARE: Final = 4
 """A quarter by HOME: caches of package managers go there."""
@@ -51,8 +51,8 @@ TMPFS_GRANULE: Final = 1024**2
 """Sizes are rounded down to this, so that a plan reads well; the kernel rounds to pages."""
 
 INODE_BYTES: Final = 16 * 1024
-"""One file is allowed per this many bytes of a tmpfs, as ext4 has it. An empty file costs the kernel
-about 1 KiB that the size does not count."""
+"""One file is allowed per this many bytes of a tmpfs, as ext4 has it. An empty file costs the
+kernel about 1 KiB that the size does not count."""
 
 MOST_INODES: Final = 1024 * 1024
 """Files in one tmpfs, at most: about 1 GiB of uncounted memory if all are empty."""

@@ -23,7 +23,16 @@ from sandyard.manifest.base import Tagged, plain_text
 from sandyard.manifest.paths import entry_key
 from sandyard.types import Group, Permissions, User
 
-__all__ = ["BaseEntry", "Dir", "Entries", "EntryFields", "File", "LocalDir", "LocalFile"]
+__all__ = [
+    "BaseEntry",
+    "Dir",
+    "Entries",
+    "EntryFields",
+    "File",
+    "GivenEntries",
+    "LocalDir",
+    "LocalFile",
+]
 
 
 def _default_permissions() -> Permissions:
@@ -152,6 +161,16 @@ Entries = Annotated[
 ]
 
 
+_Given = BaseEntry | Mapping[str, object]
+GivenEntries = (
+    Mapping[str, _Given]
+    | Mapping[Path, _Given]
+    | Mapping[PurePath, _Given]
+    | Mapping[str | Path, _Given]
+)
+"""What a caller may write as entries; each key type apart, since mappings are invariant in it."""
+
+
 class Dir(BaseEntry):
     """A directory.
 
@@ -166,9 +185,7 @@ class Dir(BaseEntry):
     def __init__(
         self,
         *,
-        children: Mapping[str, BaseEntry | Mapping[str, object]]
-        | Mapping[PurePath, BaseEntry | Mapping[str, object]]
-        | None = None,
+        children: GivenEntries | None = None,
         **common: Unpack[EntryFields],
     ) -> None:
         super().__init__(children=children, **common)

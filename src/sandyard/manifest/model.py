@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from sandyard.errors import ManifestError, shown
 from sandyard.limits import MANIFEST_DEPTH
 from sandyard.manifest.base import SAVED, ManifestModel, manifest_error
-from sandyard.manifest.entries import BaseEntry, Dir, Entries
+from sandyard.manifest.entries import BaseEntry, Dir, Entries, GivenEntries
 from sandyard.manifest.environment import Environment
 from sandyard.manifest.grants import SandboxPathGrant
 from sandyard.manifest.paths import ROOT_KEY, absolute_path, entry_key
@@ -60,9 +60,7 @@ class Manifest(ManifestModel):
         *,
         version: Literal[1] = 1,
         root: str | PurePath = DEFAULT_ROOT,
-        entries: Mapping[str, BaseEntry | Mapping[str, object]]
-        | Mapping[PurePath, BaseEntry | Mapping[str, object]]
-        | None = None,
+        entries: GivenEntries | None = None,
         environment: Environment | Mapping[str, object] | None = None,
         users: Iterable[User | Mapping[str, object]] = (),
         groups: Iterable[Group | Mapping[str, object]] = (),

@@ -196,7 +196,7 @@ def _memory_bytes() -> int:
 
 
 def _landlock_abi() -> int:
-    """The version of Landlock, or 0 (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION)."""
+    """The version of Landlock, or 0; landlock_create_ruleset(2) tells it."""
     if sys.platform != "linux":
         return 0
     import ctypes  # noqa: PLC0415  # slow to load, and needed for this one call

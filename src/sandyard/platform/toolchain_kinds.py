@@ -1,4 +1,4 @@
-"""The rules by which toolchains are found: which directories are which kind, and what is never shown.
+"""The rules of the search for toolchains: what is which kind, and what is never shown.
 
 A toolchain is recognised by what lies in its root, seen from a directory of programs ("D", such as
 an entry of PATH). What is shown of it is its root, or the parts of it that hold programs and

@@ -269,6 +269,8 @@ class InitProcess:
             except ProtocolError:
                 # Whatever speaks there is not our init: nothing that it says counts any more.
                 self._end_channel()
+            if not self._jobs:  # nobody is waiting: what else comes will wake us again
+                return
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -19,8 +19,9 @@ class Latch(Generic[T]):
     def __init__(self) -> None:
         self._set = False
         self._value: T | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._callbacks: list[Callable[[], None]] = []
+        # Made when needed: most latches of a command have no callback, and one waiter or none.
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._callbacks: list[Callable[[], None]] | None = None
 
     @property
     def is_set(self) -> bool:
@@ -37,10 +38,9 @@ class Latch(Generic[T]):
             return
         self._set = True
         self._value = value
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             _wake(waiter)
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
+        for callback in self._callbacks or ():
             callback()
 
     def then(self, callback: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class Latch(Generic[T]):
         if self._set:
             callback()
         else:
-            self._callbacks.append(callback)
+            self._callbacks = [*(self._callbacks or ()), callback]
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Waits until the value is there.
@@ -64,11 +64,12 @@ class Latch(Generic[T]):
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, waiter)
-        self._waiters.append(waiter)
+        waiters = self._waiters = self._waiters or []
+        waiters.append(waiter)
         try:
             await waiter
         finally:
-            self._waiters.remove(waiter)
+            waiters.remove(waiter)
             if timer is not None:
                 timer.cancel()
         return self._set

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 from sandyard.errors import ArgumentError, ExecTransportError, ResourceLimitError, SandboxError
 from sandyard.process.capture import Captured
-from sandyard.process.wire import Exited, ExitFlag, Failure, Step, Usage
+from sandyard.process.wire import Exited, Failure, Step, Usage
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
 __all__ = ["exec_result", "exit_code", "gone_error", "unborn_result"]
@@ -48,20 +49,19 @@ def exec_result(
     Args:
         exited: init's account; None if it could not be had in time, which reads as a kill.
     """
-    known = exited is not None and ExitFlag.KEEPER_LOST not in exited.flags
     return ExecResult(
         stdout=stdout.data,
         stderr=stderr.data,
-        exit_code=-9 if exited is None else exit_code(exited.status),
+        exit_code=-signal.SIGKILL if exited is None else exit_code(exited.status),
         stdout_dropped=stdout.dropped,
         stderr_dropped=stderr.dropped,
         stdout_total=stdout.total,
         stderr_total=stderr.total,
         duration_s=duration_s,
-        usage=_usage(exited.usage) if exited is not None and known else None,
-        leftovers=tuple(Leftover(pid=left.pid, name=left.name) for left in exited.listed)
-        if exited is not None
-        else (),
+        usage=None if exited is None or exited.keeper_lost else _usage(exited.usage),
+        leftovers=()
+        if exited is None
+        else tuple(Leftover(pid=p.pid, name=p.name) for p in exited.listed),
     )
 
 

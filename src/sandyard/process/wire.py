@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
+from typing import NamedTuple
 
 from sandyard.plan import (
     Bind,
@@ -34,7 +36,6 @@ __all__ = [
     "INLINE_LIMIT",
     "Done",
     "Event",
-    "ExitFlag",
     "Exited",
     "Failure",
     "Gone",
@@ -59,6 +60,7 @@ MAGIC = 0x01445953
 INLINE_LIMIT = 32 * 1024
 BODY_LIMIT = 8 * 1024 * 1024
 BODY_IN_MEMFD = 1
+_KILLED, _KEEPER_LOST = 1, 2  # enum exited_flag
 LEFTOVERS_LISTED = 64
 NO_RECORD = 0xFFFFFFFF
 
@@ -161,13 +163,6 @@ class _SpawnFlag(IntFlag):
     END_LEFTOVERS = 2
 
 
-class ExitFlag(IntFlag):
-    """What else an exit tells."""
-
-    KILLED = 1
-    KEEPER_LOST = 2
-
-
 class ProtocolError(Exception):
     """What came from init is no message of this protocol."""
 
@@ -266,9 +261,14 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
     flags = (_SpawnFlag.REPORT if report else 0) | (
         _SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0
     )
-    strings = [spawn.cwd, *spawn.argv, *(name + b"=" + value for name, value in spawn.environment)]
     head = _SPAWN.pack(len(spawn.argv), len(spawn.environment), fd_mask, flags)
-    return head + b"\0".join(strings) + b"\0"
+    words = b"\0".join((spawn.cwd, *spawn.argv, b""))
+    return head + words + _variables(spawn.environment)
+
+
+@lru_cache(maxsize=64)  # a session's commands mostly have one environment
+def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return b"".join(name + b"=" + value + b"\0" for name, value in environment)
 
 
 def encode_signal(number: int, *, tree: bool) -> bytes:
@@ -333,8 +333,7 @@ class Spawned:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What wait4 told of the command and the children that it waited for."""
 
     user_us: int
@@ -356,18 +355,20 @@ class LeftRunning:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """A command ended.
 
     Attributes:
         status: the wait status.
+        killed: True if its tree was ended on request.
+        keeper_lost: True if a command killed the job's keeper; then the status is the keeper's.
         left: how many processes it left running; ``listed`` names the first of them.
     """
 
     job: int
     status: int
-    flags: ExitFlag
+    killed: bool
+    keeper_lost: bool
     usage: Usage
     left: int
     listed: tuple[LeftRunning, ...]
@@ -416,11 +417,16 @@ def _exited(job: int, body: bytes) -> Exited:
     status, flags, *usage, left, listed = _EXITED.unpack_from(body)
     if listed > LEFTOVERS_LISTED or len(body) != _EXITED.size + listed * _LEFTOVER.size:
         raise ProtocolError("an exit lists another number of processes than it says")
-    names = tuple(
-        LeftRunning(pid, name.rstrip(b"\0").decode("utf-8", "replace"))
-        for pid, name in _LEFTOVER.iter_unpack(body[_EXITED.size :])
+    names = (
+        ()
+        if listed == 0
+        else tuple(
+            LeftRunning(pid, name.rstrip(b"\0").decode("utf-8", "replace"))
+            for pid, name in _LEFTOVER.iter_unpack(body[_EXITED.size :])
+        )
     )
-    return Exited(job, status, ExitFlag(flags & 3), Usage(*usage), left, names)
+    killed, keeper_lost = bool(flags & _KILLED), bool(flags & _KEEPER_LOST)
+    return Exited(job, status, killed, keeper_lost, Usage._make(usage), left, names)
 
 
 def decode_event(datagram: bytes) -> Event:

@@ -295,7 +295,9 @@ def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False
             finally:
                 os.close(directory)
         except (FileNotFoundError, NotADirectoryError) as error:
-            if not recursive and not root.gone:
+            if root.gone:
+                raise
+            if not recursive:
                 raise as_command_failed(("rm", "--", str(path)), str(path), error) from error
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sandyard.workspace.names import Names
 
-__all__ = ["Opener", "Place", "open_child", "open_without_links"]
+__all__ = ["Kernel", "Opener", "Place", "open_child", "open_without_links"]
 
 _OPENAT2: Final = 437
 """Its number in the unified table that every architecture shares since Linux 5.0."""
@@ -62,8 +62,8 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 
-class _Kernel:
-    """Whether openat2 is there; found out by the first call."""
+class Kernel:
+    """Whether openat2 is there; found out by the first call. Tests clear it to take the walk."""
 
     resolves: bool = sys.platform == "linux"  # elsewhere number 437 is another call
 
@@ -74,7 +74,7 @@ def _openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0)
     Raises:
         OSError: as open(2), and ENOSYS where the kernel or a seccomp filter has no openat2.
     """
-    if not _Kernel.resolves:
+    if not Kernel.resolves:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     raw = os.fsencode(path)
@@ -88,7 +88,7 @@ def _openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0)
         if error not in {errno.EAGAIN, errno.EINTR}:
             break
     if error == errno.ENOSYS:
-        _Kernel.resolves = False
+        Kernel.resolves = False
     raise OSError(error, os.strerror(error), path)
 
 
@@ -96,18 +96,20 @@ def open_child(directory: int, name: str) -> int:
     """Open a directory in ``directory`` for reading, if it is one and on the same mount.
 
     Raises:
-        OSError: EXDEV if something is mounted there, ELOOP or ENOTDIR if it is no directory.
+        OSError: EBUSY if something is mounted there, ENOTDIR if it is no directory, or else.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         return _openat2(directory, name, flags, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS)
     except OSError as error:
         if error.errno != errno.ENOSYS:
-            raise
+            said = {errno.EXDEV: errno.EBUSY, errno.ELOOP: errno.ENOTDIR}
+            number = said.get(error.errno or 0, error.errno or 0)
+            raise OSError(number, os.strerror(number), name) from None
     opened = os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
     if os.fstat(opened).st_dev != os.fstat(directory).st_dev:
         os.close(opened)
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
     return opened
 
 

@@ -109,24 +109,21 @@ def _entered(directory: int, name: str, failures: list[OSError]) -> _Level:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
                 continue
-            try:
-                os.unlink(entry.name, dir_fd=directory)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                failures.append(error)
+            _attempt_unlink(directory, entry.name, failures)
     return _Level(name, (facts.st_dev, facts.st_ino), directories)
 
 
 def _descend(directory: int, name: str, failures: list[OSError]) -> int:
-    """Open a directory to empty it, or return -1 where that can't be done."""
+    """Open a directory to empty it, or return -1 where there is none or that can't be done."""
     try:
         return _open_writable(directory, name)
     except FileNotFoundError:
-        return -1
+        pass
+    except NotADirectoryError:  # somebody put something else there since it was listed
+        _attempt_unlink(directory, name, failures)
     except OSError as error:
         failures.append(error)
-        return -1
+    return -1
 
 
 def _open_writable(directory: int, name: str) -> int:
@@ -159,6 +156,15 @@ def _open_above(directory: int, expected: tuple[int, int]) -> int:
         os.close(above)
         raise OSError(errno.ESTALE, "a directory was moved away while it was being removed")
     return above
+
+
+def _attempt_unlink(directory: int, name: str, failures: list[OSError]) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        failures.append(error)
 
 
 def _attempt_rmdir(directory: int, name: str, failures: list[OSError]) -> None:

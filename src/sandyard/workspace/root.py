@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import stat
 import tempfile
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 

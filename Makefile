@@ -1,0 +1,63 @@
+# Everything a contributor or a CI machine runs. `make` alone lists it.
+#
+# Needs: Python 3.11 or newer with venv, a C compiler with libc's headers, make, git.
+# PYTHON=/path/to/python3.12 chooses the interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+export PYTHON
+BIN := .venv/bin
+ARGS ?=
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+setup: ## make .venv with Sandyard and its development tools; does nothing when it is current
+	@scripts/setup
+
+demo: setup ## a short tour on this machine
+	@$(BIN)/python scripts/demo.py
+
+test: setup lint ## everything CI runs; for root that is the tests as an ordinary user too
+	@failed=0; \
+	if [ "$$(id -u)" = 0 ]; then scripts/test-as-user || failed=$$?; fi; \
+	$(BIN)/python -m pytest; \
+	if [ $$failed != 0 ]; then echo "make test: failed as an ordinary user, see above" >&2; fi; \
+	exit $$failed
+
+quick: setup ## the tests alone, as you, without installation; ARGS="-k name" narrows them
+	@$(BIN)/python -m pytest -m "not soak and not install" $(ARGS)
+
+lint: setup ## style, types, import arrows, and the C program with warnings as errors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@[ "$$(uname -s)" != Linux ] || $(MAKE) --silent -C native check
+
+format: setup ## let ruff fix and format what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+soak: setup ## the tests that run for minutes
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: setup ## measure, and compare with bubblewrap and openai-agents' local sandbox
+	@scripts/setup dev bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+analyze: ## gcc's static analyser over the C program (slow)
+	@$(MAKE) --silent -C native analyze
+
+lock: ## renew scripts/constraints.txt
+	@scripts/lock
+
+clean: ## remove everything that was built or cached, .venv too
+	rm -rf .venv build dist src/sandyard/_bin .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test quick lint format soak bench analyze lock clean

@@ -1,0 +1,70 @@
+"""The command line's front door: ``main``, which ends with an exit code and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+_REFUSED = 125
+"""The exit code for what is our own doing and not the command's, as ``env`` and ``timeout`` have it."""
+
+_CLI_MISSING = 2
+_BROKEN_PIPE = 141
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    Set ``SANDYARD_TRACEBACK`` to see where an error of our own comes from.
+    """
+    _fill_standard_streams()
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still in the buffer has no reader, and the interpreter would complain of that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the border: people get a sentence
+        if os.environ.get("SANDYARD_TRACEBACK"):
+            raise
+        _say(f"internal error: {type(error).__name__}: {error}")
+        code = _REFUSED
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        import typer  # noqa: PLC0415  # it may be missing, and costs as much as all the rest
+    except ModuleNotFoundError:
+        _say("the command line needs typer; install it with: pip install 'sandyard[cli]'")
+        return _CLI_MISSING
+    from sandyard.cli.app import app  # noqa: PLC0415  # it needs typer
+
+    # UsageError: of click, or of the copy of click that newer versions of typer bring.
+    usage_error = typer.BadParameter.__mro__[1]
+    try:
+        code = app(prog_name="sandyard", standalone_mode=False)
+    except usage_error as error:
+        said = getattr(error, "format_message", error.__str__)()
+        _say(f"{said}\nTry 'sandyard --help' or 'sandyard run --help'.")
+        return _REFUSED
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    print(f"sandyard: {text}", file=sys.stderr)  # noqa: T201  # the command line's own voice
+
+
+def _fill_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, before something else gets its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one

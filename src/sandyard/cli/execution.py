@@ -1,0 +1,115 @@
+"""Owns one order's way: session, command, bytes in both directions, and what remains to be told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from sandyard import (
+    CommandStream,
+    ExecResult,
+    ExecTimeoutError,
+    ExecTransportError,
+    SandboxError,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+)
+from sandyard.cli.order import Order
+from sandyard.cli.pumping import Inlet
+from sandyard.cli.report import Outcome, Teller
+from sandyard.cli.stopping import Stopping
+
+__all__ = ["carry_out", "refused"]
+
+# Exit codes as shells, env and timeout give them.
+_TIMED_OUT: Final = 124
+_REFUSED: Final = 125
+_SIGNALLED: Final = 128
+_BROKEN_PIPE: Final = 141
+
+_UNREAD_GRACE_S: Final = 1.0
+"""Seconds after a timeout in which our own reader may still take what the command had written."""
+
+
+def refused(error: SandboxError) -> Outcome:
+    """The outcome of an order that could not be carried out."""
+    return Outcome(exit_code=_REFUSED, error=error)
+
+
+async def carry_out(order: Order, teller: Teller) -> Outcome:
+    """Run a command to its end, whatever that is; nothing of it is left afterwards."""
+    with Stopping() as stopping:
+        try:
+            result = await _run_session(order, teller, stopping)
+        except ExecTimeoutError as error:
+            return Outcome(exit_code=_TIMED_OUT, result=error.result, error=error)
+        except SandboxError as error:
+            return refused(error)
+        except BrokenPipeError:
+            return Outcome(exit_code=_BROKEN_PIPE)
+        except OSError as error:
+            return refused(_unwritable(order, error))
+        except asyncio.CancelledError:
+            if stopping.cause is None:
+                raise
+            return Outcome(exit_code=_SIGNALLED + stopping.cause)
+    code = result.exit_code
+    return Outcome(exit_code=code if code >= 0 else _SIGNALLED - code, result=result)
+
+
+async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> ExecResult:
+    policy, manifest = order.policy(), order.manifest()
+    if order.copy is not None:
+        # A manifest's sources lie beneath the working directory. A grant would do as well, but
+        # would show commands the original too.
+        os.chdir(order.copy)
+    client = UnixLocalSandboxClient(policy=policy)
+    session = await client.create(manifest=manifest)
+    try:
+        async with session:
+            return await _run_command(order, session, teller, stopping)
+    finally:
+        await client.delete(session)
+        _check_deleted(session, teller)
+
+
+async def _run_command(
+    order: Order, session: UnixLocalSandboxSession, teller: Teller, stopping: Stopping
+) -> ExecResult:
+    running = session.stream(*order.command, shell=False, timeout=order.timeout, stdin=Inlet(0))
+    async with running as command:
+        stopping.send_to(command)
+        await _pass_output(command, order, teller)
+    result = command.result
+    if result.stderr:  # a program that could not be executed: the words of a shell
+        await teller.take("stderr", result.stderr)
+    return result
+
+
+async def _pass_output(command: CommandStream, order: Order, teller: Teller) -> None:
+    """Hand on the output; a reader of ours that does not read can't hold up a timeout."""
+    limit = None if order.timeout is None else order.timeout + _UNREAD_GRACE_S
+    try:
+        async with asyncio.timeout(limit):
+            async for chunk in command:
+                await teller.take(chunk.stream, chunk.data)
+    except ExecTimeoutError:
+        raise
+    except TimeoutError:
+        raise ExecTimeoutError(command=order.command, timeout_s=order.timeout) from None
+
+
+def _check_deleted(session: UnixLocalSandboxSession, teller: Teller) -> None:
+    root = session.state.manifest.root
+    if session.state.workspace_root_owned and os.path.lexists(root):
+        teller.say(f"something in {root} could not be removed; it is left there")
+
+
+def _unwritable(order: Order, error: OSError) -> ExecTransportError:
+    return ExecTransportError(
+        command=order.command,
+        message=f"its output can't be written: {error.strerror}",
+        context={"reason": "output_failed"},
+        cause=error,
+    )

@@ -1,0 +1,121 @@
+"""An order for one command: what the words of the command line mean, with paths made absolute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sandyard.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from sandyard import Manifest, Policy
+
+__all__ = ["Order", "absolute_path", "existing_directory", "split_variables"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One command and its surroundings.
+
+    Attributes:
+        command: its argv.
+        workspace: the directory to work in, or None.
+        copy: the directory whose copy to work in, or None. Without either the workspace is empty.
+        reads: paths that may be read.
+        writes: paths that may be written.
+        environment: variables that are set.
+        inherit: variables that are the host's.
+        network: which network there is.
+        timeout: seconds that it may take, or None.
+    """
+
+    command: tuple[str, ...]
+    workspace: str | None
+    copy: str | None
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    inherit: tuple[str, ...]
+    network: Literal["none", "host"]
+    timeout: float | None
+
+    def policy(self) -> Policy:
+        """What the command may touch.
+
+        Raises:
+            PolicyError: the order says something impossible.
+        """
+        from sandyard import Policy  # noqa: PLC0415  # `--help` does without
+
+        return Policy(
+            reads=self.reads,
+            writes=self.writes,
+            environment=self.environment,
+            inherit=self.inherit,
+            network=self.network,
+        )
+
+    def manifest(self) -> Manifest:
+        """What its workspace is made of.
+
+        Raises:
+            ArgumentError: a directory does not exist, or two are given.
+        """
+        from sandyard import LocalDir, Manifest  # noqa: PLC0415  # `--help` does without
+
+        if self.workspace is not None and self.copy is not None:
+            raise _refusal("--workspace and --copy exclude each other", "--copy", self.copy)
+        if self.workspace is not None:
+            # With a slash at its end it is never "/workspace", the name for a private directory.
+            return Manifest(root=existing_directory(self.workspace, "--workspace") + "/")
+        if self.copy is not None:
+            return Manifest(entries={".": LocalDir(src=existing_directory(self.copy, "--copy"))})
+        return Manifest()
+
+
+def absolute_path(text: str, option: str) -> str:
+    """An absolute path for one that is given on the command line.
+
+    Raises:
+        ArgumentError: it is empty.
+    """
+    if not text:
+        raise _refusal(f"{option} needs a path, and this one is empty", option, text)
+    path = os.path.join(os.getcwd(), text)
+    # What ".." means depends on the symlinks before it, so only the file system can tell.
+    return os.path.realpath(path) if ".." in path.split("/") else os.path.normpath(path)
+
+
+def existing_directory(text: str, option: str) -> str:
+    """The path without symlinks of a directory that exists.
+
+    Raises:
+        ArgumentError: it does not, or it is none.
+    """
+    path = os.path.realpath(absolute_path(text, option))
+    if not os.path.isdir(path):
+        raise _refusal(f"{option} {text}: there is no such directory", option, text)
+    return path
+
+
+def split_variables(
+    given: Iterable[str],
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Tell variables that are given a value from those that have the host's; the last word counts."""
+    values: dict[str, str] = {}
+    names: dict[str, None] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if equals:
+            values[name] = value
+            names.pop(name, None)
+        else:
+            names[name] = None
+            values.pop(name, None)
+    return tuple(values.items()), tuple(names)
+
+
+def _refusal(message: str, option: str, value: str) -> ArgumentError:
+    return ArgumentError(message, op="create", argument=option, value=value)

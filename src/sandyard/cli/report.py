@@ -1,0 +1,158 @@
+"""What is told of a command: its output as it comes, or one JSON object; and a line for errors."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from sandyard.cli.pumping import Outlet
+from sandyard.errors import ExecTimeoutError
+from sandyard.limits import OUTPUT_LIMIT_BYTES
+from sandyard.process.capture import Capture, Captured
+
+if TYPE_CHECKING:
+    from sandyard import ExecResult, SandboxError
+
+__all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller"]
+
+StreamName = Literal["stdout", "stderr"]
+
+_STDOUT, _STDERR = 1, 2
+_BROKEN_PIPE = 141
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an order ended.
+
+    Attributes:
+        exit_code: what we exit with.
+        result: what is known of the command, or None where it did not run to an end.
+        error: why it did not, or None.
+    """
+
+    exit_code: int
+    result: ExecResult | None = None
+    error: SandboxError | None = None
+
+
+class Teller(Protocol):
+    """Who is told what a command writes, and how it ended."""
+
+    async def take(self, stream: StreamName, data: bytes) -> None:
+        """Take some output, and wait where nobody reads it."""
+
+    def say(self, text: str) -> None:
+        """Say something of our own, on standard error."""
+
+    def end(self, outcome: Outcome) -> int:
+        """Tell how it ended; returns the exit code."""
+
+
+class PlainTeller:
+    """Passes output on as it comes, and says nothing more unless something is wrong."""
+
+    def __init__(self) -> None:
+        self._outlets = {"stdout": Outlet(_STDOUT), "stderr": Outlet(_STDERR)}
+
+    async def take(self, stream: StreamName, data: bytes) -> None:
+        """Write it to the stream of the same name."""
+        await self._outlets[stream].write(data)
+
+    def say(self, text: str) -> None:
+        """Write a line to standard error."""
+        _say(text)
+
+    def end(self, outcome: Outcome) -> int:
+        """Write a line about an error."""
+        if outcome.error is not None:
+            _say(f"{_words(outcome.error)} [{outcome.error.code}]")
+        return outcome.exit_code
+
+
+class JsonTeller:
+    """Keeps output, bounded, and prints one JSON object at the end."""
+
+    def __init__(self) -> None:
+        self._kept = {"stdout": Capture(OUTPUT_LIMIT_BYTES), "stderr": Capture(OUTPUT_LIMIT_BYTES)}
+
+    async def take(self, stream: StreamName, data: bytes) -> None:
+        """Keep it: the head and the tail of much."""
+        self._kept[stream].feed(data)
+
+    def say(self, text: str) -> None:
+        """Write a line to standard error."""
+        _say(text)
+
+    def end(self, outcome: Outcome) -> int:
+        """Print the object."""
+        streams = {name: capture.result() for name, capture in self._kept.items()}
+        try:
+            _write_all(_STDOUT, _report(outcome, streams))
+        except BrokenPipeError:
+            return _BROKEN_PIPE
+        return outcome.exit_code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # there is nobody else to tell
+        _write_all(_STDERR, f"sandyard: {text}\n".encode(errors="surrogateescape"))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _words(error: SandboxError) -> str:
+    if isinstance(error, ExecTimeoutError) and error.timeout_s is not None:
+        return f"timed out after {error.timeout_s:g} s; the command and all it started were ended"
+    return error.message
+
+
+def _report(outcome: Outcome, streams: dict[str, Captured]) -> bytes:
+    result, error = outcome.result, outcome.error
+    usage = None if result is None else result.usage
+    fields: dict[str, object] = {
+        "exit_code": outcome.exit_code,
+        "signal": None if result is None or result.exit_code >= 0 else -result.exit_code,
+        "duration_s": None if result is None else round(result.duration_s, 6),
+    }
+    for name, kept in streams.items():
+        fields |= _stream_fields(name, kept)
+    fields |= {
+        "usage": None if usage is None else asdict(usage),
+        "leftovers": [] if result is None else [asdict(left) for left in result.leftovers],
+        "error": None if error is None else _error_fields(error),
+    }
+    return json.dumps(fields, default=str).encode() + b"\n"
+
+
+def _stream_fields(name: str, kept: Captured) -> dict[str, object]:
+    text: str | None = None
+    binary: str | None = None
+    try:
+        text = kept.data.decode()
+    except UnicodeDecodeError:
+        binary = base64.b64encode(kept.data).decode()
+    return {
+        name: text,
+        f"{name}_base64": binary,
+        f"{name}_total": kept.total,
+        f"{name}_dropped": kept.dropped,
+    }
+
+
+def _error_fields(error: SandboxError) -> dict[str, object]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "op": error.op,
+        "retryable": error.retryable,
+        "context": error.context,
+    }

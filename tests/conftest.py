@@ -1,0 +1,62 @@
+"""What every test lives under: no leaks, no blocking calls, directories of its own run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.house.blocking import never_blocks
+from tests.house.leaks import leaves_nothing
+
+__all__ = ["leaves_nothing", "never_blocks"]
+
+# A deadline for one example measures what else the machine does.
+settings.register_profile("sandyard", deadline=None, print_blob=True)
+settings.load_profile("sandyard")
+
+RUN_DIRECTORY = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run its own temporary, runtime and state directories.
+
+    Then what appears in them is ours, however many runs share the machine, and nobody's real
+    sessions are swept by a test. They have the modes of what they stand in for. The path is
+    short, because a socket's path has at most 107 bytes.
+    """
+    shared = tempfile.gettempdir()
+    # tmp_path stays where pytest puts it, to be looked at after a failure.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", shared)
+    base = Path(tempfile.mkdtemp(prefix="sy-", dir=shared))
+    config.stash[RUN_DIRECTORY] = base
+    base.chmod(0o755)
+    for variable, name, mode in (
+        ("TMPDIR", "tmp", 0o1777),
+        ("XDG_RUNTIME_DIR", "run", 0o700),
+        ("XDG_STATE_HOME", "state", 0o700),
+    ):
+        (base / name).mkdir()
+        (base / name).chmod(mode)
+        os.environ[variable] = str(base / name)
+    tempfile.tempdir = None  # it is asked for again, and finds TMPDIR
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's directories."""
+    if base := config.stash.get(RUN_DIRECTORY, None):
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Skip what the present user cannot show."""
+    is_root = os.geteuid() == 0
+    unwanted, reason = ("user", "needs an ordinary user") if is_root else ("root", "needs root")
+    for item in items:
+        if item.get_closest_marker(unwanted):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,27 @@
+"""`import sandyard` stays light: few modules, and nothing that only a border needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MODULE_LIMIT = 350
+
+FOREIGN = frozenset({
+    "agents", "anyio", "click", "fastapi", "httpx", "httpx2", "mcp", "openai", "opentelemetry",
+    "pytest", "ray", "rich", "starlette", "textual", "typer", "uvicorn", "uvloop", "websockets",
+})  # fmt: skip
+
+
+def list_modules(code: str) -> set[str]:
+    """What a fresh interpreter has loaded after this code."""
+    shown = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_is_light() -> None:
+    modules = list_modules("import sandyard")
+    packages = {name.partition(".")[0] for name in modules}
+    assert not packages & FOREIGN
+    assert len(modules) <= MODULE_LIMIT, sorted(modules)

@@ -1,0 +1,332 @@
+"""Manifests made real: the plan as a whole value, and what then stands on the disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sandyard.errors import (
+    InvalidManifestPathError,
+    LocalDirReadError,
+    LocalFileReadError,
+    ManifestError,
+    SandboxError,
+    WorkspaceArchiveWriteError,
+)
+from sandyard.manifest import (
+    BaseEntry,
+    Dir,
+    File,
+    LocalDir,
+    LocalFile,
+    Manifest,
+    SandboxPathGrant,
+)
+from sandyard.types import Group, Permissions
+from sandyard.workspace import Materialized, Skipped, WorkspaceRoot
+from sandyard.workspace.materialize import (
+    CopyFile,
+    CopyTree,
+    MakeDirectory,
+    SetMode,
+    WriteFile,
+    apply_manifest,
+    plan_entries,
+)
+
+READ_ONLY = Permissions(owner=5, group=5, other=0)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+def test_the_whole_plan() -> None:
+    manifest = Manifest(
+        entries={
+            "d": Dir(
+                permissions=READ_ONLY,
+                children={"f": File(content="x"), "e": Dir(), "g": LocalFile(src="s")},
+            ),
+            "copy": LocalDir(src="t", permissions=READ_ONLY),
+            "empty": LocalDir(),
+            ".": Dir(permissions=READ_ONLY),
+        }
+    )
+    assert plan_entries(manifest) == (
+        MakeDirectory("d"),
+        WriteFile("d/f", b"x", 0o755),
+        MakeDirectory("d/e"),
+        CopyFile("d/g", Path("s"), None),
+        CopyTree("copy", Path("t"), 0o550),
+        MakeDirectory("empty"),
+        MakeDirectory("."),
+        SetMode("empty", 0o755),
+        SetMode("d/e", 0o755),
+        SetMode("d", 0o550),
+    )
+
+
+def test_what_can_not_be_planned() -> None:
+    with pytest.raises(ManifestError, match="group") as caught:
+        plan_entries(Manifest(entries={"a": Dir(group=Group(name="g", users=[]))}))
+    assert caught.value.context == {"field": "group", "entry": "a"}
+    with pytest.raises(ManifestError, match="can't make"):
+        plan_entries(Manifest(entries={"a": BaseEntry(type="odd")}))
+
+
+# --- files and directories --------------------------------------------------------------------
+
+
+def test_files_and_directories(root: WorkspaceRoot, base: Path) -> None:
+    manifest = Manifest(
+        entries={
+            "a/b/text": File(content="héllo"),
+            "binary": File(content=b"\xff\0", permissions=Permissions(owner=6)),
+            "shut": Dir(permissions=READ_ONLY, children={"in": File(content="")}),
+            "odd\n\\name": File(content=""),
+            ".": Dir(permissions=Permissions(owner=1)),
+        }
+    )
+    before = _mode(base)
+    for _ in range(2):
+        done = apply_manifest(root, manifest)
+        assert done == Materialized(("a/b/text", "binary", "shut/in", "odd\n\\name"), ())
+        assert (base / "a/b/text").read_bytes() == "héllo".encode()
+        assert (base / "binary").read_bytes() == b"\xff\0"
+        assert {path.name: _mode(path) for path in base.iterdir() if path.name != "a"} == {
+            "binary": 0o600,
+            "shut": 0o550,
+            "odd\n\\name": 0o755,
+        }
+        (base / "shut").chmod(0o750)
+    assert _mode(base) == before
+
+
+def test_applying_again_replaces_and_leaves_the_rest(root: WorkspaceRoot, base: Path) -> None:
+    manifest = Manifest(entries={"d": Dir(children={"f": File(content="new")})})
+    (base / "d").mkdir()
+    (base / "d/f").write_text("old")
+    (base / "d/other").write_text("mine")
+    apply_manifest(root, manifest)
+    assert (base / "d/f").read_text() == "new"
+    assert (base / "d/other").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("found", "entry", "kind"),
+    [
+        ("directory", File(content=""), WorkspaceArchiveWriteError),
+        ("fifo", File(content=""), WorkspaceArchiveWriteError),
+        ("file", Dir(), WorkspaceArchiveWriteError),
+        ("out", File(content=""), InvalidManifestPathError),
+        ("out", Dir(), InvalidManifestPathError),
+        ("out", Dir(children={"secret": File(content="")}), InvalidManifestPathError),
+    ],
+)
+def test_failures_name_the_entry(
+    root: WorkspaceRoot,
+    base: Path,
+    bait: Path,
+    found: str,
+    entry: BaseEntry,
+    kind: type[SandboxError],
+) -> None:
+    (base / "directory").mkdir()
+    (base / "file").touch()
+    (base / "out").symlink_to(bait)
+    os.mkfifo(base / "fifo")
+    with pytest.raises(kind) as caught:
+        apply_manifest(root, Manifest(entries={"first": File(content=""), found: entry}))
+    assert str(caught.value.context["entry"]).startswith(found)
+    assert (base / "first").exists()
+
+
+def test_nothing_is_written_if_the_plan_is_impossible(root: WorkspaceRoot, base: Path) -> None:
+    manifest = Manifest(entries={"a": File(content="")})
+    manifest.entries["../b"] = File(content="")
+    with pytest.raises(InvalidManifestPathError):
+        apply_manifest(root, manifest)
+    assert list(base.iterdir()) == []
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A source tree with everything in it that a copy may meet."""
+    top = tmp_path / "project"
+    (top / "lib/empty").mkdir(parents=True)
+    (top / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (top / "run.sh").chmod(0o755)
+    (top / "lib/secret").write_bytes(b"\xff\0" * 300_000)
+    (top / "lib/secret").chmod(0o600)
+    (top / "lib/set-id").touch()
+    (top / "lib/set-id").chmod(0o4755)
+    (top / "link").symlink_to("lib/secret")
+    (top / "lib/up").symlink_to("../run.sh")
+    (top / "lib/dangling").symlink_to("/nowhere/at/all")
+    (top / "lib/to-dir").symlink_to("empty")
+    os.mkfifo(top / "pipe")
+    Path(os.fsdecode(os.fsencode(top) + b"/odd\xff\n")).touch()
+    for path in [*top.rglob("*"), top]:
+        if not path.is_symlink() or os.utime in os.supports_follow_symlinks:
+            os.utime(path, ns=(10**18 + 1, 10**18 + 123_456_789), follow_symlinks=False)
+    (top / "lib/empty").chmod(0o500)
+    (top / "lib").chmod(0o550)
+    return top
+
+
+def _facts(top: Path) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [top, *top.rglob("*")]:
+        facts = path.lstat()
+        content: object = None
+        if path.is_symlink():
+            content = path.readlink()
+        elif path.is_file():
+            content = path.read_bytes()
+        elif not path.is_dir():
+            continue
+        mode = stat.S_IFMT(facts.st_mode) | (facts.st_mode & 0o777)
+        found[os.fspath(path.relative_to(top))] = (mode, facts.st_mtime_ns, content)
+    return found
+
+
+def test_a_directory_is_copied_exactly(root: WorkspaceRoot, base: Path, project: Path) -> None:
+    manifest = Manifest(entries={"p/q": LocalDir(src="project")})
+    for _ in range(2):
+        done = apply_manifest(root, manifest, base_dir=str(project.parent))
+        assert _facts(base / "p/q") == _facts(project)
+        assert done.skipped == (Skipped("p/q/pipe", "fifo"),)
+        assert len(done.written) == 8
+        assert not (base / "p/q/lib/set-id").stat().st_mode & stat.S_ISUID
+        if os.geteuid():
+            break  # an ordinary user can't write into the copied read-only directories again
+
+
+def test_a_copy_into_the_root_itself(root: WorkspaceRoot, base: Path, project: Path) -> None:
+    before = _mode(base)
+    apply_manifest(root, Manifest(entries={".": LocalDir(src=project)}), base_dir=str(project))
+    assert (base / "run.sh").exists()
+    assert _mode(base) == before
+
+
+def test_chosen_permissions_are_for_the_top(
+    root: WorkspaceRoot, base: Path, project: Path
+) -> None:
+    entries = {
+        "d": LocalDir(src=project, permissions=Permissions(owner=7, group=7)),
+        "f": LocalFile(src=project / "run.sh", permissions=Permissions(owner=4)),
+        "g": LocalFile(src=project / "run.sh"),
+    }
+    done = apply_manifest(root, Manifest(entries=entries), base_dir=str(project.parent))
+    assert (_mode(base / "d"), _mode(base / "d/run.sh")) == (0o770, 0o755)
+    assert (_mode(base / "f"), _mode(base / "g")) == (0o400, 0o755)
+    assert (base / "g").stat().st_mtime_ns == (project / "run.sh").stat().st_mtime_ns
+    assert done.written[-2:] == ("f", "g")
+
+
+def test_the_working_directory_is_the_base(
+    root: WorkspaceRoot, base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    apply_manifest(root, Manifest(entries={"x": LocalFile(src="run.sh")}))
+    assert (base / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "dir"])
+def test_sources_outside_need_a_grant(
+    root: WorkspaceRoot, base: Path, project: Path, kind: str
+) -> None:
+    outside = project / "run.sh" if kind == "file" else project / "lib"
+    entry = LocalFile(src=outside) if kind == "file" else LocalDir(src=outside)
+    error = LocalFileReadError if kind == "file" else LocalDirReadError
+    for src_base in (base, project / "li", f"{project}-evil"):
+        with pytest.raises(error, match="SandboxPathGrant") as caught:
+            apply_manifest(root, Manifest(entries={"x": entry}), base_dir=str(src_base))
+        assert caught.value.context["reason"] == "outside_base_dir"
+        assert caught.value.context["entry"] == "x"
+    for grant in (
+        SandboxPathGrant(path=str(project)),
+        SandboxPathGrant(path="/inside", host_path=str(project)),
+    ):
+        manifest = Manifest(entries={"x": entry}, extra_path_grants=[grant])
+        apply_manifest(root, manifest, base_dir=str(base))
+    assert (base / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (LocalFile(src="nope"), "path_not_found"),
+        (LocalDir(src="nope"), "path_not_found"),
+        (LocalFile(src="link"), "symlink_not_supported"),
+        (LocalFile(src="to-lib/up"), "symlink_not_supported"),
+        (LocalFile(src="to-lib/secret"), "symlink_not_supported"),
+        (LocalDir(src="to-lib"), "symlink_not_supported"),
+        (LocalDir(src="to-lib/empty"), "symlink_not_supported"),
+        (LocalFile(src="lib"), "not_a_regular_file"),
+        (LocalFile(src="pipe"), "not_a_regular_file"),
+        (LocalDir(src="run.sh"), "enotdir"),
+        (LocalFile(src="../bait/secret"), "outside_base_dir"),
+        (LocalFile(src="lib/../../bait/secret"), "outside_base_dir"),
+    ],
+)
+def test_sources_that_are_refused(
+    root: WorkspaceRoot, base: Path, project: Path, entry: BaseEntry, reason: str
+) -> None:
+    (project / "to-lib").symlink_to("lib")
+    kind = LocalFileReadError if isinstance(entry, LocalFile) else LocalDirReadError
+    with pytest.raises(kind) as caught:
+        apply_manifest(root, Manifest(entries={"x": entry}), base_dir=str(project))
+    assert caught.value.context["reason"] == reason
+    assert list(base.iterdir()) == []
+
+
+def test_links_in_the_target_are_not_followed_by_a_copy(
+    root: WorkspaceRoot, base: Path, bait: Path, project: Path
+) -> None:
+    (base / "p").mkdir()
+    (base / "p/lib").symlink_to(bait)
+    (base / "p/run.sh").symlink_to(bait / "secret")
+    with pytest.raises(SandboxError):
+        apply_manifest(
+            root, Manifest(entries={"p": LocalDir(src=project)}), base_dir=str(project)
+        )
+
+
+def test_too_deep_a_tree(root: WorkspaceRoot, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    Path(deep, *["d"] * 201).mkdir(parents=True)
+    with pytest.raises(LocalDirReadError) as caught:
+        apply_manifest(root, Manifest(entries={"x": LocalDir(src=deep)}), base_dir=str(tmp_path))
+    assert caught.value.context["reason"] == "too_deep"
+
+
+def test_large_files_are_copied_by_the_kernel(
+    root: WorkspaceRoot, base: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(os.urandom(1000) * 2000)
+    manifest = Manifest(entries={"big": LocalFile(src=source)})
+    apply_manifest(root, manifest, base_dir=str(tmp_path))
+    assert (base / "big").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.root
+def test_everything_belongs_to_the_roots_owner(
+    root: WorkspaceRoot, base: Path, project: Path
+) -> None:
+    os.chown(base, 12345, 23456)
+    entries = {"p": LocalDir(src=project), "d/f": File(content=""), "e": Dir()}
+    apply_manifest(root, Manifest(entries=entries), base_dir=str(project))
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in base.rglob("*")}
+    assert owners == {(12345, 23456)}
