@@ -103,7 +103,10 @@ static bool is_record(const struct record *record) {
         return is_hostname(data, size);
     case RECORD_LOOPBACK:
         return size == 0;
+    case RECORD_SCRATCH:
+        return size == sizeof(struct scratch);
     case RECORD_DIRECTORY:
+    case RECORD_PRIVATE:
         return is_directory(data, size);
     case RECORD_FILE:
         return is_file(data, size);
@@ -111,8 +114,6 @@ static bool is_record(const struct record *record) {
         return is_symlink(data, size);
     case RECORD_BIND:
         return is_bind(data, size);
-    case RECORD_TMPFS:
-        return size > sizeof(struct tmpfs) && is_path(data + sizeof(struct tmpfs), size - sizeof(struct tmpfs));
     case RECORD_PROC:
     case RECORD_DEVPTS:
     case RECORD_READ_ONLY:
@@ -133,7 +134,7 @@ static bool is_record(const struct record *record) {
 
 /* What a plan must have exactly once: without one of them it would be no sandbox. */
 static const char *check_whole(struct plan *plan) {
-    unsigned identities = 0, namespaces = 0, filters = 0;
+    unsigned identities = 0, namespaces = 0, scratches = 0, filters = 0;
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *record = &plan->records[i];
         if (record->op == RECORD_IDENTITY) {
@@ -142,6 +143,9 @@ static const char *check_whole(struct plan *plan) {
         } else if (record->op == RECORD_NAMESPACES) {
             namespaces++;
             memcpy(&plan->namespaces, record->data, sizeof plan->namespaces);
+        } else if (record->op == RECORD_SCRATCH) {
+            scratches++;
+            memcpy(&plan->scratch, record->data, sizeof plan->scratch);
         } else if (record->op == RECORD_SECCOMP) {
             filters++;
         }
@@ -154,6 +158,8 @@ static const char *check_whole(struct plan *plan) {
         return "the sandbox may not be uid 0";
     if (namespaces != 1)
         return "the plan needs one set of namespaces";
+    if (scratches != 1)
+        return "the plan needs one size for its tmpfs";
     if (filters != 1)
         return "the plan needs one seccomp filter";
     return NULL;

@@ -27,6 +27,7 @@ struct plan {
     struct record records[RECORDS_LIMIT];
     struct identity identity;
     uint32_t namespaces;
+    struct scratch scratch;
 };
 
 struct spawn {

@@ -22,10 +22,9 @@
 static int new_root = -1;
 static int sources[RECORDS_LIMIT]; /* detached mounts, or -1 for a record without one */
 
-/* The devices of the file systems that we made: mount points are created nowhere else, so that a
- * plan can't leave files in the caller's directories. */
-static dev_t own_devices[64];
-static size_t own_count;
+/* The device of the sandbox's own tmpfs: mount points are created nowhere else, so that a plan can't
+ * leave files in the caller's directories. */
+static dev_t own_device;
 
 static int mount_attributes(int fd, const char *path, unsigned flags, uint64_t set, int idmap) {
     struct mount_attr attributes = {.attr_set = set | (idmap >= 0 ? MOUNT_ATTR_IDMAP : 0)};
@@ -87,89 +86,101 @@ static void take_source(const struct plan *plan, uint32_t index) {
 
 static bool is_ours(int fd) {
     struct stat facts;
-    if (fstat(fd, &facts) != 0)
-        return false;
-    for (size_t i = 0; i < own_count; i++)
-        if (own_devices[i] == facts.st_dev)
-            return true;
-    return false;
-}
-
-static void remember_device(int fd, uint32_t index) {
-    struct stat facts;
-    if (fstat(fd, &facts) != 0 || own_count == sizeof own_devices / sizeof own_devices[0])
-        report_failure(STEP_MOUNT, index, fd < 0 ? EBADF : ENOSPC, "too many file systems");
-    own_devices[own_count++] = facts.st_dev;
+    return fstat(fd, &facts) == 0 && facts.st_dev == own_device;
 }
 
 static int step_into(int at, const char *name) {
     return openat(at, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* Opens the directory that holds the last component of `path`, creating directories on file systems
- * of ours as it goes; `last` becomes that component, empty for "/". Returns a descriptor or -errno. */
-static int open_parent(const char *path, char last[NAME_MAX + 1]) {
+/* The parent of the last target: a plan names the entries of one directory one after the other. */
+static struct {
+    char path[PATH_MAX];
+    int fd;
+} last_parent = {.fd = -1};
+
+static void forget_parent(void) {
+    if (last_parent.fd >= 0)
+        (void)close(last_parent.fd);
+    last_parent.fd = -1;
+}
+
+/* Walks to the directory `path`, which ends at `size`, making directories on our own file system as
+ * it goes. Returns a descriptor or -errno. */
+static int walk_to(const char *path, size_t size) {
+    char name[NAME_MAX + 1];
     int at = fcntl(new_root, F_DUPFD_CLOEXEC, 0);
-    if (at < 0)
-        return -errno;
-    last[0] = '\0';
-    for (const char *start = path + 1; *start != '\0';) {
-        const char *slash = strchr(start, '/');
-        size_t size = slash == NULL ? strlen(start) : (size_t)(slash - start);
-        memcpy(last, start, size); /* decode.c bounds components to 255 bytes */
-        last[size] = '\0';
-        if (slash == NULL)
-            return at;
-        int next = step_into(at, last);
-        if (next < 0 && errno == ENOENT && is_ours(at) && mkdirat(at, last, 0755) == 0)
-            next = step_into(at, last);
+    for (size_t start = 1; at >= 0 && start < size;) {
+        const char *slash = memchr(path + start, '/', size - start);
+        size_t end = slash == NULL ? size : (size_t)(slash - path);
+        memcpy(name, path + start, end - start); /* decode.c bounds components to 255 bytes */
+        name[end - start] = '\0';
+        int next = step_into(at, name);
+        if (next < 0 && errno == ENOENT && is_ours(at) && mkdirat(at, name, 0755) == 0)
+            next = step_into(at, name);
         int error = errno;
         (void)close(at);
-        if (next < 0)
-            return -error;
+        errno = error;
         at = next;
-        start = slash + 1;
+        start = end + 1;
     }
-    return at;
+    return at < 0 ? -errno : at;
+}
+
+/* The directory that holds the last component of `path`, and that component in `last` ("." for the
+ * root itself). The descriptor stays this function's. Returns -errno on failure. */
+static int open_parent(const char *path, const char **last) {
+    const char *slash = strrchr(path, '/');
+    size_t size = (size_t)(slash - path);
+    *last = slash[1] == '\0' ? "." : slash + 1;
+    if (last_parent.fd >= 0 && strlen(last_parent.path) == size && memcmp(last_parent.path, path, size) == 0)
+        return last_parent.fd;
+    forget_parent();
+    int fd = walk_to(path, size);
+    if (fd < 0)
+        return fd;
+    memcpy(last_parent.path, path, size);
+    last_parent.path[size] = '\0';
+    last_parent.fd = fd;
+    return fd;
 }
 
 /* Opens an existing target, or -errno. */
 static int open_existing(const char *path) {
-    char last[NAME_MAX + 1];
-    int parent = open_parent(path, last);
-    if (parent < 0 || last[0] == '\0')
+    const char *last;
+    int parent = open_parent(path, &last);
+    if (parent < 0)
         return parent;
     int fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    int error = errno;
-    (void)close(parent);
-    return fd < 0 ? -error : fd;
+    return fd < 0 ? -errno : fd;
 }
 
 /* Opens a mount point for `directory` or for a file, making it where the file system is ours. */
 static int open_target(uint32_t index, const char *path, bool directory) {
-    char last[NAME_MAX + 1];
-    int parent = open_parent(path, last);
+    const char *last;
+    int parent = open_parent(path, &last);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
-    if (last[0] == '\0')
-        return parent;
-    int fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT && is_ours(parent)) {
+    if (is_ours(parent)) {
         int made = directory ? mkdirat(parent, last, 0755) : mknodat(parent, last, S_IFREG | 0644, 0);
-        if (made == 0)
-            fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (made != 0 && errno != EEXIST)
+            report_failure(STEP_MOUNT, index, errno, path);
     }
+    int fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    (void)close(parent);
     return fd;
 }
 
 static void attach_at(uint32_t index, int tree, int target, const char *path) {
+    size_t size = strlen(path);
     if (attach(tree, target) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(target);
     (void)close(tree);
+    /* What was opened beneath the target before is covered now. */
+    if (strncmp(last_parent.path, path, size) == 0 && strchr("/", last_parent.path[size]) != NULL)
+        forget_parent();
 }
 
 /* --- file systems of our own -------------------------------------------------------------------- */
@@ -214,25 +225,6 @@ static void mount_new(uint32_t index, const char *path, int mount) {
     attach_at(index, mount, open_target(index, path, true), path);
 }
 
-static void add_tmpfs(const struct plan *plan, uint32_t index) {
-    struct tmpfs tmpfs;
-    struct option options[5];
-    const char *path = (const char *)plan->records[index].data + sizeof tmpfs;
-    bool leased = plan->identity.mode == IDENTITY_LEASED;
-
-    memcpy(&tmpfs, plan->records[index].data, sizeof tmpfs);
-    set_number(&options[0], "mode", tmpfs.mode, 8);
-    set_number(&options[1], "size", tmpfs.size, 10);
-    set_number(&options[2], "nr_inodes", tmpfs.inodes, 10);
-    /* Ids are read in the user namespace that we are in now: root's sandboxes enter theirs later. */
-    set_number(&options[3], "uid", leased ? plan->identity.host_uid : plan->identity.uid, 10);
-    set_number(&options[4], "gid", leased ? plan->identity.host_gid : plan->identity.gid, 10);
-    int mount = make_file_system("tmpfs", options, 5, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-    if (mount >= 0)
-        remember_device(mount, index);
-    mount_new(index, path, mount);
-}
-
 static void add_devpts(uint32_t index, const char *path) {
     struct option options[2];
     set_number(&options[0], "ptmxmode", 0666, 8);
@@ -252,10 +244,10 @@ static void add_proc(uint32_t index, const char *path) {
 static void add_directory(uint32_t index, const unsigned char *data) {
     struct node node;
     const char *path = (const char *)data + sizeof node;
-    char last[NAME_MAX + 1];
+    const char *last;
 
     memcpy(&node, data, sizeof node);
-    int parent = open_parent(path, last);
+    int parent = open_parent(path, &last);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
     if (!is_ours(parent))
@@ -264,17 +256,36 @@ static void add_directory(uint32_t index, const unsigned char *data) {
         report_failure(STEP_MOUNT, index, errno, path);
     if (fchmodat(parent, last, node.mode, 0) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    (void)close(parent);
+}
+
+/* A directory that stays writable when the root around it no longer is: a mount of its own. */
+static void add_private(const struct plan *plan, uint32_t index) {
+    const unsigned char *data = plan->records[index].data;
+    const char *path = (const char *)data + sizeof(struct node);
+    bool leased = plan->identity.mode == IDENTITY_LEASED;
+    /* Ids are those of the user namespace that we are in: root's sandboxes enter theirs later. */
+    uid_t uid = leased ? plan->identity.host_uid : plan->identity.uid;
+    gid_t gid = leased ? plan->identity.host_gid : plan->identity.gid;
+
+    add_directory(index, data);
+    int fd = open_existing(path);
+    if (fd < 0)
+        report_failure(STEP_MOUNT, index, -fd, path);
+    int tree = clone_tree(fd);
+    if (tree < 0 || fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0 ||
+        mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, -1) != 0)
+        report_failure(STEP_MOUNT, index, errno, path);
+    attach_at(index, tree, fd, path);
 }
 
 static void add_file(uint32_t index, const unsigned char *data) {
     struct node node;
     const char *path = (const char *)data + sizeof node;
     const char *content = path + strlen(path) + 1;
-    char last[NAME_MAX + 1];
+    const char *last;
 
     memcpy(&node, data, sizeof node);
-    int parent = open_parent(path, last);
+    int parent = open_parent(path, &last);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
     if (!is_ours(parent))
@@ -282,20 +293,18 @@ static void add_file(uint32_t index, const unsigned char *data) {
     int fd = openat(parent, last, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, node.mode);
     if (fd < 0 || write(fd, content, node.size) != (ssize_t)node.size || close(fd) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    (void)close(parent);
 }
 
 static void add_symlink(uint32_t index, const unsigned char *data) {
     const char *path = (const char *)data;
-    char last[NAME_MAX + 1];
-    int parent = open_parent(path, last);
+    const char *last;
+    int parent = open_parent(path, &last);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
     if (!is_ours(parent))
         report_failure(STEP_MOUNT, index, EROFS, path);
     if (symlinkat(path + strlen(path) + 1, parent, last) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    (void)close(parent);
 }
 
 static int skip_missing(enum step step, uint32_t index, int fd, const char *path) {
@@ -317,29 +326,35 @@ static bool add_read_only(uint32_t index, const char *path) {
     return true;
 }
 
-/* A masked directory becomes an empty one, a masked file the null device, both read-only. */
-static bool add_mask(uint32_t index, const char *path) {
+static int make_nothing(void) {
     struct option options[2];
+    set_number(&options[0], "mode", 0555, 8);
+    set_number(&options[1], "size", 4096, 10);
+    int mount = make_file_system("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    if (mount < 0)
+        errno = -mount;
+    return mount;
+}
+
+static int open_null(void) {
+    int null = open_source("/dev/null"); /* of the old root: the plan need not have one */
+    int tree = null < 0 ? -1 : clone_tree(null);
+    if (null >= 0)
+        (void)close(null);
+    return tree;
+}
+
+/* A masked directory becomes an empty one, a masked file the null device: both read as nothing. */
+static bool add_mask(uint32_t index, const char *path) {
     struct stat facts;
     int fd = skip_missing(STEP_MOUNT, index, open_existing(path), path);
     if (fd < 0)
         return false;
     if (fstat(fd, &facts) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    int tree;
-    if (S_ISDIR(facts.st_mode)) {
-        set_number(&options[0], "mode", 0555, 8);
-        set_number(&options[1], "size", 4096, 10);
-        tree = make_file_system("tmpfs", options, 2, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-        if (tree < 0)
-            report_failure(STEP_MOUNT, index, -tree, path);
-    } else {
-        int null = open_source("/dev/null"); /* of the old root: the plan need not have one */
-        tree = null < 0 ? -1 : clone_tree(null);
-        if (tree < 0 || mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, -1) != 0)
-            report_failure(STEP_MOUNT, index, errno, path);
-        (void)close(null);
-    }
+    int tree = S_ISDIR(facts.st_mode) ? make_nothing() : open_null();
+    if (tree < 0 || mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, -1) != 0)
+        report_failure(STEP_MOUNT, index, errno, path);
     attach_at(index, tree, fd, path);
     return true;
 }
@@ -372,8 +387,8 @@ static bool add_record(const struct plan *plan, uint32_t index) {
         return true;
     case RECORD_BIND:
         return add_bind(index, data);
-    case RECORD_TMPFS:
-        add_tmpfs(plan, index);
+    case RECORD_PRIVATE:
+        add_private(plan, index);
         return true;
     case RECORD_PROC:
         add_proc(index, (const char *)data);
@@ -390,18 +405,23 @@ static bool add_record(const struct plan *plan, uint32_t index) {
     }
 }
 
-static void open_root(void) {
-    struct option mode;
-    set_number(&mode, "mode", 0755, 8);
-    int mount = make_file_system("tmpfs", &mode, 1, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+static void open_root(const struct plan *plan) {
+    struct option options[3];
+    struct stat facts;
+    set_number(&options[0], "mode", 0755, 8);
+    set_number(&options[1], "size", plan->scratch.size, 10);
+    set_number(&options[2], "nr_inodes", plan->scratch.inodes, 10);
+    int mount = make_file_system("tmpfs", options, 3, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     if (mount < 0)
         report_failure(STEP_ROOT, NO_RECORD, -mount, "making the tmpfs of the new root");
     /* On top of the old root itself, which is the one directory that always exists: lookups of "/"
      * go on finding the old root underneath, and the new one is reached by its descriptor. */
     if ((int)syscall(SYS_move_mount, mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) != 0)
         report_failure(STEP_ROOT, NO_RECORD, errno, "attaching the new root");
+    if (fstat(mount, &facts) != 0)
+        report_failure(STEP_ROOT, NO_RECORD, errno, "looking at the new root");
     new_root = mount;
-    remember_device(mount, NO_RECORD);
+    own_device = facts.st_dev;
     report_done(STEP_ROOT, NO_RECORD, 0);
 }
 
@@ -415,6 +435,7 @@ static void enter_root(void) {
         report_failure(STEP_PIVOT, NO_RECORD, errno, "entering the new root");
     if (mount_attributes(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY, -1) != 0)
         report_failure(STEP_PIVOT, NO_RECORD, errno, "making the new root read-only");
+    forget_parent();
     (void)close(new_root);
     report_done(STEP_PIVOT, NO_RECORD, 0);
 }
@@ -428,7 +449,7 @@ void mounts_build(const struct plan *plan) {
     for (uint32_t i = 0; i < plan->count; i++)
         if (plan->records[i].op == RECORD_BIND)
             take_source(plan, i);
-    open_root();
+    open_root(plan);
     for (uint32_t i = 0; i < plan->count; i++)
         if (add_record(plan, i))
             report_done(STEP_MOUNT, i, 0);

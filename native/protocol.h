@@ -79,11 +79,12 @@ enum record_op {
     RECORD_NAMESPACES = 2, /* uint32_t of CLONE_NEW* */
     RECORD_HOSTNAME = 3, /* string */
     RECORD_LOOPBACK = 4, /* nothing */
+    RECORD_SCRATCH = 5, /* struct scratch */
     RECORD_DIRECTORY = 10, /* struct node, path */
     RECORD_FILE = 11, /* struct node, path, content */
     RECORD_SYMLINK = 12, /* path, target */
     RECORD_BIND = 13, /* struct bind, source, target */
-    RECORD_TMPFS = 14, /* struct tmpfs, path */
+    RECORD_PRIVATE = 14, /* struct node, path */
     RECORD_PROC = 15, /* path */
     RECORD_DEVPTS = 16, /* path */
     RECORD_READ_ONLY = 17, /* path */
@@ -116,10 +117,8 @@ struct bind {
     uint32_t zero;
 };
 
-struct tmpfs {
+struct scratch { /* what the sandbox's own tmpfs may hold */
     uint64_t size, inodes;
-    uint32_t mode;
-    uint32_t zero;
 };
 
 struct limit {

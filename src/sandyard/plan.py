@@ -22,13 +22,14 @@ __all__ = [
     "Mask",
     "MountStep",
     "Namespaces",
+    "Private",
     "Proc",
     "ReadOnly",
     "ResourceLimit",
+    "Scratch",
     "Spawn",
     "Symlink",
     "TextFile",
-    "Tmpfs",
 ]
 
 
@@ -125,20 +126,11 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Tmpfs:
-    """A private, empty tmpfs (nosuid, nodev) that belongs to ``agent``.
+class Private:
+    """An empty, writable directory of ``agent``'s on the sandbox's own tmpfs (nosuid, nodev)."""
 
-    Attributes:
-        target: path inside.
-        mode: permission bits of its root.
-        size: most bytes it may hold; they count as memory.
-        inodes: most files it may hold.
-    """
-
-    target: str
+    path: str
     mode: int
-    size: int
-    inodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +161,20 @@ class Mask:
     target: str
 
 
-MountStep = Directory | TextFile | Symlink | Bind | Tmpfs | Proc | DevPts | ReadOnly | Mask
+MountStep = Directory | TextFile | Symlink | Bind | Private | Proc | DevPts | ReadOnly | Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """What the sandbox's own tmpfs may hold: all private directories together.
+
+    Attributes:
+        size: bytes; they count as memory.
+        inodes: files and directories.
+    """
+
+    size: int
+    inodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,7 @@ class LaunchPlan:
         namespaces: which namespaces are new.
         hostname: the name inside.
         loopback: True brings ``lo`` up in the new network namespace.
+        scratch: how much the root's tmpfs may hold.
         steps: the root file system.
         limits: rlimits of every process inside.
         landlock: the Landlock layer, or None where the kernel has none.
@@ -231,6 +237,7 @@ class LaunchPlan:
     namespaces: Namespaces
     hostname: str
     loopback: bool
+    scratch: Scratch
     steps: tuple[MountStep, ...]
     limits: tuple[ResourceLimit, ...]
     landlock: LandlockRuleset | None

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Literal, Self
@@ -116,8 +117,7 @@ class UnixLocalSandboxSession:
                 if self.state.manifest.entries:
                     await self._workspace.apply(self.state.manifest)
                 self.state.workspace_root_ready = True
-            plan = await in_thread(self._plan, root)
-            self._init = await InitProcess.start(plan)
+            self._init = await InitProcess.start(partial(self._plan, root))
             self._commands = Commands(self._init)
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING

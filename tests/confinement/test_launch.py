@@ -22,12 +22,13 @@ from sandyard.plan import (
     Mask,
     MountStep,
     Namespaces,
+    Private,
     Proc,
     ReadOnly,
     ResourceLimit,
+    Scratch,
     Symlink,
     TextFile,
-    Tmpfs,
 )
 from sandyard.platform import HostFacts
 from sandyard.policy import Policy
@@ -104,7 +105,7 @@ PROC: tuple[MountStep, ...] = (
 )
 
 
-def devices(shared_memory: Tmpfs) -> tuple[MountStep, ...]:
+def devices() -> tuple[MountStep, ...]:
     return (
         Directory("/dev"),
         Symlink("/dev/fd", "/proc/self/fd"),
@@ -113,7 +114,7 @@ def devices(shared_memory: Tmpfs) -> tuple[MountStep, ...]:
         Symlink("/dev/ptmx", "pts/ptmx"),
         DevPts(),
         device("random"),
-        shared_memory,
+        Private("/dev/shm", 0o1777),
         Symlink("/dev/stderr", "/proc/self/fd/2"),
         Symlink("/dev/stdin", "/proc/self/fd/0"),
         Symlink("/dev/stdout", "/proc/self/fd/1"),
@@ -134,9 +135,10 @@ def test_debian_as_root() -> None:
         namespaces=ALL,
         hostname="sandyard",
         loopback=True,
+        scratch=Scratch(4 * GIB, 262144),
         steps=(
             Symlink("/bin", "usr/bin"),
-            *devices(Tmpfs("/dev/shm", 0o1777, 2 * GIB, 131072)),
+            *devices(),
             group,
             HOSTNAME,
             HOSTS_FILE,
@@ -148,7 +150,7 @@ def test_debian_as_root() -> None:
             passwd,
             RESOLV,
             shared("/etc/ssl/certs"),
-            Tmpfs("/home/agent", 0o700, 2 * GIB, 131072),
+            Private("/home/agent", 0o700),
             Symlink("/lib", "usr/lib"),
             Symlink("/lib64", "usr/lib64"),
             Symlink("/opt/py", "/root/.pyenv"),
@@ -158,16 +160,16 @@ def test_debian_as_root() -> None:
             shared("/root/.pyenv"),
             Mask("/root/.pyenv/pip.conf"),
             shared("/root/.rustup"),
-            Tmpfs("/run", 0o755, 64 * MIB, 4096),
+            Private("/run", 0o755),
             Symlink("/sbin", "usr/sbin"),
             read_only("/sys/devices/system/cpu"),
             read_only("/sys/devices/system/node"),
-            Tmpfs("/tmp", 0o1777, 2 * GIB, 131072),
+            Private("/tmp", 0o1777),
             WORKSPACE_BIND,
             read_only("/usr"),
             Mask("/usr/local/etc/npmrc"),
             Symlink("/var/run", "/run"),
-            Tmpfs("/var/tmp", 0o1777, GIB, 65536),
+            Private("/var/tmp", 0o1777),
         ),
         limits=LIMITS,
         landlock=LandlockRuleset(
@@ -187,15 +189,15 @@ def test_debian_as_root() -> None:
 def test_old_system_as_user() -> None:
     group, passwd = accounts("/bin/sh")
     everything = 0x3FFF
-    small = 16 * MIB
     assert plan_session(Policy(), OLD_USER, WORKSPACE, ()) == LaunchPlan(
         identity=Identity(1000, 1000, HostIdentity.CALLER),
         namespaces=ALL,
         hostname="sandyard",
         loopback=True,
+        scratch=Scratch(256 * MIB, 16384),
         steps=(
             read_only("/bin"),
-            *devices(Tmpfs("/dev/shm", 0o1777, 128 * MIB, 8192)),
+            *devices(),
             group,
             HOSTNAME,
             HOSTS_FILE,
@@ -206,17 +208,17 @@ def test_old_system_as_user() -> None:
             passwd,
             RESOLV,
             Bind("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", optional=True),
-            Tmpfs("/home/agent", 0o700, 128 * MIB, 8192),
+            Private("/home/agent", 0o700),
             read_only("/lib"),
             Symlink("/lib64", "lib"),
             *PROC,
             Directory("/root"),
-            Tmpfs("/run", 0o755, small, 1024),
-            Tmpfs("/tmp", 0o1777, 128 * MIB, 8192),
+            Private("/run", 0o755),
+            Private("/tmp", 0o1777),
             WORKSPACE_BIND,
             read_only("/usr"),
             Symlink("/var/run", "/run"),
-            Tmpfs("/var/tmp", 0o1777, 64 * MIB, 4096),
+            Private("/var/tmp", 0o1777),
         ),
         limits=LIMITS,
         landlock=LandlockRuleset(
@@ -235,15 +237,15 @@ def test_old_system_as_user() -> None:
 
 def test_arm_without_landlock() -> None:
     group, passwd = accounts("/bin/bash")
-    most = 1024 * 1024
     assert plan_session(Policy(), ARM_BARE, WORKSPACE, ()) == LaunchPlan(
         identity=Identity(1000, 1000, HostIdentity.CALLER),
         namespaces=ALL,
         hostname="sandyard",
         loopback=True,
+        scratch=Scratch(512 * GIB, 1024 * 1024),
         steps=(
             Symlink("/bin", "usr/bin"),
-            *devices(Tmpfs("/dev/shm", 0o1777, 256 * GIB, most)),
+            *devices(),
             Symlink("/etc/fonts", "/nix/store/abc-etc/fonts"),
             group,
             HOSTNAME,
@@ -253,17 +255,17 @@ def test_arm_without_landlock() -> None:
             NSSWITCH,
             passwd,
             RESOLV,
-            Tmpfs("/home/agent", 0o700, 256 * GIB, most),
+            Private("/home/agent", 0o700),
             shared("/home/agent/.venv"),
             read_only("/nix/store"),
             *PROC,
             Directory("/root"),
-            Tmpfs("/run", 0o755, 8 * GIB, 524288),
-            Tmpfs("/tmp", 0o1777, 256 * GIB, most),
+            Private("/run", 0o755),
+            Private("/tmp", 0o1777),
             WORKSPACE_BIND,
             read_only("/usr"),
             Symlink("/var/run", "/run"),
-            Tmpfs("/var/tmp", 0o1777, 128 * GIB, most),
+            Private("/var/tmp", 0o1777),
         ),
         limits=LIMITS,
         landlock=None,

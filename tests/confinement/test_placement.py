@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sandyard.confinement import WorkspaceRoot, plan_session
 from sandyard.confinement.placement import order_steps, step_path
 from sandyard.errors import PolicyError
-from sandyard.plan import Bind, Directory, LaunchPlan, Mask, MountStep, Symlink, TextFile, Tmpfs
+from sandyard.plan import Bind, Directory, LaunchPlan, Mask, MountStep, Private, Symlink, TextFile
 from sandyard.platform import Grant, HostFacts, is_beneath, is_within
 from sandyard.policy import Policy
 from tests.confinement.hosts import DEBIAN_ROOT, HOSTS, WORKSPACE, grant
@@ -231,7 +231,7 @@ def test_right_of_every_path_is_as_asked(
         plan = planned(*granted, root=root, facts=facts)
     except PolicyError:
         return
-    binds = {step_path(step): step for step in plan.steps if isinstance(step, (Bind, Tmpfs))}
+    binds = {step_path(step): step for step in plan.steps if isinstance(step, (Bind, Private))}
     for one in (*granted, Grant(root.path, root.source, True, root.inode)):
         deepest = max((path for path in binds if is_within(one.path, path)), key=len)
         step = binds[deepest]
@@ -257,6 +257,6 @@ def test_landlock_allows_what_mounts_allow(
         return
     ruled = {rule.path for rule in plan.landlock.rules if rule.access == plan.landlock.handled}
     for step in plan.steps:
-        if isinstance(step, Tmpfs) or (isinstance(step, Bind) and step.writable):
-            assert step.target in ruled
+        if isinstance(step, Private) or (isinstance(step, Bind) and step.writable):
+            assert step_path(step) in ruled
     assert len(ruled) == sum(rule.access == plan.landlock.handled for rule in plan.landlock.rules)

@@ -12,7 +12,9 @@ FILE_LIMIT = 500
 FUNCTION_LIMIT = 60
 
 # Path -> why it may be longer. A reason that ends ("the rest comes out when …") beats a habit.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "src/sandyard/errors.py": "the tree of errors is one page, read as a whole",
+}
 
 
 def measure_body(node: Function) -> int:

@@ -23,8 +23,10 @@ async def test_streams_and_code_are_told(session: Session) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 6, 9, 11, 13, 15, 34, 64])
 async def test_signal_shows_as_negative_code(session: Session, number: int) -> None:
-    script = f"import os, signal; signal.signal({number}, 0) if {number} != 9 else 0; " \
+    script = (
+        f"import os, signal; signal.signal({number}, 0) if {number} != 9 else 0; "
         f"os.kill(os.getpid(), {number})"
+    )
     result = await session.exec("python3", "-c", script, shell=False)
     assert result.exit_code == -number
 
@@ -196,7 +198,9 @@ class TestDirectory:
             result = await session.exec("pwd -P", cwd=name)
             assert result.stdout == os.fsencode(root_of(session) / name) + b"\n"
 
-    @pytest.mark.parametrize("cwd", ["missing", "file", "/etc/passwd", "closed", "x" * 300, "/root/x"])
+    @pytest.mark.parametrize(
+        "cwd", ["missing", "file", "/etc/passwd", "closed", "x" * 300, "/root/x"]
+    )
     async def test_impossible_directory_is_refused(self, session: Session, cwd: str) -> None:
         (root_of(session) / "file").touch()
         await session.exec("mkdir closed && chmod 000 closed")
@@ -223,7 +227,7 @@ class TestEnvironment:
 
     async def test_call_overrides_one_command(self, session: Session) -> None:
         env = {"HOME": "/tmp", "NEW": "é\udcff =\n", "EMPTY": "", "LANG": "C"}
-        result = await session.exec("printf '%s|' \"$HOME\" \"$NEW\" \"${EMPTY-unset}\"", env=env)
+        result = await session.exec('printf \'%s|\' "$HOME" "$NEW" "${EMPTY-unset}"', env=env)
         assert result.stdout == b"/tmp|" + os.fsencode("é\udcff =\n") + b"||"
         result = await session.exec("echo $HOME ${NEW-unset}")
         assert result.stdout == b"/home/agent unset\n"

@@ -32,13 +32,17 @@ async def test_exec_returns_at_the_command_exit(session: Session) -> None:
 
 async def test_daemons_are_listed_by_name(session: Session) -> None:
     token = make_token()
-    command = f"sleep {token} & setsid sleep {token} & python3 -c '{DAEMON}' {token} & wait $!; " \
+    command = (
+        f"sleep {token} & setsid sleep {token} & python3 -c '{DAEMON}' {token} & wait $!; "
         f"until [ $(pgrep -c sleep) = 2 ]; do :; done; exec sh -c 'exit 7'"
+    )
     result = await session.exec(command)
     assert result.exit_code == 7
     assert sorted(left.name for left in result.leftovers) == ["python3", "sleep", "sleep"]
     listed = " ".join(str(left.pid) for left in result.leftovers)
-    shown = await session.exec(f"cat /proc/$$/comm; for p in {listed}; do cat /proc/$p/cmdline; done")
+    shown = await session.exec(
+        f"cat /proc/$$/comm; for p in {listed}; do cat /proc/$p/cmdline; done"
+    )
     assert shown.stdout.count(token.encode()) == 3
     assert len(find_survivors(token)) == 3
 
@@ -57,9 +61,11 @@ async def test_more_than_64_are_counted(session: Session) -> None:
 
 
 async def test_they_live_on_and_write_unharmed(session: Session) -> None:
-    script = "import time\nfor i in range(3000):\n print('x' * 999, flush=True)\n" \
+    script = (
+        "import time\nfor i in range(3000):\n print('x' * 999, flush=True)\n"
         "open('done', 'w').close()\ntime.sleep(1000)"
-    result = await session.exec(f"python3 -c \"{script}\" & echo started")
+    )
+    result = await session.exec(f'python3 -c "{script}" & echo started')
     assert result.stdout.startswith(b"started\n") or b"started" in result.stdout
     assert len(result.leftovers) == 1
     await until((root_of(session) / "done").exists)
@@ -97,7 +103,9 @@ async def test_leftovers_end_ends_them_at_once(session: Session) -> None:
 
 async def test_leftovers_end_ignores_no_signal(session: Session) -> None:
     token = make_token()
-    stubborn = f"import signal, time; [signal.signal(n, 1) for n in (1, 2, 15)]; time.sleep({token})"
+    stubborn = (
+        f"import signal, time; [signal.signal(n, 1) for n in (1, 2, 15)]; time.sleep({token})"
+    )
     command = f"python3 -c '{stubborn}' & sleep {token} & kill -STOP $!; echo hi"
     result = await session.exec(command, leftovers="end")
     assert result.stdout == b"hi\n"

@@ -50,7 +50,7 @@ async def test_chunks_come_one_by_one(session: Session) -> None:
 
     async def speak() -> AsyncIterator[bytes]:
         yield b"one\n"
-        await until(lambda: heard.exists() and heard.read_text() == "one")
+        await asyncio.create_task(until(lambda: heard.exists() and heard.read_text() == "one"))
         yield b""
         yield b"two\n"
 

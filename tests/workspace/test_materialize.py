@@ -105,7 +105,6 @@ def test_files_and_directories(root: WorkspaceRoot, base: Path) -> None:
             "shut": 0o550,
             "odd\n\\name": 0o755,
         }
-        (base / "shut").chmod(0o750)
     assert _mode(base) == before
 
 
@@ -208,8 +207,6 @@ def test_a_directory_is_copied_exactly(root: WorkspaceRoot, base: Path, project:
         assert done.skipped == (Skipped("p/q/pipe", "fifo"),)
         assert len(done.written) == 8
         assert not (base / "p/q/lib/set-id").stat().st_mode & stat.S_ISUID
-        if os.geteuid():
-            break  # an ordinary user can't write into the copied read-only directories again
 
 
 def test_a_copy_into_the_root_itself(root: WorkspaceRoot, base: Path, project: Path) -> None:
@@ -219,9 +216,7 @@ def test_a_copy_into_the_root_itself(root: WorkspaceRoot, base: Path, project: P
     assert _mode(base) == before
 
 
-def test_chosen_permissions_are_for_the_top(
-    root: WorkspaceRoot, base: Path, project: Path
-) -> None:
+def test_chosen_permissions_are_for_the_top(root: WorkspaceRoot, base: Path, project: Path) -> None:
     entries = {
         "d": LocalDir(src=project, permissions=Permissions(owner=7, group=7)),
         "f": LocalFile(src=project / "run.sh", permissions=Permissions(owner=4)),
@@ -298,9 +293,7 @@ def test_links_in_the_target_are_not_followed_by_a_copy(
     (base / "p/lib").symlink_to(bait)
     (base / "p/run.sh").symlink_to(bait / "secret")
     with pytest.raises(SandboxError):
-        apply_manifest(
-            root, Manifest(entries={"p": LocalDir(src=project)}), base_dir=str(project)
-        )
+        apply_manifest(root, Manifest(entries={"p": LocalDir(src=project)}), base_dir=str(project))
 
 
 def test_too_deep_a_tree(root: WorkspaceRoot, tmp_path: Path) -> None:

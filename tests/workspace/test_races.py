@@ -103,7 +103,7 @@ def marked(bait: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("way", ["kernel", "walk"])
-def test_nothing_leaks(  # noqa: PLR0913
+def test_nothing_leaks(
     root: WorkspaceRoot,
     base: Path,
     marked: Path,

@@ -23,7 +23,9 @@ Workspace = Annotated[
 ]
 Copy = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Work in a private copy of this directory.", show_default=False),
+    typer.Option(
+        metavar="DIR", help="Work in a private copy of this directory.", show_default=False
+    ),
 ]
 Read = Annotated[
     list[str] | None,
@@ -35,9 +37,7 @@ Write = Annotated[
 ]
 Variables = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="NAME[=VALUE]", help="Set a variable, or pass yours on; may be repeated."
-    ),
+    typer.Option(metavar="NAME[=VALUE]", help="Set a variable, or pass yours on; may be repeated."),
 ]
 Network = Annotated[
     Literal["none", "host"], typer.Option(help="Its network: loopback alone, or yours.")

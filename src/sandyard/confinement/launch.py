@@ -18,7 +18,7 @@ from sandyard.confinement.placement import (
 )
 from sandyard.confinement.rootfs import PRIVATE_DIRECTORIES, base_steps
 from sandyard.confinement.seccomp import seccomp_program
-from sandyard.confinement.sizes import AGENT_GID, AGENT_UID, RESOURCE_LIMITS
+from sandyard.confinement.sizes import AGENT_GID, AGENT_UID, RESOURCE_LIMITS, scratch_for
 from sandyard.errors import ConfinementUnavailableError, PolicyError
 from sandyard.plan import HostIdentity, Identity, LaunchPlan, MountStep, Namespaces
 
@@ -81,6 +81,7 @@ def plan_session(
         namespaces=_ALL_NAMESPACES & ~Namespaces.NET if host_network else _ALL_NAMESPACES,
         hostname=HOSTNAME,
         loopback=not host_network,
+        scratch=scratch_for(facts.memory_bytes),
         steps=order_steps(steps, workspace.path),
         limits=RESOURCE_LIMITS,
         landlock=landlock,

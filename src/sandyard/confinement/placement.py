@@ -24,7 +24,7 @@ from typing import Final
 from sandyard.confinement.etc import BUILT_FILES
 from sandyard.confinement.rootfs import KERNEL_TREES, PRIVATE_DIRECTORIES, SYSTEM_DIRECTORIES
 from sandyard.errors import PolicyError
-from sandyard.plan import Bind, Directory, Mask, MountStep, Symlink, TextFile
+from sandyard.plan import Bind, Directory, Mask, MountStep, Private, Symlink, TextFile
 from sandyard.platform import Grant, Toolchains, is_within
 
 __all__ = [
@@ -56,7 +56,7 @@ class WorkspaceRoot:
 
 def step_path(step: MountStep) -> str:
     """The path inside at which ``step`` puts something."""
-    if isinstance(step, (Directory, TextFile, Symlink)):
+    if isinstance(step, (Directory, TextFile, Symlink, Private)):
         return step.path
     return step.target
 

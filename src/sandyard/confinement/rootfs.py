@@ -6,18 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement.etc import HOME, etc_steps, host_entry
-from sandyard.confinement.sizes import (
-    HOME_SHARE,
-    INODE_BYTES,
-    MOST_INODES,
-    RUN_SHARE,
-    SHARED_MEMORY_SHARE,
-    SMALLEST_TMPFS,
-    TMP_SHARE,
-    TMPFS_GRANULE,
-    VAR_TMP_SHARE,
-)
-from sandyard.plan import Bind, DevPts, Directory, Mask, MountStep, Proc, ReadOnly, Symlink, Tmpfs
+from sandyard.plan import Bind, DevPts, Directory, Mask, MountStep, Private, Proc, ReadOnly, Symlink
 
 if TYPE_CHECKING:
     from sandyard.platform import HostFacts
@@ -27,16 +16,15 @@ __all__ = ["KERNEL_TREES", "PRIVATE_DIRECTORIES", "SYSTEM_DIRECTORIES", "base_st
 KERNEL_TREES: Final = ("/dev", "/proc", "/sys")
 """Trees that are windows into the kernel, of which nothing is granted."""
 
-_SCRATCH: Final = (
-    ("/tmp", 0o1777, TMP_SHARE),  # noqa: S108  # a path inside, as the next two
-    ("/var/tmp", 0o1777, VAR_TMP_SHARE),  # noqa: S108
-    ("/dev/shm", 0o1777, SHARED_MEMORY_SHARE),  # noqa: S108
-    ("/run", 0o755, RUN_SHARE),
-    (HOME, 0o700, HOME_SHARE),
+_PRIVATE: Final = (
+    Private("/tmp", 0o1777),  # noqa: S108  # a path inside, as the next two
+    Private("/var/tmp", 0o1777),  # noqa: S108
+    Private("/dev/shm", 0o1777),  # noqa: S108
+    Private("/run", 0o755),
+    Private(HOME, 0o700),
 )
-"""``(path, mode, share of memory)`` of the session's own, empty directories."""
 
-PRIVATE_DIRECTORIES: Final = tuple(path for path, _, _ in _SCRATCH)
+PRIVATE_DIRECTORIES: Final = tuple(step.path for step in _PRIVATE)
 """Directories that are the session's own, writable and empty at its start."""
 
 SYSTEM_DIRECTORIES: Final = (
@@ -104,7 +92,7 @@ def base_steps(facts: HostFacts, *, host_network: bool) -> tuple[MountStep, ...]
         *(host_entry(entry, optional=False) for entry in facts.root_entries),
         *etc_steps(facts, host_network=host_network),
         *_kernel_steps(),
-        *(_scratch(path, mode, facts.memory_bytes // share) for path, mode, share in _SCRATCH),
+        *_PRIVATE,
         Symlink("/var/run", "/run"),
         Directory("/root"),
     )
@@ -120,8 +108,3 @@ def _kernel_steps() -> Iterator[MountStep]:
         yield Bind(f"/dev/{name}", f"/dev/{name}", devices=True)
     yield DevPts()
     yield from (Symlink(path, target) for path, target in _DEVICE_LINKS)
-
-
-def _scratch(path: str, mode: int, share: int) -> Tmpfs:
-    size = max(share // TMPFS_GRANULE * TMPFS_GRANULE, SMALLEST_TMPFS)
-    return Tmpfs(path, mode, size, min(size // INODE_BYTES, MOST_INODES))

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandyard.plan import ResourceLimit
+from sandyard.plan import ResourceLimit, Scratch
 
 __all__ = [
     "AGENT_GID",
     "AGENT_UID",
-    "HOME_SHARE",
-    "INODE_BYTES",
-    "MOST_INODES",
     "RESOURCE_LIMITS",
-    "RUN_SHARE",
-    "SHARED_MEMORY_SHARE",
-    "SMALLEST_TMPFS",
-    "TMPFS_GRANULE",
-    "TMP_SHARE",
-    "VAR_TMP_SHARE",
+    "scratch_for",
 ]
 
 AGENT_UID: Final = 1000
@@ -28,27 +20,15 @@ it as one. Never 0: many programs behave differently as root, or refuse."""
 AGENT_GID: Final = 1000
 """The group of that user."""
 
-TMP_SHARE: Final = 4
-"""A quarter of memory may be held by /tmp. A tmpfs counts as memory, and half of it, the kernel's
-default, in more than one place at once would be all of it."""
+SCRATCH_SHARE: Final = 2
+"""Half of memory may be held by a session's private directories together: /tmp, HOME, /dev/shm and
+the others. It is what the kernel gives a tmpfs by default."""
 
-HOME_SHARE: Final = 4
-"""A quarter by HOME: caches of package managers go there."""
+SMALLEST_SCRATCH: Final = 64 * 1024**2
+"""Bytes that they may hold on however small a machine: less breaks ordinary builds."""
 
-SHARED_MEMORY_SHARE: Final = 4
-"""A quarter by /dev/shm: browsers, databases and numeric libraries share buffers there."""
-
-VAR_TMP_SHARE: Final = 8
-"""An eighth by /var/tmp, which is used seldom, for large files."""
-
-RUN_SHARE: Final = 128
-"""A little by /run: sockets and pid files."""
-
-SMALLEST_TMPFS: Final = 16 * 1024**2
-"""Bytes that each may hold on however small a machine: less breaks ordinary builds."""
-
-TMPFS_GRANULE: Final = 1024**2
-"""Sizes are rounded down to this, so that a plan reads well; the kernel rounds to pages."""
+SCRATCH_GRANULE: Final = 1024**2
+"""The size is rounded down to this, so that a plan reads well; the kernel rounds to pages."""
 
 INODE_BYTES: Final = 16 * 1024
 """One file is allowed per this many bytes of a tmpfs, as ext4 has it. An empty file costs the
@@ -74,3 +54,10 @@ RESOURCE_LIMITS: Final = (
     ResourceLimit(_RLIMIT_NOFILE, 4096),
 )
 """What every process inside is limited to."""
+
+
+def scratch_for(memory_bytes: int) -> Scratch:
+    """What a session's private directories may hold on a machine with this much memory."""
+    share = memory_bytes // SCRATCH_SHARE // SCRATCH_GRANULE * SCRATCH_GRANULE
+    size = max(share, SMALLEST_SCRATCH)
+    return Scratch(size=size, inodes=min(size // INODE_BYTES, MOST_INODES))

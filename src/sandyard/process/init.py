@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -90,6 +91,7 @@ class Job:
 class _Launched:
     """What a launch leaves behind in the host."""
 
+    plan: LaunchPlan
     channel: socket.socket
     pid: int
     pidfd: int
@@ -124,13 +126,16 @@ class InitProcess:
     # --- life -------------------------------------------------------------------------------------
 
     @classmethod
-    async def start(cls, plan: LaunchPlan) -> Self:
+    async def start(cls, plan: Callable[[], LaunchPlan]) -> Self:
         """Starts a sandbox and waits until its walls are up.
+
+        Args:
+            plan: gives the plan; it is called in the thread that launches, and may block.
 
         Raises:
             ConfinementUnavailableError: if the kernel refuses a step of the plan; nothing is left.
         """
-        launch = asyncio.get_running_loop().run_in_executor(None, _launch, plan)
+        launch = asyncio.ensure_future(asyncio.to_thread(_launch, plan))
         try:
             launched = await asyncio.shield(launch)
         except asyncio.CancelledError:
@@ -138,7 +143,7 @@ class InitProcess:
             raise
         init = cls(launched)
         try:
-            await init._wait_started(plan)
+            await init._wait_started(launched.plan)
         except BaseException:
             await init.close()
             raise
@@ -323,8 +328,9 @@ class InitProcess:
 # --- effects in the host -------------------------------------------------------------------------
 
 
-def _launch(plan: LaunchPlan) -> _Launched:
+def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
     """Spawns the outer process and hands it the plan (blocking: runs in a thread)."""
+    plan = make_plan()
     with ExitStack() as stack:
         owner = None
         leases: list[int] = []
@@ -347,7 +353,7 @@ def _launch(plan: LaunchPlan) -> _Launched:
             body = encode_plan(plan, host_uid, host_gid)
             send_message(ours, Request.START, 0, body, [host, *leases])
             on_failure.pop_all()
-        return _Launched(ours, pid, pidfd, owner)
+        return _Launched(plan, ours, pid, pidfd, owner)
 
 
 def _spawn_outer(channel: int) -> int:

@@ -21,12 +21,12 @@ from sandyard.plan import (
     LaunchPlan,
     Mask,
     MountStep,
+    Private,
     Proc,
     ReadOnly,
     Spawn,
     Symlink,
     TextFile,
-    Tmpfs,
 )
 
 __all__ = [
@@ -69,7 +69,7 @@ _RECORD = struct.Struct("=HHI")
 _IDENTITY = struct.Struct("=IIIIII")
 _NODE = struct.Struct("=II")
 _BIND = struct.Struct("=QQII")
-_TMPFS = struct.Struct("=QQII")
+_SCRATCH = struct.Struct("=QQ")
 _LIMIT = struct.Struct("=QII")
 _LANDLOCK = struct.Struct("=QQ")
 _DONE = struct.Struct("=HHI")
@@ -135,11 +135,12 @@ class _Record(IntEnum):
     NAMESPACES = 2
     HOSTNAME = 3
     LOOPBACK = 4
+    SCRATCH = 5
     DIRECTORY = 10
     FILE = 11
     SYMLINK = 12
     BIND = 13
-    TMPFS = 14
+    PRIVATE = 14
     PROC = 15
     DEVPTS = 16
     READ_ONLY = 17
@@ -195,6 +196,7 @@ def _bind(step: Bind) -> bytes:
     return _BIND.pack(device, inode, flags, 0) + _text(step.source) + _text(step.target)
 
 
+@lru_cache(maxsize=1024)  # nearly all steps of a host's plans are the same
 def _mount_step(step: MountStep) -> bytes:
     match step:
         case Directory():
@@ -206,9 +208,8 @@ def _mount_step(step: MountStep) -> bytes:
             return _record(_Record.SYMLINK, _text(step.path) + _text(step.target))
         case Bind():
             return _record(_Record.BIND, _bind(step))
-        case Tmpfs():
-            head = _TMPFS.pack(step.size, step.inodes, step.mode, 0)
-            return _record(_Record.TMPFS, head + _text(step.target))
+        case Private():
+            return _record(_Record.PRIVATE, _NODE.pack(step.mode, 0) + _text(step.path))
         case Proc():
             return _record(_Record.PROC, _text(step.target))
         case DevPts():
@@ -236,6 +237,7 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
         _record(_Record.IDENTITY, identity),
         _record(_Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
         _record(_Record.HOSTNAME, _text(plan.hostname)),
+        _record(_Record.SCRATCH, _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)),
         *map(_mount_step, plan.steps),
         *(
             _record(_Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))

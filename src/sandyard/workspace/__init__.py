@@ -46,9 +46,8 @@ class Workspace:
     def __init__(self, root: WorkspaceRoot) -> None:
         """Take over a root."""
         self.root = root
-        self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(
-            WORKSPACE_THREADS, thread_name_prefix="sandyard-files"
-        )
+        self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
     async def apply(self, manifest: Manifest, *, base_dir: str | None = None) -> Materialized:
         """Make a manifest's entries real; see ``materialize.apply_manifest``."""
@@ -96,7 +95,9 @@ class Workspace:
     async def close(self) -> None:
         """Wait for calls under way, then close the root; doing it again does nothing."""
         threads, self._threads = self._threads, None
-        if threads is None:
+        self._closed = True
+        if threads is None:  # there was no call: nothing to wait for
+            self.root.close()
             return
         # Waiting for threads blocks, so it too is done in one: the loop's own.
         loop = asyncio.get_running_loop()
@@ -104,8 +105,12 @@ class Workspace:
 
     async def _in_thread(self, op: OpName, work: Callable[[], _Result]) -> _Result:
         """Run blocking work in a thread, and stay until it has ended."""
-        if self._threads is None:
+        if self._closed:
             raise SessionClosedError(op=op, state="closed")
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(
+                WORKSPACE_THREADS, thread_name_prefix="sandyard-files"
+            )
         submitted = self._threads.submit(work)
         return await _settled(asyncio.wrap_future(submitted), submitted)
 

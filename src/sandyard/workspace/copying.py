@@ -20,6 +20,7 @@ from sandyard.workspace.placing import (
     open_or_make,
     put_file,
     put_link,
+    unlock,
     write_all,
 )
 
@@ -299,6 +300,7 @@ def _copy_directory(
     try:
         made = open_or_make(target.directory, target.name, tree.owner)
         try:
+            unlock(made)
             _copy_children(tree, deeper, made, path, depth - 1)
             # Last, since a read-only directory takes no files, and each file changes its time.
             os.fchmod(made, facts.st_mode & _PERMISSIONS)

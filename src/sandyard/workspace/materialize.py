@@ -32,6 +32,7 @@ from sandyard.workspace.placing import (
     made_directory,
     new_owner,
     put_file,
+    unlock,
     write_all,
 )
 
@@ -239,7 +240,12 @@ def _placed(error: SandboxError, step: Step) -> SandboxError:
 
 
 def _make_directory(job: _Job, step: MakeDirectory) -> None:
-    os.close(made_directory(job.root, split_names(step.path), job.owner))
+    opened = made_directory(job.root, split_names(step.path), job.owner)
+    try:
+        if step.path != ROOT_KEY:
+            unlock(opened)  # until SetMode, which comes last
+    finally:
+        os.close(opened)
 
 
 def _write_file(job: _Job, step: WriteFile) -> None:
@@ -268,6 +274,8 @@ def _copy_tree(job: _Job, step: CopyTree) -> None:
         top = made_directory(job.root, split_names(step.path), job.owner)
         try:
             above = "" if step.path == ROOT_KEY else step.path
+            if above:
+                unlock(top)
             copy_tree(Tree(step.src, job.owner, job.done), source, top, above)
             if above:
                 facts = os.fstat(source)
