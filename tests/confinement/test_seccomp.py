@@ -229,7 +229,7 @@ def test_program_is_well_formed(machine: str) -> None:
     instructions = list(struct.iter_unpack("=HBBI", program))
     assert instructions[0] == (0x20, 0, 0, 4)  # the architecture is looked at first
     assert len(instructions) < 4096  # BPF_MAXINSNS
-    assert instructions[-1] == (0x06, 0, 0, ALLOW)
+    assert instructions[-1][0] == 0x06  # no path runs off the end
     for place, (code, yes, no, _) in enumerate(instructions, start=1):
         assert code in (0x20, 0x15, 0x25, 0x45, 0x06, 0x54)
         assert place + max(yes, no) < len(instructions) or code == 0x06

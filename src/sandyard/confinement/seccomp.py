@@ -25,8 +25,9 @@ _ALLOW: Final = 0x7FFF0000
 _ERRNO: Final = 0x00050000
 _KILL_PROCESS: Final = 0x80000000
 
-_MOST_REFUSED: Final = 200
-"""Unconditional rules that share one answer: all must reach it with one jump of at most 255."""
+_BLOCK: Final = 8
+"""Refused numbers that are compared one by one. At its installation the kernel tries a program with
+every number there is, so the length of its paths is a part of every start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +238,7 @@ def _assemble(table: SyscallTable, rules: tuple[Rule, ...]) -> bytes:
     for call, its_rules in _conditional_rules(rules).items():
         if call in table.numbers:
             _add_conditional(code, table.numbers[call], its_rules)
-    for error, numbers in _refused_numbers(table, rules).items():
-        for first in range(0, len(numbers), _MOST_REFUSED):
-            _add_refused(code, numbers[first : first + _MOST_REFUSED], error)
-    code.give(_ALLOW)
+    _add_refused(code, _refused_numbers(table, rules))
     return code.program()
 
 
@@ -293,20 +291,32 @@ def _add_condition(code: Assembler, condition: Condition, unmatched: Label) -> N
             code.if_any_bit(condition.mask, no=unmatched)
 
 
-def _refused_numbers(table: SyscallTable, rules: tuple[Rule, ...]) -> Mapping[int, list[int]]:
-    by_error: dict[int, list[int]] = {}
-    for rule in rules:
-        if not rule.when:
-            numbers = (table.numbers[call] for call in rule.calls if call in table.numbers)
-            by_error.setdefault(rule.error, []).extend(numbers)
-    return MappingProxyType(by_error)
+def _refused_numbers(table: SyscallTable, rules: tuple[Rule, ...]) -> Mapping[int, int]:
+    """The error of each number that is refused whatever its arguments, in ascending order."""
+    errors = {
+        table.numbers[call]: rule.error
+        for rule in rules
+        if not rule.when
+        for call in rule.calls
+        if call in table.numbers
+    }
+    return MappingProxyType(dict(sorted(errors.items())))
 
 
-def _add_refused(code: Assembler, numbers: list[int], error: int) -> None:
-    refuse, after = Label(), Label()
-    for number in numbers[:-1]:
-        code.if_equal(number, yes=refuse)
-    code.if_equal(numbers[-1], no=after)
-    code.place(refuse)
-    code.give(_ERRNO | error)
-    code.place(after)
+def _add_refused(code: Assembler, errors: Mapping[int, int]) -> None:
+    """Blocks in ascending order: a number that a block could hold is in it or nowhere."""
+    answers = {error: Label() for error in errors.values()}
+    allowed = Label()
+    numbers = list(errors)
+    for first in range(0, len(numbers), _BLOCK):
+        block, above = numbers[first : first + _BLOCK], Label()
+        code.if_greater(block[-1], yes=above)
+        for number in block[:-1]:
+            code.if_equal(number, yes=answers[errors[number]])
+        code.if_equal(block[-1], yes=answers[errors[block[-1]]], no=allowed)
+        code.place(above)
+    code.place(allowed)
+    code.give(_ALLOW)
+    for error, label in answers.items():
+        code.place(label)
+        code.give(_ERRNO | error)
