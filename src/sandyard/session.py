@@ -42,7 +42,7 @@ __all__ = ["UnixLocalSandboxSession"]
 Leftovers = Literal["keep", "end"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Request:
     """The arguments of one ``exec`` or ``stream``, as the caller gave them."""
 
@@ -470,7 +470,8 @@ class UnixLocalSandboxSession:
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""
-        values = await self.state.manifest.environment.resolve()
+        environment = self.state.manifest.environment
+        values = await environment.resolve() if environment.value else {}
         if self._environment is None or self._environment[0] != values:
             facts = host_facts(self._host_environment)  # as kept since the start
             pairs = command_environment(self.policy, facts, self._host_environment, values)

@@ -47,8 +47,7 @@ async def test_output_is_whole_and_in_order(session: Session) -> None:
 
 
 async def test_chunks_come_while_it_runs(session: Session) -> None:
-    async with session.stream("echo one; read x < gate; echo two") as stream:
-        await session.exec("[ -p gate ] || mkfifo gate")
+    async with session.stream("mkfifo gate; echo one; read x < gate; echo two") as stream:
         first = await anext(stream)
         assert first.data == b"one\n"
         with pytest.raises(ExecTransportError, match="not ended"):

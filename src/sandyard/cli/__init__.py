@@ -30,7 +30,7 @@ def main() -> None:
         code = _BROKEN_PIPE
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the border: people get a sentence
+    except Exception as error:  # the border: people get a sentence
         if os.environ.get("SANDYARD_TRACEBACK"):
             raise
         _say(f"internal error: {type(error).__name__}: {error}")
@@ -47,7 +47,7 @@ def _run() -> int:
     from sandyard.cli.app import app  # noqa: PLC0415  # it needs typer
 
     # UsageError: of click, or of the copy of click that newer versions of typer bring.
-    usage_error = typer.BadParameter.__mro__[1]
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         code = app(prog_name="sandyard", standalone_mode=False)
     except usage_error as error:
@@ -68,3 +68,6 @@ def _fill_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    # The interpreter has None for a stream that was closed.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from sandyard.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from sandyard import Manifest, Policy
+from sandyard import ArgumentError, LocalDir, Manifest, Policy
 
 __all__ = ["Order", "absolute_path", "existing_directory", "split_variables"]
 
@@ -47,8 +45,6 @@ class Order:
         Raises:
             PolicyError: the order says something impossible.
         """
-        from sandyard import Policy  # noqa: PLC0415  # `--help` does without
-
         return Policy(
             reads=self.reads,
             writes=self.writes,
@@ -63,15 +59,13 @@ class Order:
         Raises:
             ArgumentError: a directory does not exist, or two are given.
         """
-        from sandyard import LocalDir, Manifest  # noqa: PLC0415  # `--help` does without
-
         if self.workspace is not None and self.copy is not None:
             raise _refusal("--workspace and --copy exclude each other", "--copy", self.copy)
         if self.workspace is not None:
             # With a slash at its end it is never "/workspace", the name for a private directory.
             return Manifest(root=existing_directory(self.workspace, "--workspace") + "/")
         if self.copy is not None:
-            return Manifest(entries={".": LocalDir(src=existing_directory(self.copy, "--copy"))})
+            return Manifest(entries={".": LocalDir(src=_copied_directory(self.copy))})
         return Manifest()
 
 
@@ -115,6 +109,18 @@ def split_variables(
             names[name] = None
             values.pop(name, None)
     return tuple(values.items()), tuple(names)
+
+
+def _copied_directory(text: str) -> str:
+    path = existing_directory(text, "--copy")
+    place = os.path.realpath(tempfile.gettempdir())
+    if os.path.commonpath([path, place]) == path:
+        raise _refusal(
+            f"--copy {text}: the copy is made in {place}, which lies in it; set TMPDIR to another",
+            "--copy",
+            text,
+        )
+    return path
 
 
 def _refusal(message: str, option: str, value: str) -> ArgumentError:

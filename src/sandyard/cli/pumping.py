@@ -52,9 +52,9 @@ class Inlet:
 
     async def _wait_readable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+        ready: asyncio.Future[None] = loop.create_future()
         try:
-            loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+            loop.add_reader(self._fd, _settle, ready, None)
         except PermissionError:  # epoll's answer for what can't be watched
             await asyncio.sleep(0)
             return
@@ -103,10 +103,10 @@ class Outlet:
                 written.get_loop().call_soon_threadsafe(_settle, written, failure)
 
 
-def _settle(written: asyncio.Future[None], failure: OSError | None) -> None:
-    if written.done():
+def _settle(waiter: asyncio.Future[None], failure: OSError | None) -> None:
+    if waiter.done():
         return
     if failure is None:
-        written.set_result(None)
+        waiter.set_result(None)
     else:
-        written.set_exception(failure)
+        waiter.set_exception(failure)

@@ -7,15 +7,12 @@ import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
+from sandyard import ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
-from sandyard.errors import ExecTimeoutError
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.process.capture import Capture, Captured
-
-if TYPE_CHECKING:
-    from sandyard import ExecResult, SandboxError
 
 __all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller"]
 

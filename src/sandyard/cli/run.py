@@ -7,6 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from sandyard import SandboxError
+from sandyard.cli.execution import carry_out, refused
+from sandyard.cli.order import Order, absolute_path, split_variables
+from sandyard.cli.report import JsonTeller, PlainTeller
+
 __all__ = ["run"]
 
 Command = Annotated[
@@ -63,7 +68,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     env: Variables = None,
     net: Network = "none",
     timeout: Timeout = None,
-    json: Json = False,  # noqa: FBT002  # an option of the command line, always given by name
+    json: Json = False,
 ) -> int:
     """Run a command confined, and exit as it does.
 
@@ -74,12 +79,6 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Exit codes: the command's own; 128+N if signal N ended it; 124 after a timeout; 125 where
     sandyard itself refuses; 126 and 127 for a program that can't be executed or does not exist.
     """
-    # Here and not above, since `--help` does without them.
-    from sandyard.cli.execution import carry_out, refused  # noqa: PLC0415
-    from sandyard.cli.order import Order, absolute_path, split_variables  # noqa: PLC0415
-    from sandyard.cli.report import JsonTeller, PlainTeller  # noqa: PLC0415
-    from sandyard.errors import SandboxError  # noqa: PLC0415
-
     teller = JsonTeller() if json else PlainTeller()
     values, names = split_variables(env or ())
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
-if TYPE_CHECKING:
-    from sandyard import CommandStream
+from sandyard import CommandStream
 
 __all__ = ["Stopping"]
 
@@ -27,7 +26,7 @@ class Stopping:
     def __init__(self) -> None:
         self.cause: int | None = None
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._task = _current_task()
         self._command: CommandStream | None = None
         self._heard = 0
         self._sending: set[asyncio.Task[None]] = set()
@@ -59,9 +58,15 @@ class Stopping:
             return  # the end is under way
         if self._command is None or self._heard > 1:
             self.cause = number
-            assert self._task is not None
             self._task.cancel()
             return
         sending = self._loop.create_task(self._command.signal(number, tree=True))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+
+
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("this is used in a coroutine")
+    return task

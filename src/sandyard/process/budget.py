@@ -47,16 +47,23 @@ class DescriptorBudget:
         """Descriptors that are taken."""
         return self._used
 
+    def take_now(self, count: int) -> bool:
+        """Takes ``count`` descriptors if that needs no waiting; tells whether it did."""
+        with self._lock:
+            if self._waiting or not self._fits(count):
+                return False
+            self._used += count
+            return True
+
     async def take(self, count: int) -> None:
         """Takes ``count`` descriptors, waiting for as long as there are not enough.
 
         More than the whole budget is granted when nothing else is taken, so that nobody waits for
         ever.
         """
+        if self.take_now(count):
+            return
         with self._lock:
-            if not self._waiting and self._fits(count):
-                self._used += count
-                return
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((count, turn))
         try:

@@ -60,7 +60,12 @@ class Capture:
 
     def result(self) -> Captured:
         """What was kept so far."""
+        if not self.total:
+            return _NOTHING
         excess = max(0, self._tail_size - self._tail_room)
         tail = b"".join(self._tail)[excess:]
         data = b"".join([*self._head, tail])
         return Captured(data, self.total - len(data), self.total)
+
+
+_NOTHING = Captured(b"", 0, 0)

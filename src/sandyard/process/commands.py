@@ -37,7 +37,7 @@ __all__ = ["CommandCall", "Commands", "RunningCommand"]
 _STDIN, _OUTPUT = 1, 6  # bits of a spawn's fd_mask
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CommandCall:
     """One call of ``exec`` or ``stream``, ready to run.
 
@@ -79,12 +79,10 @@ class RunningCommand:
         self._job: Job | None = None
         self._outputs: list[OutputPipe] = []
         self._input: InputPipe | None = None
-        self._reading: asyncio.TimerHandle | None = None
         self._taken = 0
         self._began = 0.0
         self._duration = 0.0
-        self._ending = False
-        self._ended: Latch[None] = Latch()
+        self._ended: Latch[None] | None = None
         self._input_error: BaseException | None = None
 
     async def start(self, *, lazily: bool = False) -> None:
@@ -98,7 +96,8 @@ class RunningCommand:
             ExecTransportError: if the sandbox is gone.
             ResourceLimitError: if the host program has no descriptor left.
         """
-        await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
+        if not descriptor_budget.take_now(DESCRIPTORS_PER_COMMAND):
+            await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
         self._taken = DESCRIPTORS_PER_COMMAND
         theirs = await self._open_pipes()
         mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
@@ -113,7 +112,7 @@ class RunningCommand:
             for fd in theirs:
                 os.close(fd)
         if lazily:
-            self._reading = asyncio.get_running_loop().call_later(READ_DELAY_S, self.resume)
+            self._commands.read_soon(self)
         else:
             self.resume()
         if self._input is not None and self._call.stdin is not None:
@@ -160,12 +159,11 @@ class RunningCommand:
 
     async def end(self) -> None:
         """Ends what still runs of the tree, reads what is left in the pipes, gives all back."""
-        if self._ending:
+        if self._ended is not None:
             await self._ended.wait()
             return
-        self._ending = True
-        if self._reading is not None:
-            self._reading.cancel()
+        ended = self._ended = Latch()
+        self._commands.unread.discard(self)
         try:
             if self._job is not None and not self._job.exited.is_set:
                 await finished(self._end_tree(self._job))
@@ -176,7 +174,7 @@ class RunningCommand:
                 self._input_error = await finished(self._input.close())
         finally:
             self._give_back()
-            self._ended.set(None)
+            ended.set(None)
 
     def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
         """What is told of it; ``end`` comes first.
@@ -269,6 +267,8 @@ class Commands:
 
     def __init__(self, init: InitProcess) -> None:
         self.init = init
+        self.unread: set[RunningCommand] = set()  # started, and not read yet
+        self._reading_soon = False
         self._drained: dict[int, list[OutputPipe]] = {}
 
     async def run(self, call: CommandCall) -> ExecResult:
@@ -290,6 +290,13 @@ class Commands:
             await command.end()
         return command.result(stdout.result(), stderr.result(), timed_out=timed_out)
 
+    def read_soon(self, command: RunningCommand) -> None:
+        """Resumes a command after a moment; one timer serves all that start within it."""
+        self.unread.add(command)
+        if not self._reading_soon:
+            self._reading_soon = True
+            asyncio.get_running_loop().call_later(READ_DELAY_S, self._read_unread)
+
     def keep_draining(self, job: Job, outputs: list[OutputPipe]) -> None:
         """Reads and drops what a command's leftovers write, for as long as they live."""
         self._drained[job.number] = outputs
@@ -302,6 +309,12 @@ class Commands:
         """Closes what is still held for leftovers; the sandbox is ended by its own owner."""
         for number in list(self._drained):
             self._stop_draining(number)
+
+    def _read_unread(self) -> None:
+        self._reading_soon = False
+        unread, self.unread = self.unread, set()
+        for command in unread:
+            command.resume()
 
     def _stop_draining(self, number: int) -> None:
         outputs = self._drained.pop(number, None)

@@ -73,16 +73,14 @@ class Job:
 
     Attributes:
         number: its number on the channel.
-        born: its pid inside; told only where that was asked for, 0 if it never was.
         exited: its exit, or the failure of its birth, or None if the sandbox ended first.
         gone: set when nothing that it left running is left.
     """
 
-    __slots__ = ("born", "exited", "gone", "number")
+    __slots__ = ("exited", "gone", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.born: Latch[int] = Latch()
         self.exited: Latch[Exited | Failure | None] = Latch()
         self.gone: Latch[None] = Latch()
 
@@ -192,16 +190,13 @@ class InitProcess:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def spawn(
-        self, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
-    ) -> Job:
+    async def spawn(self, spawn: Spawn, fds: list[int], fd_mask: int) -> Job:
         """Sends a command off; its descriptors may be closed when this returns.
 
         Args:
             spawn: the command.
             fds: descriptors for the bits of ``fd_mask``, in ascending order.
             fd_mask: bit n set for a descriptor that becomes the command's fd n.
-            report: True makes ``Job.born`` happen.
 
         Raises:
             SandboxEndedError: if it is.
@@ -211,9 +206,7 @@ class InitProcess:
         job = Job(self._last_job)
         self._jobs[job.number] = job
         try:
-            await self._send(
-                Request.SPAWN, job.number, encode_spawn(spawn, fd_mask, report=report), fds
-            )
+            await self._send(Request.SPAWN, job.number, encode_spawn(spawn, fd_mask), fds)
         except BaseException:
             del self._jobs[job.number]
             raise
@@ -284,9 +277,7 @@ class InitProcess:
             case SpawnFailed():
                 self._resolve(event.job, event.failure)
             case Spawned():
-                job = self._jobs.get(event.job)
-                if job is not None:
-                    job.born.set(event.pid)
+                pass  # asked for by nobody yet
             case Gone():
                 job = self._jobs.pop(event.job, None)
                 if job is not None:
@@ -303,7 +294,6 @@ class InitProcess:
         if left == 0:  # otherwise the job stays known until the last process is gone
             del self._jobs[number]
             job.gone.set(None)
-        job.born.set(0)
         job.exited.set(outcome)
 
     def _end_channel(self) -> None:
@@ -320,7 +310,6 @@ class InitProcess:
         self._started.set(None)
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            job.born.set(0)
             job.exited.set(None)
             job.gone.set(None)
 

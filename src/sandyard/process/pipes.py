@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import BinaryIO
 
@@ -45,6 +46,17 @@ def open_pipe(owner: Identity | None) -> tuple[int, int]:
         os.close(write_end)
         raise
     return read_end, write_end
+
+
+_thread = threading.local()
+
+
+def _scratch() -> memoryview:
+    """Where this thread's reads land before they are copied out in their true size."""
+    buffer: memoryview | None = getattr(_thread, "buffer", None)
+    if buffer is None:
+        buffer = _thread.buffer = memoryview(bytearray(PIPE_BULK_BYTES))
+    return buffer
 
 
 class OutputPipe:
@@ -100,28 +112,28 @@ class OutputPipe:
             self._fd = -1
 
     def _read_turn(self) -> None:
+        # Until the pipe is empty: to stop at the first short read would cost a turn of the loop for
+        # each few pages that a fast writer adds.
         turn = 0
-        while turn < PIPE_TURN_BYTES and self._reading:
-            got = self._read_some()
-            if got < self._size:  # less than asked for: the pipe is empty, or at its end
-                return
+        while turn < PIPE_TURN_BYTES and self._reading and (got := self._read_some()):
             turn += got
 
     def _read_some(self) -> int:
         """Reads once; returns how many bytes came, 0 at the end or where nothing is there."""
         if self._fd < 0:
             return 0
+        buffer = _scratch()
         try:
-            chunk = os.read(self._fd, self._size)
+            got = os.readv(self._fd, [buffer[: self._size]])
         except BlockingIOError:
             return 0
-        if not chunk:
+        if got == 0:
             self.close()
             return 0
-        if len(chunk) == self._size == PIPE_READ_BYTES:
+        if got == self._size == PIPE_READ_BYTES:
             self._grow()
-        self._sink(chunk)
-        return len(chunk)
+        self._sink(bytes(buffer[:got]))  # exactly as large as it is: chunks may be kept
+        return got
 
     def _grow(self) -> None:
         # EPERM: the user's pages for pipes are used up; then it stays as it is.

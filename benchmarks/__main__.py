@@ -1,0 +1,72 @@
+"""Measures Sandyard beside its peers: ``make bench``, or ``python -m benchmarks [NAME …]``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+
+from benchmarks.commands import command_rows
+from benchmarks.imports import import_rows
+from benchmarks.measure import Row
+from benchmarks.output import output_rows
+from benchmarks.peers import bubblewrap
+from benchmarks.sessions import session_rows
+from benchmarks.walk import walk_rows
+
+PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+    "commands": command_rows,
+    "sessions": session_rows,
+    "output": output_rows,
+    "walk": walk_rows,
+    "imports": import_rows,
+}
+
+
+def main() -> int:
+    """Runs the parts that are named, or all; the exit code says whether every bar was met."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which to run (all)")
+    chosen = parser.parse_args().parts or list(PARTS)
+    print(_machine())
+    missed = 0
+    for name in chosen:
+        for row in asyncio.run(_measured(name)):
+            print(_line(row), flush=True)
+            missed += not row.holds
+    if missed:
+        print(f"{missed} of the bars were missed; other work on the machine shows in all figures")
+    return 1 if missed else 0
+
+
+async def _measured(name: str) -> list[Row]:
+    return list(await PARTS[name]())
+
+
+def _line(row: Row) -> str:
+    sign = "≥" if row.at_least else "≤"
+    mark = "ok    " if row.holds else "MISSED"
+    figure = f"{row.value:.2f}{row.unit}" if row.bar < 100 else f"{row.value:.0f}{row.unit}"
+    return f"{mark} {row.what:<48} {figure:>10}  (bar {sign} {row.bar:g})  {row.detail}"
+
+
+def _machine() -> str:
+    with warnings.catch_warnings():  # deprecated from Python 3.12 on, where it says less
+        warnings.simplefilter("ignore", DeprecationWarning)
+        get = getattr(asyncio, "get_child_watcher", None)
+        watcher = type(get()).__name__ if get is not None else "the loop's own"
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    peers = "" if bubblewrap("/") else "; bubblewrap is missing"
+    return (
+        f"Linux {platform.release()}, {os.cpu_count()} processors, load {load}, "
+        f"CPython {platform.python_version()}, asyncio child watcher: {watcher}, "
+        f"uid {os.geteuid()}{peers}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Owns how things are timed: in random order, in one process, judged by the ratio of medians."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Row", "Series", "interleaved", "shown"]
+
+Subject = Callable[[], Awaitable[object]]
+
+WARM_UP = 10
+
+
+@dataclass(slots=True)
+class Series:
+    """Timings of one subject, in seconds."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Median wall time."""
+        return statistics.median(self.wall)
+
+    @property
+    def low(self) -> float:
+        """The tenth percentile: what it costs when nothing else interferes."""
+        return sorted(self.wall)[len(self.wall) // 10]
+
+    @property
+    def host_cpu(self) -> float:
+        """Mean processor time of the measuring process itself."""
+        return statistics.fmean(self.cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the report.
+
+    Attributes:
+        what: what was measured.
+        value: the figure, usually a ratio.
+        bar: what it should be at most, or at least where ``at_least``.
+        detail: the figures behind it.
+    """
+
+    what: str
+    value: float
+    bar: float
+    detail: str
+    at_least: bool = False
+    unit: str = "x"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar is met."""
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+
+async def interleaved(subjects: Mapping[str, Subject], count: int) -> dict[str, Series]:
+    """Times every subject ``count`` times, in random order, so that drift falls on all alike."""
+    for subject in subjects.values():
+        for _ in range(WARM_UP):
+            await subject()
+    order = [name for name in subjects for _ in range(count)]
+    random.shuffle(order)
+    series = {name: Series() for name in subjects}
+    for name in order:
+        cpu, wall = time.process_time(), time.perf_counter()
+        await subjects[name]()
+        series[name].wall.append(time.perf_counter() - wall)
+        series[name].cpu.append(time.process_time() - cpu)
+    return series
+
+
+def shown(series: Mapping[str, Series]) -> str:
+    """Medians and tenth percentiles in milliseconds."""
+    return ", ".join(
+        f"{name} {each.median * 1e3:.2f} (p10 {each.low * 1e3:.2f}) ms"
+        for name, each in series.items()
+    )
