@@ -51,7 +51,7 @@ def _line(row: Row) -> str:
     sign = "≥" if row.at_least else "≤"
     mark = "ok    " if row.holds else "MISSED"
     figure = f"{row.value:.2f}{row.unit}" if row.bar < 100 else f"{row.value:.0f}{row.unit}"
-    return f"{mark} {row.what:<48} {figure:>10}  (bar {sign} {row.bar:g})  {row.detail}"
+    return f"{mark} {row.what:<54} {figure:>10}  (bar {sign} {row.bar:g})  {row.detail}"
 
 
 def _machine() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from benchmarks.measure import Row, Series, Subject, interleaved, shown
 from benchmarks.peers import TRUE, agents_session, bare, bubblewrap
@@ -31,13 +32,17 @@ async def command_rows() -> list[Row]:
     return rows
 
 
-async def _latency(session: UnixLocalSandboxSession, agents: object) -> list[Row]:
+async def _latency(session: UnixLocalSandboxSession, agents: Any) -> list[Row]:  # noqa: ANN401  # its types are not ours
     async def confined() -> None:
         await session.exec(TRUE, shell=False)
 
     subjects: dict[str, Subject] = {"confined": confined, "bare": bare}
     if agents is not None:
-        subjects["agents"] = lambda: agents.exec(TRUE, shell=False)  # type: ignore[attr-defined]
+
+        async def unconfined() -> None:
+            await agents.exec(TRUE, shell=False)
+
+        subjects["agents"] = unconfined
     bwrap = bubblewrap(session.state.manifest.root)
     if bwrap is not None:
         subjects["bwrap"] = bwrap.run

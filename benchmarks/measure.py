@@ -8,9 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Row", "Series", "interleaved", "shown"]
+__all__ = ["Cleaning", "Row", "Series", "Subject", "interleaved", "shown"]
 
-Subject = Callable[[], Awaitable[object]]
+Cleaning = Callable[[], Awaitable[object]]
+Subject = Callable[[], Awaitable[Cleaning | None]]
 
 WARM_UP = 10
 
@@ -63,19 +64,28 @@ class Row:
 
 
 async def interleaved(subjects: Mapping[str, Subject], count: int) -> dict[str, Series]:
-    """Times every subject ``count`` times, in random order, so that drift falls on all alike."""
+    """Times every subject ``count`` times, in random order, so that drift falls on all alike.
+
+    What a subject returns is called and awaited outside of its time: its cleaning up.
+    """
     for subject in subjects.values():
         for _ in range(WARM_UP):
-            await subject()
+            await _clean(await subject())
     order = [name for name in subjects for _ in range(count)]
     random.shuffle(order)
     series = {name: Series() for name in subjects}
     for name in order:
         cpu, wall = time.process_time(), time.perf_counter()
-        await subjects[name]()
+        cleaning = await subjects[name]()
         series[name].wall.append(time.perf_counter() - wall)
         series[name].cpu.append(time.process_time() - cpu)
+        await _clean(cleaning)
     return series
+
+
+async def _clean(cleaning: Cleaning | None) -> None:
+    if cleaning is not None:
+        await cleaning()
 
 
 def shown(series: Mapping[str, Series]) -> str:

@@ -12,7 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Peer", "agents_session", "bare", "bubblewrap"]
+from sandyard import Policy
+from sandyard.confinement import WorkspaceRoot, plan_session
+from sandyard.plan import Bind, Private, Symlink
+from sandyard.platform import host_facts
+
+__all__ = ["Peer", "agents_session", "bare", "bubblewrap", "like_ours"]
 
 TRUE = "/bin/true"
 
@@ -40,22 +45,16 @@ def _bwrap_program() -> str | None:
 
 
 class Peer:
-    """A bubblewrap sandbox per command, as agent programs call it.
+    """A bubblewrap sandbox per command.
 
-    Attributes:
-        argv: the whole command line.
+    Args:
+        program: bubblewrap.
+        workspace: the one writable directory.
+        shown: options that say what else is there.
     """
 
-    def __init__(self, program: str, workspace: str) -> None:
-        links = [("usr/bin", "/bin"), ("usr/lib", "/lib"), ("usr/lib64", "/lib64")]
-        self.argv = [program, "--unshare-all", "--die-with-parent", "--new-session"]
-        self.argv += ["--ro-bind", "/usr", "/usr"]
-        for target, path in links:
-            if os.path.islink(path):
-                self.argv += ["--symlink", target, path]
-            elif os.path.isdir(path):
-                self.argv += ["--ro-bind", path, path]
-        self.argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    def __init__(self, program: str, workspace: str, shown: list[str]) -> None:
+        self.argv = [program, "--unshare-all", "--die-with-parent", "--new-session", *shown]
         self.argv += ["--bind", workspace, workspace, "--chdir", workspace, TRUE]
 
     async def run(self) -> None:
@@ -73,9 +72,39 @@ class Peer:
 
 
 def bubblewrap(workspace: str) -> Peer | None:
-    """The bubblewrap peer, or None where it is not installed."""
+    """Bubblewrap with the least that runs a program, or None where it is not installed."""
     program = _bwrap_program()
-    return None if program is None else Peer(program, workspace)
+    if program is None:
+        return None
+    shown = ["--ro-bind", "/usr", "/usr"]
+    for path in ("/bin", "/lib", "/lib64"):
+        if os.path.islink(path):
+            shown += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            shown += ["--ro-bind", path, path]
+    shown += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    return Peer(program, workspace, shown)
+
+
+def like_ours(workspace: str) -> Peer | None:
+    """Bubblewrap that shows the paths that a session of ours shows, or None."""
+    program = _bwrap_program()
+    if program is None:
+        return None
+    facts, status = host_facts(os.environ), os.stat(workspace)
+    root = WorkspaceRoot(workspace, workspace, (status.st_dev, status.st_ino))
+    shown = ["--proc", "/proc", "--dev", "/dev"]
+    for step in plan_session(Policy(), facts, root, ()).steps:
+        match step:
+            case Bind() if not step.writable and not step.devices:
+                shown += ["--ro-bind-try", step.source, step.target]
+            case Symlink() if not step.path.startswith("/dev/"):
+                shown += ["--symlink", step.target, step.path]
+            case Private() if step.path != "/dev/shm":
+                shown += ["--tmpfs", step.path]
+            case _:
+                pass  # what bubblewrap makes itself, or has no word for
+    return Peer(program, workspace, shown)
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
-from benchmarks.measure import Row, interleaved, shown
-from benchmarks.peers import bubblewrap
+from benchmarks.measure import Cleaning, Row, Subject, interleaved, shown
+from benchmarks.peers import bubblewrap, like_ours
 from sandyard import UnixLocalSandboxClient
 
 __all__ = ["session_rows"]
@@ -23,15 +23,33 @@ async def session_rows() -> list[Row]:
     client = UnixLocalSandboxClient()
     rows = []
     kept = await client.create()
-    bwrap = bubblewrap(kept.state.manifest.root)
-    if bwrap is not None:
-        series = await interleaved({"session": lambda: _whole(client), "bwrap": bwrap.run}, COUNT)
-        ratio = series["session"].median / series["bwrap"].median
-        rows.append(Row("create + start + close, beside bwrap … true", ratio, 0.8, shown(series)))
+    workspace = kept.state.manifest.root
+    least, like = bubblewrap(workspace), like_ours(workspace)
+    if least is not None and like is not None:
+        subjects: dict[str, Subject] = {
+            "session": lambda: _open_and_close(client),
+            "least": least.run,
+            "like ours": like.run,
+        }
+        series = await interleaved(subjects, COUNT)
+        for what, peer in (
+            ("create + start + close, beside the least bwrap … true", "least"),
+            ("… beside bwrap … true that shows what ours shows", "like ours"),
+        ):
+            both = {name: series[name] for name in ("session", peer)}
+            ratio = series["session"].median / series[peer].median
+            rows.append(Row(what, ratio, 0.8, shown(both)))
     await client.delete(kept)
     rows.append(await _rate(client))
     rows.append(await _memory(client))
     return rows
+
+
+async def _open_and_close(client: UnixLocalSandboxClient) -> Cleaning:
+    session = await client.create()
+    async with session:
+        pass
+    return lambda: client.delete(session)  # bubblewrap is given its directory, and leaves it
 
 
 async def _whole(client: UnixLocalSandboxClient) -> None:

@@ -20,7 +20,10 @@
 #endif
 
 static int new_root = -1;
-static int sources[RECORDS_LIMIT]; /* detached mounts, or -1 for a record without one */
+static struct {
+    int mount; /* detached, or -1 for a record without one */
+    bool directory;
+} sources[RECORDS_LIMIT];
 
 /* The device of the sandbox's own tmpfs: mount points are created nowhere else, so that a plan can't
  * leave files in the caller's directories. */
@@ -55,7 +58,7 @@ static void take_source(const struct plan *plan, uint32_t index) {
     int idmap = -1;
 
     memcpy(&bind, plan->records[index].data, sizeof bind);
-    sources[index] = -1;
+    sources[index].mount = -1;
     int fd = open_source(path);
     if (fd < 0 && errno == ENOENT && (bind.flags & BIND_OPTIONAL) != 0)
         return;
@@ -79,7 +82,8 @@ static void take_source(const struct plan *plan, uint32_t index) {
     if (mount_attributes(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, idmap) != 0)
         report_failure(idmap >= 0 ? STEP_IDMAP : STEP_SOURCE, index, errno, path);
     (void)close(fd); /* O_PATH: nothing to flush */
-    sources[index] = tree;
+    sources[index].mount = tree;
+    sources[index].directory = S_ISDIR(facts.st_mode);
 }
 
 /* --- targets ------------------------------------------------------------------------------------ */
@@ -360,16 +364,13 @@ static bool add_mask(uint32_t index, const char *path) {
 }
 
 static bool add_bind(uint32_t index, const unsigned char *data) {
-    struct stat facts;
     const char *target = (const char *)data + sizeof(struct bind);
     target += strlen(target) + 1;
-    if (sources[index] < 0) {
+    if (sources[index].mount < 0) {
         report_done(STEP_MOUNT, index, ENOENT);
         return false;
     }
-    if (fstat(sources[index], &facts) != 0)
-        report_failure(STEP_MOUNT, index, errno, target);
-    attach_at(index, sources[index], open_target(index, target, S_ISDIR(facts.st_mode)), target);
+    attach_at(index, sources[index].mount, open_target(index, target, sources[index].directory), target);
     return true;
 }
 

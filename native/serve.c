@@ -247,10 +247,6 @@ _Noreturn void serve(int control, int host) {
     report_done(STEP_SERVE, NO_RECORD, 0);
     if (report_send() != 0)
         _exit(1);
-    /* The first command should not wait for a fork. */
-    int first = start_keeper();
-    if (first >= 0)
-        states[first] = KEEPER_IDLE;
     for (;;) {
         struct pollfd events[3] = {{.fd = control_fd, .events = POLLIN},
                                    {.fd = host_fd, .events = POLLIN}, /* a pidfd: readable at its end */

@@ -139,6 +139,8 @@ def _with_grants(policy: Policy, manifest: Manifest) -> Policy:
             "a grant's host_path can't be given: paths are the same inside and outside; give path",
             field="extra_path_grants",
         )
+    if not grants:
+        return policy
     reads = tuple(grant.path for grant in grants if grant.read_only)
     writes = tuple(grant.path for grant in grants if not grant.read_only)
     return dataclasses.replace(

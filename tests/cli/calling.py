@@ -8,7 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
-SANDYARD = (sys.executable, "-m", "sandyard.cli")
+SANDYARD = (sys.executable, "-P", "-m", "sandyard.cli")
 PATIENCE_S = 30
 
 

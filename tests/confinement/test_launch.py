@@ -87,18 +87,11 @@ RESOLV = TextFile("/etc/resolv.conf", b"")
 
 PROC: tuple[MountStep, ...] = (
     Proc(),
-    Mask("/proc/acpi"),
-    Mask("/proc/asound"),
-    ReadOnly("/proc/bus"),
-    ReadOnly("/proc/fs"),
-    ReadOnly("/proc/irq"),
     Mask("/proc/kallsyms"),
     Mask("/proc/kcore"),
     Mask("/proc/key-users"),
     Mask("/proc/keys"),
-    Mask("/proc/latency_stats"),
     Mask("/proc/sched_debug"),
-    Mask("/proc/scsi"),
     ReadOnly("/proc/sys"),
     Mask("/proc/sysrq-trigger"),
     Mask("/proc/timer_list"),

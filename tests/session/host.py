@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ async def until(condition: Callable[[], object], within: float = 5.0) -> None:
 
 def make_token() -> str:
     """A number of seconds that no other process sleeps for, so that ours are recognised."""
-    return f"7{random.randrange(10**8, 10**9)}.5"
+    return f"7{secrets.randbelow(10**9):09}.5"
 
 
 def find_survivors(token: str) -> list[str]:
@@ -41,7 +42,8 @@ def find_survivors(token: str) -> list[str]:
 
 def find_init() -> int:
     """The host's number of the first process of the one sandbox that this process has."""
-    outers = [pid for pid in list_children(os.getpid()) if name_of(pid) == "sandyard-init"]
+    children = (pid for pid in list_children(os.getpid()) if read_state(pid)[0] not in "ZX?")
+    outers = [pid for pid in children if name_of(pid) == "sandyard-init"]
     assert len(outers) == 1, outers
     (init,) = list_children(outers[0])
     return init
@@ -66,6 +68,16 @@ def open_descriptors() -> set[str]:
         except OSError:
             continue  # it was the one that lists the directory
     return found
+
+
+def make_dice(seed: int) -> random.Random:
+    """Chance that is the same in every run."""
+    return random.Random(seed)  # noqa: S311  # to vary a test, not to keep a secret
+
+
+def names_in(place: Path) -> list[str]:
+    """The names of all that a directory holds."""
+    return sorted(os.listdir(place))
 
 
 def root_of(session: UnixLocalSandboxSession) -> Path:

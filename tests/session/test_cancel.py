@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -14,6 +13,7 @@ from sandyard.process.budget import descriptor_budget
 from tests.session.host import (
     find_survivors,
     living_processes,
+    make_dice,
     make_token,
     open_descriptors,
     root_of,
@@ -38,7 +38,7 @@ async def test_cancelling_ends_the_tree(session: Session) -> None:
 
 
 async def test_random_moments_leave_nothing(session: Session) -> None:
-    dice = random.Random(7)
+    dice = make_dice(7)
     token = make_token()
 
     async def feed() -> AsyncIterator[bytes]:
@@ -115,16 +115,19 @@ async def test_a_group_that_fails_ends_its_commands(session: Session) -> None:
         await until(lambda: len(find_survivors(token)) == 2)
         raise LookupError
 
-    with pytest.raises(ExceptionGroup):
+    async def run_group() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(session.exec(f"exec sleep {token}"))
             group.create_task(session.exec(f"exec sleep {token}"))
             group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup):
+        await run_group()
     assert find_survivors(token) == []
 
 
 async def test_starts_cancelled_at_random_moments(client: UnixLocalSandboxClient) -> None:
-    dice = random.Random(3)
+    dice = make_dice(3)
     processes = living_processes()
     for _ in range(25):
         session = await client.create()

@@ -27,7 +27,7 @@ from sandyard import (
     User,
     WorkspaceStartError,
 )
-from tests.session.host import root_of
+from tests.session.host import names_in, root_of
 
 Client = UnixLocalSandboxClient
 
@@ -90,7 +90,7 @@ class TestImpossible:
             await client.create(**options)
         assert type(caught.value) is kind
         assert caught.value.context["argument"] in options
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
 
     @pytest.mark.parametrize(
         "manifest",
@@ -106,7 +106,7 @@ class TestImpossible:
     ) -> None:
         with pytest.raises(ManifestError):
             await client.create(manifest=manifest)
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
 
     async def test_missing_grants_are_refused(self, client: Client, place: Path) -> None:
         missing, root = str(place / "missing"), str(place / "root")
@@ -118,7 +118,7 @@ class TestImpossible:
         ):
             with pytest.raises(PolicyError, match="can't be granted"):
                 await client.create(policy=policy, manifest=manifest)
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
 
     async def test_special_files_are_not_granted(self, client: Client, place: Path) -> None:
         os.mkfifo(place / "fifo")
@@ -165,8 +165,9 @@ class TestImpossible:
             occupy()
             with pytest.raises(WorkspaceStartError):
                 await client.create(manifest=manifest)
-        expected = {"above"} if kind == "beneath a file" else {"above", "above/root"}
-        assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == expected
+        assert names_in(tmp_path) == ["above"]
+        if kind != "beneath a file":
+            assert names_in(tmp_path / "above") == ["root"]
 
     async def test_delete_wants_a_session(self, client: Client) -> None:
         for other in (None, "x", client):
@@ -185,7 +186,7 @@ class TestRoot:
             await session.exec("mkdir -p a/b; echo x > a/b/c; chmod 000 a; ln -s / link")
         assert root.is_dir()
         assert await client.delete(session) is session
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
         assert await client.delete(session) is session
 
     async def test_own_one_is_made_and_never_deleted(self, client: Client, tmp_path: Path) -> None:
@@ -205,12 +206,12 @@ class TestRoot:
         async with session:
             assert (await session.exec("cat mine given")).stdout == b"keptnew"
         await client.delete(session)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["given", "mine"]
+        assert names_in(tmp_path) == ["given", "mine"]
 
     async def test_unused_session_is_deleted(self, client: Client, place: Path) -> None:
         session = await client.create()
         await client.delete(session)
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
         with pytest.raises(SessionClosedError):
             await session.start()
 
@@ -262,7 +263,7 @@ class TestRoot:
             root.write_text("kept")
         assert await client.delete(session) is session
         assert (target / "kept").exists()
-        assert os.path.lexists(root)
+        assert root.name in names_in(place)
 
     async def test_gone_already_is_no_error(self, client: Client, place: Path) -> None:
         session = await client.create()
@@ -270,9 +271,11 @@ class TestRoot:
             await session.exec("touch x")
         shutil.rmtree(root_of(session))
         await client.delete(session)
-        assert list(place.iterdir()) == []
+        assert names_in(place) == []
 
-    @pytest.mark.parametrize("name", ["a b", "é", "quo'te", "$HOME", "new\nline", "-rf", "a\\b", "~"])
+    @pytest.mark.parametrize(
+        "name", ["a b", "é", "quo'te", "$HOME", "new\nline", "-rf", "a\\b", "~"]
+    )
     async def test_odd_names_work(self, client: Client, tmp_path: Path, name: str) -> None:
         root = tmp_path / name
         session = await client.create(manifest=Manifest(root=str(root)))
@@ -306,7 +309,7 @@ class TestManifest:
         manifest = Manifest(environment={"value": {"A": "é =\n", "HOME": "/tmp", "B": entry}})
         session = await client.create(manifest=manifest, policy=Policy(environment=(("B", "p"),)))
         async with session:
-            result = await session.exec("printf '%s|' \"$A\" \"$HOME\" \"$B\"; cd; pwd")
+            result = await session.exec('printf \'%s|\' "$A" "$HOME" "$B"; cd; pwd')
             assert result.stdout.decode() == "é =\n|/tmp|b|/tmp\n"
             result = await session.exec("echo $A$B", env={"A": "call", "B": ""})
             assert result.stdout == b"call\n"

@@ -1,5 +1,4 @@
-"""The sandbox and its owner may die at any moment: nothing outlives the one, callers learn of the
-other."""
+"""The sandbox and its owner may die: nothing outlives the owner, callers learn of the sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ import pytest
 
 from sandyard import ExecTransportError, UnixLocalSandboxClient, UnixLocalSandboxSession
 from tests.house.leaks import list_children
-from tests.session.host import find_init, find_survivors, make_token, until
+from tests.session.host import find_init, find_survivors, make_token, names_in, until
 from tests.session.test_leftovers import DAEMON
 
 Session = UnixLocalSandboxSession
@@ -193,8 +192,8 @@ async def test_host_that_ignores_its_children(tmp_path: Path) -> None:
 async def test_workspace_survives_a_killed_host(tmp_path: Path) -> None:
     with run_host(tmp_path, make_token(), daemons="echo kept > file") as program:
         program.kill()
-    (root,) = tmp_path.glob("sandbox-local-*")
-    assert (root / "file").read_text() == "kept\n"
+    (root,) = names_in(tmp_path)
+    assert (tmp_path / root / "file").read_text() == "kept\n"
 
 
 async def test_thread_that_started_it_may_end(client: UnixLocalSandboxClient) -> None:

@@ -87,7 +87,9 @@ async def test_read_only_grant_binds_commands(client: Client, shared: Path) -> N
 async def test_written_grant_is_the_host_at_once(client: Client, shared: Path) -> None:
     session = await client.create(policy=Policy(writes=(str(shared),)))
     async with session:
-        result = await session.exec(f"echo x >> {shared}/data; mkdir {shared}/new; rm {shared}/sub/more")
+        result = await session.exec(
+            f"echo x >> {shared}/data; mkdir {shared}/new; rm {shared}/sub/more"
+        )
         assert result.exit_code == 0, result
         assert (shared / "data").read_text() == "data\nx\n"
         assert (shared / "new").is_dir()
@@ -129,7 +131,12 @@ async def test_part_of_the_workspace_is_read_only(client: Client, tmp_path: Path
     session = await client.create(manifest=Manifest(root=str(root)), policy=policy)
     async with session:
         assert (await session.exec("echo x > file")).ok()
-        for attempt in ("echo x > vendor/file", "mv vendor gone", "rm -rf vendor", "ln vendor/file h"):
+        for attempt in (
+            "echo x > vendor/file",
+            "mv vendor gone",
+            "rm -rf vendor",
+            "ln vendor/file h",
+        ):
             assert not (await session.exec(attempt)).ok(), attempt
         assert (root / "vendor" / "file").read_text() == "kept"
     await client.delete(session)
@@ -153,7 +160,9 @@ async def test_single_file_is_granted(client: Client, shared: Path) -> None:
     policy = Policy(reads=(str(shared / "data"),), writes=(str(shared / "sub" / "more"),))
     session = await client.create(policy=policy)
     async with session:
-        assert (await session.exec(f"cat {shared}/data; ls {shared}")).stdout == b"data\ndata\nsub\n"
+        assert (
+            await session.exec(f"cat {shared}/data; ls {shared}")
+        ).stdout == b"data\ndata\nsub\n"
         assert not (await session.exec(f"echo x > {shared}/data")).ok()
         assert (await session.exec(f"echo x > {shared}/sub/more")).ok()
     await client.delete(session)
@@ -208,7 +217,9 @@ class TestOwners:
 
     async def test_both_sides_see_each_other(self, session: Session) -> None:
         await session.write("file", b"one\n")
-        await session.exec("echo two >> file; mkdir -p d; echo three > d/inside; chmod 600 d/inside")
+        await session.exec(
+            "echo two >> file; mkdir -p d; echo three > d/inside; chmod 600 d/inside"
+        )
         with await session.read("file") as file:
             assert file.read() == b"one\ntwo\n"
         with await session.read("d/inside") as file:
@@ -235,7 +246,9 @@ class TestOwners:
         manifest = Manifest(root=str(root), entries=entries)
         session = await client.create(manifest=manifest, policy=policy)
         async with session:
-            result = await session.exec(f"cd {theirs}; echo x >> old; echo x > new; mkdir dir; stat -c %U . *")
+            result = await session.exec(
+                f"cd {theirs}; echo x >> old; echo x > new; mkdir dir; stat -c %U . *"
+            )
             assert set(result.stdout.split()) == {b"agent"}, result
             if place == "root":
                 await session.write("sub/api", b"api\n")

@@ -87,7 +87,9 @@ async def test_descriptors_come_back_when_they_end(session: Session) -> None:
 async def test_streams_they_closed_are_not_held(session: Session) -> None:
     await session.exec("true")
     before = open_descriptors()
-    result = await session.exec("sleep 1000 > /dev/null 2>&1 & echo hi")
+    result = await session.exec(
+        "(exec > /dev/null 2>&1; touch up; exec sleep 1000) & until [ -e up ]; do :; done"
+    )
     assert len(result.leftovers) == 1
     assert open_descriptors() == before
     assert descriptor_budget.used == 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sandyard import ExecTimeoutError, ExecTransportError, UnixLocalSandboxSession
-from tests.session.host import root_of, until
+from tests.session.host import make_dice, root_of, until
 
 Session = UnixLocalSandboxSession
 
@@ -25,7 +24,7 @@ async def test_input_is_empty_unless_given(session: Session) -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
 async def test_a_megabyte_arrives(session: Session, kind: type) -> None:
-    data = random.Random(1).randbytes(1_000_000)
+    data = make_dice(1).randbytes(1_000_000)
     result = await session.exec("cat", stdin=kind(data), timeout=20)
     assert result.stdout == data
 
@@ -37,7 +36,7 @@ async def test_wide_memoryview_is_bytes(session: Session) -> None:
 
 async def test_file_is_pumped_from_where_it_stands(session: Session, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"0123456789" * 100_000)
-    with open(tmp_path / "data", "rb") as file:
+    with (tmp_path / "data").open("rb") as file:
         file.seek(5)
         result = await session.exec("cat; ls -l /proc/self/fd/0", stdin=file, timeout=20)
     assert result.stdout.startswith(b"56789")
@@ -134,7 +133,7 @@ async def test_input_ends_though_others_share_the_pipe(session: Session) -> None
 async def test_terminal_of_the_host_never_crosses(session: Session) -> None:
     leader, follower = os.openpty()
     try:
-        with open(follower, "rb", closefd=False, buffering=0) as terminal:
+        with io.FileIO(follower, "rb", closefd=False) as terminal:
             os.write(leader, b"typed\n\x04")
             result = await session.exec("cat; test -t 0 || echo no terminal", stdin=terminal)
     finally:

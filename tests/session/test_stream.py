@@ -133,10 +133,14 @@ async def test_leaving_the_block_ends_the_tree(session: Session) -> None:
 
 async def test_error_in_the_block_ends_the_tree(session: Session) -> None:
     token = make_token()
-    with pytest.raises(LookupError):
+
+    async def fail_inside() -> None:
         async with session.stream(f"setsid sleep {token} & sleep {token}"):
             await until(lambda: find_survivors(token))
             raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail_inside()
     assert find_survivors(token) == []
 
 
@@ -187,17 +191,20 @@ async def test_unborn_command_has_its_code(session: Session) -> None:
 
 
 async def test_impossible_directory_is_refused(session: Session) -> None:
-    with pytest.raises(ArgumentError, match="directory"):
+    async def run() -> None:
         async with session.stream("true", cwd="missing") as stream:
             async for _ in stream:
                 pass
 
+    with pytest.raises(ArgumentError, match="directory"):
+        await run()
+
 
 async def test_reader_learns_of_the_end(session: Session) -> None:
-    with pytest.raises(ExecTransportError, match="ended"):
-        async with session.stream("echo up; sleep 1000") as stream:
-            await anext(stream)
-            await session.shutdown()
+    async with session.stream("echo up; sleep 1000") as stream:
+        await anext(stream)
+        await session.shutdown()
+        with pytest.raises(ExecTransportError, match="ended"):
             await anext(stream)
 
 

@@ -138,6 +138,17 @@ class TestKeepers:
         assert not pending
         assert {task.result().exit_code for task in done} == {-9}
 
+    async def test_kills_beside_commands_are_results(self, session: Session) -> None:
+        codes = set()
+
+        async def run(command: str, times: int) -> None:
+            for _ in range(times):
+                codes.add((await session.exec(command, timeout=10)).exit_code)
+
+        calls = [run("echo hi", 120) for _ in range(5)]
+        await asyncio.gather(*calls, run("kill -9 -1", 60), run("kill -9 -1", 60))
+        assert codes == {0, -9}
+
     async def test_idle_keepers_leave(self, session: Session) -> None:
         await session.exec("true")
         few = len(living_processes())

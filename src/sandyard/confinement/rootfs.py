@@ -64,25 +64,18 @@ _DEVICE_LINKS: Final = (
 )
 
 _MASKED_PROC: Final = (
-    "acpi",  # the host's hardware
-    "asound",  # likewise
     "kallsyms",  # addresses in the kernel, for who attacks it
     "kcore",  # the machine's memory
     "key-users",  # whose keys there are
     "keys",  # keys of the user id that we share with others
-    "latency_stats",  # what other processes wait for
     "sched_debug",  # other processes, by name
-    "scsi",  # the host's hardware
     "sysrq-trigger",  # reboots the machine
     "timer_list",  # other processes' timers, and addresses in the kernel
 )
 
-_READ_ONLY_PROC: Final = (
-    "bus",  # configuration of devices
-    "fs",  # settings of file systems
-    "irq",  # which processor serves which device
-    "sys",  # settings of the kernel: the ones that no namespace owns are the host's
-)
+_READ_ONLY_PROC: Final = ("sys",)
+"""Settings of the kernel: the ones that no namespace owns are the host's. What else can be written
+in /proc asks for a capability or for uid 0, and there is neither inside."""
 
 
 def base_steps(facts: HostFacts, *, host_network: bool) -> tuple[MountStep, ...]:

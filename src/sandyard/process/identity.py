@@ -14,6 +14,7 @@ import random
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
@@ -48,12 +49,43 @@ def free_range(taken: Iterable[range]) -> range | None:
     return None
 
 
+_SUBORDINATE = ("/etc/subuid", "/etc/subgid")
+_ACCOUNTS = "/etc/passwd"
+
+
+def _leasable() -> range | None:
+    """The range to lease from, as the files that give out ids say now."""
+    return _range_for(tuple(_version(path) for path in (*_SUBORDINATE, _ACCOUNTS)))
+
+
+def _version(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
+@lru_cache(maxsize=1)  # read again only when one of them has changed
+def _range_for(versions: tuple[tuple[int, int] | None, ...]) -> range | None:
+    return free_range(taken_ranges("".join(map(_read, _SUBORDINATE)), _read(_ACCOUNTS)))
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""
+
+
+def _open_locks() -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(_FILE, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(_FILE), mode=0o700, exist_ok=True)
+        return os.open(_FILE, flags, 0o600)
 
 
 def _refused(cause: str, error: OSError | None = None) -> ConfinementUnavailableError:
@@ -85,13 +117,11 @@ class IdentityLease:
         Raises:
             ConfinementUnavailableError: if all are taken, or the lock file can't be used.
         """
-        users = taken_ranges(_read("/etc/subuid") + _read("/etc/subgid"), _read("/etc/passwd"))
-        ids = free_range(users)
+        ids = _leasable()
         if ids is None:
             raise _refused("/etc/subuid and /etc/passwd leave no range of user ids free")
         try:
-            os.makedirs(os.path.dirname(_FILE), mode=0o700, exist_ok=True)
-            fd = os.open(_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = _open_locks()
         except OSError as error:
             raise _refused(f"{_FILE}: {error.strerror}", error) from error
         try:

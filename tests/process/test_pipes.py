@@ -1,0 +1,28 @@
+"""Pipes to and from commands: what is read in one go is bounded, whoever goes on writing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sandyard.process.pipes import OutputPipe, open_pipe
+
+
+async def test_draining_ends_though_somebody_writes() -> None:
+    # What a command left running may fill the pipe as fast as it is emptied; it is the loop's time.
+    read_end, write_end = open_pipe(None)
+    os.set_blocking(write_end, False)
+    total = 0
+
+    def refill(chunk: bytes) -> None:
+        nonlocal total
+        total += len(chunk)
+        if total < 100_000_000:
+            os.write(write_end, chunk)
+
+    pipe = OutputPipe(read_end, refill, asyncio.get_running_loop())
+    os.write(write_end, bytes(65536))
+    pipe.drain()
+    pipe.close()
+    os.close(write_end)
+    assert 65536 <= total < 10_000_000
