@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,6 +103,13 @@ static int move_above(int fd) {
     return moved;
 }
 
+/* The raw call: the C library keeps two signals for itself, which the one that spawned us may have
+ * left ignored. It fails for SIGKILL and SIGSTOP, which can't be otherwise. */
+static void reset_signal(int number) {
+    const unsigned long fresh[4] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
+    (void)syscall(SYS_rt_sigaction, number, fresh, NULL, sizeof(unsigned long));
+}
+
 static void start_clean(const char *argument) {
     sigset_t none;
     int control = atoi(argument);
@@ -111,8 +119,8 @@ static void start_clean(const char *argument) {
         _exit(2);
     report_open(CONTROL);
     /* What the host ignores or blocks (Python ignores SIGPIPE) is no business of the commands. */
-    for (int number = 1; number <= SIGRTMAX; number++)
-        (void)signal(number, SIG_DFL); /* refused for SIGKILL, SIGSTOP and the C library's own */
+    for (int number = 1; number < _NSIG; number++)
+        reset_signal(number);
     if (sigemptyset(&none) != 0 || sigprocmask(SIG_SETMASK, &none, NULL) != 0)
         report_failure(STEP_PROTOCOL, NO_RECORD, errno, "resetting signals");
     (void)setsid(); /* fails for a group leader, which is as good */

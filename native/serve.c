@@ -127,17 +127,15 @@ static void sweep(void) {
 
 static void bury_keeper(size_t index, int status) {
     struct keeper dead = keepers[index];
-    bool busy = states[index] == KEEPER_BUSY;
+    bool busy = states[index] == KEEPER_BUSY && dead.job != 0;
     (void)close(dead.channel);
     keepers[index] = (struct keeper){0};
     states[index] = KEEPER_NONE;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !busy)
-        return; /* it left for want of work */
+    if (!busy)
+        return; /* it left for want of work, or was killed between two jobs */
     sweep();
-    if (busy) {
-        struct exited exited = {.status = status, .flags = EXITED_KEEPER_LOST};
-        reply(EVENT_EXITED, dead.job, &exited, sizeof exited);
-    }
+    struct exited exited = {.status = status, .flags = EXITED_KEEPER_LOST};
+    reply(EVENT_EXITED, dead.job, &exited, sizeof exited);
 }
 
 static void reap(void) {
@@ -163,16 +161,23 @@ static void reap(void) {
 /* --- requests ------------------------------------------------------------------------------------- */
 
 static void handle_spawn(const struct incoming *in) {
-    int index = take_keeper();
-    if (index < 0) {
-        refuse(in->head.job, STEP_SPAWN_FORK, -index);
+    for (;;) {
+        int index = take_keeper();
+        if (index < 0) {
+            refuse(in->head.job, STEP_SPAWN_FORK, -index);
+            return;
+        }
+        int error = channel_forward(keepers[index].channel, in);
+        if (error == EPIPE) { /* killed while idle: it stays taken, without a job, until it is buried */
+            keepers[index].job = 0;
+            continue;
+        }
+        keepers[index].job = error == 0 ? in->head.job : 0;
+        if (error != 0) {
+            states[index] = KEEPER_IDLE;
+            refuse(in->head.job, STEP_SPAWN_FORK, error);
+        }
         return;
-    }
-    keepers[index].job = in->head.job;
-    int error = channel_forward(keepers[index].channel, in);
-    if (error != 0) {
-        states[index] = KEEPER_IDLE;
-        refuse(in->head.job, STEP_SPAWN_FORK, error);
     }
 }
 

@@ -23,6 +23,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo_telling import Tour, last_line, ms, shorten
+
 from sandyard import (
     ConfinementUnavailableError,
     ExecResult,
@@ -40,97 +42,46 @@ NOT_SOURCES = {".git", ".venv", "build", "dist", "_bin", "__pycache__"}
 
 WORK_TIMEOUT_S = 120
 TRY_TIMEOUT_S = 10
-RUNAWAY_TIMEOUT_S = 1.0
+RUNAWAY_TIMEOUT_S = 1.5
+RUNAWAY_PROCESSES = 4
 SPAWNS = 150
 STARTS = 15
 
 client = UnixLocalSandboxClient()
 
 
-# --- telling ----------------------------------------------------------------------------------
-
-
-class Tour:
-    """Prints the lines, and remembers whether one did not hold."""
-
-    def __init__(self) -> None:
-        self.broken = 0
-        plain = (
-            not sys.stdout.isatty()
-            or os.environ.get("NO_COLOR")
-            or os.environ.get("TERM") == "dumb"
-        )
-        self._colours = {} if plain else {"ok": "32", "no": "31;1", "bold": "1", "dim": "2"}
-
-    def paint(self, text: str, colour: str) -> str:
-        """Colour a text where the terminal can show it."""
-        code = self._colours.get(colour)
-        return f"\033[{code}m{text}\033[0m" if code else text
-
-    def head(self, text: str, note: str = "") -> None:
-        """Begin a chapter."""
-        print(f"\n{self.paint(text, 'bold')}{'  ' if note else ''}{self.paint(note, 'dim')}")
-
-    def line(self, held: bool, text: str) -> None:
-        """Say something, and whether it holds."""
-        self.broken += not held
-        mark = self.paint("  ok", "ok") if held else self.paint("FAIL", "no")
-        print(f"{mark}  {text}", flush=True)
-
-    def note(self, text: str) -> None:
-        """Say something that is neither right nor wrong."""
-        print(f"      {self.paint(text, 'dim')}", flush=True)
-
-
-def shorten(text: str, width: int) -> str:
-    """Cut a text to a width."""
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def last_line(output: bytes) -> str:
-    """The last line of an output that is not empty."""
-    lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""
-
-
 # --- chapter 1: work --------------------------------------------------------------------------
 
 
 def stage_checkout(target: Path) -> tuple[int, str]:
-    """Make a copy of this checkout with its history; returns files and what kind of history."""
-    git = ["git", "-c", "safe.directory=*", "-C", str(CHECKOUT)]
+    """Make a copy of this checkout as it stands; returns files and what kind of history."""
+    git = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))
     bundle = target.with_suffix(".bundle")
-    history = "a new repository"
-    listed = subprocess.run(
-        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True
-    )
-    own = (CHECKOUT / ".git").exists() and listed.returncode == 0
-    if (
+    own = (CHECKOUT / ".git").exists()  # an sdist has none, and may lie in another repository
+    cloned = (
         own
-        and not subprocess.run(
-            [*git, "bundle", "create", "--quiet", str(bundle), "HEAD"], capture_output=True
-        ).returncode
-    ):
-        subprocess.run(["git", "clone", "--quiet", str(bundle), str(target)], check=True)
-        history = "with its history"
-    else:
-        subprocess.run(["git", "init", "--quiet", str(target)], check=True)
-    names = (
-        [Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name]
-        if own
-        else [
-            path.relative_to(CHECKOUT)
-            for path in CHECKOUT.rglob("*")
-            if path.is_file() and not NOT_SOURCES & set(path.relative_to(CHECKOUT).parts)
-        ]
+        and succeeds(*git, "bundle", "create", "--quiet", str(bundle), "HEAD")
+        and succeeds("git", "clone", "--quiet", str(bundle), str(target))
     )
-    copied = 0
-    for name in names:
-        if (CHECKOUT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, target / name)
-            copied += 1
-    return copied, history
+    if not cloned:
+        subprocess.run(["git", "init", "--quiet", str(target)], check=True)
+    if own:
+        listing = (*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        listed = subprocess.run(listing, check=True, capture_output=True).stdout
+        names = [Path(os.fsdecode(name)) for name in listed.split(b"\0") if name]
+    else:
+        names = [path.relative_to(CHECKOUT) for path in CHECKOUT.rglob("*")]
+        names = [name for name in names if not NOT_SOURCES & set(name.parts)]
+    present = [name for name in names if (CHECKOUT / name).is_file()]
+    for name in present:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, target / name)
+    return len(present), "with its history" if cloned else "in a new repository"
+
+
+def succeeds(*words: str) -> bool:
+    """Whether a program of the host succeeds; what it says is of no interest."""
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
 
 @asynccontextmanager
@@ -197,12 +148,8 @@ async def work(session: UnixLocalSandboxSession, text: str, **env: str) -> ExecR
 
 def said(result: ExecResult) -> str:
     """What a command said last, and how long it took."""
-    return f"{shorten(last_line(result.stdout or result.stderr), 40)} ({ms(result.duration_s)})"
-
-
-def ms(seconds: float) -> str:
-    """A duration for people."""
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+    words = last_line(result.stdout or result.stderr).partition(" in ")[0]
+    return f"{shorten(words.partition(' in ')[0], 40)} ({ms(result.duration_s)})"
 
 
 # --- chapter 2: the wall ----------------------------------------------------------------------
@@ -253,13 +200,11 @@ def etc_attempt() -> Attempt:
 def home_attempts(bait: Path) -> list[Attempt]:
     """Reading keys: a bait that stands for a home, and the real place."""
     place = {GONE: "mount namespace"}
-    attempts = [
-        Attempt(what="read a key in a home's .ssh (a bait)", argv=["cat", str(bait)], wall=place)
-    ]
+    attempts = [Attempt(what="read a key in .ssh (a bait)", argv=["cat", str(bait)], wall=place)]
     real = Path.home() / ".ssh"
     argv = ["ls", str(real)]
     outside = None if real.is_dir() else "there is none"
-    attempts.append(Attempt(what=f"list {real}", argv=argv, wall=place, outside=outside))
+    attempts.append(Attempt(what="list the real ~/.ssh", argv=argv, wall=place, outside=outside))
     return attempts
 
 
@@ -269,12 +214,12 @@ def network_attempts(port: int, name: str) -> list[Attempt]:
     unix = "import socket, sys; socket.socket(socket.AF_UNIX).connect('\\0' + sys.argv[1])"
     return [
         Attempt(
-            what=f"connect to the host's 127.0.0.1:{port}",
+            what="connect to the host's 127.0.0.1",
             argv=python(tcp, str(port)),
             wall={AWAY: "network namespace"},
         ),
         Attempt(
-            what="an abstract socket, on the host's network",
+            what="abstract socket, host's network",
             argv=python(unix, name),
             wall={FORBIDDEN: "Landlock", DENIED: "seccomp", "": "seccomp"},
             policy=Policy(network="host"),
@@ -301,7 +246,7 @@ def process_attempts(token: str) -> list[Attempt]:
 
 
 @contextmanager
-def listening(family: int, address: object) -> Iterator[socket.socket]:
+def listening(family: int, address: str | tuple[str, int]) -> Iterator[socket.socket]:
     """A server of the host's: whoever may reach it is accepted by the kernel."""
     with socket.socket(family) as server:
         server.bind(address)
@@ -335,7 +280,7 @@ async def try_inside(attempt: Attempt, session: UnixLocalSandboxSession) -> tupl
 async def show_wall(tour: Tour, scratch: Path) -> None:
     """Try what must not work, inside and outside."""
     tour.head("2  The wall", "each command is tried outside too, without a sandbox")
-    tour.note(f"{'what a command tries':<43}{'outside':<18}{'inside':<27}held by")
+    tour.note(f"{'what a command tries':<33}{'outside':<18}{'inside':<26}held by")
     bait = scratch / "home" / ".ssh" / "id_ed25519"
     bait.parent.mkdir(parents=True, mode=0o700)
     bait.write_text("not a key, only bait\n")
@@ -376,18 +321,10 @@ async def show_attempt(tour: Tour, attempt: Attempt, session: UnixLocalSandboxSe
     else:
         async with sandbox(policy=attempt.policy) as other:
             held, inside, wall = await try_inside(attempt, other)
-    what = shorten(attempt.what, 42)
-    tour.line(able and held, f"{what:<43}{outside:<18}{shorten(inside, 26):<27}{wall}")
+    tour.line(able and held, f"{attempt.what:<33}{outside:<18}{shorten(inside, 25):<26}{wall}")
 
 
 # --- chapter 3: a runaway ---------------------------------------------------------------------
-
-RUNAWAY = """
-stubborn='trap "" TERM INT HUP; while :; do sleep 1; done'
-(setsid sh -c "$stubborn" "$0" &)                # forked twice, a session of its own
-(setsid setsid sh -c "$stubborn" "$0" & exit) &  # and once more
-sh -c "$stubborn" "$0"                           # and one that stays
-"""
 
 
 def make_token() -> str:
@@ -411,24 +348,25 @@ async def show_runaway(tour: Tour) -> None:
     tour.head("3  A runaway", "daemons, forked twice, in sessions of their own, deaf to SIGTERM")
     token = make_token()
     async with sandbox() as session:
+        await session.write("runaway.sh", (CHECKOUT / "examples/demo/runaway.sh").read_bytes())
         began = time.perf_counter()
-        running = asyncio.create_task(
-            session.exec("sh", "-c", RUNAWAY, token, shell=False, timeout=RUNAWAY_TIMEOUT_S)
-        )
-        await asyncio.sleep(RUNAWAY_TIMEOUT_S / 2)
-        before = count_processes(token)
-        tour.line(
-            before >= 4,
-            f"after {ms(RUNAWAY_TIMEOUT_S / 2)} the host's /proc shows {before} processes of it",
-        )
+        command = session.exec("sh", "runaway.sh", token, shell=False, timeout=RUNAWAY_TIMEOUT_S)
+        running = asyncio.create_task(command)
+        # There is nobody to tell when all have begun, so it is looked for.
+        while (before := count_processes(token)) < RUNAWAY_PROCESSES:
+            if running.done():
+                break
+            await asyncio.sleep(0.02)
+        shown = f"while it runs, the host's /proc shows {before} processes of it"
+        tour.line(before >= RUNAWAY_PROCESSES, shown)
         try:
             await running
             tour.line(False, "the command was not ended")
         except ExecTimeoutError:
             spent = time.perf_counter() - began
+            in_time = spent < RUNAWAY_TIMEOUT_S + 1
             tour.line(
-                spent < RUNAWAY_TIMEOUT_S + 1,
-                f"its timeout of 1 s ended the call after {ms(spent)}",
+                in_time, f"its timeout of {ms(RUNAWAY_TIMEOUT_S)} ended the call after {ms(spent)}"
             )
         after = count_processes(token)
         tour.line(after == 0, f"and then /proc shows {after}")
@@ -474,14 +412,11 @@ async def show_price(tour: Tour) -> None:
             rounds=SPAWNS,
         )
     (start,) = await measure(start_session, rounds=STARTS)
-    tour.line(
-        True,
-        f"{ms(bare):>8}  /bin/true by asyncio.create_subprocess_exec, output captured, unconfined",
+    tour.tell(
+        f"{ms(bare):>8}  /bin/true by asyncio.create_subprocess_exec, output captured, unconfined"
     )
-    tour.line(True, f"{ms(confined):>8}  /bin/true by session.exec, output captured, confined")
-    tour.line(
-        True, f"{ms(start):>8}  a whole session: create, start, close, delete ({STARTS} times)"
-    )
+    tour.tell(f"{ms(confined):>8}  /bin/true by session.exec, output captured, confined")
+    tour.tell(f"{ms(start):>8}  a whole session: create, start, close, delete ({STARTS} times)")
 
 
 # --- the tour ---------------------------------------------------------------------------------
@@ -498,7 +433,7 @@ async def show_all(tour: Tour, scratch: Path) -> None:
     for chapter in chapters:
         try:
             await chapter()
-        except ConfinementUnavailableError:
+        except (ConfinementUnavailableError, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001  # told, and counted as broken
             tour.line(False, f"{type(error).__name__}: {error}")
@@ -522,4 +457,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -7,54 +7,31 @@ import io
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-from sandyard.confinement import USER, command_environment, plan_session
+from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
-from sandyard.errors import ArgumentError, ArgumentTypeError, OpName, SessionClosedError
+from sandyard.confinement import command_environment, plan_session
+from sandyard.errors import (
+    OpName,
+    SessionClosedError,
+    WorkspaceStartError,
+)
 from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.limits import OUTPUT_LIMIT_BYTES
-from sandyard.plan import LaunchPlan, Spawn
+from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_grants
 from sandyard.policy import Policy
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess, StdinSource
-from sandyard.process.argv import (
-    checked_environment,
-    checked_leftovers,
-    checked_limit,
-    checked_stdin,
-    checked_timeout,
-    command_argv,
-    command_directory,
-    encoded_words,
-)
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.types import ExecResult, FileEntry, User
 from sandyard.workspace import Workspace, WorkspaceRoot
 
 __all__ = ["UnixLocalSandboxSession"]
-
-Leftovers = Literal["keep", "end"]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Request:
-    """The arguments of one ``exec`` or ``stream``, as the caller gave them."""
-
-    command: Sequence[str | PurePath]
-    timeout: float | None
-    shell: bool | Sequence[str]
-    user: str | User | None
-    cwd: str | PurePath | None
-    env: Mapping[str, str] | None
-    stdin: StdinSource | None
-    leftovers: Leftovers
-    output_limit: int = OUTPUT_LIMIT_BYTES
 
 
 class UnixLocalSandboxSession:
@@ -109,7 +86,7 @@ class UnixLocalSandboxSession:
             self._check_loop("start")
             if self._phase is Phase.RUNNING:
                 return
-            self._host_environment = dict(os.environ)
+            self._host_environment, self._environment = dict(os.environ), None
             root = await self._open_root()
             if self._workspace is None:
                 self._workspace = Workspace(root)
@@ -134,6 +111,7 @@ class UnixLocalSandboxSession:
 
         The workspace stays and its files can still be read and written. Doing it again does nothing.
         """
+        self._check_loop("shutdown")
         async with self._turn:
             await self._end_sandbox()
 
@@ -143,6 +121,7 @@ class UnixLocalSandboxSession:
         The workspace's directory is not deleted; ``UnixLocalSandboxClient.delete`` does that for
         one that the library made.
         """
+        self._check_loop("shutdown")
         async with self._turn:
             try:
                 await self._end_sandbox()
@@ -223,7 +202,7 @@ class UnixLocalSandboxSession:
             SessionClosedError: the session is not running.
         """
         commands = self._running_commands()
-        request = _Request(
+        request = CommandRequest(
             command=command,
             timeout=timeout,
             shell=shell,
@@ -234,7 +213,7 @@ class UnixLocalSandboxSession:
             output_limit=output_limit,
             leftovers=leftovers,
         )
-        return await commands.run(await self._call(request))
+        return await commands.run(await self._prepared(request))
 
     @asynccontextmanager
     async def stream(
@@ -261,7 +240,7 @@ class UnixLocalSandboxSession:
             >>> running.result.exit_code
             0
         """
-        request = _Request(
+        request = CommandRequest(
             command=command,
             timeout=timeout,
             shell=shell,
@@ -272,7 +251,7 @@ class UnixLocalSandboxSession:
             leftovers=leftovers,
         )
         commands = self._running_commands()
-        async with CommandStream(commands, await self._call(request)) as stream:
+        async with CommandStream(commands, await self._prepared(request)) as stream:
             yield stream
 
     # --- files ------------------------------------------------------------------------------------
@@ -397,9 +376,12 @@ class UnixLocalSandboxSession:
         path = self.state.manifest.root
         if not os.path.lexists(path):
             return True
-        with WorkspaceRoot.open(path, owned=True) as root:
-            # Another directory of the same name is not ours to delete.
-            return root.inode == self._inode and root.delete()
+        try:
+            with WorkspaceRoot.open(path, owned=True) as root:
+                # Another directory of the same name is not ours to delete.
+                return root.inode == self._inode and root.delete()
+        except WorkspaceStartError:  # nor is a link or a file
+            return False
 
     async def _open_root(self) -> WorkspaceRoot:
         if self._root is None:
@@ -414,19 +396,22 @@ class UnixLocalSandboxSession:
         return plan_session(self.policy, facts, planned, resolve_grants(self.policy))
 
     async def _end_sandbox(self) -> None:
-        if self._loop is not None:
-            self._check_loop("shutdown")
         init, self._init = self._init, None
         commands, self._commands = self._commands, None
         if self._phase is Phase.RUNNING:
             self._phase = Phase.SHUT_DOWN
         if commands is not None:
             commands.close()
-        if init is not None:
-            await init.close()
+        try:
+            if init is not None:
+                await init.close()
+        finally:
+            self._loop = None
 
     def _check_loop(self, op: OpName) -> None:
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+        """Refuses a call from another loop than the one that the running sandbox belongs to."""
+        own = self._loop
+        if own is not None and own is not asyncio.get_running_loop() and not own.is_closed():
             raise SessionClosedError(
                 op=op,
                 state=self._phase.value,
@@ -448,25 +433,8 @@ class UnixLocalSandboxSession:
             raise SessionClosedError(op=op, state=self._phase.value)
         return self._workspace
 
-    async def _call(self, request: _Request) -> CommandCall:
-        argv = command_argv(request.command, request.shell)
-        check_user("exec", request.user)
-        own = checked_environment(request.env)
-        environment = await self._command_environment()
-        if own:
-            environment = tuple((dict(environment) | own).items())
-        return CommandCall(
-            words=argv,
-            spawn=Spawn(
-                argv=encoded_words(argv),
-                environment=environment,
-                cwd=command_directory(request.cwd, self.state.manifest.root),
-                end_leftovers=checked_leftovers(request.leftovers),
-            ),
-            stdin=checked_stdin(request.stdin),
-            timeout_s=checked_timeout(request.timeout),
-            limit=checked_limit(request.output_limit),
-        )
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
+        return prepare_call(request, await self._command_environment(), self.state.manifest.root)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""
@@ -478,24 +446,3 @@ class UnixLocalSandboxSession:
             encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
             self._environment = (values, encoded)
         return self._environment[1]
-
-
-def check_user(op: OpName, user: object) -> None:
-    """Refuses a user that does not exist inside.
-
-    Raises:
-        ArgumentError: if it is not ``agent``, the only one.
-        ArgumentTypeError: if it is no name and no ``User``.
-    """
-    if user is None:
-        return
-    name = user.name if isinstance(user, User) else user
-    if not isinstance(name, str):
-        raise ArgumentTypeError("user is a name or a User", op=op, argument="user", value=user)
-    if name != USER:
-        raise ArgumentError(
-            f"there is no user {name!r} in the sandbox; everything in it is done by {USER!r}",
-            op=op,
-            argument="user",
-            value=user,
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import posixpath
 import shlex
@@ -113,7 +112,7 @@ def checked_timeout(timeout: object) -> float | None:
         raise ArgumentTypeError(
             "timeout is a number of seconds, or None", op="exec", argument="timeout", value=timeout
         )
-    if math.isnan(timeout) or not 0 < timeout <= TIMEOUT_MAX_S:
+    if not 0 < timeout <= TIMEOUT_MAX_S:  # which NaN is not either
         raise ArgumentError(
             f"timeout is more than 0 and at most {TIMEOUT_MAX_S:.0f} seconds; None is no limit",
             op="exec",

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from sandyard.errors import ConfinementUnavailableError
+from sandyard.finishing import finished
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
     START_TIMEOUT_S,
@@ -45,6 +46,7 @@ from sandyard.process.wire import (
     SpawnFailed,
     Started,
     StartFailed,
+    Step,
     decode_event,
     encode_kill,
     encode_message,
@@ -54,6 +56,9 @@ from sandyard.process.wire import (
 )
 
 __all__ = ["InitProcess", "Job", "SandboxEndedError", "program_path"]
+
+_PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+"""What a send fails with when the machine is short of something for a moment."""
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -137,7 +142,7 @@ class InitProcess:
         try:
             launched = await asyncio.shield(launch)
         except asyncio.CancelledError:
-            launch.add_done_callback(_abandon)
+            await finished(cls._abandon(launch))
             raise
         init = cls(launched)
         try:
@@ -147,17 +152,29 @@ class InitProcess:
             raise
         return init
 
+    @classmethod
+    async def _abandon(cls, launch: asyncio.Future[_Launched]) -> None:
+        """Ends what a cancelled start had set off."""
+        await asyncio.wait([launch])
+        if not launch.cancelled() and launch.exception() is None:
+            await cls(launch.result()).close()
+
     @property
     def alive(self) -> bool:
         """Whether the sandbox still stands."""
         return not self._ended
 
     async def close(self) -> None:
-        """Ends the sandbox and everything in it, and waits until it is gone."""
+        """Ends the sandbox and everything in it, and waits until it is gone.
+
+        It may be called on another loop once the one that started it is closed.
+        """
         self._end_channel()
-        if self._pidfd < 0:
-            return
         pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            await finished(self._wait_gone(pidfd))
+
+    async def _wait_gone(self, pidfd: int) -> None:
         try:
             if not await _wait_readable(pidfd, CLOSE_TIMEOUT_S):
                 with contextlib.suppress(ProcessLookupError):
@@ -200,13 +217,18 @@ class InitProcess:
 
         Raises:
             SandboxEndedError: if it is.
-            OSError: EMFILE or ENFILE, if a large command can't be given a descriptor.
+            OSError: if there is no descriptor for a large command, or no room for one to travel.
         """
         self._last_job = self._last_job % 0xFFFFFFFF + 1
         job = Job(self._last_job)
+        body = encode_spawn(spawn, fd_mask)
+        if len(body) > BODY_LIMIT:  # far above what execve(2) takes
+            job.exited.set(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
+            job.gone.set(None)
+            return job
         self._jobs[job.number] = job
         try:
-            await self._send(Request.SPAWN, job.number, encode_spawn(spawn, fd_mask), fds)
+            await self._send(Request.SPAWN, job.number, body, fds)
         except BaseException:
             del self._jobs[job.number]
             raise
@@ -228,11 +250,11 @@ class InitProcess:
                 return
             except BlockingIOError:
                 await self._wait_writable()
+            except (BrokenPipeError, ConnectionResetError):
+                break
             except OSError as error:
-                if error.errno != errno.ETOOMANYREFS or retries == 0:
-                    if error.errno in (errno.EMFILE, errno.ENFILE):
-                        raise
-                    break
+                if error.errno not in _PASSING or retries == 0:
+                    raise
                 retries -= 1
                 await asyncio.sleep(TRAVEL_RETRY_S)
         raise SandboxEndedError
@@ -300,7 +322,8 @@ class InitProcess:
         if self._ended:
             return
         self._ended = True
-        self._loop.remove_reader(self._channel.fileno())
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._channel.fileno())
         if self._writable is not None:
             self._wake_writers()
         # Also where a forked worker of the host holds a copy of the socket.
@@ -380,8 +403,6 @@ def send_message(
     if len(body) <= INLINE_LIMIT:
         _send_datagram(channel, [encode_message(kind, job, len(body)), body], fds)
         return
-    if len(body) > BODY_LIMIT:
-        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     memfd = os.memfd_create("sandyard-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         rest = memoryview(body)
@@ -425,12 +446,3 @@ def _reap_killed(pidfd: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     os.close(pidfd)
-
-
-def _abandon(launch: asyncio.Future[_Launched]) -> None:
-    """Ends what a cancelled start had set off."""
-    if launch.cancelled() or launch.exception() is not None:
-        return
-    launched = launch.result()
-    launched.channel.close()
-    _reap_killed(launched.pidfd)

@@ -96,13 +96,19 @@ class OutputPipe:
     def pause(self) -> None:
         """Leaves what comes in the pipe, so that the command waits."""
         if self._reading:
-            self._loop.remove_reader(self._fd)
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._fd)
             self._reading = False
 
     def drain(self) -> None:
-        """Reads what is in the pipe now, without waiting for more."""
-        while self._read_some():
-            pass
+        """Reads what is in the pipe now, without waiting for more.
+
+        No more than fits into a pipe: what comes after that was not there when this was called, and
+        somebody who goes on writing must not keep us here.
+        """
+        room = PIPE_READ_BYTES if self._size == PIPE_READ_BYTES else PIPE_LARGE_BYTES
+        while room > 0 and (got := self._read_some()):
+            room -= got
 
     def close(self) -> None:
         """Closes the pipe; the other end is told by SIGPIPE if it goes on writing."""

@@ -1,0 +1,97 @@
+"""What a caller asks of exec and stream: arguments, checked, become a CommandCall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from sandyard.confinement import USER
+from sandyard.errors import ArgumentError, ArgumentTypeError, OpName
+from sandyard.limits import OUTPUT_LIMIT_BYTES
+from sandyard.plan import Spawn
+from sandyard.process import CommandCall, StdinSource
+from sandyard.process.argv import (
+    checked_environment,
+    checked_leftovers,
+    checked_limit,
+    checked_stdin,
+    checked_timeout,
+    command_argv,
+    command_directory,
+    encoded_words,
+)
+from sandyard.types import User
+
+__all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call"]
+
+Leftovers = Literal["keep", "end"]
+
+
+@dataclass(slots=True, kw_only=True)
+class CommandRequest:
+    """The arguments of one ``exec`` or ``stream``, as the caller gave them."""
+
+    command: Sequence[str | PurePath]
+    timeout: float | None
+    shell: bool | Sequence[str]
+    user: str | User | None
+    cwd: str | PurePath | None
+    env: Mapping[str, str] | None
+    stdin: StdinSource | None
+    leftovers: Leftovers
+    output_limit: int = OUTPUT_LIMIT_BYTES
+
+
+def prepare_call(
+    request: CommandRequest, environment: tuple[tuple[bytes, bytes], ...], root: str
+) -> CommandCall:
+    """The call that the process room carries out.
+
+    Args:
+        request: what the caller asks.
+        environment: the session's variables.
+        root: where the workspace is inside.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: an argument is impossible.
+    """
+    argv = command_argv(request.command, request.shell)
+    check_user("exec", request.user)
+    own = checked_environment(request.env)
+    if own:
+        environment = tuple((dict(environment) | own).items())
+    return CommandCall(
+        words=argv,
+        spawn=Spawn(
+            argv=encoded_words(argv),
+            environment=environment,
+            cwd=command_directory(request.cwd, root),
+            end_leftovers=checked_leftovers(request.leftovers),
+        ),
+        stdin=checked_stdin(request.stdin),
+        timeout_s=checked_timeout(request.timeout),
+        limit=checked_limit(request.output_limit),
+    )
+
+
+def check_user(op: OpName, user: object) -> None:
+    """Refuses a user that does not exist inside.
+
+    Raises:
+        ArgumentError: if it is not ``agent``, the only one.
+        ArgumentTypeError: if it is no name and no ``User``.
+    """
+    if user is None:
+        return
+    name = user.name if isinstance(user, User) else user
+    if not isinstance(name, str):
+        raise ArgumentTypeError("user is a name or a User", op=op, argument="user", value=user)
+    if name != USER:
+        raise ArgumentError(
+            f"there is no user {name!r} in the sandbox; everything in it is done by {USER!r}",
+            op=op,
+            argument="user",
+            value=user,
+        )

@@ -1,0 +1,46 @@
+"""The documentation's pages and the blocks of code in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code.
+
+    Attributes:
+        name: page and line, for messages.
+        code: what is in it.
+    """
+
+    name: str
+    code: str
+
+
+def list_blocks(language: str) -> Iterator[Block]:
+    """The blocks in a language, of all pages."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in BLOCK.finditer(text):
+            if found[1] == language:
+                line = text.count("\n", 0, found.start()) + 1
+                yield Block(f"{page.relative_to(ROOT)}:{line}", found[2])
+
+
+def make_surroundings(top: Path) -> None:
+    """Make the directories that the pages speak of."""
+    (top / "project").mkdir()
+    (top / "project" / "hello.py").write_text('print("hello")\n')
+    (top / "project" / "config.toml").write_text("[tool]\n")
+    (top / "reference").mkdir()
+    (top / "reference" / "notes.txt").write_text("some notes\n")
