@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import statistics
 import time
@@ -14,6 +15,9 @@ Cleaning = Callable[[], Awaitable[object]]
 Subject = Callable[[], Awaitable[Cleaning | None]]
 
 WARM_UP = 10
+SETTLE_S = 0.003
+"""Pause after each, in which what it left to be done (threads, callbacks, the kernel's own work) is
+done, and not in the next one's time."""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ async def interleaved(subjects: Mapping[str, Subject], count: int) -> dict[str, 
         series[name].wall.append(time.perf_counter() - wall)
         series[name].cpu.append(time.process_time() - cpu)
         await _clean(cleaning)
+        await asyncio.sleep(SETTLE_S)
     return series
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +26,16 @@ class Block:
     code: str
 
 
-def list_blocks(language: str) -> Iterator[Block]:
+def list_blocks(language: str) -> list[Block]:
     """The blocks in a language, of all pages."""
+    blocks = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for found in BLOCK.finditer(text):
             if found[1] == language:
                 line = text.count("\n", 0, found.start()) + 1
-                yield Block(f"{page.relative_to(ROOT)}:{line}", found[2])
+                blocks.append(Block(f"{page.relative_to(ROOT)}:{line}", found[2]))
+    return blocks
 
 
 def make_surroundings(top: Path) -> None:

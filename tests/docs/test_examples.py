@@ -52,9 +52,7 @@ def run_compiled(block: Block, names: dict[str, object]) -> Coroutine[None, None
 @pytest.mark.parametrize("block", list_blocks("python"), ids=lambda block: block.name)
 def test_python_runs(block: Block, surroundings: Path) -> None:
     names: dict[str, object] = {"__name__": "__main__", "tmp_path": surroundings}
-    flags = compile(
-        block.code, block.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    ).co_flags
+    flags = compile(block.code, block.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).co_flags
     if flags & inspect.CO_COROUTINE:
         asyncio.run(run_awaiting(block, names))
     else:
@@ -77,7 +75,9 @@ def split_calls(text: str) -> list[tuple[str, str]]:
 def test_console_prints_that(block: Block, surroundings: Path) -> None:
     programs = surroundings / "programs"
     programs.mkdir()
-    (programs / "sandyard").write_text(f'#!/bin/sh\nexec {sys.executable} -P -m sandyard.cli "$@"\n')
+    (programs / "sandyard").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -P -m sandyard.cli "$@"\n'
+    )
     (programs / "sandyard").chmod(0o755)
     for command, shown in split_calls(block.code):
         done = subprocess.run(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import BinaryIO
 
@@ -48,17 +47,6 @@ def open_pipe(owner: Identity | None) -> tuple[int, int]:
     return read_end, write_end
 
 
-_thread = threading.local()
-
-
-def _scratch() -> memoryview:
-    """Where this thread's reads land before they are copied out in their true size."""
-    buffer: memoryview | None = getattr(_thread, "buffer", None)
-    if buffer is None:
-        buffer = _thread.buffer = memoryview(bytearray(PIPE_BULK_BYTES))
-    return buffer
-
-
 class OutputPipe:
     """The read end of a command's stdout or stderr.
 
@@ -66,7 +54,7 @@ class OutputPipe:
         sink: called with each chunk, on the loop.
     """
 
-    __slots__ = ("_fd", "_loop", "_reading", "_sink", "_size")
+    __slots__ = ("_fd", "_grown", "_loop", "_reading", "_sink", "_size")
 
     def __init__(
         self, fd: int, sink: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
@@ -75,7 +63,8 @@ class OutputPipe:
         self._fd = fd
         self._sink = sink
         self._loop = loop
-        self._size = PIPE_READ_BYTES
+        self._size = PIPE_READ_BYTES  # of the next read
+        self._grown = False
         self._reading = False
 
     @property
@@ -106,7 +95,7 @@ class OutputPipe:
         No more than fits into a pipe: what comes after that was not there when this was called, and
         somebody who goes on writing must not keep us here.
         """
-        room = PIPE_READ_BYTES if self._size == PIPE_READ_BYTES else PIPE_LARGE_BYTES
+        room = PIPE_LARGE_BYTES if self._grown else PIPE_READ_BYTES
         while room > 0 and (got := self._read_some()):
             room -= got
 
@@ -128,24 +117,28 @@ class OutputPipe:
         """Reads once; returns how many bytes came, 0 at the end or where nothing is there."""
         if self._fd < 0:
             return 0
-        buffer = _scratch()
         try:
-            got = os.readv(self._fd, [buffer[: self._size]])
+            chunk = os.read(self._fd, self._size)
         except BlockingIOError:
             return 0
+        got = len(chunk)
         if got == 0:
             self.close()
             return 0
-        if got == self._size == PIPE_READ_BYTES:
+        if got == PIPE_READ_BYTES and not self._grown:
             self._grow()
-        self._sink(bytes(buffer[:got]))  # exactly as large as it is: chunks may be kept
+        if self._grown:
+            # As much as is likely to come: the rest of a large allocation would lie idle between
+            # the small ones that are kept.
+            self._size = min(max(2 * got, PIPE_READ_BYTES), PIPE_BULK_BYTES)
+        self._sink(chunk)
         return got
 
     def _grow(self) -> None:
         # EPERM: the user's pages for pipes are used up; then it stays as it is.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_LARGE_BYTES)
-        self._size = PIPE_BULK_BYTES
+        self._grown = True
 
 
 class InputPipe:
