@@ -35,7 +35,8 @@ _CONTAINERS: Final = frozenset({"entries", "children"})
 class ManifestModel(BaseModel):
     """A value whose constructor raises ``ManifestError`` for whatever is wrong with it."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Deferred: a program that makes no manifest does not pay for its validators at import.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     def __init__(self, **fields: object) -> None:
         try:
