@@ -1,0 +1,388 @@
+"""The words of native/protocol.h a second time: requests are taken apart, events put together.
+
+Both are strict and share nothing with the library, so that a slip in its own words shows. Numbers
+and layouts are written down by hand; test_wire_header.py holds them against the header itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sandyard.plan import (
+    Bind,
+    DevPts,
+    Directory,
+    HostIdentity,
+    Identity,
+    LandlockRule,
+    LandlockRuleset,
+    LaunchPlan,
+    Mask,
+    MountStep,
+    Namespaces,
+    Private,
+    Proc,
+    ReadOnly,
+    ResourceLimit,
+    Scratch,
+    Spawn,
+    Symlink,
+    TextFile,
+)
+from sandyard.process.wire import (
+    Event,
+    Exited,
+    Failure,
+    Gone,
+    Spawned,
+    SpawnFailed,
+    Started,
+    StartFailed,
+)
+
+MAGIC: Final = 0x01445953
+INLINE_LIMIT: Final = 32 * 1024
+BODY_LIMIT: Final = 8 * 1024 * 1024
+NO_RECORD: Final = 0xFFFFFFFF
+
+# enum request, enum event
+START, SPAWN, SIGNAL, KILL = 1, 2, 3, 4
+STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
+
+# enum record_op
+IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH = 1, 2, 3, 4, 5
+DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK = range(10, 19)
+LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP = 20, 21, 22, 23
+
+FORMATS: Final = {
+    "message": "IHHII",
+    "record_head": "HHI",
+    "identity": "IIIIII",
+    "node": "II",
+    "bind": "QQII",
+    "scratch": "QQ",
+    "limit": "QII",
+    "landlock": "QQ",
+    "done": "HHI",
+    "failure": "HHiII",
+    "spawn_head": "IIII",
+    "spawned": "II",
+    "signal_body": "II",
+    "kill_body": "II",
+    "exited": "iIQQQQQQQQQII",
+    "leftover": "I16s",
+}
+"""The structures of protocol.h, without padding, in the machine's byte order."""
+
+
+def packed(name: str, *values: int | bytes) -> bytes:
+    """A structure as bytes."""
+    return struct.pack("=" + FORMATS[name], *values)
+
+
+class MalformedError(Exception):
+    """A request is not exactly as the protocol says."""
+
+
+def check(condition: object, problem: str) -> None:
+    """Refuses a request of which something is not so."""
+    if not condition:
+        raise MalformedError(problem)
+
+
+class Bytes:
+    """Bytes that are taken off from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self.rest = data
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
+        check(len(self.rest) >= size, "cut off")
+        taken, self.rest = self.rest[:size], self.rest[size:]
+        return taken
+
+    def unpack(self, name: str) -> tuple[int, ...]:
+        """The next structure."""
+        layout = struct.Struct("=" + FORMATS[name])
+        return layout.unpack(self.take(layout.size))
+
+    def number(self, layout: str) -> int:
+        """The next plain number."""
+        (number,) = struct.unpack("=" + layout, self.take(struct.calcsize("=" + layout)))
+        return int(number)
+
+    def word(self) -> bytes:
+        """The next string, without its NUL."""
+        end = self.rest.find(b"\0")
+        check(end >= 0, "no NUL")
+        return self.take(end + 1)[:-1]
+
+    def text(self) -> str:
+        """The next string, its odd bytes as surrogates."""
+        return self.word().decode("utf-8", "surrogateescape")
+
+    def end(self) -> None:
+        """Refuses anything that is left."""
+        check(not self.rest, f"trailing bytes: {self.rest[:20]!r}")
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a message."""
+
+    kind: int
+    in_memfd: bool
+    job: int
+    size: int
+
+
+def decode_head(data: bytes) -> Head:
+    """The head of a request, and nothing after it."""
+    source = Bytes(data)
+    magic, kind, flags, job, size = source.unpack("message")
+    source.end()
+    check(magic == MAGIC, "another language")
+    check(kind in (START, SPAWN, SIGNAL, KILL), "no request")
+    check(flags in (0, 1), "unknown flags")
+    check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
+    return Head(kind, bool(flags), job, size)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a plan."""
+
+    op: int
+    payload: bytes
+
+
+def split_records(body: bytes) -> list[Record]:
+    """The records of a plan, each padded with zeros to 8 bytes."""
+    source, records = Bytes(body), []
+    while source.rest:
+        op, zero, size = source.unpack("record_head")
+        check(zero == 0, "a record's zero is not")
+        records.append(Record(op, source.take(size)))
+        check(not any(source.take(-size % 8)), "padding is not zero")
+    return records
+
+
+def join_records(records: Iterable[Record]) -> bytes:
+    """Records as the body of a START; the opposite of ``split_records``."""
+    return b"".join(
+        packed("record_head", record.op, 0, len(record.payload))
+        + record.payload
+        + bytes(-len(record.payload) % 8)
+        for record in records
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """A plan, and who the sandbox is outside."""
+
+    plan: LaunchPlan
+    host_uid: int
+    host_gid: int
+
+
+PATHS: Final = {PROC: Proc, DEVPTS: DevPts, READ_ONLY: ReadOnly, MASK: Mask}
+
+
+def decode_node(source: Bytes) -> tuple[str, int]:
+    """A path with its mode."""
+    mode, size = source.unpack("node")
+    check(size == 0, "a directory with content")
+    return source.text(), mode
+
+
+def decode_file(source: Bytes) -> TextFile:
+    """A file with its content."""
+    mode, size = source.unpack("node")
+    path = source.text()
+    return TextFile(path, source.take(size), mode)
+
+
+def decode_bind(source: Bytes) -> Bind:
+    """A bind mount; without a check of the inode its numbers are zero."""
+    device, inode, flags, zero = source.unpack("bind")
+    check(flags & ~31 == 0 and zero == 0, "unknown flags")
+    check(flags & 16 or (device, inode) == (0, 0), "an inode that nobody checks")
+    return Bind(
+        source.text(),
+        source.text(),
+        writable=bool(flags & 1),
+        devices=bool(flags & 2),
+        as_owner=bool(flags & 4),
+        optional=bool(flags & 8),
+        inode=(device, inode) if flags & 16 else None,
+    )
+
+
+def decode_step(record: Record) -> MountStep:
+    """A record of the root file system."""
+    source = Bytes(record.payload)
+    step: MountStep
+    match record.op:
+        case 10:
+            step = Directory(*decode_node(source))
+        case 14:
+            step = Private(*decode_node(source))
+        case 11:
+            step = decode_file(source)
+        case 12:
+            step = Symlink(source.text(), source.text())
+        case 13:
+            step = decode_bind(source)
+        case op:
+            step = PATHS[op](source.text())
+    source.end()
+    return step
+
+
+def only(records: list[Record], op: int) -> Bytes:
+    """What the one record of its kind holds."""
+    found = [record.payload for record in records if record.op == op]
+    check(len(found) == 1, f"{len(found)} records {op}")
+    return Bytes(found[0])
+
+
+def decode_identity(source: Bytes) -> tuple[Identity, int, int]:
+    """Who runs inside, and the two ids outside."""
+    mode, uid, gid, host_uid, host_gid, zero = source.unpack("identity")
+    source.end()
+    check(mode in (0, 1) and zero == 0, "an unknown kind of identity")
+    host = (HostIdentity.CALLER, HostIdentity.LEASED)[mode]
+    return Identity(uid, gid, host), host_uid, host_gid
+
+
+def decode_limit(record: Record) -> ResourceLimit:
+    """One limit."""
+    source = Bytes(record.payload)
+    value, resource, zero = source.unpack("limit")
+    source.end()
+    check(zero == 0, "a limit's zero is not")
+    return ResourceLimit(resource, value)
+
+
+def decode_landlock(records: list[Record]) -> LandlockRuleset | None:
+    """The ruleset with its rules, which follow it; None without one."""
+    ours = [record for record in records if record.op in (LANDLOCK, LANDLOCK_RULE)]
+    if not ours:
+        return None
+    source = Bytes(ours[0].payload)
+    check(ours[0].op == LANDLOCK, "a rule before its ruleset")
+    handled, scoped = source.unpack("landlock")
+    source.end()
+    rules = []
+    for record in ours[1:]:
+        check(record.op == LANDLOCK_RULE, "two rulesets")
+        source = Bytes(record.payload)
+        access, path = source.number("Q"), source.text()
+        source.end()
+        rules.append(LandlockRule(path, access))
+    return LandlockRuleset(handled, scoped, tuple(rules))
+
+
+def decode_start(body: bytes) -> Start:
+    """The body of a START as the values that it was made of."""
+    records = split_records(body)
+    identity, host_uid, host_gid = decode_identity(only(records, IDENTITY))
+    namespaces, hostname = only(records, NAMESPACES), only(records, HOSTNAME)
+    scratch, loopback = only(records, SCRATCH), [r for r in records if r.op == LOOPBACK]
+    check(len(loopback) <= 1 and not any(r.payload for r in loopback), "odd loopback")
+    plan = LaunchPlan(
+        identity=identity,
+        namespaces=Namespaces(namespaces.number("I")),
+        hostname=hostname.text(),
+        loopback=bool(loopback),
+        scratch=Scratch(*scratch.unpack("scratch")),
+        steps=tuple(decode_step(r) for r in records if DIRECTORY <= r.op <= MASK),
+        limits=tuple(decode_limit(r) for r in records if r.op == LIMIT),
+        landlock=decode_landlock(records),
+        seccomp=only(records, SECCOMP).rest,
+    )
+    for source in (namespaces, hostname, scratch):
+        source.end()
+    return Start(plan, host_uid, host_gid)
+
+
+@dataclass(frozen=True)
+class SpawnRequest:
+    """A command, and how it is to be run."""
+
+    spawn: Spawn
+    fd_mask: int
+    report: bool
+
+
+def decode_spawn(body: bytes) -> SpawnRequest:
+    """The body of a SPAWN as the values that it was made of."""
+    source = Bytes(body)
+    argc, envc, fd_mask, flags = source.unpack("spawn_head")
+    check(flags & ~3 == 0, "unknown flags")
+    cwd = source.word()
+    argv = tuple(source.word() for _ in range(argc))
+    environment = []
+    for _ in range(envc):
+        name, equals, value = source.word().partition(b"=")
+        check(equals, "a variable without '='")
+        environment.append((name, value))
+    source.end()
+    spawn = Spawn(argv, tuple(environment), cwd, end_leftovers=bool(flags & 2))
+    return SpawnRequest(spawn, fd_mask, bool(flags & 1))
+
+
+def decode_pair(name: str, body: bytes) -> tuple[int, ...]:
+    """The body of a SIGNAL or a KILL: its two numbers."""
+    source = Bytes(body)
+    numbers = source.unpack(name)
+    source.end()
+    return numbers
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def encode_datagram(kind: int, job: int, body: bytes = b"", *, flags: int = 0) -> bytes:
+    """A message with an honest head."""
+    return packed("message", MAGIC, kind, flags, job, len(body)) + body
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """The body that tells of a failure."""
+    text = failure.text.encode()
+    record = NO_RECORD if failure.record is None else failure.record
+    return packed("failure", failure.step, 0, failure.error, record, len(text)) + text
+
+
+def encode_exited(exited: Exited) -> bytes:
+    """The body that tells of an exit."""
+    flags = (1 if exited.killed else 0) | (2 if exited.keeper_lost else 0)
+    head = packed("exited", exited.status, flags, *exited.usage, exited.left, len(exited.listed))
+    return head + b"".join(packed("leftover", p.pid, p.name.encode()) for p in exited.listed)
+
+
+def encode_event(event: Event) -> bytes:
+    """An event as init would send it."""
+    match event:
+        case Started(steps):
+            body = b"".join(packed("done", s.step, s.skipped, s.record) for s in steps)
+            return encode_datagram(STARTED, 0, body)
+        case StartFailed(failure):
+            return encode_datagram(START_FAILED, 0, encode_failure(failure))
+        case SpawnFailed(job, failure):
+            return encode_datagram(SPAWN_FAILED, job, encode_failure(failure))
+        case Spawned(job, pid):
+            return encode_datagram(SPAWNED, job, packed("spawned", pid, 0))
+        case Exited():
+            return encode_datagram(EXITED, event.job, encode_exited(event))
+        case Gone(job):
+            return encode_datagram(GONE, job)
