@@ -28,7 +28,8 @@ static bool map_body(struct incoming *in) {
     if (in->fd_count == 0 || in->head.size == 0 || in->head.size > BODY_LIMIT)
         return false;
     int memfd = in->fds[0];
-    if ((fcntl(memfd, F_GET_SEALS) & seals) != seals || lseek(memfd, 0, SEEK_END) != (off_t)in->head.size)
+    int sealed = fcntl(memfd, F_GET_SEALS); /* -1 for what can't be sealed */
+    if (sealed < 0 || (sealed & seals) != seals || lseek(memfd, 0, SEEK_END) != (off_t)in->head.size)
         return false;
     /* Private: decode_spawn hands out char pointers into it. */
     void *mapped = mmap(NULL, in->head.size, PROT_READ | PROT_WRITE, MAP_PRIVATE, memfd, 0);
@@ -45,7 +46,9 @@ enum receive_result channel_receive(int channel, int flags, struct incoming *in)
         struct cmsghdr aligned;
     } control;
     struct iovec parts[2] = {{&in->head, sizeof in->head}, {inline_body, sizeof inline_body}};
-    struct msghdr header = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr header = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control};
+    /* Without the padding, in which one more descriptor would arrive unseen. */
+    header.msg_controllen = CMSG_LEN(sizeof(int) * FDS_LIMIT);
     ssize_t got;
 
     memset(in, 0, sizeof *in);

@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include <linux/filter.h>
+#include <linux/sched.h>
 
 #define PATH_LIMIT 4096u
+#define NEEDED_NAMESPACES ((uint32_t)(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
+#define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
 
 /* The length of the string at `data`, without its NUL, or -1 if none ends within `size`. */
 static long string_length(const unsigned char *data, size_t size) {
@@ -156,8 +159,10 @@ static const char *check_whole(struct plan *plan) {
         /* uid 0 outside owns the host's files by mode bits alone, capabilities or not. An ordinary
          * user is never 0, and root's sandboxes get a leased identity. */
         return "the sandbox may not be uid 0";
-    if (namespaces != 1)
+    if (namespaces != 1 || (plan->namespaces & ~ALL_NAMESPACES) != 0)
         return "the plan needs one set of namespaces";
+    if ((plan->namespaces & NEEDED_NAMESPACES) != NEEDED_NAMESPACES)
+        return "a sandbox needs user, mount and pid namespaces of its own";
     if (scratches != 1)
         return "the plan needs one size for its tmpfs";
     if (filters != 1)

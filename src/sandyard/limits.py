@@ -14,6 +14,10 @@ OUTPUT_HEAD_SHARE: Final = 0.25
 """The part of the limit that keeps the beginning; the rest keeps the end. How a command began is
 seen in a few lines, why it failed is nearly always at the end."""
 
+CAPTURE_PIECE_BYTES: Final = 4096
+"""Bytes of kept output below which pieces are joined: a page, beside which the cost of an object of
+its own (some 50 bytes) is nothing."""
+
 # --- what errors and reprs show ---------------------------------------------------------------
 
 SHOWN_VALUE_CHARS: Final = 160

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -52,8 +51,6 @@ class SandboxSessionState(BaseModel):
         exposed_ports: ports that servers inside may be reached on, each from 1 to 65535.
         workspace_root_ready: True once the workspace has been made ready.
     """
-
-    model_config = ConfigDict(defer_build=True)
 
     type: str
     session_id: UUID = Field(default_factory=uuid4)

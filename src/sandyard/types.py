@@ -190,7 +190,7 @@ class Permissions(BaseModel):
         directory: True for a directory.
     """
 
-    model_config = ConfigDict(validate_assignment=True, defer_build=True)
+    model_config = ConfigDict(validate_assignment=True)
 
     owner: int = Field(default=7, ge=0, le=7)
     group: int = Field(default=0, ge=0, le=7)
@@ -290,8 +290,6 @@ class User(BaseModel):
         name: login name.
     """
 
-    model_config = ConfigDict(defer_build=True)
-
     name: str
 
     def __eq__(self, other: object) -> bool:
@@ -312,8 +310,6 @@ class Group(BaseModel):
         name: group name.
         users: its members.
     """
-
-    model_config = ConfigDict(defer_build=True)
 
     name: str
     users: list[User]

@@ -212,6 +212,14 @@ def test_signal_goes_to_whole_tree(number: signal.Signals, code: int) -> None:
     assert find_token(token) == []
 
 
+def test_signal_wakes_stopped_command() -> None:
+    process = begin("run", "--", "sh", "-c", "echo up; kill -STOP $$; sleep 60")
+    wait_for_word(process)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+
+
 def test_command_may_answer_signal() -> None:
     process = begin(
         "run", "--", "sh", "-c", "trap 'echo bye; exit 5' TERM; echo up; sleep 60 & wait"

@@ -10,7 +10,7 @@ from typing import Final, Literal
 __all__ = ["ESCAPED", "STARTED", "Attack", "python", "shell", "source_of"]
 
 ESCAPED: Final = "ESCAPE"
-"""How a line of output begins that tells of an attack's success."""
+"""What a line of output holds that tells of an attack's success."""
 
 STARTED: Final = "STARTED"
 """The first line of output: without it the attack never ran, and its silence means nothing."""
@@ -28,8 +28,8 @@ class Attack:
     Attributes:
         name: what is tried, unique within its class.
         language: ``"sh"`` for ``sh -c``, ``"py"`` for Python with the prelude before it.
-        code: prints a line that begins with ``ESCAPED`` for each thing that it got, or damages
-            the bait.
+        code: prints a line with ``ESCAPED`` or a secret for each thing that it got, or damages the
+            bait.
         needs: what the control needs that not every user and machine has; empty if it always
             succeeds.
         reads: directories of the bait that the policy grants for reading.

@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 
 SECRET = b"TOPSECRET"
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,14 +23,21 @@ selector = selectors.DefaultSelector()
 
 
 def serve_stream(server: socket.socket) -> None:
-    """Tell the secret to whoever connects."""
+    """Let somebody in."""
     peer, _ = server.accept()
+    selector.register(peer, selectors.EVENT_READ, serve_peer)
+
+
+def serve_peer(peer: socket.socket) -> None:
+    """Tell the secret to whoever asks."""
+    selector.unregister(peer)
     with peer:
-        peer.sendall(SECRET)
+        if peer.recv(100):
+            peer.sendall(SECRET)
 
 
 def serve_datagram(server: socket.socket) -> None:
-    """Tell the secret to whoever asks."""
+    """Tell the secret to whoever asks and can be answered."""
     _, address = server.recvfrom(100)
     if address:
         server.sendto(SECRET, address)
@@ -102,7 +110,7 @@ def main() -> None:
                 "VICTIM": os.getpid(),
                 "ADDRESS": ctypes.addressof(secret),
                 "DESCRIPTOR": kept.fileno(),
-                "TERMINAL": os.ttyname(name),
+                "TERMINALS": os.fstat(name).st_dev,
             }
             sys.stdout.write(json.dumps(facts) + "\n")
             sys.stdout.flush()
@@ -111,7 +119,8 @@ def main() -> None:
                 for key, _ in selector.select():
                     if key.data is None:
                         return
-                    key.data(key.fileobj)
+                    with suppress(OSError):  # whoever asked has gone
+                        key.data(key.fileobj)
         finally:
             remove()
             os.close(terminal)

@@ -1,6 +1,6 @@
 """The words of native/protocol.h a second time: requests are taken apart, events put together.
 
-Both are strict and share nothing with the library, so that a slip in its own words shows. Numbers
+Both are strict and share no line with wire.py, so that a slip in its words shows. Numbers
 and layouts are written down by hand; test_wire_header.py holds them against the header itself.
 """
 

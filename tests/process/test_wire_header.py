@@ -103,8 +103,8 @@ def test_single_numbers_are_those_of_the_header() -> None:
     assert wire.MAGIC == protocol.MAGIC == defines["PROTOCOL_MAGIC"]
     assert wire.INLINE_LIMIT == protocol.INLINE_LIMIT == defines["INLINE_LIMIT"]
     assert wire.BODY_LIMIT == protocol.BODY_LIMIT == defines["BODY_LIMIT"]
-    assert wire.LEFTOVERS_LISTED == defines["LEFTOVERS_LISTED"]
-    assert {"BODY_IN_MEMFD": wire.BODY_IN_MEMFD} == read_enumeration("message_flag")
+    assert defines["LEFTOVERS_LISTED"] == wire.LEFTOVERS_LISTED
+    assert read_enumeration("message_flag") == {"BODY_IN_MEMFD": wire.BODY_IN_MEMFD}
     killed, lost = vars(wire)["_KILLED"], vars(wire)["_KEEPER_LOST"]
     exited = {"EXITED_KILLED": killed, "EXITED_KEEPER_LOST": lost}
     assert exited == read_enumeration("exited_flag")
@@ -121,7 +121,7 @@ def test_decoder_of_the_tests_knows_the_header() -> None:
         numbers = read_enumeration(enumeration)
         theirs = {name: getattr(protocol, name.removeprefix(prefix)) for name in numbers}
         assert theirs == numbers
-    assert protocol.FORMATS == read_structures()
+    assert read_structures() == protocol.FORMATS
 
 
 def test_layouts_are_those_of_the_header() -> None:

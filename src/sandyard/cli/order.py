@@ -63,7 +63,9 @@ class Order:
             raise _refusal("--workspace and --copy exclude each other", "--copy", self.copy)
         if self.workspace is not None:
             # With a slash at its end it is never "/workspace", the name for a private directory.
-            return Manifest(root=existing_directory(self.workspace, "--workspace") + "/")
+            return Manifest(
+                root=existing_directory(self.workspace, "--workspace").rstrip("/") + "/"
+            )
         if self.copy is not None:
             return Manifest(entries={".": LocalDir(src=_copied_directory(self.copy))})
         return Manifest()

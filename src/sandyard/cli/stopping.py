@@ -60,9 +60,15 @@ class Stopping:
             self.cause = number
             self._task.cancel()
             return
-        sending = self._loop.create_task(self._command.signal(number, tree=True))
+        sending = self._loop.create_task(_send(self._command, number))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+
+
+async def _send(command: CommandStream, number: int) -> None:
+    await command.signal(number, tree=True)
+    # A stopped process takes no signal; timeout(1) wakes it likewise.
+    await command.signal(signal.SIGCONT, tree=True)
 
 
 def _current_task() -> asyncio.Task[object]:

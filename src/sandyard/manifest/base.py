@@ -35,8 +35,7 @@ _CONTAINERS: Final = frozenset({"entries", "children"})
 class ManifestModel(BaseModel):
     """A value whose constructor raises ``ManifestError`` for whatever is wrong with it."""
 
-    # Deferred: a program that makes no manifest does not pay for its validators at import.
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="forbid")
 
     def __init__(self, **fields: object) -> None:
         try:

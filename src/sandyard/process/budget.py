@@ -101,11 +101,11 @@ class DescriptorBudget:
     def _admit(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             count, turn = self._waiting.popleft()
-            loop = turn.get_loop()
-            if loop.is_closed():  # its program went away without cancelling it
+            try:
+                turn.get_loop().call_soon_threadsafe(_wake, turn)
+            except RuntimeError:  # its loop was closed without cancelling it
                 continue
             self._used += count
-            loop.call_soon_threadsafe(_wake, turn)
 
 
 def _wake(turn: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ init would write it), so every length and count is checked and nothing is truste
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
@@ -60,6 +61,7 @@ MAGIC = 0x01445953
 INLINE_LIMIT = 32 * 1024
 BODY_LIMIT = 8 * 1024 * 1024
 BODY_IN_MEMFD = 1
+_STATUS_LIMIT = 0xFFFF
 _KILLED, _KEEPER_LOST = 1, 2  # enum exited_flag
 LEFTOVERS_LISTED = 64
 NO_RECORD = 0xFFFFFFFF
@@ -419,6 +421,8 @@ def _exited(job: int, body: bytes) -> Exited:
     status, flags, *usage, left, listed = _EXITED.unpack_from(body)
     if listed > LEFTOVERS_LISTED or len(body) != _EXITED.size + listed * _LEFTOVER.size:
         raise ProtocolError("an exit lists another number of processes than it says")
+    if not 0 <= status <= _STATUS_LIMIT or not (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+        raise ProtocolError("an exit's status is that of no ended process")
     names = (
         ()
         if listed == 0

@@ -1,0 +1,423 @@
+"""What a started sandbox makes of requests that are malformed: it refuses, or it ends, at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandyard.process.wire import (
+    Exited,
+    Failure,
+    Gone,
+    Spawned,
+    SpawnFailed,
+    Started,
+    Step,
+)
+from tests.process.protocol import (
+    INLINE_LIMIT,
+    KILL,
+    MAGIC,
+    SIGNAL,
+    SPAWN,
+    START,
+    Record,
+    encode_datagram,
+    join_records,
+    packed,
+)
+from tests.process.raw_init import (
+    SEALS,
+    RawInit,
+    make_memfd,
+    memfd_head,
+    spawn_body,
+    wait_until,
+)
+from tests.session.host import find_survivors, make_token
+
+JOB, OTHER = 7, 2**32 - 1
+
+
+def assert_serves(init: RawInit) -> None:
+    """An ordinary command still runs."""
+    init.spawn(OTHER, b"sh", b"-c", b"exit 3")
+    told = init.event()
+    assert isinstance(told, Exited), told
+    assert (told.job, told.status, told.left) == (OTHER, 3 << 8, 0)
+
+
+def assert_killed(init: RawInit, job: int) -> None:
+    """A command that runs is ended, by SIGKILL, on request."""
+    init.send_body(KILL, job, packed("kill_body", 0, 0))
+    told = init.event()
+    assert isinstance(told, Exited), told
+    assert (told.job, told.status, told.killed) == (job, signal.SIGKILL, True)
+
+
+def sleep_on(init: RawInit, job: int = JOB) -> str:
+    """Starts a command that stays; returns the token in its command line."""
+    token = make_token()
+    init.spawn(job, b"sleep", token.encode(), flags=1)
+    told = init.event()
+    assert isinstance(told, Spawned), told
+    assert told.job == job
+    return token
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def spawned(
+    argc: int = 1,
+    envc: int = 0,
+    mask: int = 0,
+    flags: int = 0,
+    strings: bytes = b"/\0true\0",
+) -> bytes:
+    """The body of a SPAWN; unless something is said, a right one."""
+    return packed("spawn_head", argc, envc, mask, flags) + strings
+
+
+MOST = 2**32 - 1
+BAD_SPAWNS: dict[str, bytes] = {
+    "nothing": b"",
+    "head cut off": spawned()[:15],
+    "no strings": spawned(strings=b""),
+    "no words": spawned(argc=0, strings=b"/\0"),
+    "words that are not counted": spawned(argc=0),
+    "a word too few": spawned(argc=2),
+    "a word too many": spawned(strings=b"/\0true\0more\0"),
+    "most words": spawned(argc=MOST),
+    "as many words as bytes": spawned(argc=23),
+    "a variable too few": spawned(envc=1),
+    "a variable too many": spawned(strings=b"/\0true\0A=1\0"),
+    "most variables": spawned(envc=MOST),
+    "counts whose sum wraps to 1": spawned(argc=2**31 + 1, envc=2**31),
+    "counts whose sum wraps to 0": spawned(argc=MOST, envc=1),
+    "as many variables as bytes": spawned(argc=1, envc=22),
+    "more words than the ordinary room": spawned(argc=5000, strings=b"/\0" + b"x\0" * 4999),
+    "NUL missing": spawned(strings=b"/\0true"),
+    "NUL of the directory missing": spawned(argc=1, strings=b"/true"),
+    "trailing NUL": spawned(strings=b"/\0true\0\0"),
+    "trailing bytes": spawned(strings=b"/\0true\0more"),
+    "relative directory": spawned(strings=b"tmp\0true\0"),
+    "empty directory": spawned(strings=b"\0true\0"),
+    "fourth descriptor": spawned(mask=8),
+    "all descriptors": spawned(mask=MOST),
+    "large and cut off": spawned(argc=2, strings=b"/\0" + b"x" * INLINE_LIMIT + b"\0"),
+    "large and too long": spawned(strings=b"/\0" + b"x" * INLINE_LIMIT + b"\0\0"),
+    "large with most words": spawned(argc=MOST, envc=MOST, strings=bytes(INLINE_LIMIT)),
+}
+
+
+def assert_refused(init: RawInit, job: int = JOB) -> None:
+    told = init.event()
+    assert isinstance(told, SpawnFailed), told
+    assert told == SpawnFailed(job, Failure(Step.PROTOCOL, None, errno.EPROTO, ""))
+
+
+@pytest.mark.parametrize("name", BAD_SPAWNS)
+def test_malformed_command_is_refused(started: RawInit, name: str) -> None:
+    started.send_body(SPAWN, JOB, BAD_SPAWNS[name])
+    assert_refused(started)
+    assert_serves(started)
+
+
+def test_malformed_command_in_memfd_is_refused(started: RawInit) -> None:
+    for body in BAD_SPAWNS.values():
+        if body:
+            started.send_memfd(SPAWN, JOB, body)
+            assert_refused(started)
+    assert_serves(started)
+
+
+@pytest.mark.parametrize(
+    ("mask", "passed"), [(0, 1), (1, 0), (1, 2), (7, 2), (7, 4), (6, 0), (0, 4), (2, 3)]
+)
+@pytest.mark.parametrize("in_memfd", [False, True])
+def test_wrong_number_of_descriptors(
+    started: RawInit, mask: int, passed: int, in_memfd: bool
+) -> None:
+    body = spawned(mask=mask)
+    with open(os.devnull, "rb") as null:
+        fds = [null.fileno()] * passed
+        if in_memfd:
+            started.send_memfd(SPAWN, JOB, body, fds)
+        else:
+            started.send_body(SPAWN, JOB, body, fds)
+    assert_refused(started)
+    assert_serves(started)
+
+
+def test_many_refusals_use_nothing_up(started: RawInit) -> None:
+    # More than the keepers that there may be, and than the descriptors of a keeper.
+    with open(os.devnull, "rb") as null:
+        for job in range(1, 3000):
+            started.send_memfd(SPAWN, job, spawned(mask=8), [null.fileno()] * 3)
+            assert_refused(started, job)
+    assert_serves(started)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        spawn_body([b"true"], cwd=b"/tmp"),
+        spawn_body([b"true", *[b""] * 3000], environment=[b"A=1"] * 3000),
+        spawn_body([b"true", b"x" * 100_000]),
+        spawn_body([b"true"], environment=[b"no equals sign", b"", b"PATH=/usr/bin:/bin"]),
+    ],
+    ids=["plain", "many words", "long word", "odd variables"],
+)
+def test_well_formed_command_runs(started: RawInit, body: bytes) -> None:
+    for send in (started.send_body, started.send_memfd):
+        send(SPAWN, JOB, body)
+        told = started.event()
+        assert isinstance(told, Exited), told
+        assert (told.job, told.status) == (JOB, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "step", "error"),
+    [
+        (b"true", b"/nowhere", Step.SPAWN_CWD, errno.ENOENT),
+        (b"true", b"/etc/passwd", Step.SPAWN_CWD, errno.ENOTDIR),
+        (b"/nowhere", b"/", Step.SPAWN_EXEC, errno.ENOENT),
+        (b"", b"/", Step.SPAWN_EXEC, errno.ENOENT),
+        (b"/etc/passwd", b"/", Step.SPAWN_EXEC, errno.EACCES),
+        (b"x" * 8000, b"/", Step.SPAWN_EXEC, errno.ENOENT),
+        (b"/" + b"x" * 8000, b"/", Step.SPAWN_EXEC, errno.ENAMETOOLONG),
+    ],
+)
+def test_command_that_is_not_born(
+    started: RawInit, argv: bytes, cwd: bytes, step: Step, error: int
+) -> None:
+    started.send_body(SPAWN, JOB, spawn_body([argv], cwd=cwd))
+    assert started.event() == SpawnFailed(JOB, Failure(step, None, error, ""))
+    assert_serves(started)
+
+
+mutants = st.tuples(
+    st.sampled_from(
+        [
+            (SPAWN, spawned()),
+            (SPAWN, spawned(argc=2, envc=1, flags=3, strings=b"/tmp\0true\0x\0A=1\0")),
+            (SIGNAL, packed("signal_body", 15, 1)),
+            (KILL, packed("kill_body", 1, 0)),
+        ]
+    ),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 255)), max_size=3),
+    st.binary(max_size=3),
+    st.booleans(),
+)
+Mutant = tuple[tuple[int, bytes], list[tuple[int, int]], bytes, bool]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(mutants, min_size=1, max_size=12))
+def test_any_bodies_leave_it_serving(started: RawInit, said: list[Mutant]) -> None:
+    for job, ((kind, right), changes, more, in_memfd) in enumerate(said, 1):
+        body = bytearray(right)
+        for at, value in changes:
+            body[at % len(body)] = value
+        (started.send_memfd if in_memfd else started.send_body)(kind, job, bytes(body) + more)
+    started.spawn(OTHER, b"true")
+    awaited = {job for job, ((kind, _), *_) in enumerate(said, 1) if kind == SPAWN} | {OTHER}
+    while awaited:
+        told = started.event()
+        if isinstance(told, Exited | SpawnFailed):
+            awaited.remove(told.job)
+
+
+# --- signals and kills ----------------------------------------------------------------------------
+
+IGNORED: dict[str, tuple[int, int, bytes]] = {
+    "signal of nothing": (SIGNAL, JOB, b""),
+    "signal cut off": (SIGNAL, JOB, packed("signal_body", 9, 0)[:7]),
+    "signal with more": (SIGNAL, JOB, packed("signal_body", 9, 0) + b"\0"),
+    "signal 0": (SIGNAL, JOB, packed("signal_body", 0, 0)),
+    "signal 65": (SIGNAL, JOB, packed("signal_body", 65, 0)),
+    "highest signal": (SIGNAL, JOB, packed("signal_body", MOST, 1)),
+    "signal -9": (SIGNAL, JOB, packed("signal_body", 2**32 - 9, 0)),
+    "signal to nobody": (SIGNAL, JOB + 1, packed("signal_body", 9, 1)),
+    "signal to job 0": (SIGNAL, 0, packed("signal_body", 9, 1)),
+    "kill of nothing": (KILL, JOB, b""),
+    "kill cut off": (KILL, JOB, packed("kill_body", 1, 0)[:4]),
+    "kill with more": (KILL, JOB, packed("kill_body", 1, 0) + b"\0"),
+    "kill of nobody": (KILL, JOB + 1, packed("kill_body", 0, 0)),
+    "force against nobody": (KILL, JOB + 1, packed("kill_body", 1, 0)),
+    "force against job 0": (KILL, 0, packed("kill_body", 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_malformed_signal_hits_nobody(started: RawInit, name: str) -> None:
+    kind, job, body = IGNORED[name]
+    started.send_body(kind, job, body)  # there is nobody yet
+    sleep_on(started)
+    started.send_body(kind, job, body)
+    if body:
+        started.send_memfd(kind, job, body)
+    assert_serves(started)
+    assert_killed(started, JOB)
+    started.send_body(kind, job, body)  # there was somebody
+    assert_serves(started)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_well_formed_signal_hits(started: RawInit, target: int) -> None:
+    for send in (started.send_body, started.send_memfd):
+        sleep_on(started)
+        send(SIGNAL, JOB, packed("signal_body", signal.SIGUSR1, target))
+        told = started.event()
+        assert isinstance(told, Exited), told
+        assert (told.job, told.status, told.killed) == (JOB, signal.SIGUSR1, False)
+
+
+def test_forced_kill_tells_of_lost_keeper(started: RawInit) -> None:
+    sleep_on(started)
+    started.send_body(KILL, JOB, packed("kill_body", 1, 0))
+    told = started.event()
+    assert isinstance(told, Exited), told
+    assert (told.job, told.status, told.keeper_lost) == (JOB, signal.SIGKILL, True)
+    assert_serves(started)
+
+
+# --- what ends all --------------------------------------------------------------------------------
+
+FATAL: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "one byte": lambda: b"S",
+    "head cut off": lambda: packed("message", MAGIC, SPAWN, 0, 1, 0)[:15],
+    "other magic": lambda: packed("message", MAGIC ^ 1, SPAWN, 0, 1, 0),
+    "a byte less than it says": lambda: encode_datagram(SPAWN, 1, spawned())[:-1],
+    "a byte more than it says": lambda: encode_datagram(SPAWN, 1, spawned()) + b"\0",
+    "oversized": lambda: encode_datagram(SPAWN, 1, bytes(INLINE_LIMIT + 1)),
+    "very oversized": lambda: encode_datagram(SPAWN, 1, bytes(3 * INLINE_LIMIT)),
+    "kind 0": lambda: encode_datagram(0, 1),
+    "kind 5": lambda: encode_datagram(5, 1),
+    "an event": lambda: encode_datagram(68, 1),
+    "highest kind": lambda: encode_datagram(2**16 - 1, 1),
+    "second start": lambda: encode_datagram(START, 0, bytes(8)),
+    "memfd that is missing": lambda: memfd_head(SPAWN, 1, 100),
+    "memfd and a body": lambda: encode_datagram(SPAWN, 1, spawned(), flags=1),
+}
+
+
+def assert_ended(init: RawInit, token: str) -> None:
+    """The channel closes, nothing lives, and nothing crashed."""
+    assert init.rest() == []
+    assert init.wait() in (0, 1)
+    assert not find_survivors(token)
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_other_language_ends_all(started: RawInit, name: str) -> None:
+    token = sleep_on(started)
+    started.send(FATAL[name]())
+    assert_ended(started, token)
+
+
+@pytest.mark.parametrize("count", [6, 7, 200])
+def test_too_many_descriptors_end_all(started: RawInit, count: int) -> None:
+    token = sleep_on(started)
+    with open(os.devnull, "rb") as null:
+        started.send(encode_datagram(SPAWN, 1, spawned()), [null.fileno()] * count)
+    assert_ended(started, token)
+
+
+BODY = spawned()
+
+
+@pytest.mark.parametrize(
+    ("content", "seals", "size"),
+    [
+        (BODY, 0, len(BODY)),
+        (BODY, SEALS & ~2, len(BODY)),
+        (BODY, SEALS & ~4, len(BODY)),
+        (BODY, SEALS & ~8, len(BODY)),
+        (BODY[:-1], SEALS, len(BODY)),
+        (BODY + b"\0", SEALS, len(BODY)),
+        (b"", SEALS, 0),
+        (BODY, SEALS, 0),
+        (BODY, SEALS, MOST),
+    ],
+)
+def test_bad_memfd_ends_all(started: RawInit, content: bytes, seals: int, size: int) -> None:
+    token = sleep_on(started)
+    memfd = make_memfd(content, seals)
+    started.send(memfd_head(SPAWN, 1, size), [memfd])
+    os.close(memfd)
+    assert_ended(started, token)
+
+
+def test_closed_channel_ends_all(started: RawInit) -> None:
+    tokens = [sleep_on(started, job) for job in range(1, 4)]
+    started.channel.close()
+    assert started.wait() == 0
+    assert not any(map(find_survivors, tokens))
+
+
+def test_host_that_dies_ends_all(records: Sequence[Record]) -> None:
+    # The channel stays open: a worker of the host may hold a copy of it.
+    with ExitStack() as stack, RawInit() as init:
+        host = stack.enter_context(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        pidfd = os.pidfd_open(host.pid)
+        stack.callback(os.close, pidfd)
+        init.send_body(START, 0, join_records(records), [pidfd])
+        assert isinstance(init.event(), Started)
+        token = sleep_on(init)
+        assert_serves(init)
+        host.kill()
+        assert_ended(init, token)
+
+
+def test_unread_events_hold_nothing_up(records: Sequence[Record]) -> None:
+    with RawInit(send_buffer=4096) as init:
+        init.start(records)
+        assert isinstance(init.event(), Started)
+        token = sleep_on(init)
+        count = 60
+        for job in range(100, 100 + count):
+            init.send_body(SPAWN, job, b"")
+        init.send_body(KILL, JOB, packed("kill_body", 0, 0))
+        wait_until(lambda: not find_survivors(token))
+        told = [init.event() for _ in range(count + 1)]
+        assert {event.job for event in told if isinstance(event, SpawnFailed)} == set(
+            range(100, 100 + count)
+        )
+        (end,) = [event for event in told if isinstance(event, Exited)]
+        assert (end.job, end.status, end.killed) == (JOB, signal.SIGKILL, True)
+        assert_serves(init)
+
+
+def test_host_that_reads_nothing_can_leave(records: Sequence[Record]) -> None:
+    with RawInit(send_buffer=4096) as init:
+        init.start(records)
+        assert isinstance(init.event(), Started)
+        token = sleep_on(init)
+        for job in range(100, 200):
+            init.send_body(SPAWN, job, b"")
+        init.channel.close()
+        assert init.wait() == 0
+        assert not find_survivors(token)
+
+
+def test_leftovers_are_told_and_gone(started: RawInit) -> None:
+    token = make_token()
+    script = f"sleep {token} & until grep -q sleep /proc/$!/comm; do :; done; exit 5"
+    started.spawn(JOB, b"sh", b"-c", script.encode())
+    told = started.event()
+    assert isinstance(told, Exited), told
+    assert (told.status, told.left, [p.name for p in told.listed]) == (5 << 8, 1, ["sleep"])
+    started.send_body(KILL, JOB, packed("kill_body", 0, 0))
+    assert started.event() == Gone(JOB)
+    assert not find_survivors(token)

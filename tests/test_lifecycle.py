@@ -1,0 +1,55 @@
+"""The life of a session: the table of what is possible when, written down a second time."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from sandyard.errors import ErrorCode, OpName, SessionClosedError
+from sandyard.lifecycle import Phase, check_phase
+
+NEW, RUNNING, SHUT_DOWN, CLOSED = Phase.NEW, Phase.RUNNING, Phase.SHUT_DOWN, Phase.CLOSED
+
+# Each operation with a letter for each phase, in their order: + possible, - refused.
+TABLE: dict[OpName, str] = {
+    "start": "+++-",
+    "stop": "++++",
+    "shutdown": "++++",
+    "running": "++++",
+    "exec": "-+--",
+    "read": "-++-",
+    "write": "-++-",
+    "ls": "-++-",
+    "mkdir": "-++-",
+    "rm": "-++-",
+    "normalize_path": "-++-",
+}
+CASES = [
+    (op, phase, letter == "+")
+    for op, letters in TABLE.items()
+    for phase, letter in zip(Phase, letters, strict=True)
+]
+
+
+def test_phases_are_in_the_order_of_life() -> None:
+    assert list(Phase) == [NEW, RUNNING, SHUT_DOWN, CLOSED]
+    assert [phase.value for phase in Phase] == ["not started yet", "running", "shut down", "closed"]
+
+
+@pytest.mark.parametrize(("op", "phase", "possible"), CASES)
+def test_operation_in_phase(op: OpName, phase: Phase, possible: bool) -> None:
+    if possible:
+        check_phase(op, phase)
+        return
+    with pytest.raises(SessionClosedError) as caught:
+        check_phase(op, phase)
+    error = caught.value
+    assert error.error_code is ErrorCode.SESSION_CLOSED
+    assert (error.op, error.context) == (op, {"op": op, "state": phase.value})
+    assert error.message.startswith(f"{op} needs a running session, and this one is {phase.value};")
+    assert isinstance(error, RuntimeError)
+
+
+def test_operations_exist() -> None:
+    assert TABLE.keys() <= set(get_args(OpName))
