@@ -31,7 +31,7 @@ CHAPTERS = (
     ("Clients and sessions", ("sandyard.client", "sandyard.session")),
     ("What a command may touch", ("sandyard.policy",)),
     ("Commands", ("sandyard.process.",)),
-    ("What exists before work starts", ("sandyard.manifest.",)),
+    ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
     ("Values", ("sandyard.types",)),
     ("Saved state", ("sandyard.state",)),
     ("Errors", ("sandyard.errors",)),

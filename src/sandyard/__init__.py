@@ -59,6 +59,7 @@ from sandyard.types import (
     ResourceUsage,
     User,
 )
+from sandyard.workspace import Materialized, Skipped
 
 __all__ = [
     "ArgumentError",
@@ -92,6 +93,7 @@ __all__ = [
     "LocalFileReadError",
     "Manifest",
     "ManifestError",
+    "Materialized",
     "OutputChunk",
     "Permissions",
     "Policy",
@@ -103,6 +105,7 @@ __all__ = [
     "SandboxRuntimeError",
     "SandboxSessionState",
     "SessionClosedError",
+    "Skipped",
     "StrEnvValue",
     "UnixLocalSandboxClient",
     "UnixLocalSandboxSession",

@@ -29,7 +29,7 @@ from sandyard.policy import Policy
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess, StdinSource
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.types import ExecResult, FileEntry, User
-from sandyard.workspace import Workspace, WorkspaceRoot
+from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
 
 __all__ = ["UnixLocalSandboxSession"]
 
@@ -43,6 +43,8 @@ class UnixLocalSandboxSession:
     Attributes:
         state: what identifies the session and describes its workspace.
         policy: what its commands may touch; it never changes.
+        materialized: what the manifest's entries wrote, and what of their sources they left out and
+            why; None until they were applied.
 
     Example:
         >>> async with await client.create() as session:
@@ -56,6 +58,7 @@ class UnixLocalSandboxSession:
         """Take over a workspace's root; use ``UnixLocalSandboxClient.create`` instead."""
         self.state = state
         self.policy = policy
+        self.materialized: Materialized | None = None
         self._root = root
         self._inode = None if root is None else root.inode
         self._phase = Phase.NEW
@@ -92,7 +95,7 @@ class UnixLocalSandboxSession:
                 self._workspace = Workspace(root)
             if not self.state.workspace_root_ready:
                 if self.state.manifest.entries:
-                    await self._workspace.apply(self.state.manifest)
+                    self.materialized = await self._workspace.apply(self.state.manifest)
                 self.state.workspace_root_ready = True
             self._init = await InitProcess.start(partial(self._plan, root))
             self._commands = Commands(self._init)

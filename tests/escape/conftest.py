@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandyard import Manifest
 from tests.escape.bait import HOST_SECRETS, SECRET, Bait, lay_bait
+
+# The first manifest makes pydantic look for plugins on the disk, which no event loop may wait for.
+Manifest()
 
 
 @pytest.fixture(scope="module")

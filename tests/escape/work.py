@@ -102,8 +102,9 @@ SHARED: Final = """
 from multiprocessing import shared_memory
 made = shared_memory.SharedMemory(create=True, size=4096)
 made.buf[0] = 7
-print("WORKS" if shared_memory.SharedMemory(made.name).buf[0] == 7 else "")
-made.unlink()
+again = shared_memory.SharedMemory(made.name)
+print("WORKS" if again.buf[0] == 7 else "")
+again.close(); made.close(); made.unlink()
 """
 THREADS: Final = """
 import subprocess, threading

@@ -179,7 +179,11 @@ class ClosingLoop(asyncio.SelectorEventLoop):
 
     closing = False
 
-    def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(  # type: ignore[override]  # passed on as it comes
+        self,
+        *args: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401
+    ) -> asyncio.Handle:
         """Closes first, if it is time."""
         if self.closing:
             self.closing = False

@@ -15,6 +15,14 @@ from sandyard.process.capture import Capture, Captured
 
 chunks = st.lists(st.binary(max_size=40), max_size=30)
 limits = st.integers(0, 200) | st.sampled_from([0, 1, 2, 3, 4, 5])
+# Sizes around those at which pieces are no longer joined.
+sizes = st.lists(
+    st.integers(0, 50)
+    | st.integers(CAPTURE_PIECE_BYTES - 3, CAPTURE_PIECE_BYTES + 3)
+    | st.integers(0, 5 * CAPTURE_PIECE_BYTES),
+    max_size=30,
+)
+large_limits = st.integers(0, 12 * CAPTURE_PIECE_BYTES)
 
 
 def modelled(whole: bytes, limit: int) -> Captured:
@@ -68,6 +76,28 @@ def test_asking_changes_nothing(limit: int, stream: list[bytes]) -> None:
 def test_chunking_does_not_matter(limit: int, stream: list[bytes]) -> None:
     whole = b"".join(stream)
     assert fed(limit, stream).result() == fed(limit, [whole]).result()
+
+
+def numbered(lengths: list[int]) -> list[bytes]:
+    """Chunks of these lengths, in which each place has its own bytes."""
+    whole = b"".join(n.to_bytes(3, "big") for n in range(sum(lengths) // 3 + 1))
+    stream, at = [], 0
+    for length in lengths:
+        stream.append(whole[at : at + length])
+        at += length
+    return stream
+
+
+@given(large_limits, sizes)
+def test_large_chunks_are_kept_likewise(limit: int, lengths: list[int]) -> None:
+    stream, largest = numbered(lengths), 0
+    capture = Capture(limit)
+    for chunk in stream:
+        capture.feed(chunk)
+        largest = max(largest, len(chunk))
+        kept = sum(map(len, kept_chunks(capture).values()))
+        assert kept <= limit + 2 * max(largest, CAPTURE_PIECE_BYTES)
+    assert capture.result() == modelled(b"".join(stream), limit)
 
 
 @given(limits, chunks)

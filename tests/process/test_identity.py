@@ -8,7 +8,6 @@ import os
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def own_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with subuid, subgid and passwd of the test's own; none of them is there yet."""
     place = tmp_path / "etc"
     place.mkdir()

@@ -323,3 +323,14 @@ def test_everything_belongs_to_the_roots_owner(
     apply_manifest(root, Manifest(entries=entries), base_dir=str(project))
     owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in base.rglob("*")}
     assert owners == {(12345, 23456)}
+
+
+def test_copy_of_what_is_around_it_ends(tmp_path: Path, root: WorkspaceRoot) -> None:
+    around = Path(root.path).parent
+    (around / "beside").mkdir(exist_ok=True)
+    manifest = Manifest(entries={"all": LocalDir(src=around)})
+    done = apply_manifest(root, manifest, base_dir=str(around))
+    assert Skipped(f"all/{Path(root.path).name}", "the workspace itself") in done.skipped
+    assert sorted(entry.name for entry in (Path(root.path) / "all").iterdir()) == sorted(
+        entry.name for entry in around.iterdir() if str(entry) != root.path
+    )

@@ -62,10 +62,9 @@ class Order:
         if self.workspace is not None and self.copy is not None:
             raise _refusal("--workspace and --copy exclude each other", "--copy", self.copy)
         if self.workspace is not None:
+            path = existing_directory(self.workspace, "--workspace")
             # With a slash at its end it is never "/workspace", the name for a private directory.
-            return Manifest(
-                root=existing_directory(self.workspace, "--workspace").rstrip("/") + "/"
-            )
+            return Manifest(root=path.rstrip("/") + "/")
         if self.copy is not None:
             return Manifest(entries={".": LocalDir(src=_copied_directory(self.copy))})
         return Manifest()

@@ -69,7 +69,7 @@ class CommandStream:
         """How the command ended, once the iteration has.
 
         Its ``stdout`` and ``stderr`` are empty, since the chunks were the output; the totals count
-        them.
+        them. Only where the program could not be run at all does ``stderr`` say why.
 
         Raises:
             ExecTransportError: if the command has not ended yet.

@@ -217,11 +217,14 @@ class Tree:
         src: the source as given in the manifest, for errors.
         owner: whom everything is given to; None leaves it to whoever copies.
         done: where to report.
+        own: ``(st_dev, st_ino)`` of the directories that are copied into, which a copy of something
+            around them must leave out, or it would never end.
     """
 
     src: Path
     owner: Owner | None
     done: Copied
+    own: frozenset[tuple[int, int]]
 
 
 def copy_tree(tree: Tree, source: int, target: int, path: str) -> None:
@@ -263,6 +266,9 @@ def _copy_child(tree: Tree, pair: tuple[int, int], name: str, path: str, depth: 
     facts = facts_of(source, name)
     if facts is None:
         raise _changed(tree, path)
+    if (facts.st_dev, facts.st_ino) in tree.own:
+        tree.done.skipped.append(Skipped(path, "the workspace itself"))
+        return
     copy = _COPIERS.get(stat.S_IFMT(facts.st_mode))
     if copy is None:
         tree.done.skipped.append(Skipped(path, _special(facts.st_mode)))

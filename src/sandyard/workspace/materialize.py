@@ -276,7 +276,9 @@ def _copy_tree(job: _Job, step: CopyTree) -> None:
             above = "" if step.path == ROOT_KEY else step.path
             if above:
                 unlock(top)
-            copy_tree(Tree(step.src, job.owner, job.done), source, top, above)
+            into = os.fstat(top)
+            own = frozenset({(into.st_dev, into.st_ino), job.root.inode})
+            copy_tree(Tree(step.src, job.owner, job.done, own), source, top, above)
             if above:
                 facts = os.fstat(source)
                 bits = facts.st_mode & _PERMISSIONS if step.mode is None else step.mode
