@@ -30,13 +30,18 @@ def taken_ranges(subordinate: str, accounts: str) -> list[range]:
     ranges = []
     for line in subordinate.splitlines():
         _, first, count, *_ = [*line.split(":"), "", "", ""]
-        if first.isdigit() and count.isdigit():
+        if _is_number(first) and _is_number(count):
             ranges.append(range(int(first), int(first) + int(count)))
     for line in accounts.splitlines():
         _, _, uid, *_ = [*line.split(":"), "", "", ""]
-        if uid.isdigit():
+        if _is_number(uid):
             ranges.append(range(int(uid), int(uid) + 1))
     return ranges
+
+
+def _is_number(text: str) -> bool:
+    # Ids have ten digits at most; and a superscript two is a digit as well.
+    return len(text) <= _ID_DIGITS and text.isascii() and text.isdigit()
 
 
 def free_range(taken: Iterable[range]) -> range | None:
@@ -49,6 +54,7 @@ def free_range(taken: Iterable[range]) -> range | None:
     return None
 
 
+_ID_DIGITS = 10
 _SUBORDINATE = ("/etc/subuid", "/etc/subgid")
 _ACCOUNTS = "/etc/passwd"
 
@@ -68,7 +74,7 @@ def _version(path: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=1)  # read again only when one of them has changed
 def _range_for(versions: tuple[tuple[int, int] | None, ...]) -> range | None:
-    return free_range(taken_ranges("".join(map(_read, _SUBORDINATE)), _read(_ACCOUNTS)))
+    return free_range(taken_ranges("\n".join(map(_read, _SUBORDINATE)), _read(_ACCOUNTS)))
 
 
 def _read(path: str) -> str:
