@@ -69,17 +69,30 @@ class Bait:
         return self.base / "workspace"
 
     def reset(self) -> None:
-        """Lay it anew."""
-        for name in {name.partition("/")[0] for name in FILES}:
-            shutil.rmtree(self.base / name, ignore_errors=True)
-        for name, content in FILES.items():
-            path = self.base / name
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.write_text(content)
-        for name, target in LINKS.items():
-            (self.base / name).symlink_to(target)
+        """Lay it anew, where it is not as it was laid."""
+        for top in {name.partition("/")[0] for name in FILES}:
+            if not self._is_whole(top):
+                self._lay(top)
         for path in self.scattered:
             path.write_text(SECRET)
+
+    def _lay(self, top: str) -> None:
+        shutil.rmtree(self.base / top, ignore_errors=True)
+        for name in sorted(name for name in FILES if name.startswith(f"{top}/")):
+            path = self.base / name
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.write_text(FILES[name])
+        for name in sorted(name for name in LINKS if name.startswith(f"{top}/")):
+            (self.base / name).symlink_to(LINKS[name])
+
+    def _is_whole(self, top: str) -> bool:
+        names = {name for name in FILES if name.startswith(f"{top}/")}
+        links = {name for name in LINKS if name.startswith(f"{top}/")}
+        return not (
+            any(self._change_of(name) for name in names)
+            or any(self._find_new(names | links))
+            or any(not (self.base / name).is_symlink() for name in links)
+        )
 
     def damage(self) -> list[str]:
         """What is not as it was laid; of the workspace, what no workspace may hold."""
@@ -156,8 +169,8 @@ def lay_bait() -> Iterator[Bait]:
     (base / "doors").mkdir(mode=0o755)
     (base / "doors" / "secret").write_text(SECRET)
     try:
-        with run_program(base / "doors") as facts:
-            facts |= {name.upper(): base / name for name in ("home", "beside", "granted")}
+        with run_program(base / "doors") as doors:
+            facts = doors | {name.upper(): base / name for name in ("home", "beside", "granted")}
             facts |= {"SIBLING": base / "sibling", "PYTHON": sys.executable}
             facts |= zip(("TMP", "VAR_TMP", "SHM"), scattered, strict=True)
             facts |= {"MACHINE": read_line("/etc/machine-id"), "HOST": socket.gethostname()}

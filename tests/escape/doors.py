@@ -111,8 +111,9 @@ TERMINALS: Final = (
     ))),
     python("consoles", "\n".join((
         "for name in ('console', 'tty0', 'tty1', 'ttyS0', 'vcs', 'vcs1'):",
-        "    try: os.open('/dev/' + name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK);"
-        " tell('ESCAPE', name)",
+        "    try:",
+        "        os.open('/dev/' + name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)",
+        "        tell('ESCAPE', name)",
         "    except OSError as error: tell(error)",
     )), needs="root and a console"),
 )  # fmt: skip

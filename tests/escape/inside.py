@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from sandyard import ExecResult, Manifest, Policy, UnixLocalSandboxClient, UnixL
 from tests.escape.attacks import read_prelude
 from tests.house.leaks import list_children, read_proc, read_state
 
-__all__ = ["find_outers", "list_tree", "read_status", "run_python", "sandbox"]
+__all__ = ["find_outers", "list_tree", "read_status", "run_host", "run_python", "sandbox"]
 
 Session = UnixLocalSandboxSession
 
@@ -40,6 +41,11 @@ async def run_python(
     )
     assert result.exit_code == 0, result
     return result
+
+
+def run_host(*argv: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run a program unconfined, without input, to its end."""
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=check)
 
 
 def find_outers() -> list[int]:

@@ -165,31 +165,21 @@ SURFACE: Final = (
     *(
         python(f"socket_{name}", "\n".join((
             "import socket",
-            "for kind in (1, 2, 3, 5):",
-            "    try:",
-            f"        socket.socket({family}, kind, {protocol})",
-            "        tell('ESCAPE')",
-            "        break",
-            "    except OSError as error:",
-            "        tell(error)",
-        )), needs=f"root, or a kernel with family {family}")
-        for name, family, protocol in (
-            ("packet", 17, 3),
-            ("vsock", 40, 0),
-            ("alg", 38, 0),
-            ("key", 15, 2),
-            ("can", 29, 1),
-            ("xdp", 44, 0),
-            ("tipc", 30, 0),
-            ("rds", 21, 0),
-            ("bluetooth", 31, 0),
-            ("audit", 16, 9),
-            ("selinux", 16, 7),
-            ("netfilter", 16, 12),
-            ("uevent", 16, 15),
-            ("sock_diag", 16, 4),
-            ("crypto", 16, 21),
-            ("generic", 16, 16),
+            f"for family, protocol in {families}:",
+            "    for kind in (1, 2, 3, 5):",
+            "        try:",
+            "            socket.socket(family, kind, protocol)",
+            "            tell('ESCAPE', family, protocol)",
+            "        except OSError as error:",
+            "            tell(family, protocol, error)",
+        )), needs=needs)
+        for name, needs, families in (
+            ("packet", ROOT, ((17, 3), (44, 0))),
+            ("vsock", "a kernel with vsock", ((40, 0),)),
+            ("netlink", "", tuple((16, protocol) for protocol in range(1, 23))),
+            ("rare", "a kernel with a rare family",
+             tuple((f, p) for f in range(3, 46) if f not in {10, 16, 17, 40, 44}
+                   for p in (0, 1, 2))),
         )
     ),
     python("raw_socket", "\n".join((

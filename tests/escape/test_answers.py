@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.escape.inside import run_python, sandbox
+from tests.escape.inside import run_host, run_python, sandbox
 
 ENOSYS = 38
 X86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="calls of x86_64")
@@ -57,8 +56,8 @@ async def test_calls_of_x32() -> None:
 async def test_calls_of_32_bits(tmp_path: Path) -> None:
     source, program = tmp_path / "p.c", tmp_path / "p"
     source.write_text(COMPATIBLE)
-    subprocess.run(["cc", "-o", program, source], check=True)
-    control = subprocess.run([program], check=False)
+    run_host("cc", "-o", program, source)
+    control = run_host(program, check=False)
     async with sandbox(root=tmp_path) as session:
         result = await session.exec("./p", shell=False)
     assert result.exit_code == -signal.SIGSYS, result

@@ -35,9 +35,8 @@ BELOW = ("", "/data", "/.ssh/id_rsa", "/made", "/victim", "/etc/passwd", "/1")
 async def provoke(session: Session, path: str) -> bytes:
     """Do everything that the API can do to a path; returns all that it gave."""
     given = b""
-    with suppress(SandboxError):
-        with await session.read(path) as file:
-            given += file.read()
+    with suppress(SandboxError), await session.read(path) as file:
+        given += file.read()
     with suppress(SandboxError):
         given += " ".join(entry.path for entry in await session.ls(path)).encode()
     with suppress(SandboxError):
@@ -141,7 +140,7 @@ async def test_large_hole_costs_nothing() -> None:
 
 async def test_tree_too_deep_for_names_is_removed() -> None:
     code = """
-for _ in range(2500):
+for _ in range(1500):
     os.mkdir("deep")
     os.chdir("deep")
 """

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from tests.escape.attacks import read_prelude
-from tests.escape.inside import run_python, sandbox
-from tests.session.host import find_init
+from tests.escape.inside import run_host, run_python, sandbox
 
 # Each line is a way to get at a process that is `victim`.
 WAYS = {
@@ -71,12 +69,8 @@ def victims():
 @pytest.mark.parametrize("way", WAYS)
 async def test_out_of_reach(way: str) -> None:
     attempt = TRY.format(way=WAYS[way])
-    control = subprocess.run(
-        [sys.executable, "-I", "-c", f"{read_prelude()}\n{HEAD}{OWN_CHILD}{attempt}", ""],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=True,
-    )
+    source = f"{read_prelude()}\n{HEAD}{OWN_CHILD}{attempt}"
+    control = run_host(sys.executable, "-I", "-c", source, "")
     if b"ESCAPE" not in control.stdout:
         pytest.skip(f"its control fails here: {control.stdout.decode()!r}")
     async with sandbox() as session:
@@ -109,16 +103,3 @@ tell("done")
         gone = await first.exec(f"kill -0 {pids[0].decode()}")
         there = await second.exec(f"kill -0 {pids[1].decode()}")
         assert (gone.ok(), there.ok()) == (False, True)
-
-
-async def test_init_is_not_slowed_by_its_limits() -> None:
-    code = """
-for call_it in (lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
-                lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))):
-    try: call_it(); tell("set")
-    except OSError as error: tell(error)
-"""
-    async with sandbox() as session:
-        await run_python(session, code)
-        assert find_init()
-        assert (await session.exec("echo on")).stdout == b"on\n"

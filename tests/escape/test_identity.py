@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.escape.inside import find_outers, list_tree, read_status, sandbox
+from tests.escape.inside import find_outers, list_tree, read_status, run_host, sandbox
 from tests.session.host import until
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -104,7 +103,7 @@ async def test_setuid_program_gains_nothing(tmp_path: Path) -> None:
     shutil.copy("/usr/bin/id", program)
     os.chown(program, SOMEBODY, SOMEBODY)
     program.chmod(0o6755)
-    control = subprocess.run([program, "-u"], capture_output=True, check=True)
+    control = run_host(program, "-u")
     assert control.stdout.split() == [str(SOMEBODY).encode()]
     async with sandbox(root=tmp_path) as session:
         result = await session.exec("./who -u; ./who -g; ./who -ru")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,21 +33,31 @@ def state_of(tree: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("place", ["/tmp", "/var/tmp", "home"])
-async def test_nothing_beside_the_workspace(bait: Bait, tmp_path: Path, place: str) -> None:
-    bait.reset()
-    base = {"/tmp": bait.base, "home": bait.base / "home"}.get(place, bait.base)
-    root = base / "project"
-    root.mkdir()
-    try:
-        async with sandbox(root=root) as session:
-            shown = await session.exec("ls -A ..; ls -A ../..; cat ../data ../../home/data")
-            assert SECRET.encode() not in shown.stdout
-            assert set(shown.stdout.split()) <= {b"project", b"home", base.name.encode()}
-            assert not (await session.exec("touch ../made || mkdir ../made")).ok()
-    finally:
-        root.rmdir()
-    assert not bait.damage()
+@pytest.fixture(params=["/tmp", "/var/tmp", "home"])
+def surroundings(request: pytest.FixtureRequest, bait: Bait) -> Iterator[Path]:
+    """A directory of the host's that holds a project, and secrets beside it."""
+    base = bait.base / "home" if request.param == "home" else Path(request.param)
+    with tempfile.TemporaryDirectory(prefix="around-", dir=base) as made:
+        around = Path(made)
+        around.chmod(0o755)
+        (around / "project").mkdir()
+        (around / "data").write_text(SECRET)
+        yield around
+
+
+async def test_nothing_beside_the_workspace(bait: Bait, surroundings: Path) -> None:
+    before = state_of(surroundings)
+    async with sandbox(root=surroundings / "project") as session:
+        shown = await session.exec(
+            f"cat ../data {surroundings}/data {bait.base}/home/data {bait.scattered[0]}; ls -A ..; "
+            "ls -A ../.. ../../.."
+        )
+        assert SECRET.encode() not in shown.stdout
+        assert b"data" not in shown.stdout
+        assert bait.scattered[0].name.encode() not in shown.stdout
+        # Where /tmp is around the workspace, this makes a file in the session's own.
+        await session.exec("echo x > ../made; mkdir ../made2; echo x > ../data; mv ../project ../p")
+    assert state_of(surroundings) == before
 
 
 async def test_no_ghosts_are_left(bait: Bait) -> None:

@@ -10,6 +10,7 @@ from sandyard import UnixLocalSandboxSession
 from tests.escape.bait import SECRET, Bait
 from tests.escape.inside import find_outers, list_tree, run_python, sandbox
 from tests.escape.runner import confine
+from tests.house.leaks import read_state
 from tests.session.host import find_survivors, make_token, until
 
 HIDDEN = """
@@ -24,6 +25,11 @@ except OSError: pass
 os.chdir("/")
 os.execv("/bin/sleep", ["sleep", sys.argv[1]])
 """
+
+
+def start_host(*argv: str) -> subprocess.Popen[bytes]:
+    """A process of the host's."""
+    return subprocess.Popen(argv)
 
 
 async def test_only_own_processes_are_listed(bait: Bait) -> None:
@@ -48,7 +54,7 @@ for number in range(1, 400):
 
 
 async def test_numbers_are_not_the_host_ones() -> None:
-    with subprocess.Popen(["sleep", "100"]) as host:
+    with start_host("sleep", "100") as host:
         async with sandbox() as session:
             result = await session.exec(f"kill -9 {host.pid}; kill -9 {os.getpid()}; kill -9 -1")
         assert result.exit_code != 0
@@ -73,7 +79,7 @@ tell("done")
         await run_python(first, code)
         assert set(list_tree(find_outers()[1])) == before[1]
         assert (await second.exec("pgrep -c sleep")).stdout == b"1\n"
-    assert os.path.exists(f"/proc/{bait.variables['BAIT_VICTIM']}/cwd")
+    assert read_state(int(bait.variables["BAIT_VICTIM"]))[0] == "S"
 
 
 async def test_hidden_daemon_ends_with_its_command() -> None:

@@ -68,6 +68,11 @@ def usual_limit() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("usual_limit")
+@pytest.mark.xfail(
+    os.geteuid() != 0,
+    reason="counted per user, and compared with the sender's own limit; see the threat model",
+    strict=True,
+)
 async def test_descriptors_in_flight() -> None:
     async with sandbox() as session, sandbox() as other, holding(session, FLIGHT):
         result = await other.exec("echo on", timeout=10)
@@ -78,6 +83,9 @@ async def test_descriptors_in_flight() -> None:
             os.close(socket.recv_fds(theirs, 1, 1)[1][0])
 
 
+@pytest.mark.xfail(
+    reason="charged to whoever made the user namespace; see the threat model", strict=True
+)
 async def test_watches_of_files() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     async with sandbox() as session, holding(session, WATCHES):
@@ -86,6 +94,10 @@ async def test_watches_of_files() -> None:
         os.close(watch)
 
 
+@pytest.mark.xfail(
+    reason="a shared mapping does not clear the bit, and no filter sees it; see the threat model",
+    strict=True,
+)
 async def test_setuid_file_of_the_caller(tmp_path: Path) -> None:
     """A program that was setuid before: whoever rewrites it must not keep its bits."""
     program = tmp_path / "tool"

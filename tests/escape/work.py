@@ -50,7 +50,7 @@ COMPILE: Final = (
     "cc p.c -o p && ./p"
 )
 SORT: Final = (
-    "seq 200000 | sort -R > /tmp/s && sort -n -S 1M /tmp/s | tail -1 | grep -qx 200000 && "
+    "seq 60000 | sort -R > /tmp/s && sort -n -S 1M /tmp/s | tail -1 | grep -qx 60000 && "
     "rm /tmp/s && echo WORKS"
 )
 PROCESSES: Final = """

@@ -97,6 +97,8 @@ async def test_cancelled_while_waiting(victim: int) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1])
 async def test_cancelled_in_the_moment_of_admission(turns: int) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     budget = DescriptorBudget(10)
     await budget.take(10)
     first, second = await queue_up(budget, 10, 10)
@@ -112,6 +114,7 @@ async def test_cancelled_in_the_moment_of_admission(turns: int) -> None:
     assert budget.used == 10
     budget.give(10)
     assert budget.used == 0
+    assert told == []
 
 
 async def test_held_is_given_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -78,6 +79,17 @@ async def test_wait_has_an_end() -> None:
     assert not patient.done()
     latch.set(1)
     assert await patient
+
+
+async def test_who_gave_up_is_forgotten() -> None:
+    latch: Latch[int] = Latch()
+    patient = asyncio.create_task(latch.wait())
+    for _ in range(3):
+        assert not await latch.wait(0)
+    (waiters,) = (kept for kept in gc.get_referents(latch) if isinstance(kept, list))
+    assert len(waiters) == 1
+    latch.set(1)
+    await patient
 
 
 async def test_value_in_the_moment_of_the_end() -> None:

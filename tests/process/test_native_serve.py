@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from sandyard.process.wire import (
     Started,
     Step,
 )
+from tests.house.leaks import list_children, read_proc
 from tests.process.protocol import (
     INLINE_LIMIT,
     KILL,
@@ -141,7 +143,8 @@ def test_malformed_command_in_memfd_is_refused(started: RawInit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "passed"), [(0, 1), (1, 0), (1, 2), (7, 2), (7, 4), (6, 0), (0, 4), (2, 3)]
+    ("mask", "passed"),
+    [(0, 1), (1, 0), (1, 2), (7, 2), (7, 4), (6, 0), (0, 4), (2, 3), (8, 1), (15, 4), (2**31, 1)],
 )
 @pytest.mark.parametrize("in_memfd", [False, True])
 def test_wrong_number_of_descriptors(
@@ -165,6 +168,27 @@ def test_many_refusals_use_nothing_up(started: RawInit) -> None:
             started.send_memfd(SPAWN, job, spawned(mask=8), [null.fileno()] * 3)
             assert_refused(started, job)
     assert_serves(started)
+
+
+def test_large_refusals_use_no_memory(started: RawInit) -> None:
+    body = spawned(argc=400_001, strings=b"/\0" + b"x\0" * 400_000)
+    sizes = []
+    for job in range(1, 60):
+        started.send_memfd(SPAWN, job, body)
+        assert_refused(started, job)
+        sizes.append(mapped_kib(started.pid))
+    assert max(sizes) < sizes[0] + 30_000  # a few keepers may work at once; 58 bodies are 45 MiB
+
+
+def mapped_kib(outer: int) -> int:
+    """What a sandbox's own processes have mapped, all together."""
+    pids, total = [outer], 0
+    while pids:
+        pid = pids.pop()
+        pids += list_children(pid)
+        found = re.search(r"^VmSize:\s*(\d+)", read_proc(f"/proc/{pid}/status"), re.MULTILINE)
+        total += int(found[1]) if found else 0
+    return total
 
 
 @pytest.mark.parametrize(
@@ -308,7 +332,6 @@ FATAL: dict[str, Callable[[], bytes]] = {
     "highest kind": lambda: encode_datagram(2**16 - 1, 1),
     "second start": lambda: encode_datagram(START, 0, bytes(8)),
     "memfd that is missing": lambda: memfd_head(SPAWN, 1, 100),
-    "memfd and a body": lambda: encode_datagram(SPAWN, 1, spawned(), flags=1),
 }
 
 
@@ -355,6 +378,14 @@ def test_bad_memfd_ends_all(started: RawInit, content: bytes, seals: int, size: 
     token = sleep_on(started)
     memfd = make_memfd(content, seals)
     started.send(memfd_head(SPAWN, 1, size), [memfd])
+    os.close(memfd)
+    assert_ended(started, token)
+
+
+def test_body_in_two_places_ends_all(started: RawInit) -> None:
+    token = sleep_on(started)
+    memfd = make_memfd(BODY)
+    started.send(memfd_head(SPAWN, 1, len(BODY)) + BODY, [memfd])
     os.close(memfd)
     assert_ended(started, token)
 

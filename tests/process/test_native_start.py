@@ -325,7 +325,6 @@ DATAGRAMS: dict[str, Callable[[bytes], bytes]] = {
     "a byte more than it says": lambda body: encode_datagram(START, 0, body) + b"\0",
     "oversized": lambda body: encode_datagram(START, 0, body + bytes(INLINE_LIMIT)),
     "memfd that is a pidfd": lambda body: encode_datagram(START, 0, flags=1),
-    "memfd and a body": lambda body: encode_datagram(START, 0, body, flags=1),
 }  # fmt: skip
 
 
@@ -357,6 +356,26 @@ def make_file(content: bytes) -> int:
         return os.dup(file.fileno())
 
 
+def large_plan(body: bytes, size: int) -> bytes:
+    """A plan of so many bytes, most of which are a file's."""
+    content = size - len(body) - 32
+    record = Record(FILE, packed("node", 0o644, content) + b"/large.file.123\0" + bytes(content))
+    whole = join_records([record]) + body
+    assert len(whole) == size
+    return whole
+
+
+def test_largest_plan_starts(records: Records) -> None:
+    assert_starts(large_plan(join_records(records), BODY_LIMIT))
+
+
+def test_body_in_two_places_is_refused(records: Records) -> None:
+    body = join_records(records)
+    memfd = make_memfd(body)
+    assert_no_start(memfd_head(START, 0, len(body)) + body, [memfd])
+    os.close(memfd)
+
+
 BODIES: dict[str, Callable[[bytes], tuple[int, int]]] = {
     "without seals": lambda body: (make_memfd(body, 0), len(body)),
     "that can shrink": lambda body: (make_memfd(body, SEALS & ~2), len(body)),
@@ -366,7 +385,7 @@ BODIES: dict[str, Callable[[bytes], tuple[int, int]]] = {
     "longer than it says": lambda body: (make_memfd(body + b"\0"), len(body)),
     "of nothing": lambda body: (make_memfd(b""), 0),
     "that is empty": lambda body: (make_memfd(b""), len(body)),
-    "above the limit": lambda body: (make_memfd(body.ljust(BODY_LIMIT + 1, b"\0")), BODY_LIMIT + 1),
+    "above the limit": lambda body: (make_memfd(large_plan(body, BODY_LIMIT + 8)), BODY_LIMIT + 8),
     "in a file": lambda body: (make_file(body), len(body)),
     "in a device": lambda body: (os.open("/dev/zero", os.O_RDONLY), len(body)),
 }  # fmt: skip
