@@ -219,6 +219,9 @@ _Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bo
         if (result == RECEIVED && in.head.kind == REQUEST_SPAWN) {
             run(&in);
             __atomic_store_n(state, KEEPER_IDLE, __ATOMIC_RELEASE);
+        } else if (result == RECEIVE_BAD) { /* init has seen it whole: here it could not be mapped */
+            fail(in.head.job, (struct failure){STEP_PROTOCOL, 0, ENOMEM, NO_RECORD, 0});
+            __atomic_store_n(state, KEEPER_IDLE, __ATOMIC_RELEASE);
         }
         channel_release(&in); /* and a signal for a job that has ended meanwhile is dropped */
     }

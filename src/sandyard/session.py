@@ -82,6 +82,7 @@ class UnixLocalSandboxSession:
             ManifestError, LocalFileReadError, LocalDirReadError: an entry can't be made.
             PolicyError: the policy asks for what can't be granted on this machine.
             ConfinementUnavailableError: this machine can't enforce the policy; nothing is left.
+            ResourceLimitError: this program or the machine has no descriptor left.
             WorkspaceStartError: the workspace's directory can't be made or opened.
         """
         async with self._turn:

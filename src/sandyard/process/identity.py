@@ -122,6 +122,7 @@ class IdentityLease:
 
         Raises:
             ConfinementUnavailableError: if all are taken, or the lock file can't be used.
+            OSError: EMFILE or ENFILE.
         """
         ids = _leasable()
         if ids is None:
@@ -129,6 +130,8 @@ class IdentityLease:
         try:
             fd = _open_locks()
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # no fault of the file's
             raise _refused(f"{_FILE}: {error.strerror}", error) from error
         try:
             return cls(_lock_any(fd, ids), fd)

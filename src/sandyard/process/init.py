@@ -31,7 +31,7 @@ from sandyard.limits import (
 from sandyard.plan import HostIdentity, LaunchPlan, Spawn
 from sandyard.process.identity import IdentityLease
 from sandyard.process.latch import Latch
-from sandyard.process.refusal import start_refusal
+from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.wire import (
     BODY_LIMIT,
     DATAGRAM_LIMIT,
@@ -137,6 +137,7 @@ class InitProcess:
 
         Raises:
             ConfinementUnavailableError: if the kernel refuses a step of the plan; nothing is left.
+            ResourceLimitError: if this program or the machine has no descriptor left.
         """
         launch = asyncio.ensure_future(asyncio.to_thread(_launch, plan))
         try:
@@ -144,6 +145,8 @@ class InitProcess:
         except asyncio.CancelledError:
             await finished(cls._abandon(launch))
             raise
+        except OSError as error:
+            raise launch_refusal(error) from error
         init = cls(launched)
         try:
             await init._wait_started(launched.plan)
@@ -357,12 +360,12 @@ def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
         with ExitStack() as on_failure:
             on_failure.enter_context(ours)
             ours.setblocking(False)
-            pid = _spawn_outer(theirs.fileno())
-            pidfd = os.pidfd_open(pid)
-            on_failure.callback(_reap_killed, pidfd)
             host = os.pidfd_open(os.getpid())
             stack.callback(os.close, host)
             body = encode_plan(plan, host_uid, host_gid)
+            pid = _spawn_outer(theirs.fileno())
+            pidfd = _open_pidfd(pid)
+            on_failure.callback(_reap_killed, pidfd)
             send_message(ours, Request.START, 0, body, [host, *leases])
             on_failure.pop_all()
         return _Launched(plan, ours, pid, pidfd, owner)
@@ -389,6 +392,17 @@ def _spawn_outer(channel: int) -> int:
             "(and not on a file system mounted noexec)",
             cause=error,
         ) from error
+
+
+def _open_pidfd(pid: int) -> int:
+    """A pidfd of our child; without one the child is ended, since nothing could own it."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
 
 
 def send_message(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
-from sandyard.errors import ConfinementUnavailableError
+from sandyard.errors import ConfinementUnavailableError, ResourceLimitError, SandboxError
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.process.wire import Failure, Step
 
-__all__ = ["start_refusal"]
+__all__ = ["launch_refusal", "start_refusal"]
 
 _USER_NAMESPACES = (
     "allow unprivileged user namespaces for this program (on Ubuntu 24.04 and later by an AppArmor "
@@ -54,6 +54,28 @@ def _source_of(failure: Failure, plan: LaunchPlan) -> str:
     if failure.error == errno.ENOENT and bind is not None:
         return "it does not exist (any more)"
     return os.strerror(failure.error)
+
+
+def launch_refusal(error: OSError) -> SandboxError:
+    """The error for a start that failed in the host, before there was anything to talk to."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return ResourceLimitError(
+            f"there is no descriptor left for a sandbox ({error.strerror}); close some, or raise "
+            "this program's limit on open files",
+            limit="open_files",
+            value=error.errno,
+            unit="errno",
+            op="start",
+            cause=error,
+            retryable=True,
+        )
+    return ConfinementUnavailableError(
+        "the sandbox could not be started",
+        dimension="processes",
+        cause_text=str(error),
+        fix="look for a limit on processes or memory, or for a kernel before Linux 5.12",
+        cause=error,
+    )
 
 
 def start_refusal(answer: Failure | None, plan: LaunchPlan) -> ConfinementUnavailableError:
