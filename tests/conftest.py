@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,6 +46,18 @@ def pytest_configure(config: pytest.Config) -> None:
         (base / name).chmod(mode)
         os.environ[variable] = str(base / name)
     tempfile.tempdir = None  # it is asked for again, and finds TMPDIR
+    hear_signals()
+
+
+def hear_signals() -> None:
+    """Undo what a shell does to a run in the background, and to all that the run starts.
+
+    A shell without job control ignores these two for it (POSIX, Shell Command Language, 2.11).
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
