@@ -118,8 +118,8 @@ The most that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)."
 PIPE_BULK_BYTES: Final = 256 * 1024
 """Bytes of one read from a large pipe: past this, rates no longer rise, and memory stays small."""
 
-PIPE_TURN_BYTES: Final = 1024 * 1024
-"""Bytes read from one pipe before the loop gets its turn: well below a millisecond."""
+PIPE_TURN_BYTES: Final = 2 * 1024 * 1024
+"""Bytes read from one pipe before the loop gets its turn: below a millisecond."""
 
 STREAM_BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of a stream that wait for a slow consumer; then the command waits in its write."""
