@@ -50,14 +50,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def hear_signals() -> None:
-    """Undo what a shell does to a run in the background, and to all that the run starts.
+    """Undo what a shell or nohup does to a run in the background, and to all that it starts.
 
-    A shell without job control ignores these two for it (POSIX, Shell Command Language, 2.11).
+    A shell without job control ignores SIGINT and SIGQUIT for it (POSIX, Shell Command Language,
+    2.11), nohup SIGHUP; and what is ignored stays so in every program that is executed.
     """
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
