@@ -1,4 +1,4 @@
-"""Owns the cost of ``import sandyard``: time and modules, in new interpreters."""
+"""Owns the cost of importing Sandyard, alone and with what a program uses: time and modules."""
 
 from __future__ import annotations
 
@@ -15,24 +15,42 @@ CODE = """
 import sys, time
 began = time.perf_counter()
 import sandyard
-print(time.perf_counter() - began, len(sys.modules))
+alone = time.perf_counter()
+from sandyard import Manifest, UnixLocalSandboxClient
+print(alone - began, time.perf_counter() - began, len(sys.modules))
 """
 
 
 async def import_rows() -> list[Row]:
-    """The time of the import itself, without the interpreter's own start."""
-    times: list[float] = []
+    """The time of the import itself, without the interpreter's own start.
+
+    Names load when they are first asked for, so that the import alone says little: what a program
+    waits for is the client.
+    """
+    alone: list[float] = []
+    whole: list[float] = []
     modules = 0
     for _ in range(COUNT):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-c", CODE, stdout=asyncio.subprocess.PIPE
         )
         said, _ = await process.communicate()
-        took, counted = said.split()
-        times.append(float(took) * 1e3)
+        first, second, counted = said.split()
+        alone.append(float(first) * 1e3)
+        whole.append(float(second) * 1e3)
         modules = int(counted)
-    detail = f"lowest {min(times):.0f} ms of {COUNT}"
     return [
-        Row("import sandyard", statistics.median(times), 250, detail, unit=" ms"),
-        Row("… modules loaded", modules, 350, "of all packages", unit=""),
+        Row("import sandyard", statistics.median(alone), 250, _lowest(alone), unit=" ms"),
+        Row(
+            "… with its client and manifest",
+            statistics.median(whole),
+            250,
+            _lowest(whole),
+            unit=" ms",
+        ),
+        Row("… modules loaded then", modules, 350, "of all packages", unit=""),
     ]
+
+
+def _lowest(times: list[float]) -> str:
+    return f"lowest {min(times):.0f} ms of {COUNT}"

@@ -1,122 +1,100 @@
-"""Sandyard: a place on this machine for an agent to work, with a wall that the kernel holds up."""
+"""Sandyard: a place on this machine for an agent to work, with a wall that the kernel holds up.
 
-from sandyard.client import UnixLocalSandboxClient
-from sandyard.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    ArtifactError,
-    ConfigurationError,
-    ConfinementUnavailableError,
-    ErrorCode,
-    ExecFailureError,
-    ExecNonZeroError,
-    ExecTimeoutError,
-    ExecTransportError,
-    InvalidManifestPathError,
-    LocalArtifactError,
-    LocalDirReadError,
-    LocalFileReadError,
-    ManifestError,
-    PolicyError,
-    ResourceLimitError,
-    SandboxError,
-    SandboxRuntimeError,
-    SessionClosedError,
-    WorkspaceArchiveReadError,
-    WorkspaceArchiveWriteError,
-    WorkspaceIOError,
-    WorkspaceReadNotFoundError,
-    WorkspaceRootNotFoundError,
-    WorkspaceStartError,
-    WorkspaceStopError,
-    WorkspaceWriteTypeError,
-)
-from sandyard.manifest import (
-    BaseEntry,
-    Dir,
-    EnvEntry,
-    Environment,
-    EnvValue,
-    File,
-    LocalDir,
-    LocalFile,
-    Manifest,
-    SandboxPathGrant,
-    StrEnvValue,
-)
-from sandyard.policy import Policy
-from sandyard.process import CommandStream, OutputChunk
-from sandyard.session import UnixLocalSandboxSession
-from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
-from sandyard.types import (
-    EntryKind,
-    ExecResult,
-    FileEntry,
-    FileMode,
-    Group,
-    Leftover,
-    Permissions,
-    ResourceUsage,
-    User,
-)
-from sandyard.workspace import Materialized, Skipped
+A name is loaded when it is first asked for: a program pays for what it uses. ``__init__.pyi`` says the
+same to type checkers.
+"""
 
-__all__ = [
-    "ArgumentError",
-    "ArgumentTypeError",
-    "ArtifactError",
-    "BaseEntry",
-    "CommandStream",
-    "ConfigurationError",
-    "ConfinementUnavailableError",
-    "Dir",
-    "EntryKind",
-    "EnvEntry",
-    "EnvValue",
-    "Environment",
-    "ErrorCode",
-    "ExecFailureError",
-    "ExecNonZeroError",
-    "ExecResult",
-    "ExecTimeoutError",
-    "ExecTransportError",
-    "File",
-    "FileEntry",
-    "FileMode",
-    "Group",
-    "InvalidManifestPathError",
-    "Leftover",
-    "LocalArtifactError",
-    "LocalDir",
-    "LocalDirReadError",
-    "LocalFile",
-    "LocalFileReadError",
-    "Manifest",
-    "ManifestError",
-    "Materialized",
-    "OutputChunk",
-    "Permissions",
-    "Policy",
-    "PolicyError",
-    "ResourceLimitError",
-    "ResourceUsage",
-    "SandboxError",
-    "SandboxPathGrant",
-    "SandboxRuntimeError",
-    "SandboxSessionState",
-    "SessionClosedError",
-    "Skipped",
-    "StrEnvValue",
-    "UnixLocalSandboxClient",
-    "UnixLocalSandboxSession",
-    "UnixLocalSandboxSessionState",
-    "User",
-    "WorkspaceArchiveReadError",
-    "WorkspaceArchiveWriteError",
-    "WorkspaceIOError",
-    "WorkspaceReadNotFoundError",
-    "WorkspaceRootNotFoundError",
-    "WorkspaceStartError",
-    "WorkspaceStopError",
-    "WorkspaceWriteTypeError",
-]
+import importlib
+from typing import Final
+
+_HOMES: Final = {
+    "sandyard.client": ("UnixLocalSandboxClient",),
+    "sandyard.errors": (
+        "ArgumentError",
+        "ArgumentTypeError",
+        "ArtifactError",
+        "ConfigurationError",
+        "ConfinementUnavailableError",
+        "ErrorCode",
+        "ExecFailureError",
+        "ExecNonZeroError",
+        "ExecTimeoutError",
+        "ExecTransportError",
+        "InvalidManifestPathError",
+        "LocalArtifactError",
+        "LocalDirReadError",
+        "LocalFileReadError",
+        "ManifestError",
+        "PolicyError",
+        "ResourceLimitError",
+        "SandboxError",
+        "SandboxRuntimeError",
+        "SessionClosedError",
+        "WorkspaceArchiveReadError",
+        "WorkspaceArchiveWriteError",
+        "WorkspaceIOError",
+        "WorkspaceReadNotFoundError",
+        "WorkspaceRootNotFoundError",
+        "WorkspaceStartError",
+        "WorkspaceStopError",
+        "WorkspaceWriteTypeError",
+    ),
+    "sandyard.manifest": (
+        "BaseEntry",
+        "Dir",
+        "EnvEntry",
+        "Environment",
+        "EnvValue",
+        "File",
+        "LocalDir",
+        "LocalFile",
+        "Manifest",
+        "SandboxPathGrant",
+        "StrEnvValue",
+    ),
+    "sandyard.policy": ("Policy",),
+    "sandyard.process": (
+        "CommandStream",
+        "OutputChunk",
+    ),
+    "sandyard.session": ("UnixLocalSandboxSession",),
+    "sandyard.state": (
+        "SandboxSessionState",
+        "UnixLocalSandboxSessionState",
+    ),
+    "sandyard.types": (
+        "EntryKind",
+        "ExecResult",
+        "FileEntry",
+        "FileMode",
+        "Group",
+        "Leftover",
+        "Permissions",
+        "ResourceUsage",
+        "User",
+    ),
+    "sandyard.workspace": (
+        "Materialized",
+        "Skipped",
+    ),
+}
+"""Where each public name lives."""
+
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # a list of strings, made of the table above
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # so that this is asked once
+    return value
+
+
+def __dir__() -> list[str]:
+    """What can be asked for, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from pathlib import Path
 
 import pytest
 
@@ -58,12 +60,23 @@ def find_untyped(function: Callable[..., object]) -> list[str]:
 def test_list_is_complete() -> None:
     assert EXPORTS, "sandyard lists its public names in __all__"
     assert len(set(EXPORTS)) == len(EXPORTS)
-    found = {
-        name
-        for name, value in vars(sandyard).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    stub = Path(sandyard.__file__).with_suffix(".pyi").read_text()
+    told = {
+        (node.module, alias.name)
+        for node in ast.parse(stub).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
     }
-    assert found == {name for name in EXPORTS if not name.startswith("_")}
+    assert {name for _, name in told} == set(EXPORTS)
+    for module, name in told:
+        assert getattr(sandyard, name) is getattr(importlib.import_module(str(module)), name)
+    assert set(EXPORTS) <= set(dir(sandyard))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = getattr(sandyard, "Nothing")  # noqa: B009  # as a program that asks for it
 
 
 @pytest.mark.parametrize("name", EXPORTS)

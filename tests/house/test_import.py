@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 MODULE_LIMIT = 350
 
 FOREIGN = frozenset({
@@ -20,8 +22,14 @@ def list_modules(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_import_is_light() -> None:
-    modules = list_modules("import sandyard")
+@pytest.mark.parametrize("code", ["import sandyard", "from sandyard import *"])
+def test_import_is_light(code: str) -> None:
+    modules = list_modules(code)
     packages = {name.partition(".")[0] for name in modules}
     assert not packages & FOREIGN
     assert len(modules) <= MODULE_LIMIT, sorted(modules)
+
+
+def test_names_load_late() -> None:
+    assert "pydantic" not in list_modules("import sandyard")
+    assert "pydantic" in list_modules("from sandyard import Manifest")

@@ -82,6 +82,7 @@ class RunningCommand:
         self._taken = 0
         self._began = 0.0
         self._duration = 0.0
+        self._reading: asyncio.TimerHandle | None = None
         self._ended: Latch[None] | None = None
         self._input_error: BaseException | None = None
 
@@ -112,7 +113,8 @@ class RunningCommand:
             for fd in theirs:
                 os.close(fd)
         if lazily:
-            self._commands.read_soon(self)
+            loop = asyncio.get_running_loop()
+            self._reading = loop.call_later(READ_DELAY_S, self.resume)
         else:
             self.resume()
         if self._input is not None and self._call.stdin is not None:
@@ -163,7 +165,8 @@ class RunningCommand:
             await self._ended.wait()
             return
         ended = self._ended = Latch()
-        self._commands.unread.discard(self)
+        if self._reading is not None:
+            self._reading.cancel()  # or the loop would wake for nothing, in the next command's time
         try:
             if self._job is not None and not self._job.exited.is_set:
                 await finished(self._end_tree(self._job))
@@ -267,8 +270,6 @@ class Commands:
 
     def __init__(self, init: InitProcess) -> None:
         self.init = init
-        self.unread: set[RunningCommand] = set()  # started, and not read yet
-        self._reading_soon = False
         self._drained: dict[int, list[OutputPipe]] = {}
 
     async def run(self, call: CommandCall) -> ExecResult:
@@ -290,13 +291,6 @@ class Commands:
             await command.end()
         return command.result(stdout.result(), stderr.result(), timed_out=timed_out)
 
-    def read_soon(self, command: RunningCommand) -> None:
-        """Resumes a command after a moment; one timer serves all that start within it."""
-        self.unread.add(command)
-        if not self._reading_soon:
-            self._reading_soon = True
-            asyncio.get_running_loop().call_later(READ_DELAY_S, self._read_unread)
-
     def keep_draining(self, job: Job, outputs: list[OutputPipe]) -> None:
         """Reads and drops what a command's leftovers write, for as long as they live."""
         self._drained[job.number] = outputs
@@ -309,12 +303,6 @@ class Commands:
         """Closes what is still held for leftovers; the sandbox is ended by its own owner."""
         for number in list(self._drained):
             self._stop_draining(number)
-
-    def _read_unread(self) -> None:
-        self._reading_soon = False
-        unread, self.unread = self.unread, set()
-        for command in unread:
-            command.resume()
 
     def _stop_draining(self, number: int) -> None:
         outputs = self._drained.pop(number, None)

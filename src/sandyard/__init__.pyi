@@ -1,0 +1,77 @@
+from sandyard.client import (
+    UnixLocalSandboxClient as UnixLocalSandboxClient,
+)
+from sandyard.errors import (
+    ArgumentError as ArgumentError,
+    ArgumentTypeError as ArgumentTypeError,
+    ArtifactError as ArtifactError,
+    ConfigurationError as ConfigurationError,
+    ConfinementUnavailableError as ConfinementUnavailableError,
+    ErrorCode as ErrorCode,
+    ExecFailureError as ExecFailureError,
+    ExecNonZeroError as ExecNonZeroError,
+    ExecTimeoutError as ExecTimeoutError,
+    ExecTransportError as ExecTransportError,
+    InvalidManifestPathError as InvalidManifestPathError,
+    LocalArtifactError as LocalArtifactError,
+    LocalDirReadError as LocalDirReadError,
+    LocalFileReadError as LocalFileReadError,
+    ManifestError as ManifestError,
+    PolicyError as PolicyError,
+    ResourceLimitError as ResourceLimitError,
+    SandboxError as SandboxError,
+    SandboxRuntimeError as SandboxRuntimeError,
+    SessionClosedError as SessionClosedError,
+    WorkspaceArchiveReadError as WorkspaceArchiveReadError,
+    WorkspaceArchiveWriteError as WorkspaceArchiveWriteError,
+    WorkspaceIOError as WorkspaceIOError,
+    WorkspaceReadNotFoundError as WorkspaceReadNotFoundError,
+    WorkspaceRootNotFoundError as WorkspaceRootNotFoundError,
+    WorkspaceStartError as WorkspaceStartError,
+    WorkspaceStopError as WorkspaceStopError,
+    WorkspaceWriteTypeError as WorkspaceWriteTypeError,
+)
+from sandyard.manifest import (
+    BaseEntry as BaseEntry,
+    Dir as Dir,
+    EnvEntry as EnvEntry,
+    Environment as Environment,
+    EnvValue as EnvValue,
+    File as File,
+    LocalDir as LocalDir,
+    LocalFile as LocalFile,
+    Manifest as Manifest,
+    SandboxPathGrant as SandboxPathGrant,
+    StrEnvValue as StrEnvValue,
+)
+from sandyard.policy import (
+    Policy as Policy,
+)
+from sandyard.process import (
+    CommandStream as CommandStream,
+    OutputChunk as OutputChunk,
+)
+from sandyard.session import (
+    UnixLocalSandboxSession as UnixLocalSandboxSession,
+)
+from sandyard.state import (
+    SandboxSessionState as SandboxSessionState,
+    UnixLocalSandboxSessionState as UnixLocalSandboxSessionState,
+)
+from sandyard.types import (
+    EntryKind as EntryKind,
+    ExecResult as ExecResult,
+    FileEntry as FileEntry,
+    FileMode as FileMode,
+    Group as Group,
+    Leftover as Leftover,
+    Permissions as Permissions,
+    ResourceUsage as ResourceUsage,
+    User as User,
+)
+from sandyard.workspace import (
+    Materialized as Materialized,
+    Skipped as Skipped,
+)
+
+__all__: list[str]
