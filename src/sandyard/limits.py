@@ -14,10 +14,6 @@ OUTPUT_HEAD_SHARE: Final = 0.25
 """The part of the limit that keeps the beginning; the rest keeps the end. How a command began is
 seen in a few lines, why it failed is nearly always at the end."""
 
-CAPTURE_PIECE_BYTES: Final = 4096
-"""Bytes of kept output below which pieces are joined: a page, beside which the cost of an object of
-its own (some 50 bytes) is nothing."""
-
 # --- what errors and reprs show ---------------------------------------------------------------
 
 SHOWN_VALUE_CHARS: Final = 160
@@ -161,3 +157,25 @@ TIMEOUT_MAX_S: Final = 365 * 24 * 3600.0
 
 OUTPUT_LIMIT_MAX_BYTES: Final = 1024**3
 """Most that a caller may ask to be kept of a stream: a gibibyte in memory, twice."""
+
+# --- leases and the sweep ---------------------------------------------------------------------
+
+LEASE_BYTES: Final = 32 * 1024
+"""Longest lease that is read: the longest path, each byte of it escaped in six, and the rest."""
+
+LEASE_PAUSE_S: Final = 0.002
+LEASE_TRIES: Final = 100
+"""Pause and count of the attempts to lock a lease: a sweep that looks at it just then lets go of it
+within microseconds, and only a session that is in use holds it for all of the 0.2 seconds."""
+
+SWEEP_EVERY_S: Final = 600.0
+"""Seconds after which a client's next create sweeps again: a server that runs for months removes
+what its neighbours left within minutes, and pays a listing of one directory for it."""
+
+SWEEP_WAIT_S: Final = 0.1
+"""Seconds that a create waits for its sweep: usually there is nothing to do, or a small directory,
+and then all is done when create returns. A large tree is removed behind its back."""
+
+SWEEP_LEASES: Final = 4_096
+"""Leases that one sweep looks at, some 30 microseconds each; which ones is chance, so that none is
+always left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from sandyard.process.pipes import OutputPipe, open_pipe
+from sandyard.process.pipes import ChunkSink, OutputPipe, open_pipe
 
 
 async def test_draining_ends_though_somebody_writes() -> None:
@@ -20,7 +20,7 @@ async def test_draining_ends_though_somebody_writes() -> None:
         if total < 100_000_000:
             os.write(write_end, chunk)
 
-    pipe = OutputPipe(read_end, refill, asyncio.get_running_loop())
+    pipe = OutputPipe(read_end, ChunkSink(refill), asyncio.get_running_loop())
     os.write(write_end, bytes(65536))
     pipe.drain()
     pipe.close()

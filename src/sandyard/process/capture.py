@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+import os
 from dataclasses import dataclass
 
-from sandyard.limits import CAPTURE_PIECE_BYTES, OUTPUT_HEAD_SHARE
+from sandyard.limits import OUTPUT_HEAD_SHARE
 
 __all__ = ["Capture", "Captured"]
 
@@ -28,17 +28,17 @@ class Captured:
 class Capture:
     """Keeps at most ``limit`` bytes of a stream: a quarter from its beginning, the rest from its end.
 
-    Memory stays within the limit and two chunks, however much is fed.
+    Memory stays within the limit and one chunk, however much comes.
     """
 
-    __slots__ = ("_head", "_head_room", "_tail", "_tail_room", "_tail_size", "total")
+    __slots__ = ("_head", "_head_room", "_oldest", "_tail", "_tail_room", "total")
 
     def __init__(self, limit: int) -> None:
-        self._head_room = int(limit * OUTPUT_HEAD_SHARE)
+        self._head_room = int(limit * OUTPUT_HEAD_SHARE)  # what may still be added to the head
         self._tail_room = limit - self._head_room
         self._head = bytearray()
-        self._tail: deque[bytes | bytearray] = deque()
-        self._tail_size = 0
+        self._tail = bytearray()  # a ring, once it is as large as it may be
+        self._oldest = 0  # where the ring begins
         self.total = 0
 
     def feed(self, chunk: bytes) -> None:
@@ -49,36 +49,44 @@ class Capture:
             self._head += taken
             self._head_room -= len(taken)
             chunk = chunk[len(taken) :]
-        if not chunk:
-            return
-        self._append(chunk)
-        self._tail_size += len(chunk)
-        # A whole chunk goes only when what stays is still a whole tail.
-        while self._tail_size - len(self._tail[0]) >= self._tail_room:
-            self._tail_size -= len(self._tail.popleft())
-            if not self._tail:
-                break
+        room = self._tail_room - len(self._tail)
+        if room:
+            self._tail += chunk[:room]
+            chunk = chunk[room:]
+        if chunk:
+            self._replace(chunk[-self._tail_room :] if self._tail_room else b"")
 
-    def _append(self, chunk: bytes) -> None:
-        # A program that writes without a buffer is read a few bytes at a time, and an object of its
-        # own for each would be many times as large as they are.
-        if len(chunk) >= CAPTURE_PIECE_BYTES:
-            self._tail.append(chunk)
-            return
-        last = self._tail[-1] if self._tail else None
-        if isinstance(last, bytearray) and len(last) < CAPTURE_PIECE_BYTES:
-            last += chunk
-        else:
-            self._tail.append(bytearray(chunk))
+    def read(self, fd: int, size: int) -> int:
+        """Reads once from ``fd``, at most ``size`` bytes; returns how many came, 0 at the end.
+
+        Raises:
+            BlockingIOError: if nothing is there.
+        """
+        if len(self._tail) < self._tail_room or self._tail_room < size:
+            chunk = os.read(fd, size)
+            self.feed(chunk)
+            return len(chunk)
+        # Into its place at once: bulk output is neither allocated nor copied a second time.
+        with memoryview(self._tail) as ring, ring[self._oldest : self._oldest + size] as oldest:
+            got = os.readv(fd, [oldest])
+        self._oldest = (self._oldest + got) % self._tail_room
+        self.total += got
+        return got
 
     def result(self) -> Captured:
         """What was kept so far."""
         if not self.total:
             return _NOTHING
-        excess = max(0, self._tail_size - self._tail_room)
-        tail = b"".join(self._tail)[excess:]
-        data = bytes(self._head) + tail
+        with memoryview(self._tail) as ring:
+            data = b"".join((self._head, ring[self._oldest :], ring[: self._oldest]))
         return Captured(data, self.total - len(data), self.total)
+
+    def _replace(self, chunk: bytes) -> None:
+        """Puts ``chunk``, no longer than the ring, in the place of the ring's oldest bytes."""
+        first = min(len(chunk), len(self._tail) - self._oldest)
+        self._tail[self._oldest : self._oldest + first] = chunk[:first]
+        self._tail[: len(chunk) - first] = chunk[first:]
+        self._oldest = (self._oldest + len(chunk)) % len(self._tail) if self._tail else 0
 
 
 _NOTHING = Captured(b"", 0, 0)

@@ -27,7 +27,7 @@ from sandyard.process.budget import descriptor_budget
 from sandyard.process.capture import Capture, Captured
 from sandyard.process.init import InitProcess, Job, SandboxEndedError
 from sandyard.process.latch import Latch
-from sandyard.process.pipes import InputPipe, OutputPipe, StdinSource, open_pipe
+from sandyard.process.pipes import ChunkSink, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
 from sandyard.process.wire import Exited, Failure
 from sandyard.types import ExecResult
@@ -62,20 +62,20 @@ class RunningCommand:
     ``end()`` must be awaited whatever happens; it is safe to await it more than once.
 
     Args:
-        on_stdout: called with each chunk of its standard output; ``on_stderr`` likewise.
+        stdout: what reads its standard output; ``stderr`` likewise.
     """
 
     def __init__(
         self,
         commands: Commands,
         call: CommandCall,
-        on_stdout: Callable[[bytes], None],
-        on_stderr: Callable[[bytes], None],
+        stdout: Sink,
+        stderr: Sink,
     ) -> None:
         self._commands = commands
         self._init = commands.init
         self._call = call
-        self._sinks = (on_stdout, on_stderr)
+        self._sinks = (stdout, stderr)
         self._job: Job | None = None
         self._outputs: list[OutputPipe] = []
         self._input: InputPipe | None = None
@@ -282,7 +282,7 @@ class Commands:
             ResourceLimitError: if there is no room for a process or a descriptor.
         """
         stdout, stderr = Capture(call.limit), Capture(call.limit)
-        command = RunningCommand(self, call, stdout.feed, stderr.feed)
+        command = RunningCommand(self, call, stdout, stderr)
         timed_out = False
         try:
             await command.start(lazily=True)
@@ -295,7 +295,7 @@ class Commands:
         """Reads and drops what a command's leftovers write, for as long as they live."""
         self._drained[job.number] = outputs
         for output in outputs:
-            output.divert(_drop)
+            output.divert(ChunkSink(_drop))
             output.resume()
         job.gone.then(lambda: self._stop_draining(job.number))
 

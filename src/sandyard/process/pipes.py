@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from sandyard.limits import (
     COPY_CHUNK_BYTES,
@@ -21,7 +21,7 @@ from sandyard.limits import (
     PIPE_TURN_BYTES,
 )
 
-__all__ = ["InputPipe", "OutputPipe", "StdinSource", "open_pipe"]
+__all__ = ["ChunkSink", "InputPipe", "OutputPipe", "Sink", "StdinSource", "open_pipe"]
 
 StdinSource = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
 """What a command may be given to read: bytes, a binary file, or chunks as they come."""
@@ -47,18 +47,44 @@ def open_pipe(owner: Identity | None) -> tuple[int, int]:
     return read_end, write_end
 
 
+class Sink(Protocol):
+    """Where a command's output goes."""
+
+    def read(self, fd: int, size: int) -> int:
+        """Reads once from ``fd``, at most ``size`` bytes; returns how many came, 0 at the end.
+
+        Raises:
+            BlockingIOError: if nothing is there.
+        """
+        ...
+
+
+class ChunkSink:
+    """Hands each chunk to a function, on the loop."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+
+    def read(self, fd: int, size: int) -> int:
+        """Reads once, and hands on what came."""
+        chunk = os.read(fd, size)
+        if chunk:
+            self._take(chunk)
+        return len(chunk)
+
+
 class OutputPipe:
     """The read end of a command's stdout or stderr.
 
     Args:
-        sink: called with each chunk, on the loop.
+        sink: what reads from it.
     """
 
     __slots__ = ("_fd", "_grown", "_loop", "_reading", "_sink", "_size")
 
-    def __init__(
-        self, fd: int, sink: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, fd: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._sink = sink
@@ -72,7 +98,7 @@ class OutputPipe:
         """Whether the stream's end has not been seen and the pipe is not closed."""
         return self._fd >= 0
 
-    def divert(self, sink: Callable[[bytes], None]) -> None:
+    def divert(self, sink: Sink) -> None:
         """Sends what follows to another sink."""
         self._sink = sink
 
@@ -118,10 +144,9 @@ class OutputPipe:
         if self._fd < 0:
             return 0
         try:
-            chunk = os.read(self._fd, self._size)
+            got = self._sink.read(self._fd, self._size)
         except BlockingIOError:
             return 0
-        got = len(chunk)
         if got == 0:
             self.close()
             return 0
@@ -131,7 +156,6 @@ class OutputPipe:
             # As much as is likely to come: the rest of a large allocation would lie idle between
             # the small ones that are kept.
             self._size = min(max(2 * got, PIPE_READ_BYTES), PIPE_BULK_BYTES)
-        self._sink(chunk)
         return got
 
     def _grow(self) -> None:

@@ -14,6 +14,7 @@ from sandyard.errors import ExecTransportError
 from sandyard.limits import STREAM_BUFFER_BYTES
 from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
+from sandyard.process.pipes import ChunkSink
 from sandyard.types import ExecResult
 
 __all__ = ["CommandStream", "OutputChunk"]
@@ -61,7 +62,10 @@ class CommandStream:
         self._expired: asyncio.Task[None] | None = None
         self._result: ExecResult | None = None
         self._command = RunningCommand(
-            commands, call, partial(self._take, "stdout"), partial(self._take, "stderr")
+            commands,
+            call,
+            ChunkSink(partial(self._take, "stdout")),
+            ChunkSink(partial(self._take, "stderr")),
         )
 
     @property
