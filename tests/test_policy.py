@@ -24,6 +24,7 @@ def test_default_grants_nothing() -> None:
         "network": "none",
         "toolchains": True,
         "home": "private",
+        "syscalls": (),
     }
 
 
@@ -39,6 +40,11 @@ def test_equal_policies_are_one() -> None:
     assert hash(policy) == hash(Policy(reads=("/a/",), environment=(("A", "1"),)))
     assert pickle.loads(pickle.dumps(policy)) == policy  # noqa: S301
     assert copy.deepcopy(policy) == policy
+
+
+def test_options_have_one_order() -> None:
+    policy = Policy(syscalls=("no-unix-sockets", "ptrace", "no-unix-sockets"))
+    assert policy == Policy(syscalls=("ptrace", "no-unix-sockets"))
 
 
 def test_policy_is_frozen() -> None:
@@ -91,7 +97,11 @@ def test_lists_become_tuples() -> None:
         ("network", ["host"]),
         ("toolchains", 1),
         ("toolchains", "yes"),
-        ("home", "workspace"),
+        ("home", "/root"),
+        ("syscalls", "ptrace"),
+        ("syscalls", ("mount",)),
+        ("syscalls", (1,)),
+        ("syscalls", (["ptrace"],)),
     ],
 )
 def test_impossible_is_refused(field: str, value: object) -> None:

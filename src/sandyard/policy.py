@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from sandyard.errors import PolicyError
 
-__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "Policy"]
+__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "Policy", "SyscallOption"]
+
+SyscallOption = Literal["ptrace", "no-unix-sockets"]
+"""How a policy changes which system calls are refused."""
 
 INHERITED_VARIABLES: Final = (
     "PATH",
@@ -73,8 +76,15 @@ class Policy:
             PATH, VIRTUAL_ENV and the running interpreter are visible read-only at their own path,
             without the credentials beside them. False leaves the system's own (``/usr``). Does not
             find everything: use ``reads`` and ``environment`` for the rest.
-        home: Takes ``"private"``, the default: HOME is an empty directory outside the workspace,
-            in memory, and gone with the session.
+        home: Takes ``"private"`` or ``"workspace"``. Default: ``"private"``, HOME is an empty
+            directory outside the workspace, in memory, and gone with the session. ``"workspace"``
+            makes the workspace HOME, so that caches and settings stay with the files; nothing
+            keeps a program from reading settings that commands wrote there.
+        syscalls: Takes options that change which system calls are refused. Default: none: what
+            reaches into the kernel, other processes or mounts is refused. ``"ptrace"`` allows debuggers and tracers
+            on processes of the same session (the first process stays closed to them).
+            ``"no-unix-sockets"`` refuses new Unix sockets, which closes those that host programs
+            put into granted directories; socket pairs work. Does not take the names of calls.
 
     Raises:
         PolicyError: a field says something impossible.
@@ -86,7 +96,8 @@ class Policy:
     inherit: tuple[str, ...] = ()
     network: Literal["none", "host"] = "none"
     toolchains: bool = True
-    home: Literal["private"] = "private"
+    home: Literal["private", "workspace"] = "private"
+    syscalls: tuple[SyscallOption, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field, and bring paths into their one normal form."""
@@ -95,19 +106,30 @@ class Policy:
         object.__setattr__(self, "environment", _variables(self.environment))
         object.__setattr__(self, "inherit", _inherited(self.inherit))
         _check_choice(self.network, "network", ("none", "host"))
-        _check_choice(self.home, "home", ("private",))
+        _check_choice(self.home, "home", ("private", "workspace"))
         _check_flag(self.toolchains, "toolchains")
+        object.__setattr__(self, "syscalls", _options(self.syscalls))
 
 
-def _check_choice(value: object, field: str, choices: tuple[str, ...]) -> None:
+def _check_choice(
+    value: object, what: str, choices: tuple[str, ...], field: str | None = None
+) -> None:
     if value not in choices:
         words = " or ".join(repr(choice) for choice in choices)
-        raise PolicyError(f"{field} is {words}", field=field, value=value)
+        raise PolicyError(f"{what} is {words}", field=field or what, value=value)
 
 
 def _check_flag(value: object, field: str) -> None:
     if not isinstance(value, bool):
         raise PolicyError(f"{field} is True or False", field=field, value=value)
+
+
+def _options(value: object) -> tuple[object, ...]:
+    options = _sequence(value, "syscalls", '("ptrace",)')
+    for option in options:
+        _check_choice(option, "an option in syscalls", get_args(SyscallOption), "syscalls")
+    # In one order, so that equal policies are equal.
+    return tuple(option for option in get_args(SyscallOption) if option in options)
 
 
 def _sequence(value: object, field: str, example: str) -> tuple[object, ...]:

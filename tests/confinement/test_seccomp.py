@@ -81,8 +81,10 @@ def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def answer(machine: str, number: int, *arguments: int, unix_sockets: bool = True) -> int:
-    program = seccomp_program(machine, unix_sockets=unix_sockets)
+def answer(
+    machine: str, number: int, *arguments: int, unix_sockets: bool = True, ptrace: bool = False
+) -> int:
+    program = seccomp_program(machine, unix_sockets=unix_sockets, ptrace=ptrace)
     return run_filter(program, ARCHES[machine], number, *arguments)
 
 
@@ -98,6 +100,20 @@ def test_unconditional_answers(machine: str) -> None:
             expected = ENOSYS
         for arguments in samples:
             assert answer(machine, number, *arguments) == expected, number
+
+
+DEBUGGING = {"x86_64": {101, 310, 311}, "aarch64": {117, 270, 271}}
+PERSONALITY = {"x86_64": 135, "aarch64": 92}
+
+
+def test_debuggers_are_let_in(machine: str) -> None:
+    for number in range(HIGHEST + 1):
+        if number not in {*conditional_numbers(machine), PERSONALITY[machine]}:
+            expected = ALLOW if number in DEBUGGING[machine] else answer(machine, number)
+            assert answer(machine, number, ptrace=True) == expected, number
+    for persona, expected in ((0, ALLOW), (0x40000, ALLOW), (0xFFFFFFFF, ALLOW), (8, EPERM)):
+        assert answer(machine, PERSONALITY[machine], persona, ptrace=True) == expected
+        assert answer(machine, PERSONALITY[machine], persona) == EPERM
 
 
 def test_conditional_calls_work_plainly(machine: str) -> None:

@@ -23,6 +23,7 @@ def command_environment(
     facts: HostFacts,
     environ: Mapping[str, str],
     manifest: Mapping[str, str],
+    workspace: str,
 ) -> tuple[tuple[str, str], ...]:
     """The whole environment of a command, as ``(name, value)`` pairs.
 
@@ -34,6 +35,9 @@ def command_environment(
     3. the host's variables that the policy inherits by name;
     4. the policy's environment;
     5. the manifest's environment, which may set anything, HOME and PATH included.
+
+    Args:
+        workspace: where the workspace is inside.
     """
     shown = tuple(_shown_paths(policy, facts))
     variables = {
@@ -46,7 +50,7 @@ def command_environment(
     search_path = (path for path in facts.search_path if _is_shown(path, shown))
     variables |= {
         "PATH": ":".join(search_path),
-        "HOME": HOME,
+        "HOME": workspace if policy.home == "workspace" else HOME,
         "TMPDIR": _TMPDIR,
         "USER": USER,
         "LOGNAME": USER,

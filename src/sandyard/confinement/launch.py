@@ -72,6 +72,9 @@ def plan_session(
     add_workspace(steps, workspace)
     writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
     landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
+    # Abstract Unix sockets belong to the network namespace. In the host's own, those of the session
+    # bus and of other programs are closed by Landlock, or else with all the others.
+    abstract_closed = not host_network or closes_abstract_sockets(landlock)
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,
@@ -85,10 +88,10 @@ def plan_session(
         steps=order_steps(steps, workspace.path),
         limits=RESOURCE_LIMITS,
         landlock=landlock,
-        # Abstract Unix sockets belong to the network namespace. In the host's own, those of the
-        # session bus and of other programs are closed by Landlock, or else with all the others.
         seccomp=seccomp_program(
-            facts.machine, unix_sockets=not host_network or closes_abstract_sockets(landlock)
+            facts.machine,
+            unix_sockets=abstract_closed and "no-unix-sockets" not in policy.syscalls,
+            ptrace="ptrace" in policy.syscalls,
         ),
     )
 

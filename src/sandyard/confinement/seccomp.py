@@ -82,6 +82,7 @@ _AF_INET: Final = 2
 _AF_INET6: Final = 10
 _AF_NETLINK: Final = 16
 _NETLINK_ROUTE: Final = 0
+_ADDR_NO_RANDOMIZE: Final = 0x0040000
 
 _NEW_NAMESPACES: Final = 0x7E020000
 """CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. CLONE_NEWTIME lies in the bits that clone(2) takes for
@@ -91,8 +92,16 @@ _CREATES: Final = _O_CREAT | _O_TMPFILE_BIT
 
 _OTHERS_MEMORY: Final = Rule(
     # Reaching into a process is reaching past everything that was checked when it did its work.
-    ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
+    ("ptrace", "process_vm_readv", "process_vm_writev"),
     errno.EPERM,
+)
+_OTHERS_FILES: Final = Rule(("pidfd_getfd",), errno.EPERM)
+_PERSONALITY: Final = Rule(("personality",), errno.EPERM)
+_DEBUGGER_PERSONALITY: Final = Rule(
+    # A debugger asks for the personality and turns address randomisation off, for what it starts.
+    ("personality",),
+    errno.EPERM,
+    (IsNot(0, (0, _ADDR_NO_RANDOMIZE, 0xFFFFFFFF)),),
 )
 _KEYRINGS: Final = Rule(
     # Keyrings belong to a user id, and no namespace separates them.
@@ -153,7 +162,6 @@ _MACHINE: Final = Rule(
         "clock_settime",
         "clock_adjtime",
         "adjtimex",
-        "personality",
         "iopl",
         "ioperm",
         "modify_ldt",
@@ -184,10 +192,12 @@ _CONDITIONAL: Final = (
 _ANY_SOCKETS: Final = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
 
 
-def seccomp_rules(*, unix_sockets: bool = True) -> tuple[Rule, ...]:
+def seccomp_rules(*, unix_sockets: bool = True, ptrace: bool = False) -> tuple[Rule, ...]:
     """The rules that are in force.
 
     Args:
+        ptrace: True allows debuggers and tracers on other processes inside. Filters are applied
+            after a tracer has had its say (Linux 4.8), so it can't talk a call past them.
         unix_sockets: False refuses new Unix sockets; socketpair(2), whose ends reach no one else,
             is allowed always.
     """
@@ -204,8 +214,9 @@ def seccomp_rules(*, unix_sockets: bool = True) -> tuple[Rule, ...]:
     return (
         *_CONDITIONAL,
         *sockets,
+        *((_DEBUGGER_PERSONALITY,) if ptrace else (_OTHERS_MEMORY, _PERSONALITY)),
         _UNREADABLE,
-        _OTHERS_MEMORY,
+        _OTHERS_FILES,
         _KEYRINGS,
         _KERNEL_PROGRAMS,
         _MOUNTS,
@@ -215,7 +226,7 @@ def seccomp_rules(*, unix_sockets: bool = True) -> tuple[Rule, ...]:
 
 
 @lru_cache(maxsize=16)  # one program for each machine and set of options
-def seccomp_program(machine: str, *, unix_sockets: bool = True) -> bytes:
+def seccomp_program(machine: str, *, unix_sockets: bool = True, ptrace: bool = False) -> bytes:
     """The program for ``machine``, as an array of ``struct sock_filter``.
 
     Raises:
@@ -229,7 +240,7 @@ def seccomp_program(machine: str, *, unix_sockets: bool = True) -> bytes:
             cause_text=f"there is no table of system calls for {machine or 'this processor'}",
             fix=f"use a machine of the kind {' or '.join(SYSCALL_TABLES)}",
         )
-    return _assemble(table, seccomp_rules(unix_sockets=unix_sockets))
+    return _assemble(table, seccomp_rules(unix_sockets=unix_sockets, ptrace=ptrace))
 
 
 def _assemble(table: SyscallTable, rules: tuple[Rule, ...]) -> bytes:
