@@ -6,7 +6,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range
+#define SYS_close_range 436 /* on every machine; some C libraries lack the function, others the number */
+#endif
 
 /* One buffer for the process: init and each keeper handle one message at a time. */
 static unsigned char inline_body[INLINE_LIMIT] __attribute__((aligned(8)));
@@ -62,7 +67,7 @@ enum receive_result channel_receive(int channel, int flags, struct incoming *in)
     take_fds(&header, in);
     in->body = inline_body;
     if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || (size_t)got < sizeof in->head ||
-        in->head.magic != PROTOCOL_MAGIC)
+        in->head.magic != PROTOCOL_MAGIC || (in->head.flags & ~BODY_IN_MEMFD) != 0)
         return RECEIVE_BAD;
     if ((in->head.flags & BODY_IN_MEMFD) != 0)
         return (size_t)got == sizeof in->head && map_body(in) ? RECEIVED : RECEIVE_BAD;
@@ -102,6 +107,10 @@ static int send_whole(int channel, struct iovec *parts, size_t count, const int 
             return errno;
     }
 }
+
+int close_from(int first) { return (int)syscall(SYS_close_range, first, ~0u, 0); }
+
+unsigned channel_bodies(const struct incoming *in) { return in->mapped != 0 ? 1 : 0; }
 
 int channel_forward(int channel, const struct incoming *in) {
     struct message head = in->head;

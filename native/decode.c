@@ -9,6 +9,10 @@
 
 #define PATH_LIMIT 4096u
 #define NEEDED_NAMESPACES ((uint32_t)(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
+#define BIND_FLAGS ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE))
+#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS))
+#define STANDARD_FDS 7u /* a mask of 0, 1 and 2 */
+#define NO_ID UINT32_MAX /* setresuid(2) and its kind take it for "leave it as it is" */
 #define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
 
 /* The length of the string at `data`, without its NUL, or -1 if none ends within `size`. */
@@ -56,10 +60,16 @@ static bool is_symlink(const unsigned char *data, size_t size) {
 }
 
 static bool is_bind(const unsigned char *data, size_t size) {
-    if (size < sizeof(struct bind))
+    struct bind bind;
+    if (size < sizeof bind)
         return false;
-    size_t source = take_path(data + sizeof(struct bind), size - sizeof(struct bind));
-    return source != 0 && is_path(data + sizeof(struct bind) + source, size - sizeof(struct bind) - source);
+    memcpy(&bind, data, sizeof bind);
+    if ((bind.flags & ~BIND_FLAGS) != 0 || bind.zero != 0)
+        return false;
+    if ((bind.flags & BIND_INODE) == 0 && (bind.dev != 0 || bind.ino != 0))
+        return false; /* an inode that nobody would check */
+    size_t source = take_path(data + sizeof bind, size - sizeof bind);
+    return source != 0 && is_path(data + sizeof bind + source, size - sizeof bind - source);
 }
 
 static bool is_file(const unsigned char *data, size_t size) {
@@ -76,7 +86,33 @@ static bool is_directory(const unsigned char *data, size_t size) {
     if (size < sizeof node)
         return false;
     memcpy(&node, data, sizeof node);
-    return (node.mode & ~01777u) == 0 && is_path(data + sizeof node, size - sizeof node);
+    return (node.mode & ~01777u) == 0 && node.size == 0 && is_path(data + sizeof node, size - sizeof node);
+}
+
+static bool is_limit(const unsigned char *data, size_t size) {
+    struct limit limit;
+    if (size != sizeof limit)
+        return false;
+    memcpy(&limit, data, sizeof limit);
+    return limit.zero == 0;
+}
+
+/* tmpfs takes 0 for no limit at all. */
+static bool is_scratch(const unsigned char *data, size_t size) {
+    struct scratch scratch;
+    if (size != sizeof scratch)
+        return false;
+    memcpy(&scratch, data, sizeof scratch);
+    return scratch.size != 0 && scratch.inodes != 0;
+}
+
+static bool is_identity(const unsigned char *data, size_t size) {
+    struct identity identity;
+    if (size != sizeof identity)
+        return false;
+    memcpy(&identity, data, sizeof identity);
+    return identity.mode <= IDENTITY_LEASED && identity.zero == 0 && identity.uid != NO_ID && identity.gid != NO_ID &&
+           identity.host_uid != NO_ID && identity.host_gid != NO_ID;
 }
 
 /* The kernel checks a filter's jumps itself. We ask that it looks at the architecture first: a
@@ -99,7 +135,7 @@ static bool is_record(const struct record *record) {
     size_t size = record->size;
     switch (record->op) {
     case RECORD_IDENTITY:
-        return size == sizeof(struct identity);
+        return is_identity(data, size);
     case RECORD_NAMESPACES:
         return size == sizeof(uint32_t);
     case RECORD_HOSTNAME:
@@ -107,7 +143,7 @@ static bool is_record(const struct record *record) {
     case RECORD_LOOPBACK:
         return size == 0;
     case RECORD_SCRATCH:
-        return size == sizeof(struct scratch);
+        return is_scratch(data, size);
     case RECORD_DIRECTORY:
     case RECORD_PRIVATE:
         return is_directory(data, size);
@@ -121,9 +157,10 @@ static bool is_record(const struct record *record) {
     case RECORD_DEVPTS:
     case RECORD_READ_ONLY:
     case RECORD_MASK:
+    case RECORD_DENY:
         return is_path(data, size);
     case RECORD_LIMIT:
-        return size == sizeof(struct limit);
+        return is_limit(data, size);
     case RECORD_LANDLOCK:
         return size == sizeof(struct landlock);
     case RECORD_LANDLOCK_RULE:
@@ -135,39 +172,63 @@ static bool is_record(const struct record *record) {
     }
 }
 
-/* What a plan must have exactly once: without one of them it would be no sandbox. */
-static const char *check_whole(struct plan *plan) {
-    unsigned identities = 0, namespaces = 0, scratches = 0, filters = 0;
-    for (uint32_t i = 0; i < plan->count; i++) {
-        const struct record *record = &plan->records[i];
-        if (record->op == RECORD_IDENTITY) {
-            identities++;
-            memcpy(&plan->identity, record->data, sizeof plan->identity);
-        } else if (record->op == RECORD_NAMESPACES) {
-            namespaces++;
-            memcpy(&plan->namespaces, record->data, sizeof plan->namespaces);
-        } else if (record->op == RECORD_SCRATCH) {
-            scratches++;
-            memcpy(&plan->scratch, record->data, sizeof plan->scratch);
-        } else if (record->op == RECORD_SECCOMP) {
-            filters++;
-        }
-    }
-    if (identities != 1 || plan->identity.mode > IDENTITY_LEASED)
-        return "the plan needs one identity";
-    if (plan->identity.uid == 0 || plan->identity.host_uid == 0)
+static const char *check_identity(const struct identity *identity) {
+    if (identity->uid == 0 || identity->host_uid == 0)
         /* uid 0 outside owns the host's files by mode bits alone, capabilities or not. An ordinary
          * user is never 0, and root's sandboxes get a leased identity. */
         return "the sandbox may not be uid 0";
-    if (namespaces != 1 || (plan->namespaces & ~ALL_NAMESPACES) != 0)
-        return "the plan needs one set of namespaces";
-    if ((plan->namespaces & NEEDED_NAMESPACES) != NEEDED_NAMESPACES)
-        return "a sandbox needs user, mount and pid namespaces of its own";
-    if (scratches != 1)
-        return "the plan needs one size for its tmpfs";
-    if (filters != 1)
-        return "the plan needs one seccomp filter";
+    if (identity->mode == IDENTITY_LEASED && identity->host_gid == 0)
+        return "a leased identity may not be gid 0"; /* an ordinary user's own group may be */
     return NULL;
+}
+
+static const char *check_namespaces(uint32_t namespaces, bool hostname, bool loopback) {
+    if ((namespaces & ~ALL_NAMESPACES) != 0)
+        return "the plan needs one set of namespaces";
+    if ((namespaces & NEEDED_NAMESPACES) != NEEDED_NAMESPACES)
+        return "a sandbox needs user, mount and pid namespaces of its own";
+    if (hostname && (namespaces & CLONE_NEWUTS) == 0)
+        return "the machine outside would be renamed";
+    if (loopback && (namespaces & CLONE_NEWNET) == 0)
+        return "the loopback outside is not ours to bring up";
+    return NULL;
+}
+
+/* What a plan must have exactly once, since without it there would be no sandbox, and what it may
+ * have once, since of two the second would silently win. */
+static const char *check_whole(struct plan *plan) {
+    unsigned seen[RECORD_SECCOMP + 1] = {0};
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *record = &plan->records[i];
+        seen[record->op]++; /* is_record() knows it, so it is within bounds */
+        if (record->op == RECORD_IDENTITY)
+            memcpy(&plan->identity, record->data, sizeof plan->identity);
+        else if (record->op == RECORD_NAMESPACES)
+            memcpy(&plan->namespaces, record->data, sizeof plan->namespaces);
+        else if (record->op == RECORD_SCRATCH)
+            memcpy(&plan->scratch, record->data, sizeof plan->scratch);
+    }
+    if (seen[RECORD_IDENTITY] != 1)
+        return "the plan needs one identity";
+    if (seen[RECORD_NAMESPACES] != 1)
+        return "the plan needs one set of namespaces";
+    if (seen[RECORD_SCRATCH] != 1)
+        return "the plan needs one size for its tmpfs";
+    if (seen[RECORD_SECCOMP] != 1)
+        return "the plan needs one seccomp filter";
+    if (seen[RECORD_HOSTNAME] > 1 || seen[RECORD_LOOPBACK] > 1 || seen[RECORD_LANDLOCK] > 1)
+        return "the plan says something twice";
+    const char *problem = check_identity(&plan->identity);
+    if (problem != NULL)
+        return problem;
+    return check_namespaces(plan->namespaces, seen[RECORD_HOSTNAME] != 0, seen[RECORD_LOOPBACK] != 0);
+}
+
+static bool is_zero(const unsigned char *data, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (data[i] != 0)
+            return false;
+    return true;
 }
 
 const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan) {
@@ -188,7 +249,9 @@ const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *pl
         if (!is_record(record))
             return "a record is malformed";
         size_t padded = ((size_t)head.size + 7) & ~(size_t)7;
-        at = padded > size - at ? size : at + padded;
+        if (padded > size - at || !is_zero(bytes + at + head.size, padded - head.size))
+            return "a record's padding is malformed";
+        at += padded;
     }
     return check_whole(plan);
 }
@@ -210,8 +273,8 @@ const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_
     if (needed == 0 || needed > room)
         return "the head of a spawn is malformed";
     memcpy(&head, bytes, sizeof head);
-    if (head.argc == 0 || (head.fd_mask & ~7u) != 0)
-        return "a spawn needs words, and no more than three descriptors";
+    if (head.argc == 0 || (head.fd_mask & ~STANDARD_FDS) != 0 || (head.flags & ~SPAWN_FLAGS) != 0)
+        return "a spawn needs words, no more than three descriptors, and flags that are known";
     size_t at = sizeof head;
     long length = string_length(bytes + at, size - at);
     if (length < 1 || bytes[at] != '/')

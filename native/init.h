@@ -54,6 +54,8 @@ enum receive_result { RECEIVED, RECEIVE_EOF, RECEIVE_AGAIN, RECEIVE_BAD };
 
 enum receive_result channel_receive(int channel, int flags, struct incoming *in);
 void channel_release(struct incoming *in);
+int close_from(int first); /* and all descriptors above it */
+unsigned channel_bodies(const struct incoming *in); /* descriptors that only carried the body */
 int channel_forward(int channel, const struct incoming *in);
 int channel_send(int channel, uint16_t kind, uint32_t job, const void *body, size_t size);
 
@@ -96,7 +98,9 @@ void privileges_follow_parent(int parent);
 void landlock_restrict(const struct plan *plan);
 void filter_install(const struct plan *plan);
 
-/* tree.c: the descendants of a process, and their end. */
+/* tree.c: the descendants of a process, and their end. What can't be seen counts as living. */
+
+#define TREE_UNKNOWN SIZE_MAX
 
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
@@ -109,11 +113,14 @@ pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *f
 /* keeper.c: one job at a time: its command, its tree, its exit. */
 
 _Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays);
+_Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state, int error);
 
 enum keeper_state { KEEPER_NONE = 0, KEEPER_IDLE = 1, KEEPER_BUSY = 2 };
 
 /* serve.c: PID 1 after the walls are up. */
 
+/* Raises our own soft limit on open files; each command gets its own. */
+void open_files(void);
 _Noreturn void serve(int control, int host);
 
 #endif

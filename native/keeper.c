@@ -3,6 +3,7 @@
  * Forked by init when it runs short, used again for the next job when the last process of this one
  * has ended, and gone after a while without work. */
 #include "init.h"
+#include "pace.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +19,6 @@
 #define VECTOR_ROOM 1024 /* words and variables of an ordinary command; more take a mapping */
 #define IDLE_MS 3000
 #define KILL_ROUNDS 3 /* plain rounds of SIGKILL before the tree is frozen first */
-#define KILL_PAUSE_MS 2
 
 struct job {
     uint32_t id, flags;
@@ -59,6 +59,11 @@ static void report_exit(struct job *job) {
     size_t left = job->children ? tree_list(getpid(), body.left, LEFTOVERS_LISTED) : 0;
     size_t listed = left < LEFTOVERS_LISTED ? left : LEFTOVERS_LISTED;
 
+    if (left == TREE_UNKNOWN) { /* there are children, so that much is certain */
+        left = 1;
+        listed = 0;
+    }
+
     body.exited = (struct exited){
         .status = job->status,
         .flags = job->killed ? EXITED_KILLED : 0,
@@ -79,18 +84,25 @@ static void report_exit(struct job *job) {
     job->left_over = left > 0;
 }
 
-static void reap(struct job *job) {
+/* Returns whether somebody has ended. */
+static bool reap(struct job *job) {
     struct signalfd_siginfo drained;
     struct rusage usage;
+    bool ended = false;
     int status;
     /* At most one can be pending: SIGCHLD does not queue. */
-    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN)
+    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN && errno != EINTR)
         _exit(1);
     for (;;) {
         pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        if (pid < 0 && errno != ECHILD)
+            _exit(1); /* it can't be known whether something is left: init ends it */
         job->children = pid == 0;
         if (pid <= 0)
-            return;
+            return ended;
+        ended = true;
         if (pid == job->command) {
             job->command = 0;
             job->status = status;
@@ -125,16 +137,18 @@ static void obey(struct job *job) {
 
 /* Stays with the job until its last process is gone. */
 static void keep(struct job *job) {
+    struct pace pace = {0, 0};
     for (;;) {
         struct pollfd events[2] = {{.fd = channel_fd, .events = POLLIN}, {.fd = children_fd, .events = POLLIN}};
-        if (poll(events, 2, job->ending ? KILL_PAUSE_MS : -1) < 0 && errno != EINTR)
+        if (poll(events, 2, job->ending ? pace_timeout(&pace) : -1) < 0 && errno != EINTR)
             _exit(1);
         if (events[0].revents != 0)
             obey(job);
-        reap(job);
+        if (reap(job))
+            pace_quicken(&pace);
         if (job->command == 0 && (job->flags & SPAWN_END_LEFTOVERS) != 0)
             job->ending = true;
-        if (job->ending && job->children)
+        if (job->ending && job->children && pace_is_due(&pace))
             end_tree(job);
         if (job->command == 0 && !job->reported && !(job->ending && job->children))
             report_exit(job);
@@ -150,7 +164,7 @@ static void run(struct incoming *in) {
     struct failure failure = {STEP_PROTOCOL, 0, EPROTO, NO_RECORD, 0};
     struct spawn spawn;
     char **words = vector;
-    unsigned memfds = in->mapped != 0 ? 1 : 0;
+    unsigned memfds = channel_bodies(in);
     size_t room = spawn_vector_room(in->body, in->head.size), mapped = 0;
 
     if (room > VECTOR_ROOM) {
@@ -171,8 +185,9 @@ static void run(struct incoming *in) {
     if (mapped != 0)
         (void)munmap(words, mapped);
     if (failure.step != 0) {
-        if (job.command > 0)
-            (void)waitpid(job.command, NULL, 0);
+        while (job.command > 0 && waitpid(job.command, NULL, 0) < 0 && errno == EINTR) {
+            /* it has ended, or is about to */
+        }
         fail(job.id, failure);
         return;
     }
@@ -194,6 +209,15 @@ static bool wait_for_job(bool stays) {
     return ready != 0;
 }
 
+_Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state, int error) {
+    struct incoming in;
+    control_fd = control;
+    if (channel_receive(channel, 0, &in) == RECEIVED && in.head.kind == REQUEST_SPAWN)
+        fail(in.head.job, (struct failure){STEP_SPAWN_FORK, 0, error, NO_RECORD, 0});
+    __atomic_store_n(state, KEEPER_NONE, __ATOMIC_RELEASE); /* or init would tell of an exit, too */
+    _exit(1);
+}
+
 _Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays) {
     sigset_t children;
     channel_fd = channel;
@@ -203,7 +227,7 @@ _Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bo
     children_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     if (children_fd < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 ||
         prctl(PR_SET_NAME, "sandyard-keeper", 0, 0, 0) != 0)
-        _exit(1);
+        keeper_refuse(channel, control, state, errno);
     for (;;) {
         struct incoming in;
         uint32_t idle = KEEPER_IDLE;

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,11 +22,12 @@
 
 enum { CONTROL = 3, HOST = 4, ABOVE_PLACES = 16 };
 
+static const idtype_t WAIT_PIDFD = (idtype_t)3; /* P_PIDFD; older headers lack it */
 static struct plan plan;
 
 /* Puts the descriptors that init keeps at their places and closes all others. */
 static void keep_descriptors(int host) {
-    if (dup3(host, HOST, O_CLOEXEC) < 0 || close_range(HOST + 1, ~0u, 0) != 0)
+    if (dup3(host, HOST, O_CLOEXEC) < 0 || close_from(HOST + 1) != 0)
         report_failure(STEP_SERVE, NO_RECORD, errno, "keeping descriptors");
 }
 
@@ -47,6 +49,7 @@ static void enter_user_namespace(int parent) {
         report_failure(STEP_USER, NO_RECORD, errno, "entering the user namespace");
     if (write(parent, &byte, 1) != 1 || read(parent, &byte, 1) != 1)
         report_failure(STEP_USER, NO_RECORD, EPIPE, "waiting for the id map");
+    report_done(STEP_USER, NO_RECORD, 0);
 }
 
 static _Noreturn void become_sandbox(int host, int parent) {
@@ -77,8 +80,8 @@ static _Noreturn void become_sandbox(int host, int parent) {
  * descriptors that came with the plan stay open: they are the session's leases. */
 static _Noreturn void wait_outside(pid_t init, int parent) {
     int status;
-    capabilities_drop(); /* reports a failure, as any step does: the start has failed then */
-    (void)close(CONTROL); /* or the host would not see init's end as the end of the channel */
+    if (close(CONTROL) != 0) /* or the host would not see init's end as the end of the channel */
+        _exit(1);
     while (waitpid(init, &status, 0) != init)
         if (errno != EINTR)
             _exit(1);
@@ -91,31 +94,57 @@ static void write_map_on_request(pid_t init, int parent) {
     if (read(parent, &byte, 1) != 1)
         _exit(1); /* init has already said why */
     user_map(init, &plan.identity);
+    capabilities_drop(); /* nothing that is left to do needs one, and init waits: it can't start before */
     if (write(parent, &byte, 1) != 1)
         report_failure(STEP_USER, NO_RECORD, errno, "answering init");
+}
+
+/* Asked by waiting for what is not our child: ECHILD is the answer for a process, EBADF for what is
+ * none. A descriptor that never becomes readable would let us outlive the host. */
+static bool is_pidfd(int fd) {
+    siginfo_t nobody;
+    return waitid(WAIT_PIDFD, (id_t)fd, &nobody, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD;
+}
+
+/* For descriptors whose closing somebody waits for. */
+static void close_awaited(int fd) {
+    if (close(fd) != 0)
+        report_failure(STEP_PROTOCOL, NO_RECORD, errno, "closing a descriptor");
 }
 
 static int move_above(int fd) {
     int moved = fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_PLACES);
     if (moved < 0)
         report_failure(STEP_PROTOCOL, NO_RECORD, errno, "moving a descriptor");
-    (void)close(fd);
+    close_awaited(fd);
     return moved;
 }
 
 /* The raw call: the C library keeps two signals for itself, which the one that spawned us may have
- * left ignored. It fails for SIGKILL and SIGSTOP, which can't be otherwise. */
+ * left ignored. SIGKILL and SIGSTOP can't be otherwise, and the call refuses them. */
 static void reset_signal(int number) {
     const unsigned long fresh[4] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
-    (void)syscall(SYS_rt_sigaction, number, fresh, NULL, sizeof(unsigned long));
+    if (number == SIGKILL || number == SIGSTOP)
+        return;
+    if (syscall(SYS_rt_sigaction, number, fresh, NULL, sizeof(unsigned long)) != 0)
+        report_failure(STEP_PROTOCOL, NO_RECORD, errno, "resetting signals");
+}
+
+/* The number of a descriptor that is no standard one. */
+static int parse_descriptor(const char *text) {
+    char *end;
+    long number = strtol(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || number < CONTROL || number > INT_MAX)
+        _exit(2);
+    return (int)number;
 }
 
 static void start_clean(const char *argument) {
     sigset_t none;
-    int control = atoi(argument);
-    if (control < CONTROL || (control != CONTROL && dup3(control, CONTROL, O_CLOEXEC) < 0))
+    int control = parse_descriptor(argument);
+    if (control != CONTROL && dup3(control, CONTROL, O_CLOEXEC) < 0)
         _exit(2);
-    if (fcntl(CONTROL, F_SETFD, FD_CLOEXEC) != 0 || close_range(CONTROL + 1, ~0u, 0) != 0)
+    if (fcntl(CONTROL, F_SETFD, FD_CLOEXEC) != 0 || close_from(CONTROL + 1) != 0)
         _exit(2);
     report_open(CONTROL);
     /* What the host ignores or blocks (Python ignores SIGPIPE) is no business of the commands. */
@@ -123,7 +152,9 @@ static void start_clean(const char *argument) {
         reset_signal(number);
     if (sigemptyset(&none) != 0 || sigprocmask(SIG_SETMASK, &none, NULL) != 0)
         report_failure(STEP_PROTOCOL, NO_RECORD, errno, "resetting signals");
-    (void)setsid(); /* fails for a group leader, which is as good */
+    /* The host's terminal must not signal us. It fails for a leader, who has no terminal either. */
+    if (setsid() < 0 && getsid(0) != getpid())
+        report_failure(STEP_PROTOCOL, NO_RECORD, errno, "setsid");
     (void)umask(022);
 }
 
@@ -137,9 +168,12 @@ int main(int argc, char **argv) {
     if (channel_receive(CONTROL, 0, &in) != RECEIVED || in.head.kind != REQUEST_START)
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
     const char *problem = decode_plan(in.body, in.head.size, &plan);
-    unsigned memfds = in.mapped != 0 ? 1 : 0;
-    if (problem != NULL || in.fd_count <= memfds)
-        report_failure(STEP_PROTOCOL, plan.count, EPROTO, problem != NULL ? problem : "expected a pidfd of the host");
+    unsigned memfds = channel_bodies(&in);
+    if (problem != NULL)
+        report_failure(STEP_PROTOCOL, plan.count, EPROTO, problem);
+    if (in.fd_count <= memfds || !is_pidfd(in.fds[memfds]))
+        report_failure(STEP_PROTOCOL, plan.count, EPROTO, "expected a pidfd of the host");
+    open_files(); /* before the first of many that are opened on the way in */
     int host = move_above(in.fds[memfds]);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "socketpair");
@@ -148,14 +182,18 @@ int main(int argc, char **argv) {
     if (plan.identity.mode == IDENTITY_LEASED) {
         user_idmaps_open(&plan);
         namespaces &= ~(unsigned long)CLONE_NEWUSER;
+    } else {
+        capabilities_drop(); /* a new user namespace gives init all that it needs, inside */
     }
     pid_t init = process_clone(namespaces);
-    if (init == 0)
+    if (init == 0) {
+        close_awaited(pair[0]); /* or we would be our own parent, and never see its end */
         become_sandbox(host, parent);
+    }
     if (init < 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
-    (void)close(parent);
-    (void)close(host);
+    close_awaited(parent); /* or its end would not be seen while we hold it, too */
+    close_awaited(host);
     if (plan.identity.mode == IDENTITY_LEASED)
         write_map_on_request(init, pair[0]);
     wait_outside(init, pair[0]);

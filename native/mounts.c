@@ -245,21 +245,34 @@ static void add_proc(uint32_t index, const char *path) {
 
 /* --- the other records -------------------------------------------------------------------------- */
 
+/* The parent of `path`, where it is on our own file system: entries are made nowhere else. */
+static int own_parent(uint32_t index, const char *path, const char **last) {
+    int parent = open_parent(path, last);
+    if (parent < 0)
+        report_failure(STEP_MOUNT, index, -parent, path);
+    if (!is_ours(parent))
+        report_failure(STEP_MOUNT, index, EROFS, path);
+    return parent;
+}
+
 static void add_directory(uint32_t index, const unsigned char *data) {
     struct node node;
     const char *path = (const char *)data + sizeof node;
     const char *last;
 
     memcpy(&node, data, sizeof node);
-    int parent = open_parent(path, &last);
-    if (parent < 0)
-        report_failure(STEP_MOUNT, index, -parent, path);
-    if (!is_ours(parent))
-        report_failure(STEP_MOUNT, index, EROFS, path);
+    int parent = own_parent(index, path, &last);
     if (mkdirat(parent, last, node.mode) != 0 && errno != EEXIST)
         report_failure(STEP_MOUNT, index, errno, path);
-    if (fchmodat(parent, last, node.mode, 0) != 0)
+    /* What exists may be a mount, and then its mode is not ours to change. */
+    int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
         report_failure(STEP_MOUNT, index, errno, path);
+    if (!is_ours(fd))
+        report_failure(STEP_MOUNT, index, EROFS, path);
+    if (fchmod(fd, node.mode) != 0) /* mkdir's was cut by the umask, or was another's */
+        report_failure(STEP_MOUNT, index, errno, path);
+    (void)close(fd);
 }
 
 /* A directory that stays writable when the root around it no longer is: a mount of its own. */
@@ -289,24 +302,21 @@ static void add_file(uint32_t index, const unsigned char *data) {
     const char *last;
 
     memcpy(&node, data, sizeof node);
-    int parent = open_parent(path, &last);
-    if (parent < 0)
-        report_failure(STEP_MOUNT, index, -parent, path);
-    if (!is_ours(parent))
-        report_failure(STEP_MOUNT, index, EROFS, path);
+    int parent = own_parent(index, path, &last);
     int fd = openat(parent, last, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, node.mode);
-    if (fd < 0 || write(fd, content, node.size) != (ssize_t)node.size || close(fd) != 0)
+    if (fd < 0)
+        report_failure(STEP_MOUNT, index, errno, path);
+    ssize_t written = write(fd, content, node.size);
+    if (written != (ssize_t)node.size) /* a short one is a tmpfs that is full */
+        report_failure(STEP_MOUNT, index, written < 0 ? errno : ENOSPC, path);
+    if (close(fd) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
 }
 
 static void add_symlink(uint32_t index, const unsigned char *data) {
     const char *path = (const char *)data;
     const char *last;
-    int parent = open_parent(path, &last);
-    if (parent < 0)
-        report_failure(STEP_MOUNT, index, -parent, path);
-    if (!is_ours(parent))
-        report_failure(STEP_MOUNT, index, EROFS, path);
+    int parent = own_parent(index, path, &last);
     if (symlinkat(path + strlen(path) + 1, parent, last) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
 }
@@ -330,9 +340,9 @@ static bool add_read_only(uint32_t index, const char *path) {
     return true;
 }
 
-static int make_nothing(void) {
+static int make_nothing(unsigned mode) {
     struct option options[2];
-    set_number(&options[0], "mode", 0555, 8);
+    set_number(&options[0], "mode", mode, 8);
     set_number(&options[1], "size", 4096, 10);
     int mount = make_file_system("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     if (mount < 0)
@@ -348,18 +358,38 @@ static int open_null(void) {
     return tree;
 }
 
-/* A masked directory becomes an empty one, a masked file the null device: both read as nothing. */
-static bool add_mask(uint32_t index, const char *path) {
+static const char closed_name[] = ".denied";
+
+/* A file that nobody may open, on our own tmpfs. Its name there is needed until it is mounted. */
+static int make_closed(void) {
+    int file = openat(new_root, closed_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0);
+    int tree = file < 0 ? -1 : clone_tree(file);
+    int error = errno;
+    if (file >= 0)
+        (void)close(file);
+    errno = error;
+    return tree;
+}
+
+/* A masked directory becomes an empty one, a masked file the null device: both read as nothing. What
+ * is denied becomes a directory or file without any rights, on a mount where none can be given. */
+static bool add_cover(uint32_t index, const char *path, bool denied) {
     struct stat facts;
     int fd = skip_missing(STEP_MOUNT, index, open_existing(path), path);
     if (fd < 0)
         return false;
     if (fstat(fd, &facts) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    int tree = S_ISDIR(facts.st_mode) ? make_nothing() : open_null();
+    int tree;
+    if (S_ISDIR(facts.st_mode))
+        tree = make_nothing(denied ? 0 : 0555);
+    else
+        tree = denied ? make_closed() : open_null();
     if (tree < 0 || mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, -1) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     attach_at(index, tree, fd, path);
+    if (denied && !S_ISDIR(facts.st_mode) && unlinkat(new_root, closed_name, 0) != 0)
+        report_failure(STEP_MOUNT, index, errno, path);
     return true;
 }
 
@@ -400,7 +430,9 @@ static bool add_record(const struct plan *plan, uint32_t index) {
     case RECORD_READ_ONLY:
         return add_read_only(index, (const char *)data);
     case RECORD_MASK:
-        return add_mask(index, (const char *)data);
+        return add_cover(index, (const char *)data, false);
+    case RECORD_DENY:
+        return add_cover(index, (const char *)data, true);
     default:
         return false; /* no mount: another file's record */
     }

@@ -11,18 +11,29 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The limit on open files is every command's, not init's: init needs descriptors of its own to
- * serve, however few a command may have. */
-static struct limit files_limit;
+#define LAST_CAPABILITY 40 /* CAP_CHECKPOINT_RESTORE: every kernel that we run on has so many */
+
+/* Limits that are every command's, not init's: init needs descriptors of its own to serve, however
+ * few a command may have, and serves for longer than a command may run. */
+static struct limit command_limits[2];
+static size_t command_limit_count;
+
+static bool is_for_command(uint32_t resource) { return resource == RLIMIT_NOFILE || resource == RLIMIT_CPU; }
 
 static int set_limit(const struct limit *limit) {
-    struct rlimit value;
-    if (getrlimit((__rlimit_resource_t)limit->resource, &value) != 0)
+    /* The kernel's own structure and call: C libraries give the resource different types. */
+    struct {
+        uint64_t soft, hard;
+    } value;
+    if (syscall(SYS_prlimit64, 0, limit->resource, NULL, &value) != 0)
         return errno;
     /* An ordinary user cannot raise a hard limit; the lower one is at least as strict. */
-    rlim_t wanted = limit->value < value.rlim_max ? limit->value : value.rlim_max;
-    value.rlim_cur = value.rlim_max = wanted;
-    return setrlimit((__rlimit_resource_t)limit->resource, &value) == 0 ? 0 : errno;
+    uint64_t most = value.hard;
+    value.soft = value.hard = limit->value < most ? limit->value : most;
+    /* A second later than the soft one, so that a process is ended by SIGXCPU, which says why. */
+    if (limit->resource == RLIMIT_CPU && value.hard < most)
+        value.hard++;
+    return syscall(SYS_prlimit64, 0, limit->resource, &value, NULL) == 0 ? 0 : errno;
 }
 
 void limits_set(const struct plan *plan) {
@@ -32,23 +43,30 @@ void limits_set(const struct plan *plan) {
             continue;
         memcpy(&limit, plan->records[i].data, sizeof limit);
         int error = 0;
-        if (limit.resource == RLIMIT_NOFILE)
-            files_limit = limit;
-        else
+        if (!is_for_command(limit.resource))
             error = set_limit(&limit);
+        else if (command_limit_count < sizeof command_limits / sizeof *command_limits)
+            command_limits[command_limit_count++] = limit;
+        else
+            error = E2BIG;
         if (error != 0)
             report_failure(STEP_LIMITS, i, error, "setrlimit");
         report_done(STEP_LIMITS, i, 0);
     }
 }
 
-int limits_for_command(void) { return files_limit.value == 0 ? 0 : set_limit(&files_limit); }
+int limits_for_command(void) {
+    int error = 0;
+    for (size_t i = 0; i < command_limit_count && error == 0; i++)
+        error = set_limit(&command_limits[i]);
+    return error;
+}
 
 void capabilities_bound(void) {
     for (int capability = 0; capability < 64; capability++) {
         if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
             continue;
-        if (errno == EINVAL) /* above the last one that this kernel knows */
+        if (errno == EINVAL && capability > LAST_CAPABILITY) /* this kernel knows no more */
             break;
         report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "dropping the bounding set");
     }

@@ -22,7 +22,7 @@ struct message {
     uint32_t size; /* bytes of the body, wherever it is */
 };
 
-enum message_flag { BODY_IN_MEMFD = 1 };
+enum message_flag { BODY_IN_MEMFD = 1 }; /* no other bit may be set, here and in all flags below */
 
 enum request {
     REQUEST_START = 1, /* body: the plan; descriptors: a pidfd of the host, then any to keep open */
@@ -66,7 +66,7 @@ enum step {
     STEP_SPAWN_EXEC = 35,
 };
 
-/* --- the plan: records, each padded to 8 bytes ------------------------------------------------ */
+/* --- the plan: records, each padded with zeros to 8 bytes; what is called `zero` is zero -------- */
 
 struct record_head {
     uint16_t op;
@@ -89,6 +89,7 @@ enum record_op {
     RECORD_DEVPTS = 16, /* path */
     RECORD_READ_ONLY = 17, /* path */
     RECORD_MASK = 18, /* path */
+    RECORD_DENY = 19, /* path */
     RECORD_LIMIT = 20, /* struct limit */
     RECORD_LANDLOCK = 21, /* struct landlock */
     RECORD_LANDLOCK_RULE = 22, /* uint64_t access, path */
@@ -106,18 +107,18 @@ struct identity {
 
 struct node {
     uint32_t mode;
-    uint32_t size; /* of a file's content */
+    uint32_t size; /* of a file's content, else 0 */
 };
 
 enum bind_flag { BIND_WRITABLE = 1, BIND_DEVICES = 2, BIND_AS_OWNER = 4, BIND_OPTIONAL = 8, BIND_INODE = 16 };
 
 struct bind {
-    uint64_t dev, ino; /* what the source must be, with BIND_INODE */
+    uint64_t dev, ino; /* what the source must be, with BIND_INODE; else 0 */
     uint32_t flags;
     uint32_t zero;
 };
 
-struct scratch { /* what the sandbox's own tmpfs may hold */
+struct scratch { /* what the sandbox's own tmpfs may hold; not 0, which tmpfs takes for no limit */
     uint64_t size, inodes;
 };
 
@@ -173,7 +174,7 @@ struct signal_body {
 };
 
 struct kill_body {
-    uint32_t force; /* the job's keeper does not answer: end it too */
+    uint32_t force; /* 1: the job's keeper does not answer: end it too */
     uint32_t zero;
 };
 

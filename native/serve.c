@@ -1,6 +1,7 @@
 /* Owns PID 1's life: requests are handed to keepers, orphans are ended, and the end of the host is
  * the end of everything inside. Init is never on the path of a command's data. */
 #include "init.h"
+#include "pace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +16,9 @@
 #include <unistd.h>
 
 #define KEEPERS_LIMIT 2048
-#define SWEEP_ROUNDS 50
-#define SWEEP_PAUSE_MS 2
+#define SPARE_FILES 16 /* below what keepers may take: one message's, and those of a look at /proc */
+#define STOP_ROUNDS 4 /* of one sweep; between sweeps there are requests to answer */
+#define LOST_PATIENCE_MS 100 /* for strays to end before the loss of their keeper is told */
 #define SIGNAL_LIMIT 64
 
 enum { KEEPER_CONTROL = 3, KEEPER_CHANNEL = 4 };
@@ -27,12 +29,24 @@ struct keeper {
     uint32_t job;
 };
 
+struct lost { /* a job whose keeper has died, until that is told */
+    uint32_t job;
+    int status;
+    int64_t deadline;
+};
+
 static struct keeper keepers[KEEPERS_LIMIT];
 static volatile uint32_t *states; /* enum keeper_state; shared with the keepers */
 static pid_t keeper_pids[KEEPERS_LIMIT];
 static size_t keepers_used; /* keepers beyond this index were never started */
+static size_t keepers_room; /* as many as the limit on open files leaves */
+static size_t keepers_alive; /* with those that are lost and not told of, never above KEEPERS_LIMIT */
 static int control_fd, host_fd, children_fd;
+static struct lost losses[KEEPERS_LIMIT];
+static size_t loss_count;
 static bool strays; /* processes that lost their keeper may be left */
+static size_t strays_seen;
+static struct pace sweep_pace;
 
 static void reply(uint16_t kind, uint32_t job, const void *body, size_t size) {
     for (;;) {
@@ -58,8 +72,10 @@ static void refuse(uint32_t job, enum step step, int error) {
 
 /* The first keeper stays for good, so that a command after a pause does not wait for a fork. */
 static _Noreturn void become_keeper(int channel, size_t index) {
-    if (dup3(channel, KEEPER_CHANNEL, O_CLOEXEC) < 0 || close_range(KEEPER_CHANNEL + 1, ~0u, 0) != 0)
-        _exit(1);
+    if (dup3(channel, KEEPER_CHANNEL, O_CLOEXEC) < 0)
+        keeper_refuse(channel, KEEPER_CONTROL, &states[index], errno);
+    if (close_from(KEEPER_CHANNEL + 1) != 0)
+        keeper_refuse(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], errno);
     keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], index == 0);
 }
 
@@ -67,9 +83,9 @@ static _Noreturn void become_keeper(int channel, size_t index) {
 static int start_keeper(void) {
     size_t index = 0;
     int pair[2];
-    while (index < KEEPERS_LIMIT && keepers[index].pid != 0)
+    while (index < keepers_room && keepers[index].pid != 0)
         index++;
-    if (index == KEEPERS_LIMIT)
+    if (index == keepers_room || keepers_alive + loss_count == KEEPERS_LIMIT)
         return -EAGAIN;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return -errno;
@@ -85,6 +101,7 @@ static int start_keeper(void) {
         return -error;
     }
     keepers[index] = (struct keeper){pid, pair[0], 0};
+    keepers_alive++;
     if (index >= keepers_used)
         keepers_used = index + 1;
     return (int)index;
@@ -109,20 +126,42 @@ static struct keeper *find_keeper(uint32_t job) {
 
 /* --- orphans -------------------------------------------------------------------------------------- */
 
+/* A lost keeper is told of when nothing of its job is left, or when that takes too long. */
+static void tell_losses(void) {
+    size_t kept = 0;
+    for (size_t i = 0; i < loss_count; i++) {
+        struct lost lost = losses[i];
+        if (strays && pace_now() < lost.deadline) {
+            losses[kept++] = lost;
+            continue;
+        }
+        struct exited exited = {.status = lost.status, .flags = EXITED_KEEPER_LOST};
+        reply(EVENT_EXITED, lost.job, &exited, sizeof exited);
+    }
+    loss_count = kept;
+}
+
 /* Whoever is our child and no keeper has lost its keeper, which only a command can have killed: it
- * and what descends from it are ended, or a job could outlive its timeout by that trick. */
+ * and what descends from it are ended, or a job could outlive its timeout by that trick.
+ *
+ * One try of it, which takes as long as looking at all processes a few times: they are stopped until
+ * no more appear, then killed. What is left is tried again at its own pace, and holds up no request. */
 static void sweep(void) {
-    size_t count = 0;
+    size_t count = 0, stopped = 0;
     for (size_t i = 0; i < keepers_used; i++)
         if (keepers[i].pid != 0)
             keeper_pids[count++] = keepers[i].pid;
-    for (int round = 0; round < SWEEP_ROUNDS; round++) {
-        tree_freeze(getpid(), keeper_pids, count);
-        strays = tree_signal(getpid(), keeper_pids, count, SIGKILL) > 0;
-        if (!strays)
-            return;
-        (void)poll(NULL, 0, SWEEP_PAUSE_MS);
+    for (int round = 0; round < STOP_ROUNDS; round++) {
+        size_t before = stopped;
+        stopped = tree_signal(getpid(), keeper_pids, count, SIGSTOP);
+        if (stopped == before)
+            break;
     }
+    size_t living = tree_signal(getpid(), keeper_pids, count, SIGKILL);
+    if (living != strays_seen)
+        pace_quicken(&sweep_pace);
+    strays_seen = living;
+    strays = living > 0; /* TREE_UNKNOWN, too */
 }
 
 static void bury_keeper(size_t index, int status) {
@@ -130,37 +169,55 @@ static void bury_keeper(size_t index, int status) {
     bool busy = states[index] == KEEPER_BUSY && dead.job != 0;
     (void)close(dead.channel);
     keepers[index] = (struct keeper){0};
+    keepers_alive--;
     states[index] = KEEPER_NONE;
     if (!busy)
         return; /* it left for want of work, or was killed between two jobs */
-    sweep();
-    struct exited exited = {.status = status, .flags = EXITED_KEEPER_LOST};
-    reply(EVENT_EXITED, dead.job, &exited, sizeof exited);
+    losses[loss_count++] = (struct lost){dead.job, status, pace_now() + LOST_PATIENCE_MS};
+    strays = true;
+    pace_quicken(&sweep_pace);
+}
+
+static size_t find_pid(pid_t pid) {
+    size_t index = 0;
+    while (index < keepers_used && keepers[index].pid != pid)
+        index++;
+    return index;
 }
 
 static void reap(void) {
     struct signalfd_siginfo drained;
     int status;
-    pid_t pid;
     /* At most one can be pending: SIGCHLD does not queue. */
-    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN)
+    if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN && errno != EINTR)
         _exit(1);
-    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0) {
+    for (;;) {
+        pid_t pid = waitpid(-1, &status, WNOHANG | WUNTRACED);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        if (pid < 0 && errno != ECHILD)
+            _exit(1); /* a lost keeper would never be told of */
+        if (pid <= 0)
+            return;
+        size_t index = find_pid(pid);
         if (WIFSTOPPED(status)) {
-            (void)kill(pid, SIGCONT); /* a command stopped its keeper, or another's */
+            if (index < keepers_used) /* a command stopped its keeper, or another's; strays we stopped */
+                (void)kill(pid, SIGCONT);
             continue;
         }
-        for (size_t i = 0; i < keepers_used; i++)
-            if (keepers[i].pid == pid) {
-                bury_keeper(i, status);
-                break;
-            }
+        pace_quicken(&sweep_pace); /* a keeper, or a stray */
+        if (index < keepers_used)
+            bury_keeper(index, status);
     }
 }
 
 /* --- requests ------------------------------------------------------------------------------------- */
 
 static void handle_spawn(const struct incoming *in) {
+    if (in->head.job == 0) { /* which is no job: its keeper's death would not be told */
+        refuse(0, STEP_PROTOCOL, EPROTO);
+        return;
+    }
     for (;;) {
         int index = take_keeper();
         if (index < 0) {
@@ -181,13 +238,14 @@ static void handle_spawn(const struct incoming *in) {
     }
 }
 
+/* A malformed signal or kill has no answer that could say so: it is as good as none. */
 static void handle_signal(const struct incoming *in) {
     struct signal_body request;
     struct keeper *keeper = find_keeper(in->head.job);
-    if (in->head.size != sizeof request || keeper == NULL)
+    if (in->head.size != sizeof request || in->fd_count != channel_bodies(in) || keeper == NULL)
         return;
     memcpy(&request, in->body, sizeof request);
-    if (request.number == 0 || request.number > SIGNAL_LIMIT)
+    if (request.number == 0 || request.number > SIGNAL_LIMIT || request.target > SIGNAL_TREE)
         return;
     (void)channel_forward(keeper->channel, in); /* full: it has more signals to deal with than matter */
 }
@@ -195,9 +253,11 @@ static void handle_signal(const struct incoming *in) {
 static void handle_kill(const struct incoming *in) {
     struct kill_body request;
     struct keeper *keeper = find_keeper(in->head.job);
-    if (in->head.size != sizeof request || keeper == NULL)
+    if (in->head.size != sizeof request || in->fd_count != channel_bodies(in) || keeper == NULL)
         return;
     memcpy(&request, in->body, sizeof request);
+    if (request.force > 1 || request.zero != 0)
+        return;
     /* A command may have stopped its keeper. */
     (void)kill(keeper->pid, request.force != 0 ? SIGKILL : SIGCONT);
     if (request.force == 0)
@@ -227,20 +287,25 @@ static void handle(void) {
     channel_release(&in);
 }
 
-static void open_files(void) {
+void open_files(void) {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         report_failure(STEP_SERVE, NO_RECORD, errno, "getrlimit");
     files.rlim_cur = files.rlim_max; /* ours alone: each command sets its own */
     if (setrlimit(RLIMIT_NOFILE, &files) != 0)
         report_failure(STEP_SERVE, NO_RECORD, errno, "setrlimit");
+    /* A message whose descriptors find no room would look malformed, and end us. */
+    if (files.rlim_cur <= SPARE_FILES)
+        report_failure(STEP_SERVE, NO_RECORD, EMFILE, "the limit on open files leaves no room to serve");
+    keepers_room = KEEPERS_LIMIT;
+    if (files.rlim_cur - SPARE_FILES < KEEPERS_LIMIT)
+        keepers_room = (size_t)files.rlim_cur - SPARE_FILES;
 }
 
 _Noreturn void serve(int control, int host) {
     sigset_t children;
     control_fd = control;
     host_fd = host;
-    open_files();
     (void)sigemptyset(&children);
     (void)sigaddset(&children, SIGCHLD);
     if (sigprocmask(SIG_SETMASK, &children, NULL) != 0)
@@ -256,7 +321,7 @@ _Noreturn void serve(int control, int host) {
         struct pollfd events[3] = {{.fd = control_fd, .events = POLLIN},
                                    {.fd = host_fd, .events = POLLIN}, /* a pidfd: readable at its end */
                                    {.fd = children_fd, .events = POLLIN}};
-        if (poll(events, 3, strays ? SWEEP_PAUSE_MS : -1) < 0 && errno != EINTR)
+        if (poll(events, 3, strays ? pace_timeout(&sweep_pace) : -1) < 0 && errno != EINTR)
             _exit(1);
         if (events[1].revents != 0)
             _exit(0);
@@ -264,7 +329,9 @@ _Noreturn void serve(int control, int host) {
             handle();
         if (events[2].revents != 0)
             reap();
-        if (strays)
+        if (strays && pace_is_due(&sweep_pace))
             sweep();
+        if (loss_count > 0)
+            tell_losses();
     }
 }

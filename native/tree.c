@@ -14,6 +14,7 @@
 
 #define TREE_LIMIT 8192 /* processes seen in one pass; what is beyond is seen in the next */
 #define FREEZE_ROUNDS 20
+#define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
 struct tree {
     size_t count;
@@ -53,7 +54,7 @@ static bool read_stat(int proc, const char *pid, char *state, pid_t *parent, cha
     size_t length = strlen(pid);
     if (length > 10)
         return false;
-    memcpy(path, pid, length);
+    memcpy(path, pid, length); /* NOLINT(bugprone-not-null-terminated-result): "/stat" brings the NUL */
     memcpy(path + length, "/stat", 6);
     int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -79,7 +80,8 @@ static bool read_stat(int proc, const char *pid, char *state, pid_t *parent, cha
     return true;
 }
 
-static void scan_entries(struct tree *tree, int proc, const char *entries, size_t size) {
+/* Returns false where the numbers do not ascend, as proc(5)'s do: is_inside() leans on it. */
+static bool scan_entries(struct tree *tree, int proc, const char *entries, size_t size) {
     for (size_t at = 0; at < size;) {
         const struct entry *entry = (const struct entry *)(entries + at);
         long pid = parse_number(entry->name);
@@ -87,25 +89,29 @@ static void scan_entries(struct tree *tree, int proc, const char *entries, size_
         if (pid <= 0 || tree->count == TREE_LIMIT)
             continue;
         size_t i = tree->count;
+        if (i > 0 && tree->pids[i - 1] >= (pid_t)pid)
+            return false;
         if (!read_stat(proc, entry->name, &tree->states[i], &tree->parents[i], NULL))
             continue;
         tree->pids[i] = (pid_t)pid;
         tree->inside[i] = false;
         tree->count++;
     }
+    return true;
 }
 
 static bool scan(struct tree *tree) {
     char entries[8192] __attribute__((aligned(8)));
-    long got = -1;
+    bool ascending = true;
+    long got = 0;
     tree->count = 0;
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (proc < 0)
         return false;
-    while ((got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0)
-        scan_entries(tree, proc, entries, (size_t)got);
+    while (ascending && (got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0)
+        ascending = scan_entries(tree, proc, entries, (size_t)got);
     (void)close(proc);
-    return got == 0;
+    return ascending && got == 0;
 }
 
 static bool is_among(pid_t pid, const pid_t *pids, size_t count) {
@@ -116,54 +122,61 @@ static bool is_among(pid_t pid, const pid_t *pids, size_t count) {
 }
 
 static bool is_inside(const struct tree *tree, pid_t pid) {
-    for (size_t i = 0; i < tree->count; i++)
-        if (tree->pids[i] == pid)
-            return tree->inside[i];
+    size_t low = 0, high = tree->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (tree->pids[middle] == pid)
+            return tree->inside[middle];
+        if (tree->pids[middle] < pid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
     return false;
 }
 
-/* Marks the descendants of `root`, leaving out the `spared` and what descends from them. */
-static size_t tree_find(struct tree *tree, pid_t root, const pid_t *spared, size_t spared_count) {
-    size_t found = 0;
-    if (!scan(tree))
-        return 0;
+/* Marks the descendants of `root`, leaving out the `spared` and what descends from them. Returns
+ * false where not all could be seen; what was seen is marked all the same. */
+static bool tree_find(struct tree *tree, pid_t root, const pid_t *spared, size_t spared_count) {
+    bool whole = scan(tree);
     for (bool changed = true; changed;) {
         changed = false;
         for (size_t i = 0; i < tree->count; i++) {
             if (tree->inside[i] || is_among(tree->pids[i], spared, spared_count))
                 continue;
-            if (tree->parents[i] == root || is_inside(tree, tree->parents[i])) {
+            if (tree->parents[i] == root || is_inside(tree, tree->parents[i]))
                 tree->inside[i] = changed = true;
-                found++;
-            }
         }
     }
-    return found;
+    return whole;
 }
 
-/* Signals every living descendant; returns how many there were. */
+/* Signals every living descendant; returns how many there were, or TREE_UNKNOWN. */
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number) {
     size_t living = 0;
-    tree_find(&scanned, root, spared, spared_count);
+    bool whole = tree_find(&scanned, root, spared, spared_count);
     for (size_t i = 0; i < scanned.count; i++) {
         if (!scanned.inside[i] || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
             continue;
         living++;
         (void)kill(scanned.pids[i], number); /* ESRCH: it ended by itself */
     }
-    return living;
+    return whole ? living : TREE_UNKNOWN;
 }
 
 /* Stops a tree that forks faster than it can be killed: what is stopped cannot fork, and still takes
- * the places that the limit on processes leaves. */
+ * the places that the limit on processes leaves.
+ *
+ * What waits in the kernel ('D') stops when it comes back, before it could fork again, and that may
+ * be never: it is looked for twice, so that the child of a fork under way is seen. */
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
     for (int round = 0; round < FREEZE_ROUNDS; round++) {
-        bool running = false;
-        tree_find(&scanned, root, spared, spared_count);
+        bool running = !tree_find(&scanned, root, spared, spared_count);
         for (size_t i = 0; i < scanned.count; i++) {
             if (!scanned.inside[i] || strchr("TtZX", scanned.states[i]) != NULL)
                 continue;
-            running = true;
+            if (scanned.states[i] != 'D' || round < HUNG_ROUNDS)
+                running = true;
             (void)kill(scanned.pids[i], SIGSTOP);
         }
         if (!running)
@@ -171,12 +184,14 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
     }
 }
 
-/* Describes up to `room` living descendants; returns how many there are. */
+/* Describes up to `room` living descendants; returns how many there are, or TREE_UNKNOWN. */
 size_t tree_list(pid_t root, struct leftover *out, size_t room) {
     size_t living = 0;
     int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    tree_find(&scanned, root, NULL, 0);
-    for (size_t i = 0; i < scanned.count && proc >= 0; i++) {
+    if (proc < 0)
+        return TREE_UNKNOWN;
+    bool whole = tree_find(&scanned, root, NULL, 0);
+    for (size_t i = 0; i < scanned.count; i++) {
         char pid[12], state;
         pid_t parent;
         if (!scanned.inside[i] || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
@@ -191,7 +206,6 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room) {
         if (!read_stat(proc, at, &state, &parent, out[living - 1].name))
             living--;
     }
-    if (proc >= 0)
-        (void)close(proc);
-    return living;
+    (void)close(proc);
+    return whole ? living : TREE_UNKNOWN;
 }

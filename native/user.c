@@ -6,7 +6,6 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -59,8 +58,8 @@ static int write_proc(pid_t pid, const char *name, const char *text) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return errno;
-    size_t length = strlen(text);
-    int error = write(fd, text, length) == (ssize_t)length ? 0 : errno;
+    ssize_t length = (ssize_t)strlen(text), written = write(fd, text, (size_t)length);
+    int error = written == length ? 0 : written < 0 ? errno : EIO;
     if (close(fd) != 0 && error == 0)
         error = errno;
     return error;
@@ -92,25 +91,21 @@ void user_map(pid_t pid, const struct identity *identity) {
 void user_map_self(const struct identity *identity) { user_map(0, identity); }
 
 /* A user namespace that maps the owner on disk to the sandbox's identity, kept alive by its
- * descriptor alone: the process that opened it is gone when this returns. */
+ * descriptor alone. The process that it is made with ends at once: until it is waited for, its
+ * namespace is there, and nothing has to be ended where a step fails. */
 static int idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
     char path[64];
     pid_t pid = process_clone(CLONE_NEWUSER);
     if (pid < 0)
         return -errno;
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (;;)
-            pause();
-    }
+    if (pid == 0)
+        _exit(0);
     int error = write_map(pid, "uid_map", uid, identity->host_uid);
     if (error == 0)
         error = write_map(pid, "gid_map", gid, identity->host_gid);
     proc_path(path, pid, "ns/user");
     int fd = error == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (error == 0 && fd < 0)
-        error = errno;
-    if (kill(pid, SIGKILL) != 0 && error == 0)
         error = errno;
     if (waitpid(pid, NULL, 0) != pid && error == 0)
         error = errno;

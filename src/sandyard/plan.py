@@ -12,6 +12,9 @@ from enum import Enum, IntFlag
 
 __all__ = [
     "Bind",
+    "CgroupPlace",
+    "CgroupPlan",
+    "Deny",
     "DevPts",
     "Directory",
     "HostIdentity",
@@ -161,7 +164,18 @@ class Mask:
     target: str
 
 
-MountStep = Directory | TextFile | Symlink | Bind | Private | Proc | DevPts | ReadOnly | Mask
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """What stands at ``target`` inside can't be opened, listed, written or moved (EACCES).
+
+    Unlike a mask, which reads as nothing, so that programs go on without what it hides. Skipped
+    where nothing stands.
+    """
+
+    target: str
+
+
+MountStep = Directory | TextFile | Symlink | Bind | Private | Proc | DevPts | ReadOnly | Mask | Deny
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +202,35 @@ class ResourceLimit:
 
     resource: int
     value: int
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupPlace:
+    """A control group for the session, in one hierarchy.
+
+    Attributes:
+        version: 1 or 2.
+        parent: the directory that it is made in: the calling program's own group.
+        settings: ``(file, value)`` pairs, written in this order.
+        enable: controllers that must first be enabled for the groups in ``parent``, for which the
+            calling program's own process moves into a group there (version 2).
+    """
+
+    version: int
+    parent: str
+    settings: tuple[tuple[str, str], ...]
+    enable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupPlan:
+    """The control groups of a session, made before its first process does anything.
+
+    Attributes:
+        places: one for each hierarchy.
+    """
+
+    places: tuple[CgroupPlace, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +274,7 @@ class LaunchPlan:
         limits: rlimits of every process inside.
         landlock: the Landlock layer, or None where the kernel has none.
         seccomp: the classic BPF program, as an array of ``struct sock_filter``.
+        cgroup: the control groups, or None where no limit asks for one.
     """
 
     identity: Identity
@@ -242,6 +286,7 @@ class LaunchPlan:
     limits: tuple[ResourceLimit, ...]
     landlock: LandlockRuleset | None
     seccomp: bytes
+    cgroup: CgroupPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

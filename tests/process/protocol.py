@@ -13,6 +13,7 @@ from typing import Final
 
 from sandyard.plan import (
     Bind,
+    Deny,
     DevPts,
     Directory,
     HostIdentity,
@@ -54,7 +55,7 @@ STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
 
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH = 1, 2, 3, 4, 5
-DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK = range(10, 19)
+DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK, DENY = range(10, 20)
 LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP = 20, 21, 22, 23
 
 FORMATS: Final = {
@@ -193,7 +194,7 @@ class Start:
     host_gid: int
 
 
-PATHS: Final = {PROC: Proc, DEVPTS: DevPts, READ_ONLY: ReadOnly, MASK: Mask}
+PATHS: Final = {PROC: Proc, DEVPTS: DevPts, READ_ONLY: ReadOnly, MASK: Mask, DENY: Deny}
 
 
 def decode_node(source: Bytes) -> tuple[str, int]:
@@ -304,7 +305,7 @@ def decode_start(body: bytes) -> Start:
         hostname=hostname.text(),
         loopback=bool(loopback),
         scratch=Scratch(*scratch.unpack("scratch")),
-        steps=tuple(decode_step(r) for r in records if DIRECTORY <= r.op <= MASK),
+        steps=tuple(decode_step(r) for r in records if DIRECTORY <= r.op <= DENY),
         limits=tuple(decode_limit(r) for r in records if r.op == LIMIT),
         landlock=decode_landlock(records),
         seccomp=only(records, SECCOMP).rest,

@@ -27,10 +27,15 @@ from tests.process.protocol import (
     packed,
 )
 
-ANSWER_S: Final = 2.0
-"""Seconds in which everything that is said is answered."""
+ANSWER_S: Final = 10.0
+"""Seconds in which everything that is said is answered, on a machine that does much else."""
 
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def tested_program() -> str:
+    """The program under test; a variable names another build of it."""
+    return os.environ.get("SANDYARD_TEST_INIT") or program_path()
 
 
 def make_memfd(content: bytes, seals: int = SEALS) -> int:
@@ -79,23 +84,32 @@ class RawInit:
 
     Args:
         send_buffer: bytes of events that init can send before somebody reads, at least about.
+        wrapper: a program, with its first words, that is to execute init.
+        passed: descriptors that it is given besides.
     """
 
-    def __init__(self, send_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        send_buffer: int | None = None,
+        wrapper: Sequence[str] = (),
+        passed: Sequence[int] = (),
+    ) -> None:
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             if send_buffer is not None:
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             number = theirs.fileno()
-            self.pid = os.posix_spawn(
-                program_path(),
-                ["sandyard-init", str(number)],
+            words = [*wrapper, tested_program()] if wrapper else ["sandyard-init"]
+            self.pid = os.posix_spawnp(
+                wrapper[0] if wrapper else tested_program(),
+                [*words, str(number)],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),
                     (os.POSIX_SPAWN_DUP2, 0, 2),
                     (os.POSIX_SPAWN_DUP2, number, number),
+                    *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in passed),
                 ],
             )
         self._pidfd = os.pidfd_open(self.pid)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sandyard.plan import (
     Bind,
+    Deny,
     DevPts,
     Directory,
     HostIdentity,
@@ -91,6 +92,7 @@ STEPS: tuple[MountStep, ...] = (
     DevPts(ODD),
     ReadOnly("/sys"),
     Mask("/proc/kcore"),
+    Deny("/srv/key"),
 )
 
 
@@ -162,7 +164,7 @@ steps = st.one_of(
         inode=st.none() | st.tuples(st.integers(0, U64), st.integers(0, U64)),
     ),
     st.builds(Private, paths, modes),
-    *(st.builds(kind, paths) for kind in (Proc, DevPts, ReadOnly, Mask)),
+    *(st.builds(kind, paths) for kind in (Proc, DevPts, ReadOnly, Mask, Deny)),
 )
 rulesets = st.builds(
     LandlockRuleset,

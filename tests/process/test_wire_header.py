@@ -24,7 +24,7 @@ ENUMERATIONS = {
     "Request": ("request", "REQUEST_"),
     "_Event": ("event", "EVENT_"),
     "Step": ("step", "STEP_"),
-    "_Record": ("record_op", "RECORD_"),
+    "Record": ("record_op", "RECORD_"),
     "_BindFlag": ("bind_flag", "BIND_"),
     "_SpawnFlag": ("spawn_flag", "SPAWN_"),
 }

@@ -11,10 +11,11 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sandyard.plan import (
     Bind,
+    Deny,
     DevPts,
     Directory,
     HostIdentity,
@@ -42,6 +43,7 @@ __all__ = [
     "Gone",
     "LeftRunning",
     "ProtocolError",
+    "Record",
     "Request",
     "SpawnFailed",
     "Spawned",
@@ -55,6 +57,7 @@ __all__ = [
     "encode_plan",
     "encode_signal",
     "encode_spawn",
+    "split_plan",
 ]
 
 MAGIC = 0x01445953
@@ -132,7 +135,9 @@ class Step(IntEnum):
     SPAWN_EXEC = 35
 
 
-class _Record(IntEnum):
+class Record(IntEnum):
+    """Kinds of records of a plan."""
+
     IDENTITY = 1
     NAMESPACES = 2
     HOSTNAME = 3
@@ -147,6 +152,7 @@ class _Record(IntEnum):
     DEVPTS = 16
     READ_ONLY = 17
     MASK = 18
+    DENY = 19
     LIMIT = 20
     LANDLOCK = 21
     LANDLOCK_RULE = 22
@@ -182,7 +188,7 @@ def _text(value: str) -> bytes:
     return value.encode("utf-8", "surrogateescape") + b"\0"
 
 
-def _record(op: _Record, payload: bytes) -> bytes:
+def _record(op: Record, payload: bytes) -> bytes:
     return _RECORD.pack(op, 0, len(payload)) + payload + bytes(-len(payload) % 8)
 
 
@@ -202,30 +208,33 @@ def _bind(step: Bind) -> bytes:
 def _mount_step(step: MountStep) -> bytes:
     match step:
         case Directory():
-            return _record(_Record.DIRECTORY, _NODE.pack(step.mode, 0) + _text(step.path))
+            return _record(Record.DIRECTORY, _NODE.pack(step.mode, 0) + _text(step.path))
         case TextFile():
             head = _NODE.pack(step.mode, len(step.content))
-            return _record(_Record.FILE, head + _text(step.path) + step.content)
+            return _record(Record.FILE, head + _text(step.path) + step.content)
         case Symlink():
-            return _record(_Record.SYMLINK, _text(step.path) + _text(step.target))
+            return _record(Record.SYMLINK, _text(step.path) + _text(step.target))
         case Bind():
-            return _record(_Record.BIND, _bind(step))
+            return _record(Record.BIND, _bind(step))
         case Private():
-            return _record(_Record.PRIVATE, _NODE.pack(step.mode, 0) + _text(step.path))
-        case Proc():
-            return _record(_Record.PROC, _text(step.target))
-        case DevPts():
-            return _record(_Record.DEVPTS, _text(step.target))
-        case ReadOnly():
-            return _record(_Record.READ_ONLY, _text(step.target))
-        case Mask():
-            return _record(_Record.MASK, _text(step.target))
+            return _record(Record.PRIVATE, _NODE.pack(step.mode, 0) + _text(step.path))
+        case Proc() | DevPts() | ReadOnly() | Mask() | Deny():
+            return _record(_PATH_RECORDS[type(step)], _text(step.target))
+
+
+_PATH_RECORDS: Final[dict[type[MountStep], Record]] = {
+    Proc: Record.PROC,
+    DevPts: Record.DEVPTS,
+    ReadOnly: Record.READ_ONLY,
+    Mask: Record.MASK,
+    Deny: Record.DENY,
+}
 
 
 def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
-    head = _record(_Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped))
+    head = _record(Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped))
     rules = [
-        _record(_Record.LANDLOCK_RULE, struct.pack("=Q", rule.access) + _text(rule.path))
+        _record(Record.LANDLOCK_RULE, struct.pack("=Q", rule.access) + _text(rule.path))
         for rule in ruleset.rules
     ]
     return [head, *rules]
@@ -236,22 +245,33 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
     mode = 1 if plan.identity.host is HostIdentity.LEASED else 0
     identity = _IDENTITY.pack(mode, plan.identity.uid, plan.identity.gid, host_uid, host_gid, 0)
     records = [
-        _record(_Record.IDENTITY, identity),
-        _record(_Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
-        _record(_Record.HOSTNAME, _text(plan.hostname)),
-        _record(_Record.SCRATCH, _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)),
+        _record(Record.IDENTITY, identity),
+        _record(Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
+        _record(Record.HOSTNAME, _text(plan.hostname)),
+        _record(Record.SCRATCH, _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)),
         *map(_mount_step, plan.steps),
         *(
-            _record(_Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))
+            _record(Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))
             for limit in plan.limits
         ),
     ]
     if plan.loopback:
-        records.append(_record(_Record.LOOPBACK, b""))
+        records.append(_record(Record.LOOPBACK, b""))
     if plan.landlock is not None:
         records += _landlock(plan.landlock)
-    records.append(_record(_Record.SECCOMP, plan.seccomp))
+    records.append(_record(Record.SECCOMP, plan.seccomp))
     return b"".join(records)
+
+
+def split_plan(body: bytes) -> list[tuple[Record, bytes]]:
+    """The records of a plan that ``encode_plan`` wrote: each one's kind and what it holds."""
+    records, at = [], 0
+    while at < len(body):
+        kind, _, size = _RECORD.unpack_from(body, at)
+        at += _RECORD.size
+        records.append((Record(kind), body[at : at + size]))
+        at += size + -size % 8
+    return records
 
 
 def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
@@ -445,7 +465,7 @@ def decode_event(datagram: bytes) -> Event:
         raise ProtocolError("a message without a head")
     magic, kind, flags, job, size = _HEAD.unpack_from(datagram)
     body = datagram[HEAD_SIZE:]
-    if magic != MAGIC or flags != 0 or size != len(body):
+    if magic != MAGIC or flags != 0 or size != len(body) or size > INLINE_LIMIT:
         raise ProtocolError("a malformed head")
     match kind:
         case _Event.EXITED:
