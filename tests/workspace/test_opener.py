@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, InvalidManifestPathError
 from sandyard.limits import SYMLINK_HOPS
-from sandyard.workspace import opener as opener_module
+from sandyard.workspace.kernel import Kernel, open_without_links
 from sandyard.workspace.names import names_beneath, split_names
-from sandyard.workspace.opener import open_without_links
+from sandyard.workspace.opener import Opener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test runs with openat2 and without it."""
     if request.param == "walk":
-        monkeypatch.setattr(opener_module.Kernel, "resolves", False)
+        monkeypatch.setattr(Kernel, "resolves", False)
     return str(request.param)
 
 
@@ -152,7 +152,7 @@ def test_inside_may_be_another_path(base: Path) -> None:
     (base / "host").symlink_to(base / "f")
     top = os.open(base, os.O_RDONLY)
     try:
-        opener = opener_module.Opener(top, "/parent/ws")
+        opener = Opener(top, "/parent/ws")
         os.close(opener.open(("link",), os.O_RDONLY))
         with pytest.raises(OSError, match="cross-device"):
             opener.open(("host",), os.O_RDONLY)
@@ -263,7 +263,7 @@ def test_walk_and_realpath_agree(
 def _walked(top: int, inside: str, path: str) -> tuple[str | None, int | None]:
     """Return where the walk leads, or why it does not."""
     try:
-        with opener_module.Opener(top, inside).place(split_names(path)) as place:
+        with Opener(top, inside).place(split_names(path)) as place:
             return "/".join((inside, *place.real, *place.rest)), None
     except OSError as error:
         return None, error.errno

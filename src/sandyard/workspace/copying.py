@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.errors import LocalDirReadError, LocalFileReadError, shown
 from sandyard.limits import COPY_CHUNK_BYTES, COPY_DEPTH, KERNEL_COPY_BYTES
-from sandyard.workspace.opener import open_without_links
+from sandyard.workspace.acting import acting_as
+from sandyard.workspace.kernel import PATH_ONLY, open_without_links, reopen_file
 from sandyard.workspace.placing import (
     Look,
     Target,
     facts_of,
+    finish_directory,
     open_or_make,
     put_file,
     put_link,
@@ -34,8 +36,12 @@ __all__ = ["Copied", "Origin", "Skipped", "Tree", "copy_file", "copy_tree", "ope
 _PERMISSIONS: Final = 0o777
 """Set-user-id, set-group-id and sticky bits are not copied: the copy has another owner."""
 
-_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FILE: Final = frozenset({errno.EISDIR, errno.EINVAL})
+_NO_LONGER: Final = _NO_FILE | {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}
+"""What opening says of an entry that is something else by now."""
+
 _NO_KERNEL_COPY: Final = frozenset(
     {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 )
@@ -127,17 +133,19 @@ def open_source(path: str, src: Path, failure: type[LocalFileReadError | LocalDi
     """
     is_dir = failure is LocalDirReadError
     try:
-        opened = open_without_links(path, _OPEN_DIRECTORY if is_dir else _OPEN_FILE)
+        if is_dir:
+            return open_without_links(path, _OPEN_DIRECTORY)
+        return _opened_file(open_without_links(path, PATH_ONLY))
     except OSError as error:
         raise _unreadable(path, src, failure, error) from error
-    if not is_dir and not stat.S_ISREG(os.fstat(opened).st_mode):
-        os.close(opened)
-        raise failure(
-            src=src,
-            message=f"source {shown(str(src))} is not a regular file",
-            context={"reason": "not_a_regular_file"},
-        )
-    return opened
+
+
+def _opened_file(handle: int) -> int:
+    """Open what an O_PATH descriptor leads to, if it is a regular file, and close that."""
+    try:
+        return reopen_file(handle)
+    finally:
+        os.close(handle)
 
 
 def _unreadable(
@@ -156,6 +164,9 @@ def _unreadable(
     elif error.errno == errno.ENOENT:
         context = {"reason": "path_not_found"}
         message = f"source {shown(str(src))} does not exist (looked at {shown(path)})"
+    elif error.errno in _NO_FILE and failure is LocalFileReadError:
+        context = {"reason": "not_a_regular_file"}
+        message = f"source {shown(str(src))} is not a regular file"
     return failure(src=src, message=message, context=context, cause=error)
 
 
@@ -176,7 +187,7 @@ def copy_file(source: int, target: Target, owner: Owner | None, mode: int | None
     Args:
         source: descriptor of a regular file, at its beginning.
         target: where the copy is to stand.
-        owner: whom it is given to; None leaves it to whoever copies.
+        owner: whom it is made as; None is this program.
         mode: permission bits; None takes the source's.
 
     Raises:
@@ -215,7 +226,8 @@ class Tree:
 
     Attributes:
         src: the source as given in the manifest, for errors.
-        owner: whom everything is given to; None leaves it to whoever copies.
+        owner: whom everything is made as; None is this program. The source is read as this
+            program.
         done: where to report.
         own: ``(st_dev, st_ino)`` of the directories that are copied into, which a copy of something
             around them must leave out, or it would never end.
@@ -279,7 +291,7 @@ def _copy_child(tree: Tree, pair: tuple[int, int], name: str, path: str, depth: 
 def _copy_regular(
     tree: Tree, source: int, target: Target, facts: os.stat_result, path: str, _depth: int
 ) -> None:
-    opened = _open_same(tree, source, target.name, facts, _OPEN_FILE, path)
+    opened = _open_same(tree, source, target.name, _open_entry, path)
     try:
         copy_file(opened, target, tree.owner, None)
     finally:
@@ -302,15 +314,15 @@ def _copy_link(
 def _copy_directory(
     tree: Tree, source: int, target: Target, facts: os.stat_result, path: str, depth: int
 ) -> None:
-    deeper = _open_same(tree, source, target.name, facts, _OPEN_DIRECTORY, path)
+    deeper = _open_same(tree, source, target.name, _open_below, path)
     try:
-        made = open_or_make(target.directory, target.name, tree.owner)
+        with acting_as(tree.owner):
+            made = open_or_make(target.directory, target.name)
         try:
-            unlock(made)
+            unlock(made, tree.owner)
             _copy_children(tree, deeper, made, path, depth - 1)
             # Last, since a read-only directory takes no files, and each file changes its time.
-            os.fchmod(made, facts.st_mode & _PERMISSIONS)
-            os.utime(made, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+            finish_directory(made, tree.owner, facts.st_mode & _PERMISSIONS, facts)
         finally:
             os.close(made)
     finally:
@@ -324,23 +336,26 @@ _COPIERS: Final[dict[int, Callable[[Tree, int, Target, os.stat_result, str, int]
 }
 
 
+def _open_entry(directory: int, name: str) -> int:
+    return _opened_file(os.open(name, _LOOK, dir_fd=directory))
+
+
+def _open_below(directory: int, name: str) -> int:
+    return os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
+
+
 def _open_same(
-    tree: Tree, directory: int, name: str, facts: os.stat_result, flags: int, path: str
+    tree: Tree, directory: int, name: str, opens: Callable[[int, str], int], path: str
 ) -> int:
     """Open an entry, if it is still what it was when it was looked at."""
     try:
-        opened = os.open(name, flags, dir_fd=directory)
+        return opens(directory, name)
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+        if error.errno in _NO_LONGER:
             raise _changed(tree, path, error) from error
         raise LocalDirReadError(
             src=tree.src, context={"reason": "unreadable", "child": path}, cause=error
         ) from error
-    now = os.fstat(opened)
-    if stat.S_IFMT(now.st_mode) != stat.S_IFMT(facts.st_mode):
-        os.close(opened)
-        raise _changed(tree, path)
-    return opened
 
 
 def _changed(tree: Tree, path: str, cause: OSError | None = None) -> LocalDirReadError:

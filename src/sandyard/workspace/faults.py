@@ -34,15 +34,26 @@ class _Fault(NamedTuple):
     Attributes:
         reason: stable word for the error's context.
         text: what it means and what to change.
+        retryable: whether the same call may succeed later; None where that can't be told.
     """
 
     reason: str
     text: str
+    retryable: bool | None = None
 
 
 _FULL: Final = _Fault("no_space", "the disk or quota is full; free some space")
 _DENIED: Final = _Fault(
     "permission_denied", "permission denied; the user of this program may not do that there"
+)
+_FORBIDDEN: Final = _Fault(
+    "permission_denied",
+    "the system forbids it: it is marked as immutable (see 'lsattr'), or is somebody else's",
+)
+_CHANGING: Final = _Fault(
+    "changing",
+    "somebody changes it, or holds a lease on it, at this very moment; try again",
+    retryable=True,
 )
 _MISSING: Final = _Fault("not_found", "there is no such file or directory")
 _MANY: Final = _Fault("too_many_open_files", "too many files are open; raise 'ulimit -n'")
@@ -59,7 +70,9 @@ _FAULTS: Final = {
     errno.EBUSY: _Fault("busy", "something is mounted there; unmount it first"),
     errno.ENOENT: _MISSING,
     errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
+    errno.EPERM: _FORBIDDEN,
+    errno.EAGAIN: _CHANGING,
+    errno.ESTALE: _CHANGING,
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EMFILE: _MANY,
@@ -103,7 +116,13 @@ def typed_error(op: OpName, path: str, root: WorkspaceRoot, error: OSError) -> S
     reads = op in _READS
     message = f"{shown(path)} could not be {_DONE[op]}: {fault.text}"
     kind = WorkspaceArchiveReadError if reads else WorkspaceArchiveWriteError
-    return kind(path=path, message=message, context={"reason": fault.reason}, cause=error)
+    return kind(
+        path=path,
+        message=message,
+        context={"reason": fault.reason},
+        cause=error,
+        retryable=fault.retryable,
+    )
 
 
 _DONE: Final[dict[OpName, str]] = {
@@ -124,11 +143,14 @@ def as_command_failed(command: tuple[str, ...], path: str, error: OSError) -> Ex
         path: the path as given.
         error: what the kernel said.
     """
-    said = f"{command[0]}: {path}: {_fault(error).text}\n".encode("utf-8", "replace")
+    fault = _fault(error)
+    said = f"{command[0]}: {path}: {fault.text}\n".encode("utf-8", "replace")
     result = ExecResult(stdout=b"", stderr=said, exit_code=1)
-    return ExecNonZeroError(
-        result, command=command, context={"reason": _fault(error).reason}, cause=error
+    failed = ExecNonZeroError(
+        result, command=command, context={"reason": fault.reason}, cause=error
     )
+    failed.retryable = fault.retryable or False  # a command that fails does so again, mostly
+    return failed
 
 
 def _fault(error: OSError) -> _Fault:

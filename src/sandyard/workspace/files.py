@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,20 +21,20 @@ from sandyard.errors import (
 )
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.types import EntryKind, FileEntry, Permissions
+from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.faults import as_command_failed, translated, typed_error
 from sandyard.workspace.names import names_beneath
 from sandyard.workspace.placing import (
     Look,
     found_target,
     made_directory,
-    new_owner,
     put_file,
     write_all,
 )
 from sandyard.workspace.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sandyard.errors import OpName
     from sandyard.workspace.names import Names
@@ -52,9 +53,6 @@ __all__ = [
 
 AGENT: Final = "agent"
 """The name of the one user inside, whom the workspace belongs to."""
-
-_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-"""Non-blocking, so that opening a FIFO that nobody writes to returns (open(2), O_NONBLOCK)."""
 
 
 class BinarySource(Protocol):
@@ -84,19 +82,8 @@ def read(root: WorkspaceRoot, path: str | PurePath) -> io.BufferedReader:
         ArgumentError: it can't be a path.
     """
     names = _names(root, path, "read")
-    with translated("read", str(path), root):
-        opened = root.opener.open(names, _READ)
-        try:
-            kind = os.fstat(opened).st_mode
-            if stat.S_ISDIR(kind):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            if not stat.S_ISREG(kind):
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
-            os.set_blocking(opened, True)
-            return open(opened, "rb")
-        except BaseException:
-            os.close(opened)
-            raise
+    with _working("read", path, root):
+        return open(root.opener.open_file(names), "rb")
 
 
 def list_directory(root: WorkspaceRoot, path: str | PurePath) -> list[FileEntry]:
@@ -115,7 +102,7 @@ def list_directory(root: WorkspaceRoot, path: str | PurePath) -> list[FileEntry]
         ArgumentError: it can't be a path.
     """
     names = _names(root, path, "ls")
-    with translated("ls", str(path), root):
+    with _working("ls", path, root):
         if ".." in names:
             names = _real(root, names)
         opened = root.opener.open(names, os.O_RDONLY | os.O_DIRECTORY)
@@ -124,6 +111,8 @@ def list_directory(root: WorkspaceRoot, path: str | PurePath) -> list[FileEntry]
             owner = root.owner
             with os.scandir(opened) as entries:
                 found = [_described(entry, prefix, owner) for entry in entries]
+            if not found and os.fstat(opened).st_nlink == 0:  # it was removed, so it seems empty
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         finally:
             os.close(opened)
     return sorted((entry for entry in found if entry), key=lambda entry: entry.path)
@@ -168,7 +157,7 @@ def normalize(root: WorkspaceRoot, path: str | PurePath) -> Path:
         ArgumentError: it can't be a path.
     """
     names = names_beneath(path, root.inside, "normalize_path")
-    with translated("normalize_path", str(path), root):
+    with _working("normalize_path", path, root):
         return Path(root.inside, *_real(root, names))
 
 
@@ -198,7 +187,7 @@ def write(
     names = _names(root, path, "write")
     fill = _filler(data, str(path))  # reads the beginning, before anything is made
     with translated("write", str(path), root):
-        owner = new_owner(root)
+        owner = rightful_owner(root)
         with found_target(root, names, owner) as target:
             put_file(target, fill, Look(owner=owner))
 
@@ -255,7 +244,7 @@ def make_directory(root: WorkspaceRoot, path: str | PurePath, *, parents: bool =
         ArgumentError: it can't be a path.
     """
     names = _names(root, path, "mkdir")
-    with translated("mkdir", str(path), root):
+    with _working("mkdir", path, root):
         if not parents:
             with root.opener.place(names) as place:
                 if len(place.rest) > 1:
@@ -266,7 +255,7 @@ def make_directory(root: WorkspaceRoot, path: str | PurePath, *, parents: bool =
                         "directory; give parents=True to make what is missing on the way",
                         context={"reason": "parent_missing"},
                     )
-        os.close(made_directory(root, names, new_owner(root)))
+        os.close(made_directory(root, names, None))
 
 
 def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False) -> None:
@@ -285,7 +274,7 @@ def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False
         ArgumentError: it can't be a path.
     """
     names = _names(root, path, "rm")
-    with translated("rm", str(path), root):
+    with _working("rm", path, root):
         if not names or names[-1] == "..":
             raise _root_refused(str(path))
         try:
@@ -314,7 +303,10 @@ def _remove_name(
         return
     failures = remove_tree(directory, name)
     if failures:
-        raise typed_error("rm", path, root, failures[0]) from failures[0]
+        error = failures[0]
+        if error.errno == errno.ENOTEMPTY:  # it was emptied, but somebody puts more there
+            error = OSError(errno.EAGAIN, "it is filled while it is removed", path)
+        raise typed_error("rm", path, root, error) from error
 
 
 def _root_refused(path: str) -> WorkspaceArchiveWriteError:
@@ -334,9 +326,21 @@ def _names(root: WorkspaceRoot, path: str | PurePath, op: OpName) -> Names:
     """Take a path apart; one with ``..`` that leaves the workspace is refused before all else."""
     names = names_beneath(path, root.inside, op)
     if ".." in names:
-        with translated(op, str(path), root):
+        with _working(op, path, root):
             _real(root, names)
     return names
+
+
+@contextmanager
+def _working(op: OpName, path: str | PurePath, root: WorkspaceRoot) -> Iterator[None]:
+    """Work with the rights of the workspace's owner; errors of the kernel become typed ones.
+
+    Raises:
+        WorkspaceRootNotFoundError: somebody removed the workspace, which would look like an empty
+            one.
+    """
+    with translated(op, str(path), root), acting_as(rightful_owner(root)):
+        yield
 
 
 def _real(root: WorkspaceRoot, names: Names) -> Names:

@@ -15,6 +15,7 @@ from sandyard.errors import (
 )
 from sandyard.manifest import Dir, File, LocalDir, LocalFile
 from sandyard.manifest.paths import ROOT_KEY
+from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.copying import (
     Copied,
     Origin,
@@ -24,13 +25,13 @@ from sandyard.workspace.copying import (
     copy_tree,
     open_source,
 )
-from sandyard.workspace.faults import typed_error
+from sandyard.workspace.faults import translated, typed_error
 from sandyard.workspace.names import split_names
 from sandyard.workspace.placing import (
     Look,
+    finish_directory,
     found_target,
     made_directory,
-    new_owner,
     put_file,
     unlock,
     write_all,
@@ -198,11 +199,13 @@ def apply_manifest(
         InvalidManifestPathError: a symlink in the workspace leads an entry out of it.
         WorkspaceArchiveWriteError: something can't be written. These three name the entry in their
             context.
+        WorkspaceRootNotFoundError: somebody removed the workspace.
     """
     steps = plan_entries(manifest)
     grants = tuple(grant.host_path or grant.path for grant in manifest.extra_path_grants)
     origin = Origin(os.getcwd() if base_dir is None else base_dir, grants)
-    job = _Job(root, origin, new_owner(root), Copied())
+    with translated("materialize", ROOT_KEY, root):
+        job = _Job(root, origin, rightful_owner(root), Copied())
     for step in steps:
         try:
             _run_step(job, step)
@@ -223,7 +226,7 @@ class _Job:
     Attributes:
         root: the workspace.
         origin: where sources may lie.
-        owner: whom everything is given to.
+        owner: whom everything is made as; sources are read as this program.
         done: where to report.
     """
 
@@ -243,7 +246,7 @@ def _make_directory(job: _Job, step: MakeDirectory) -> None:
     opened = made_directory(job.root, split_names(step.path), job.owner)
     try:
         if step.path != ROOT_KEY:
-            unlock(opened)  # until SetMode, which comes last
+            unlock(opened, job.owner)  # until SetMode, which comes last
     finally:
         os.close(opened)
 
@@ -275,15 +278,14 @@ def _copy_tree(job: _Job, step: CopyTree) -> None:
         try:
             above = "" if step.path == ROOT_KEY else step.path
             if above:
-                unlock(top)
+                unlock(top, job.owner)
             into = os.fstat(top)
             own = frozenset({(into.st_dev, into.st_ino), job.root.inode})
             copy_tree(Tree(step.src, job.owner, job.done, own), source, top, above)
             if above:
                 facts = os.fstat(source)
                 bits = facts.st_mode & _PERMISSIONS if step.mode is None else step.mode
-                os.fchmod(top, bits)
-                os.utime(top, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+                finish_directory(top, job.owner, bits, facts)
         finally:
             os.close(top)
     finally:
@@ -293,7 +295,8 @@ def _copy_tree(job: _Job, step: CopyTree) -> None:
 def _set_mode(job: _Job, step: SetMode) -> None:
     opened = made_directory(job.root, split_names(step.path), job.owner)
     try:
-        os.fchmod(opened, step.mode)
+        with acting_as(job.owner):
+            os.fchmod(opened, step.mode)
     finally:
         os.close(opened)
 

@@ -11,21 +11,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sandyard.limits import PARENT_RETRIES, TEMPORARY_NAME_TRIES
-from sandyard.workspace.root import Owner
+from sandyard.workspace.acting import acting_as, has_all_powers
+from sandyard.workspace.kernel import PATH_ONLY, reopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sandyard.workspace.names import Names
-    from sandyard.workspace.root import WorkspaceRoot
+    from sandyard.workspace.root import Owner, WorkspaceRoot
 
 __all__ = [
     "Look",
     "Target",
     "facts_of",
+    "finish_directory",
     "found_target",
     "made_directory",
-    "new_owner",
     "open_or_make",
     "put_file",
     "put_link",
@@ -37,6 +38,11 @@ _PERMISSIONS: Final = 0o777
 _NEW_FILE: Final = 0o666
 _PRIVATE_FILE: Final = 0o600
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_WRITABLE: Final = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+_LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITABLE_LATER: Final = frozenset({errno.ETXTBSY, errno.EAGAIN})
+"""What opening says of a file that may be written, but is executed or leased just now."""
+
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,7 +51,7 @@ class Look:
     """What something new looks like, apart from its content.
 
     Attributes:
-        owner: whom it is given to; None leaves it to whoever made it.
+        owner: whom it is made as; None is this program.
         mode: permission bits; None keeps those of what it replaces, else asks the umask.
         times: access and modification time in ns since 1970; None is now.
     """
@@ -70,17 +76,6 @@ class Target:
     facts: os.stat_result | None
 
 
-def new_owner(root: WorkspaceRoot) -> Owner | None:
-    """Return whom new things are given to: the root's owner, where we are root and it is not us.
-
-    An ordinary user can't give things away, and need not: what it makes is its own, as the root is.
-    """
-    if os.geteuid() != 0:
-        return None
-    owner = root.owner
-    return None if owner == Owner(os.geteuid(), os.getegid()) else owner
-
-
 @contextmanager
 def found_target(root: WorkspaceRoot, names: Names, owner: Owner | None) -> Iterator[Target]:
     """Find where a file is to be written; missing directories on the way are made.
@@ -90,12 +85,13 @@ def found_target(root: WorkspaceRoot, names: Names, owner: Owner | None) -> Iter
     Args:
         root: the workspace.
         names: the path.
-        owner: whom new directories are given to.
+        owner: whom to be meanwhile.
 
     Raises:
         OSError: EISDIR if a directory is there, EXDEV if the path leaves the workspace, or else.
     """
-    target = _straight(root, names) or _made_parent(root, names, owner)
+    with acting_as(owner):
+        target = _straight(root, names) or _made_parent(root, names)
     try:
         yield target
     finally:
@@ -126,18 +122,18 @@ def _target(directory: int, name: str) -> Target:
         raise
 
 
-def _made_parent(root: WorkspaceRoot, names: Names, owner: Owner | None) -> Target:
+def _made_parent(root: WorkspaceRoot, names: Names) -> Target:
     """Walk to the parent, along symlinks, and make what is missing of it."""
     for _ in range(PARENT_RETRIES):
         with root.opener.place(names) as place:
             if not place.rest:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "/".join(names))
             try:
-                directory = _below(place.directory, place.rest[:-1], owner)
+                directory = _below(place.directory, place.rest[:-1])
             except FileNotFoundError:
                 continue  # somebody removed a directory that was just made or found
             return _target(directory, place.rest[-1])
-    raise FileNotFoundError(errno.ENOENT, "its directory is removed again and again")
+    raise OSError(errno.EAGAIN, "its directory is removed again and again")
 
 
 def made_directory(root: WorkspaceRoot, names: Names, owner: Owner | None) -> int:
@@ -150,20 +146,20 @@ def made_directory(root: WorkspaceRoot, names: Names, owner: Owner | None) -> in
         OSError: ENOTDIR if something else is there, EXDEV if the path leaves the workspace, or else.
     """
     for _ in range(PARENT_RETRIES):
-        with root.opener.place(names) as place:
+        with acting_as(owner), root.opener.place(names) as place:
             try:
-                return _below(place.directory, place.rest, owner)
+                return _below(place.directory, place.rest)
             except FileNotFoundError:
                 continue
-    raise FileNotFoundError(errno.ENOENT, "it is removed again and again")
+    raise OSError(errno.EAGAIN, "it is removed again and again")
 
 
-def _below(directory: int, names: Names, owner: Owner | None) -> int:
+def _below(directory: int, names: Names) -> int:
     """Open the directory that ``names`` leads to, making each one that is missing."""
     here = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
     try:
         for name in names:
-            deeper = open_or_make(here, name, owner)
+            deeper = open_or_make(here, name)
             os.close(here)
             here = deeper
         return os.dup(here)
@@ -171,20 +167,14 @@ def _below(directory: int, names: Names, owner: Owner | None) -> int:
         os.close(here)
 
 
-def open_or_make(directory: int, name: str, owner: Owner | None) -> int:
+def open_or_make(directory: int, name: str) -> int:
     """Make and open a directory, or open the one that is there."""
-    created = False
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=directory)
-        created = True
-    opened = os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
-    if created and owner is not None:
-        # By descriptor: the name may mean something else by now, but a directory it is.
-        os.fchown(opened, *owner)
-    return opened
+    return os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
 
 
-def unlock(directory: int) -> None:
+def unlock(directory: int, owner: Owner | None) -> None:
     """Let us write into a read-only directory; whoever calls this sets its permissions afterwards.
 
     Raises:
@@ -192,7 +182,19 @@ def unlock(directory: int) -> None:
     """
     mode = stat.S_IMODE(os.fstat(directory).st_mode)
     if mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.fchmod(directory, mode | stat.S_IRWXU)
+        with acting_as(owner):
+            os.fchmod(directory, mode | stat.S_IRWXU)
+
+
+def finish_directory(directory: int, owner: Owner | None, mode: int, like: os.stat_result) -> None:
+    """Give a directory its permissions and another's times, once everything in it is there.
+
+    Raises:
+        OSError: EPERM if it is somebody else's.
+    """
+    with acting_as(owner):
+        os.fchmod(directory, mode)
+        os.utime(directory, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
 def put_file(target: Target, fill: Callable[[int], None], look: Look) -> None:
@@ -200,39 +202,42 @@ def put_file(target: Target, fill: Callable[[int], None], look: Look) -> None:
 
     Args:
         target: where it is to stand.
-        fill: writes the content to the descriptor that it is given.
-        look: what else it gets. What is replaced keeps its owner where we are root.
+        fill: writes the content to the descriptor that it is given. It runs as this program,
+            whoever the file is made as, since it may be a caller's code.
+        look: what else it gets. What root replaces in a workspace of its own keeps its owner.
 
     Raises:
         OSError: EISDIR or EINVAL if what is there is no regular file, or else; then nothing has
             changed.
     """
     facts = target.facts
-    _refuse_replacing(target)
     mode = look.mode
     if mode is None and facts is not None:
         mode = facts.st_mode & _PERMISSIONS
-    owner = look.owner
-    if facts is not None and os.geteuid() == 0:
-        owner = Owner(facts.st_uid, facts.st_gid)
-    # A new file of no special mode gets the umask from the kernel, which alone can read it safely.
-    opened, temporary = _temporary_file(target, _NEW_FILE if mode is None else _PRIVATE_FILE)
+    with acting_as(look.owner):
+        _refuse_replacing(target, look.owner)
+        # A new file of no special mode gets the umask from the kernel, which alone can read it
+        # safely.
+        private = _NEW_FILE if mode is None else _PRIVATE_FILE
+        opened, temporary = _temporary_file(target, private)
     try:
         try:
             fill(opened)
-            if owner is not None:
-                os.fchown(opened, *owner)
+            # By descriptor, so these reach no other file, whoever we are.
+            if facts is not None and has_all_powers(look.owner):
+                os.fchown(opened, facts.st_uid, facts.st_gid)
             if mode is not None:  # after the owner: a change of owner clears bits
                 os.fchmod(opened, mode)
             if look.times is not None:
                 os.utime(opened, ns=look.times)
         finally:
             os.close(opened)
-        _rename(target.directory, temporary, target.name)
+        with acting_as(look.owner):
+            _rename(target.directory, temporary, target.name)
         temporary = ""
     finally:
         if temporary:
-            _discard(target.directory, temporary)
+            _discard(target.directory, temporary, look.owner)
 
 
 def put_link(target: Target, points_to: str, look: Look) -> None:
@@ -241,47 +246,73 @@ def put_link(target: Target, points_to: str, look: Look) -> None:
     Args:
         target: where it is to stand.
         points_to: its text, kept as it is.
-        look: its owner and times; it has no mode.
+        look: whom it is made as, and its times; it has no mode.
 
     Raises:
         OSError: EISDIR or EINVAL if what is there is neither a file nor a symlink, or else.
     """
-    if target.facts is not None and not stat.S_ISLNK(target.facts.st_mode):
-        _refuse_replacing(target)
-    for _ in range(TEMPORARY_NAME_TRIES):
-        temporary = _temporary_name()
-        try:
-            os.symlink(points_to, temporary, dir_fd=target.directory)
-            break
-        except FileExistsError:
-            continue
-    else:
-        raise FileExistsError(errno.EEXIST, "no temporary name is free", target.name)
     here = target.directory
-    try:
-        if look.owner is not None:
-            os.chown(temporary, *look.owner, dir_fd=here, follow_symlinks=False)
-        if look.times is not None:
-            os.utime(temporary, ns=look.times, dir_fd=here, follow_symlinks=False)
-        _rename(here, temporary, target.name)
-        temporary = ""
-    finally:
-        if temporary:
-            _discard(here, temporary)
+    with acting_as(look.owner):
+        if target.facts is not None and not stat.S_ISLNK(target.facts.st_mode):
+            _refuse_replacing(target, look.owner)
+        temporary = _temporary_link(target, points_to)
+        try:
+            if look.times is not None:
+                os.utime(temporary, ns=look.times, dir_fd=here, follow_symlinks=False)
+            _rename(here, temporary, target.name)
+        except OSError:
+            _discard(here, temporary, look.owner)
+            raise
 
 
-def _refuse_replacing(target: Target) -> None:
+def _refuse_replacing(target: Target, owner: Owner | None) -> None:
     """Refuse to put a file where a directory, FIFO or device is, or one that may not be written."""
     if target.facts is None:
         return
-    kind = target.facts.st_mode
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target.name)
-    if not stat.S_ISREG(kind):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), target.name)
+    _refuse_odd(target.facts, target.name)
     # A rename would replace a read-only file, which no command could write to.
-    if os.geteuid() != 0 and not os.access(target.name, os.W_OK, dir_fd=target.directory):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target.name)
+    if not has_all_powers(owner):
+        _refuse_unwritable(target)
+
+
+def _refuse_odd(facts: os.stat_result, name: str) -> None:
+    """Refuse what is no regular file."""
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
+
+
+def _refuse_unwritable(target: Target) -> None:
+    """Refuse a file that the user of this thread may not write to.
+
+    The kernel is asked by opening it, since access(2) follows a symlink that may have taken its
+    place, and asks for another identity than this thread's.
+    """
+    try:
+        handle = os.open(target.name, _LOOK, dir_fd=target.directory)
+    except FileNotFoundError:
+        return
+    try:
+        _refuse_odd(os.fstat(handle), target.name)
+        os.close(reopen(handle, _OPEN_WRITABLE))
+    except OSError as error:
+        if error.errno not in _WRITABLE_LATER:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _temporary_link(target: Target, points_to: str) -> str:
+    """Create a symlink that nobody else has, in the target's directory."""
+    for _ in range(TEMPORARY_NAME_TRIES):
+        name = _temporary_name()
+        try:
+            os.symlink(points_to, name, dir_fd=target.directory)
+        except FileExistsError:
+            continue
+        return name
+    raise FileExistsError(errno.EEXIST, "no temporary name is free", target.name)
 
 
 def _temporary_file(target: Target, mode: int) -> tuple[int, str]:
@@ -303,8 +334,8 @@ def _rename(directory: int, name: str, to: str) -> None:
     os.rename(name, to, src_dir_fd=directory, dst_dir_fd=directory)
 
 
-def _discard(directory: int, name: str) -> None:
-    with suppress(OSError):  # somebody inside may have removed it already
+def _discard(directory: int, name: str, owner: Owner | None) -> None:
+    with suppress(OSError), acting_as(owner):  # somebody inside may have removed it already
         os.unlink(name, dir_fd=directory)
 
 

@@ -7,13 +7,16 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from sandyard.workspace.opener import open_child
+from sandyard.workspace.kernel import chmod_child, open_child
 
 __all__ = ["empty_directory", "remove_tree"]
 
 _ALL_RIGHTS: Final = 0o700
-_NO_LINK: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY: Final = os.O_RDONLY | _NO_LINK
+_LEVELS: Final = 32_768
+"""Nesting at which the removal of a tree gives up while commands run: one of them may nest faster
+than we descend. Real trees are a thousand times flatter."""
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ def remove_tree(parent: int, name: str) -> list[OSError]:
     except OSError as error:
         return [] if error.errno == errno.ENOENT else [error]
     try:
-        failures = empty_directory(top)
+        failures = empty_directory(top, levels=_LEVELS)
     finally:
         os.close(top)
     if not failures:
@@ -54,7 +57,7 @@ def remove_tree(parent: int, name: str) -> list[OSError]:
     return failures
 
 
-def empty_directory(top: int) -> list[OSError]:
+def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
     """Remove all that is in a directory.
 
     Only one descriptor is open at a time, however deep the tree: the way back up is ``..``, and the
@@ -63,6 +66,8 @@ def empty_directory(top: int) -> list[OSError]:
 
     Args:
         top: its descriptor, open for reading; it stays the caller's.
+        levels: how deep to go at most; None (default) goes to the ground, and is for directories
+            in which nobody works any more.
 
     Returns:
         What could not be removed; empty when all is gone.
@@ -70,20 +75,22 @@ def empty_directory(top: int) -> list[OSError]:
     failures: list[OSError] = []
     here = os.open(".", _DIRECTORY, dir_fd=top)
     try:
-        levels = [_entered(here, "", failures)]
-        while levels:
-            level = levels[-1]
+        way = [_entered(here, "", failures)]
+        while way:
+            level = way[-1]
             if level.todo:
                 name = level.todo.pop()
+                if len(way) == levels:
+                    raise OSError(errno.EAGAIN, "it is nested ever deeper while it is removed")
                 deeper = _descend(here, name, failures)
                 if deeper >= 0:
                     os.close(here)
                     here = deeper
-                    levels.append(_entered(here, name, failures))
+                    way.append(_entered(here, name, failures))
                 continue
-            levels.pop()
-            if levels:
-                above = _open_above(here, levels[-1].identity)
+            way.pop()
+            if way:
+                above = _open_above(here, way[-1].identity)
                 os.close(here)
                 here = above
                 _attempt_rmdir(here, level.name, failures)
@@ -131,30 +138,20 @@ def _open_writable(directory: int, name: str) -> int:
     try:
         return open_child(directory, name)
     except PermissionError:
-        _grant_rights(directory, name)
+        chmod_child(directory, name, _ALL_RIGHTS)
     return open_child(directory, name)
-
-
-def _grant_rights(directory: int, name: str) -> None:
-    """Give ourselves all rights to a directory of ours."""
-    if os.chmod in os.supports_follow_symlinks:
-        os.chmod(name, _ALL_RIGHTS, dir_fd=directory, follow_symlinks=False)
-        return
-    handle = os.open(name, os.O_PATH | _NO_LINK, dir_fd=directory)
-    try:
-        # fchmod(2) refuses an O_PATH descriptor; its magic link is the way round (open(2)).
-        os.chmod(f"/proc/self/fd/{handle}", _ALL_RIGHTS)
-    finally:
-        os.close(handle)
 
 
 def _open_above(directory: int, expected: tuple[int, int]) -> int:
     """Open the directory above, if it is still the one that the way down came from."""
     above = os.open("..", _DIRECTORY, dir_fd=directory)
-    facts = os.fstat(above)
-    if (facts.st_dev, facts.st_ino) != expected:
+    try:
+        facts = os.fstat(above)
+        if (facts.st_dev, facts.st_ino) != expected:
+            raise OSError(errno.ESTALE, "a directory was moved away while it was being removed")
+    except OSError:
         os.close(above)
-        raise OSError(errno.ESTALE, "a directory was moved away while it was being removed")
+        raise
     return above
 
 
