@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from contextlib import ExitStack
+from uuid import UUID, uuid4
 
-from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError
+from sandyard.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ManifestError,
+    WorkspaceStartError,
+    shown,
+)
 from sandyard.finishing import in_thread
 from sandyard.manifest import DEFAULT_ROOT, Manifest
-from sandyard.platform import resolve_grants
+from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import Policy
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.lease import Lease
+from sandyard.workspace.sweep import sweep_sometimes
 
 __all__ = ["UnixLocalSandboxClient"]
 
@@ -47,6 +58,9 @@ class UnixLocalSandboxClient:
     ) -> UnixLocalSandboxSession:
         """Make a session; it is not started yet.
 
+        A program's first call, and one every ten minutes after that, also deletes the private
+        directories that programs of the same user left behind when they were killed.
+
         Args:
             snapshot: only None: sessions of this version have no snapshots.
             manifest: what its workspace is made of (default: nothing). The root ``/workspace``
@@ -59,7 +73,8 @@ class UnixLocalSandboxClient:
             ArgumentError, ArgumentTypeError: an argument is impossible.
             ManifestError: the manifest asks for what this backend does not have.
             PolicyError: the policy names what does not exist or can't be granted.
-            WorkspaceStartError: the private directory can't be made.
+            WorkspaceStartError: the private directory can't be made, or the session's lease can't
+                be written to the state directory (``$XDG_STATE_HOME/sandyard``).
         """
         _refuse_value("snapshot", snapshot)
         _refuse_value("options", options)
@@ -73,17 +88,28 @@ class UnixLocalSandboxClient:
             manifest = manifest.model_copy(deep=True)
         whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
         owned = manifest.root == DEFAULT_ROOT
-        root = await in_thread(_prepare, whole, manifest, owned=owned)
-        state = UnixLocalSandboxSessionState(manifest=manifest, workspace_root_owned=owned)
-        return UnixLocalSandboxSession(state, whole, root)
+        session_id, undo = uuid4(), ExitStack()
+        try:
+            root, lease = await in_thread(_prepare, whole, manifest, session_id, undo)
+        except BaseException:
+            await in_thread(undo.close)  # nobody will hold what was made
+            raise
+        state = UnixLocalSandboxSessionState(
+            session_id=session_id, manifest=manifest, workspace_root_owned=owned
+        )
+        return UnixLocalSandboxSession(state, whole, root, lease)
 
     async def delete(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """Close a session, and delete its workspace if the library made it.
 
-        A directory of the caller's is never touched. Doing it again does nothing.
+        A directory of the caller's is never touched, nor what has taken the place of a private
+        one. Doing it again does nothing.
 
         Raises:
             ArgumentTypeError: it is no session of this client's kind.
+            WorkspaceStopError: something in the directory can't be removed, such as a mount; all
+                else is gone. Call it again when that is solved.
+            WorkspaceStartError: another program uses the session now; nothing was deleted.
         """
         if not isinstance(session, UnixLocalSandboxSession):
             raise ArgumentTypeError(
@@ -96,15 +122,61 @@ class UnixLocalSandboxClient:
         return session
 
 
-def _prepare(policy: Policy, manifest: Manifest, *, owned: bool) -> WorkspaceRoot | None:
-    """Check what can be checked before anything exists, then make the private directory."""
-    resolve_grants(policy)
-    if owned:
-        root = WorkspaceRoot.create_private()
-        manifest.root = root.inside
-        return root
-    WorkspaceRoot.check(manifest.root)
-    return None
+def _prepare(
+    policy: Policy, manifest: Manifest, session_id: UUID, undo: ExitStack
+) -> tuple[WorkspaceRoot | None, Lease]:
+    """Check what can be checked before anything exists, then take the lease, then make the root.
+
+    In this order, so that a program that is killed in between leaves what a sweep finds.
+    """
+    grants = resolve_grants(policy)
+    owned = manifest.root == DEFAULT_ROOT
+    path = WorkspaceRoot.private_path() if owned else WorkspaceRoot.check(manifest.root)
+    state = _state_directory()
+    _check_apart(state, None if owned else path, grants)
+    sweep_sometimes(state)
+    lease = Lease.take(state, str(session_id), root=path, owned=owned)
+    undo.callback(lease.remove)
+    if not owned:
+        return None, lease
+    root = WorkspaceRoot.create_private(path)
+    undo.callback(root.close)
+    undo.callback(root.delete)
+    lease.note(root.inode)
+    manifest.root = root.inside
+    return root, lease
+
+
+def _state_directory() -> str:
+    try:
+        return state_directory(os.environ)
+    except OSError as error:
+        raise WorkspaceStartError(
+            path="sandyard",
+            message="a session keeps its lease in the state directory, and there is no place for "
+            "one; set XDG_STATE_HOME to a directory that you can write",
+            context={"reason": "state_directory"},
+            cause=error,
+        ) from error
+
+
+def _check_apart(state: str, root: str | None, grants: tuple[Grant, ...]) -> None:
+    """Refuse to let commands write leases, which say what is deleted on the host."""
+    writable = [grant.source for grant in grants if grant.writable]
+    if root is not None:
+        writable.append(os.path.realpath(root))
+    if not writable:
+        return
+    lies = os.path.realpath(state)
+    for tree in writable:
+        if is_within(lies, tree) or is_within(tree, lies):
+            raise WorkspaceStartError(
+                path=tree,
+                message=f"commands could write to {shown(tree)}, which the state directory "
+                f"{shown(lies)} lies in or holds; set XDG_STATE_HOME to a directory apart from it",
+                context={"reason": "state_directory"},
+                retryable=False,
+            )
 
 
 def _checked_policy(policy: object) -> Policy | None:

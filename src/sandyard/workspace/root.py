@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import secrets
 import stat
 import tempfile
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Inode", "Owner", "WorkspaceRoot"]
 
 _PREFIX: Final = "sandbox-local-"
+_NAME_BYTES: Final = 8
+"""Random bytes in the name of a private directory: nobody guesses it, and none is taken twice."""
+
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Inode(NamedTuple):
@@ -60,6 +65,7 @@ class WorkspaceRoot:
         inside: absolute path under which commands in the sandbox know it.
         owned: True if the library made it, so that it may be deleted.
         inode: what it is, to recognise it by.
+        obstacle: the first error of a deletion that left something; None before and otherwise.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -73,19 +79,81 @@ class WorkspaceRoot:
         self.inside = path if inside is None else inside
         self.owned = owned
         self.inode = Inode(facts.st_dev, facts.st_ino)
+        self.obstacle: OSError | None = None
 
-    @classmethod
-    def create_private(cls) -> WorkspaceRoot:
-        """Make a new, empty directory (mode 0700) in the directory for temporary files.
+    @staticmethod
+    def private_path() -> str:
+        """Return the path of a private directory that could be made; nothing is made.
 
         Raises:
-            WorkspaceStartError: it can't be made.
+            WorkspaceStartError: there is no directory for temporary files.
         """
         try:
-            path = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
-            return cls(os.open(path, _OPEN), path, owned=True)
+            place = os.path.realpath(tempfile.gettempdir())
         except OSError as error:
-            raise WorkspaceStartError(path=tempfile.gettempdir(), cause=error) from error
+            raise WorkspaceStartError(path="/tmp", cause=error) from error  # noqa: S108  # named only
+        return posixpath.join(place, _PREFIX + secrets.token_hex(_NAME_BYTES))
+
+    @classmethod
+    def create_private(cls, path: str | None = None) -> WorkspaceRoot:
+        """Make a new, empty directory (mode 0700) in the directory for temporary files.
+
+        Args:
+            path: what ``private_path`` returned (default: call it).
+
+        Raises:
+            WorkspaceStartError: it can't be made; then nothing is left.
+        """
+        path = cls.private_path() if path is None else path
+        try:
+            os.mkdir(path, 0o700)
+            try:
+                return cls(os.open(path, _OPEN), path, owned=True)
+            except OSError:
+                os.rmdir(path)
+                raise
+        except OSError as error:
+            raise WorkspaceStartError(path=posixpath.dirname(path), cause=error) from error
+
+    @staticmethod
+    def check_private(path: str) -> str:
+        """Refuse a path that no private directory has; nothing is looked up.
+
+        Returns:
+            The path in normal form.
+
+        Raises:
+            ArgumentError: it is no absolute path, or its name is not that of a private directory.
+        """
+        normal = _checked(path, "delete")
+        _check_name(normal, "delete")
+        return normal
+
+    @classmethod
+    def find(cls, path: str, inode: Inode) -> WorkspaceRoot | None:
+        """Open a private directory that was made before, if it still stands at its path.
+
+        It may have any mode: one that its owner may not read is given back mode 0700.
+
+        Args:
+            path: absolute path on the host, with the name of a private directory.
+            inode: what it was when it was made.
+
+        Returns:
+            The directory, owned; None if there is nothing or something else, such as a symlink.
+
+        Raises:
+            ArgumentError: the path is no absolute one, or its name is not that of a private one.
+            WorkspaceStartError: it can't be opened.
+        """
+        normal = cls.check_private(path)
+        try:
+            fd = _reopened(normal, inode)
+            return None if fd is None else cls(fd, normal, owned=True)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                return None
+            raise _refused(normal, error) from error
 
     @staticmethod
     def check(path: str | os.PathLike[str]) -> str:
@@ -129,14 +197,8 @@ class WorkspaceRoot:
             WorkspaceStartError: it is a symlink or no directory, or it can't be made or opened.
         """
         normal = _checked(path, "start")
-        if owned and not posixpath.basename(normal).startswith(_PREFIX):
-            raise ArgumentError(
-                f"root {shown(normal)} can't be one that this library made, since its name does "
-                f"not begin with {_PREFIX!r}; give owned=False, and it will never be deleted",
-                op="resume",
-                argument="owned",
-                value=owned,
-            )
+        if owned:
+            _check_name(normal, "resume")
         try:
             return cls(_opened(normal), normal, inside=inside, owned=owned)
         except OSError as error:
@@ -190,14 +252,16 @@ class WorkspaceRoot:
             return False
         if self.gone:
             return True
-        parent = -1
+        parent, self.obstacle = -1, None
         try:
-            parent = os.open(posixpath.dirname(self.real_path), os.O_RDONLY | os.O_CLOEXEC)
+            parent = os.open(posixpath.dirname(self.real_path), _HANDLE & ~os.O_NOFOLLOW)
             name = posixpath.basename(self.real_path)
-            if self._stands_at(parent, name) and not empty_directory(fd):
+            if self._stands_at(parent, name):
+                if failures := empty_directory(fd):
+                    raise failures[0]
                 os.rmdir(name, dir_fd=parent)
-        except OSError:
-            pass  # the answer says it: what could not be removed is still there
+        except OSError as error:
+            self.obstacle = error  # and the answer says it: what could not be removed is there
         finally:
             if parent >= 0:
                 os.close(parent)
@@ -234,6 +298,35 @@ def _checked(path: object, op: OpName) -> str:
         return absolute_path(given, "root")
     except ValueError as error:
         raise ArgumentError(str(error), op=op, argument="root", value=path, cause=error) from error
+
+
+def _check_name(path: str, op: OpName) -> None:
+    """Refuse to believe that we made a directory that has another name than ours."""
+    if not posixpath.basename(path).startswith(_PREFIX):
+        raise ArgumentError(
+            f"root {shown(path)} can't be one that this library made, since its name does "
+            f"not begin with {_PREFIX!r}; give owned=False, and it will never be deleted",
+            op=op,
+            argument="owned",
+            value=True,
+        )
+
+
+def _reopened(path: str, inode: Inode) -> int | None:
+    """Open a directory for reading, if it is a certain one; nothing else is touched."""
+    handle = os.open(path, _HANDLE)
+    try:
+        facts = os.fstat(handle)
+        if Inode(facts.st_dev, facts.st_ino) != inode:
+            return None
+        try:
+            return os.open(".", _OPEN, dir_fd=handle)
+        except PermissionError:
+            # fchmod(2) refuses an O_PATH descriptor; its magic link is the way round (open(2)).
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+            return os.open(".", _OPEN, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 def _opened(path: str) -> int:

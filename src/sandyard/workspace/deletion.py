@@ -1,0 +1,57 @@
+"""Deletion of a session's root together with its lease, in an order that survives a kill."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sandyard.errors import WorkspaceStopError, shown
+from sandyard.workspace.root import Inode, WorkspaceRoot
+
+if TYPE_CHECKING:
+    from sandyard.workspace.lease import Lease
+
+__all__ = ["delete_leased"]
+
+
+def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
+    """Delete a root that the library made, and then its lease. Blocks on the file system.
+
+    Whoever is killed in between is swept after, and so is what could not be removed: the lease
+    stays then, and nobody holds it.
+
+    Args:
+        lease: the session's, held or kept.
+        path: the root.
+        inode: what the root is; None if it is the caller's, and then only the lease goes.
+
+    Returns:
+        True if nothing is left of it; False if it is the caller's, or if something else stands in
+        its place.
+
+    Raises:
+        WorkspaceStopError: something in it can't be removed; all else is gone.
+        WorkspaceStartError: somebody else uses the session now; nothing was deleted.
+    """
+    lease.retake()
+    with lease:
+        gone = inode is not None and _delete(path, inode)
+        lease.remove()
+    return gone
+
+
+def _delete(path: str, inode: Inode) -> bool:
+    root = WorkspaceRoot.find(path, inode)
+    if root is None:  # another directory of the same name is not ours to delete
+        return not os.path.lexists(path)
+    with root:
+        if root.delete():
+            return True
+    raise WorkspaceStopError(
+        path=path,
+        message=f"the workspace {shown(path)} could not be deleted whole: {root.obstacle}; "
+        "remove what is left, or what holds it, and call delete again",
+        context={"reason": "not_removed"},
+        cause=root.obstacle,
+        retryable=True,
+    )

@@ -1,0 +1,98 @@
+"""What a lease says, as a value and as the bytes of its file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal
+
+from sandyard.workspace.root import Inode
+
+__all__ = ["LeaseRecord", "LeaseState", "Unreadable"]
+
+LeaseState = Literal["live", "kept"]
+
+_VERSION: Final = 1
+_WIDTH: Final = 20
+"""Digits of 2**64. Numbers that come later have their room from the beginning, so that every
+version of a lease is as long as the first: a write that is cut short can't break what stands."""
+
+
+class Unreadable(Enum):
+    """Why a file is no record: it was never finished, or somebody else's program wrote it."""
+
+    BROKEN = "broken"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What a lease says.
+
+    Attributes:
+        session_id: the session.
+        root: absolute path of its workspace on the host, without symlinks where it is owned.
+        owned: True if the library makes the root, so that it may be deleted.
+        inode: what the root is; None until it exists.
+        state: ``live`` while the session's owner uses it, ``kept`` once its caller keeps it.
+        pid: the owner's process.
+        started: when that process started, in clock ticks since the boot (proc_pid_stat(5)).
+    """
+
+    session_id: str
+    root: str
+    owned: bool
+    inode: Inode | None = None
+    state: LeaseState = "live"
+    pid: int
+    started: int
+
+    def encode(self) -> bytes:
+        """Return a JSON document; its length depends on neither the inode nor the state."""
+        device, number = ("null", "null") if self.inode is None else self.inode
+        return (
+            f'{{"version": {_VERSION}, "state": "{self.state}", "owned": {json.dumps(self.owned)}, '
+            f'"device": {device:>{_WIDTH}}, "inode": {number:>{_WIDTH}}, '
+            f'"pid": {self.pid}, "started": {self.started}, '
+            f'"session": {json.dumps(self.session_id)}, "root": {json.dumps(self.root)}}}\n'
+        ).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> LeaseRecord | Unreadable:
+        """Read a document back; whatever the bytes are, nothing is raised."""
+        try:
+            said = json.loads(raw)
+        except (ValueError, RecursionError):
+            return Unreadable.BROKEN
+        match said:
+            case {
+                "version": 1,
+                "state": "live" | "kept" as state,
+                "owned": bool(owned),
+                "device": device,
+                "inode": number,
+                "pid": int(pid),
+                "started": int(started),
+                "session": str(session_id),
+                "root": str(root),
+            }:
+                pass
+            case _:
+                return Unreadable.FOREIGN
+        match device, number:
+            case None, None:
+                inode = None
+            case int(), int():
+                inode = Inode(device, number)
+            case _:
+                return Unreadable.FOREIGN
+        return cls(
+            session_id=session_id,
+            root=root,
+            owned=owned,
+            inode=inode,
+            state=state,
+            pid=pid,
+            started=started,
+        )
