@@ -107,6 +107,8 @@ OpName = Literal[
     "rm",
     "mkdir",
     "normalize_path",
+    "review",
+    "why",
 ]
 """The operation in which an error happened."""
 
@@ -423,9 +425,10 @@ class ResourceLimitError(SandboxRuntimeError):
         value: the limit itself.
         unit: unit of ``value``.
         op: the operation that reached it (default: exec).
+        result: everything that is known of the command that was ended for it, or None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each fact about a hit
         self,
         message: str,
         *,
@@ -433,12 +436,14 @@ class ResourceLimitError(SandboxRuntimeError):
         value: float,
         unit: str,
         op: OpName = "exec",
+        result: ExecResult | None = None,
         context: Context | None = None,
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
         facts = {"limit": limit, "value": value, "unit": unit, **(context or {})}
         super().__init__(message, ErrorCode.RESOURCE_LIMIT, op, facts, cause, retryable)
+        self.result = result
 
 
 class _PathError(SandboxRuntimeError):

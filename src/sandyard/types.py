@@ -5,19 +5,23 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sandyard.limits import SHOWN_STREAM_BYTES
 
 __all__ = [
+    "Denial",
+    "DenialKind",
     "EntryKind",
     "ExecResult",
     "FileEntry",
     "FileMode",
     "Group",
     "Leftover",
+    "LimitHit",
+    "LimitName",
     "Permissions",
     "ResourceUsage",
     "User",
@@ -25,6 +29,24 @@ __all__ = [
 
 
 _NAMES_SHOWN: Final = 5
+
+LimitName = Literal[
+    "memory",
+    "processes",
+    "cpus",
+    "cpu_time",
+    "wall_time",
+    "file_size",
+    "workspace_size",
+    "open_files",
+    "scratch_size",
+    "output",
+]
+"""The limits that there are, by their names in ``ResourceLimits``."""
+
+
+DenialKind = Literal["path", "address", "syscall", "limit"]
+"""What a denial is of."""
 
 
 # --- commands ---------------------------------------------------------------------------------
@@ -70,6 +92,64 @@ class Leftover:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitHit:
+    """A limit that was reached while a command ran.
+
+    Attributes:
+        limit: which one, by its name in ``ResourceLimits``.
+        value: the limit, in ``unit``.
+        unit: what it is counted in, such as ``bytes``.
+        by: what held it, such as ``cgroup v2 memory``.
+        detail: what happened, in a sentence.
+    """
+
+    limit: LimitName
+    value: float
+    unit: str
+    by: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Something that the policy kept a command from. ``str`` is one line, short enough for a model.
+
+    Attributes:
+        kind: ``"path"``, ``"address"``, ``"syscall"`` or ``"limit"``.
+        subject: the path, ``HOST:PORT`` or host, system call, or limit by its name in
+            ``ResourceLimits``; ``"network"`` where the command did not say which address.
+        error: the errno that the command was given, such as ``EROFS``, as its words tell it; for
+            names of hosts an error of getaddrinfo(3).
+        rule: what decides, in words.
+        operation: what was tried: ``"create"``, ``"write"``, ``"remove"``, ``"move"`` or
+            ``"read"``; None where the command did not say.
+        grant: the least to be written to allow it, such as ``Policy(reads=('/srv/data',))``, in
+            addition to what the policy says; None where nothing does, and for what the policy
+            denies by name or what belongs to the system itself. Whether the host has a path that
+            is not shown is not looked up: a policy that names a missing one is refused.
+    """
+
+    kind: DenialKind
+    subject: str
+    error: str
+    rule: str
+    operation: str | None = None
+    grant: str | None = None
+
+    def __str__(self) -> str:
+        """One line: the subject, the rule, the grant; what can't be shown is escaped."""
+        told = f"{_printable(self.subject)}: {_printable(self.rule)}"
+        return told if self.grant is None else f"{told}; to allow it: {self.grant}"
+
+
+def _printable(text: str) -> str:
+    """Text that came out of a command, without what would speak to a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class ExecResult:
     """What a command did. Two results are equal only if they are the same object.
 
@@ -84,13 +164,19 @@ class ExecResult:
         duration_s: seconds from its start to its end.
         usage: what it used, or None where that is not known.
         leftovers: processes it left running in the session.
+        limit_hits: limits that were reached while it ran. What a limit made a program inside see as
+            an error of its own (EAGAIN, EMFILE, ENOSPC, EFBIG) is not among them.
+        denials: what the policy kept a command that failed from, as far as its last words tell: at
+            most 8, in the order in which it complained. Empty for a command that succeeded.
     """
 
     __slots__ = (
         "__weakref__",
+        "denials",
         "duration_s",
         "exit_code",
         "leftovers",
+        "limit_hits",
         "stderr",
         "stderr_dropped",
         "stderr_total",
@@ -113,6 +199,8 @@ class ExecResult:
         duration_s: float = 0.0,
         usage: ResourceUsage | None = None,
         leftovers: tuple[Leftover, ...] = (),
+        limit_hits: tuple[LimitHit, ...] = (),
+        denials: tuple[Denial, ...] = (),
     ) -> None:
         """Make a result; totals of None are what was kept plus what was dropped."""
         self.stdout = stdout
@@ -125,6 +213,8 @@ class ExecResult:
         self.duration_s = duration_s
         self.usage = usage
         self.leftovers = leftovers
+        self.limit_hits = limit_hits
+        self.denials = denials
 
     def ok(self) -> bool:
         """Tell whether the command succeeded: its exit code is 0."""
@@ -142,6 +232,12 @@ class ExecResult:
             names = ", ".join(f"{left.name}:{left.pid}" for left in self.leftovers[:_NAMES_SHOWN])
             more = ", …" if len(self.leftovers) > _NAMES_SHOWN else ""
             parts.append(f"leftovers=({names}{more})")
+        if self.limit_hits:
+            parts.append(f"limit_hits=({', '.join(hit.limit for hit in self.limit_hits)})")
+        if self.denials:
+            subjects = (_printable(denial.subject) for denial in self.denials[:_NAMES_SHOWN])
+            more = ", …" if len(self.denials) > _NAMES_SHOWN else ""
+            parts.append(f"denials=({', '.join(subjects)}{more})")
         return f"ExecResult({', '.join(parts)})"
 
 

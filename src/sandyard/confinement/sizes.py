@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from sandyard.plan import ResourceLimit, Scratch
+from sandyard.plan import Scratch
 
 __all__ = [
     "AGENT_GID",
     "AGENT_UID",
-    "RESOURCE_LIMITS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
     "scratch_for",
+    "scratch_of",
 ]
 
 AGENT_UID: Final = 1000
@@ -37,27 +43,25 @@ kernel about 1 KiB that the size does not count."""
 MOST_INODES: Final = 1024 * 1024
 """Files in one tmpfs, at most: about 1 GiB of uncounted memory if all are empty."""
 
-# Numbers of resources (asm-generic/resource.h).
-_RLIMIT_CORE: Final = 4
-_RLIMIT_NPROC: Final = 6
-_RLIMIT_NOFILE: Final = 7
+SMALLEST_INODES: Final = 4_096
+"""Files in one tmpfs, at least: the root's own directories and mount points are some hundred."""
 
-RESOURCE_LIMITS: Final = (
-    # core(5): 1 rather than 0, since a core_pattern that is a pipe runs its handler, as root of the
-    # host, for 0 too; 1 is the value with which the kernel refuses it.
-    ResourceLimit(_RLIMIT_CORE, 1),
-    # Counted per user namespace (Linux 5.14): parallel builds fit, a fork bomb does not. The first
-    # process and its helpers count too.
-    ResourceLimit(_RLIMIT_NPROC, 4096),
-    # Four times the usual soft limit. A million, as some hosts have, makes programs that close all
-    # descriptors before exec take seconds.
-    ResourceLimit(_RLIMIT_NOFILE, 4096),
-)
-"""What every process inside is limited to."""
+# Numbers of resources (asm-generic/resource.h).
+RLIMIT_CPU: Final = 0
+RLIMIT_FSIZE: Final = 1
+RLIMIT_DATA: Final = 2
+RLIMIT_CORE: Final = 4
+RLIMIT_NPROC: Final = 6
+RLIMIT_NOFILE: Final = 7
 
 
 def scratch_for(memory_bytes: int) -> Scratch:
     """What a session's private directories may hold on a machine with this much memory."""
     share = memory_bytes // SCRATCH_SHARE // SCRATCH_GRANULE * SCRATCH_GRANULE
-    size = max(share, SMALLEST_SCRATCH)
-    return Scratch(size=size, inodes=min(size // INODE_BYTES, MOST_INODES))
+    return scratch_of(max(share, SMALLEST_SCRATCH))
+
+
+def scratch_of(size: int) -> Scratch:
+    """Private directories of this size together."""
+    inodes = min(max(size // INODE_BYTES, SMALLEST_INODES), MOST_INODES)
+    return Scratch(size=size, inodes=inodes)
