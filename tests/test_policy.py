@@ -12,19 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandyard.errors import ConfigurationError, PolicyError
+from sandyard.planted import PROTECTED_NAMES
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
+from sandyard.resources import ResourceLimits
 
 
 def test_default_grants_nothing() -> None:
     assert dataclasses.asdict(Policy()) == {
         "reads": (),
         "writes": (),
+        "deny": (),
+        "protect": PROTECTED_NAMES,
         "environment": (),
         "inherit": (),
         "network": "none",
         "toolchains": True,
         "home": "private",
         "syscalls": (),
+        "limits": dataclasses.asdict(ResourceLimits()),
     }
 
 
@@ -76,6 +81,14 @@ def test_lists_become_tuples() -> None:
         ("reads", None),
         ("writes", "/srv"),
         ("writes", ("srv",)),
+        ("deny", "/srv"),
+        ("deny", ("srv/..",)),
+        ("deny", ("/",)),
+        ("protect", ".git"),
+        ("protect", ("/etc",)),
+        ("protect", ("a/../b",)),
+        ("protect", ("",)),
+        ("protect", (1,)),
         ("environment", {"A": "1"}),
         ("environment", "A=1"),
         ("environment", ("A=1",)),
@@ -102,6 +115,9 @@ def test_lists_become_tuples() -> None:
         ("syscalls", ("mount",)),
         ("syscalls", (1,)),
         ("syscalls", (["ptrace"],)),
+        ("limits", None),
+        ("limits", {"memory": 2**30}),
+        ("limits", 2**30),
     ],
 )
 def test_impossible_is_refused(field: str, value: object) -> None:

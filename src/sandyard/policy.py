@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from sandyard.errors import PolicyError
+from sandyard.planted import PROTECTED_NAMES
+from sandyard.resources import DEFAULT_LIMITS, ResourceLimits
 
 __all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "Policy", "SyscallOption"]
 
@@ -61,6 +63,19 @@ class Policy:
             write only to the workspace and to private, temporary directories. A path in both
             ``reads`` and ``writes`` is writable; the deeper of two nested paths decides for what
             lies beneath it. Is not for scratch space: use /tmp or HOME.
+        deny: Takes absolute host paths. What stands there inside can't be opened, listed, written
+            or moved, nor can anything beneath it; programs are told EACCES. Default: none. Wins
+            over ``reads``, ``writes``, the workspace and the system, wherever they lie. Does not
+            create anything: a path that does not exist when the session starts is not denied
+            later. Does not follow hard links: another name of the same file stays. Is not needed
+            for what no grant shows, such as your home directory.
+        protect: Takes names, such as ``".git"``, and paths relative to the workspace. What has such
+            a name in the workspace or in ``writes`` when the session starts is kept as it is:
+            read-only, and held in its place. Of a Git directory that is what Git runs (hooks,
+            ``config``, attributes); committing works, changing the configuration fails. Default:
+            Git directories and the settings of editors and agents that run programs
+            (``sandyard.planted``). Empty lifts all of it. Does not create anything: what does not
+            exist can appear, and ``session.review()`` tells of it. Does not hold symlinks.
         environment: Takes ``(name, value)`` pairs; each is set for every command. Default: none.
             Overrides what is inherited and what the sandbox sets itself (``HOME`` and ``PATH``
             included); a manifest's environment overrides it in turn. Is not for secrets that
@@ -85,6 +100,10 @@ class Policy:
             on processes of the same session (the first process stays closed to them).
             ``"no-unix-sockets"`` refuses new Unix sockets, which closes those that host programs
             put into granted directories; socket pairs work. Does not take the names of calls.
+        limits: Takes a ``ResourceLimits``: memory, processes, processors, time, files and output.
+            Default: ``ResourceLimits()``, which bounds processes, open files, output and what
+            private directories hold, so that neither a fork bomb nor a full /tmp harms the
+            machine. Does not change during a session.
 
     Raises:
         PolicyError: a field says something impossible.
@@ -92,23 +111,28 @@ class Policy:
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    protect: tuple[str, ...] = PROTECTED_NAMES
     environment: tuple[tuple[str, str], ...] = ()
     inherit: tuple[str, ...] = ()
     network: Literal["none", "host"] = "none"
     toolchains: bool = True
     home: Literal["private", "workspace"] = "private"
     syscalls: tuple[SyscallOption, ...] = ()
+    limits: ResourceLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         """Check every field, and bring paths into their one normal form."""
-        for field in ("reads", "writes"):
+        for field in ("reads", "writes", "deny"):
             object.__setattr__(self, field, _paths(getattr(self, field), field))
+        object.__setattr__(self, "protect", _protected(self.protect))
         object.__setattr__(self, "environment", _variables(self.environment))
         object.__setattr__(self, "inherit", _inherited(self.inherit))
         _check_choice(self.network, "network", ("none", "host"))
         _check_choice(self.home, "home", ("private", "workspace"))
         _check_flag(self.toolchains, "toolchains")
         object.__setattr__(self, "syscalls", _options(self.syscalls))
+        _check_limits(self.limits)
 
 
 def _check_choice(
@@ -122,6 +146,15 @@ def _check_choice(
 def _check_flag(value: object, field: str) -> None:
     if not isinstance(value, bool):
         raise PolicyError(f"{field} is True or False", field=field, value=value)
+
+
+def _check_limits(value: object) -> None:
+    if not isinstance(value, ResourceLimits):
+        raise PolicyError(
+            "limits is a ResourceLimits, such as ResourceLimits(memory=2 * 1024**3)",
+            field="limits",
+            value=value,
+        )
 
 
 def _options(value: object) -> tuple[object, ...]:
@@ -163,6 +196,19 @@ def _path(value: object, field: str) -> str:
             value=value,
         )
     return "/" + "/".join(parts)
+
+
+def _protected(value: object) -> tuple[str, ...]:
+    names = _sequence(value, "protect", '(".git",)')
+    for name in names:
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in "".join(parts):
+            raise PolicyError(
+                'a name in protect is a name or a path relative to the workspace, without ".."',
+                field="protect",
+                value=name,
+            )
+    return tuple(dict.fromkeys(str(name) for name in names))
 
 
 def _name(value: object, field: str) -> str:

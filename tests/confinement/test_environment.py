@@ -23,7 +23,7 @@ TOOLS = {
 
 
 def of(environ: dict[str, str], policy: Policy | None = None, **manifest: str) -> dict[str, str]:
-    pairs = command_environment(policy or Policy(), DEBIAN_ROOT, environ, manifest, "/work")
+    pairs = command_environment(policy or Policy(), DEBIAN_ROOT, environ, manifest, "/srv/work")
     assert len({name for name, _ in pairs}) == len(pairs)
     return dict(pairs)
 
@@ -96,7 +96,7 @@ def test_path_without_toolchains() -> None:
 
 def test_workspace_can_be_home() -> None:
     policy = Policy(home="workspace")
-    assert of({"HOME": "/root"}, policy) == of({}) | {"HOME": "/work"}
+    assert of({"HOME": "/root"}, policy) == of({}) | {"HOME": "/srv/work"}
     assert of({}, policy, HOME="/else")["HOME"] == "/else"
 
 
@@ -108,5 +108,5 @@ def test_workspace_can_be_home() -> None:
     ],
 )
 def test_other_hosts(facts: object, shell: str, path: str) -> None:
-    pairs = command_environment(Policy(), facts, {}, {}, "/work")  # type: ignore[arg-type]
+    pairs = command_environment(Policy(), facts, {}, {}, "/srv/work")  # type: ignore[arg-type]
     assert dict(pairs) == OWN | {"SHELL": shell, "PATH": path}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,18 @@ from hypothesis import strategies as st
 from sandyard.confinement import WorkspaceRoot, plan_session
 from sandyard.confinement.placement import order_steps, step_path
 from sandyard.errors import PolicyError
-from sandyard.plan import Bind, Directory, LaunchPlan, Mask, MountStep, Private, Symlink, TextFile
+from sandyard.plan import (
+    Bind,
+    Deny,
+    Directory,
+    LaunchPlan,
+    Mask,
+    MountStep,
+    Private,
+    Symlink,
+    TextFile,
+)
+from sandyard.planted import ProtectedPart
 from sandyard.platform import Grant, HostFacts, is_beneath, is_within
 from sandyard.policy import Policy
 from tests.confinement.hosts import DEBIAN_ROOT, HOSTS, WORKSPACE, grant
@@ -260,3 +273,125 @@ def test_landlock_allows_what_mounts_allow(
         if isinstance(step, Private) or (isinstance(step, Bind) and step.writable):
             assert step_path(step) in ruled
     assert len(ruled) == sum(rule.access == plan.landlock.handled for rule in plan.landlock.rules)
+
+
+def denying(
+    *denied: str, grants: tuple[Grant, ...] = (), root: WorkspaceRoot = WORKSPACE
+) -> LaunchPlan:
+    policy = Policy(
+        reads=tuple(one.path for one in grants if not one.writable),
+        writes=tuple(one.path for one in grants if one.writable),
+    )
+    return plan_session(policy, DEBIAN_ROOT, root, grants, denied)
+
+
+def test_denied_within_everything() -> None:
+    grants = (grant("/srv"), grant("/data", writable=True))
+    denied = ("/srv/key", "/data/a/b", f"{WORKSPACE.source}/.env", "/usr/share/x", "/root/.pyenv/y")
+    plan = denying(*denied, grants=grants)
+    inside = (*denied[:2], f"{WORKSPACE.path}/.env", *denied[3:])
+    assert {step for step in plan.steps if isinstance(step, Deny)} == {
+        Deny(path) for path in inside
+    }
+    order = [step_path(step) for step in plan.steps]
+    for path in inside:
+        assert all(
+            order.index(around) < order.index(path) for around in order if is_beneath(path, around)
+        )
+
+
+def test_denied_wins_over_grants() -> None:
+    grants = (grant("/srv"), grant("/srv/a", writable=True), grant("/srv/a/b/c"))
+    plan = denying("/srv/a", grants=grants)
+    assert [step for step in plan.steps if is_within(step_path(step), "/srv")] == [
+        at(plan, "/srv"),
+        Deny("/srv/a"),
+    ]
+    plan = denying("/srv", grants=grants)
+    assert not [step for step in plan.steps if is_within(step_path(step), "/srv")]
+
+
+def test_denying_what_is_not_shown() -> None:
+    assert denying("/root/.ssh", "/var/lib/secret", "/root/.cargo") == planned_without(
+        "/root/.cargo"
+    )
+
+
+def planned_without(tree: str) -> LaunchPlan:
+    plan = planned()
+    steps = tuple(step for step in plan.steps if not is_within(step_path(step), tree))
+    return dataclasses.replace(plan, steps=steps)
+
+
+@pytest.mark.parametrize(
+    "path", [WORKSPACE.source, "/proc", "/sys/devices", "/tmp", "/etc", "/dev/null", "/home"]
+)
+def test_what_must_stay(path: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        denying(path)
+    assert caught.value.context["field"] == "deny"
+
+
+@given(requests(), st.lists(paths, max_size=4))
+def test_nothing_stands_beneath_denied(
+    request: tuple[HostFacts, WorkspaceRoot, tuple[Grant, ...]], denied: list[str]
+) -> None:
+    facts, root, granted = request
+    policy = Policy(
+        reads=tuple(one.path for one in granted if not one.writable),
+        writes=tuple(one.path for one in granted if one.writable),
+    )
+    try:
+        plan = plan_session(policy, facts, root, granted, tuple(denied))
+    except PolicyError:
+        return
+    for path in denied:
+        kept = [step for step in plan.steps if is_within(step_path(step), path)]
+        assert kept in ([], [Deny(path)])
+        shown = [
+            step
+            for step in plan.steps
+            if isinstance(step, Bind) and is_beneath(path, step_path(step))
+        ]
+        outer = any(is_beneath(path, other) for other in denied)
+        assert bool(kept) == (bool(shown) and not outer)
+
+
+def part(path: str, *, read_only: bool) -> ProtectedPart:
+    return ProtectedPart(path, path, (7, 42), read_only)
+
+
+def protecting(*parts: ProtectedPart, grants: tuple[Grant, ...] = ()) -> LaunchPlan:
+    policy = Policy(
+        reads=tuple(one.path for one in grants if not one.writable),
+        writes=tuple(one.path for one in grants if one.writable),
+    )
+    return plan_session(policy, DEBIAN_ROOT, root_at("/srv/ws"), grants, (), parts)
+
+
+def test_protected_parts_stand() -> None:
+    pin, whole = part("/srv/ws/.git", read_only=False), part("/srv/ws/.git/hooks", read_only=True)
+    plan = protecting(pin, whole)
+    inode = (7, 42)
+    assert [step for step in plan.steps if is_within(step_path(step), "/srv/ws")] == [
+        Bind("/srv/ws", "/srv/ws", writable=True, as_owner=True, inode=inode),
+        Bind("/srv/ws/.git", "/srv/ws/.git", writable=True, as_owner=True, inode=inode),
+        Bind("/srv/ws/.git/hooks", "/srv/ws/.git/hooks", as_owner=True, inode=inode),
+    ]
+
+
+def test_protection_opens_nothing() -> None:
+    # A read-only grant within the workspace holds what lies in it; a pin would make it writable.
+    pins = (part("/srv/ws/.git", read_only=False), part("/srv/data/.git", read_only=False))
+    grants = (grant("/srv/ws/.git"), grant("/srv/data"))
+    assert protecting(*pins, grants=grants) == protecting(grants=grants)
+
+
+def test_protection_within_what_is_held() -> None:
+    whole, inner = part("/srv/ws/a", read_only=True), part("/srv/ws/a/b", read_only=False)
+    plan = protecting(whole, inner)
+    assert all(
+        not step.writable
+        for step in plan.steps
+        if isinstance(step, Bind) and is_within(step_path(step), "/srv/ws/a")
+    )

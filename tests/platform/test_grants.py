@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandyard.errors import PolicyError
-from sandyard.platform import Grant, resolve_grants
+from sandyard.platform import Grant, resolve_denied, resolve_grants
 from sandyard.policy import Policy
 
 
@@ -75,3 +75,21 @@ def test_sockets_devices_and_pipes_are_refused(
         ):
             with pytest.raises(PolicyError, match=kind):
                 resolve_grants(Policy(reads=(path,)))
+
+
+def test_denied_paths_are_real(tmp_path: Path) -> None:
+    tmp_path = tmp_path.resolve()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/key").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "alias").symlink_to("real/key")
+    names = ("link/key", "alias", "gone", "real")
+    policy = Policy(deny=tuple(f"{tmp_path}/{name}" for name in names))
+    found = resolve_denied(policy)
+    assert found == tuple(f"{tmp_path}/{name}" for name in ("real/key", "gone", "real"))
+
+
+def test_hidden_denied_paths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="can't be looked up") as caught:
+        resolve_denied(Policy(deny=(f"{tmp_path}/{'x' * 300}",)))
+    assert caught.value.context["field"] == "deny"

@@ -39,7 +39,8 @@ def command_environment(
     Args:
         workspace: where the workspace is inside.
     """
-    shown = tuple(_shown_paths(policy, facts))
+    paths = _shown_paths(policy, facts)
+    shown = tuple(path for path in paths if not _is_shown(path, policy.deny))
     variables = {
         name: environ[name]
         for name in INHERITED_VARIABLES

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
+from sandyard.confinement.limiting import LimitsPlan, plan_limits
 from sandyard.confinement.placement import (
     WorkspaceRoot,
+    add_denied,
     add_grants,
+    add_protected,
     add_toolchains,
     add_workspace,
     order_steps,
@@ -18,13 +21,15 @@ from sandyard.confinement.placement import (
 )
 from sandyard.confinement.rootfs import PRIVATE_DIRECTORIES, base_steps
 from sandyard.confinement.seccomp import seccomp_program
-from sandyard.confinement.sizes import AGENT_GID, AGENT_UID, RESOURCE_LIMITS, scratch_for
+from sandyard.confinement.sizes import AGENT_GID, AGENT_UID
 from sandyard.errors import ConfinementUnavailableError, PolicyError
 from sandyard.plan import HostIdentity, Identity, LaunchPlan, MountStep, Namespaces
+from sandyard.platform import NO_CGROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandyard.planted import ProtectedPart
     from sandyard.platform import Grant, HostFacts
     from sandyard.policy import Policy
 
@@ -42,7 +47,13 @@ _ALL_NAMESPACES: Final = (
 
 
 def plan_session(
-    policy: Policy, facts: HostFacts, workspace: WorkspaceRoot, grants: tuple[Grant, ...]
+    policy: Policy,
+    facts: HostFacts,
+    workspace: WorkspaceRoot,
+    grants: tuple[Grant, ...],
+    denied: tuple[str, ...] = (),
+    protected: tuple[ProtectedPart, ...] = (),
+    limits: LimitsPlan | None = None,
 ) -> LaunchPlan:
     """Plan a session with full confinement.
 
@@ -51,6 +62,9 @@ def plan_session(
         facts: the host.
         workspace: where they work.
         grants: what the policy names, as found on the host (``platform.resolve_grants``).
+        denied: what it denies, likewise (``platform.resolve_denied``).
+        protected: what of these trees is kept as it is, parents before children.
+        limits: what holds the policy's limits (default: what holds them without control groups).
 
     Raises:
         PolicyError: the policy or the workspace asks for what can't be granted.
@@ -64,12 +78,16 @@ def plan_session(
             fix="run on Linux",
         )
     _check_grants(policy, grants)
+    if limits is None:
+        limits = plan_limits(policy.limits, facts, NO_CGROUPS)
     host_network = policy.network == "host"
     steps = dict(_base(facts, host_network=host_network))
     if policy.toolchains:
         add_toolchains(steps, facts.toolchains)
     add_grants(steps, grants, _shown(facts))
     add_workspace(steps, workspace)
+    held = add_protected(steps, protected)
+    add_denied(steps, denied, workspace)
     writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
     landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
     # Abstract Unix sockets belong to the network namespace. In the host's own, those of the session
@@ -84,15 +102,16 @@ def plan_session(
         namespaces=_ALL_NAMESPACES & ~Namespaces.NET if host_network else _ALL_NAMESPACES,
         hostname=HOSTNAME,
         loopback=not host_network,
-        scratch=scratch_for(facts.memory_bytes),
-        steps=order_steps(steps, workspace.path),
-        limits=RESOURCE_LIMITS,
+        scratch=limits.scratch,
+        steps=order_steps(steps, workspace.path, held),
+        limits=limits.rlimits,
         landlock=landlock,
         seccomp=seccomp_program(
             facts.machine,
             unix_sockets=abstract_closed and "no-unix-sockets" not in policy.syscalls,
             ptrace="ptrace" in policy.syscalls,
         ),
+        cgroup=limits.cgroup,
     )
 
 

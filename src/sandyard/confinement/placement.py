@@ -9,27 +9,32 @@ Pure, without a look at the host. The rules:
 3. The deeper of two nested paths decides for what lies beneath it, so a read within a writable tree
    makes that part read-only. Toolchains are found and not granted: within a writable tree they are
    left out, or a virtual environment in the workspace could not be installed into.
-4. What would show the same thing with the same rights as the tree around it is left out, and so is
+4. What is protected stands in what can be written to, read-only or only held in its place.
+5. What is denied is denied within all of these; what was granted beneath it is left out.
+6. What would show the same thing with the same rights as the tree around it is left out, and so is
    what the system would put where a granted tree already brings the host's own.
-5. Parents come before children, so nothing covers what stands already.
+7. Parents come before children, so nothing covers what stands already.
 """
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sandyard.confinement.etc import BUILT_FILES
 from sandyard.confinement.rootfs import KERNEL_TREES, PRIVATE_DIRECTORIES, SYSTEM_DIRECTORIES
 from sandyard.errors import PolicyError
-from sandyard.plan import Bind, Directory, Mask, MountStep, Private, Symlink, TextFile
-from sandyard.platform import Grant, Toolchains, is_within
+from sandyard.plan import Bind, Deny, Directory, Mask, MountStep, Private, Symlink, TextFile
+from sandyard.planted import ProtectedPart
+from sandyard.platform import Grant, Toolchains, is_beneath, is_within
 
 __all__ = [
     "WorkspaceRoot",
+    "add_denied",
     "add_grants",
+    "add_protected",
     "add_toolchains",
     "add_workspace",
     "order_steps",
@@ -119,16 +124,78 @@ def add_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
         _check_free(path, "root")
         _check_unsystematic(path, "root")
     _check_reachable(steps, root.path, "root")
+    if root.path != root.source:
+        # What is granted in the workspace binds under the name that commands use as well.
+        for path, step in list(steps.items()):
+            if isinstance(step, Bind) and step.as_owner and is_beneath(path, root.source):
+                inside = root.path + path[len(root.source) :]
+                steps[inside] = replace(step, target=inside)
     steps[root.path] = Bind(root.source, root.path, writable=True, as_owner=True, inode=root.inode)
 
 
-def order_steps(steps: Mapping[str, MountStep], workspace: str) -> tuple[MountStep, ...]:
+def add_protected(steps: dict[str, MountStep], parts: Iterable[ProtectedPart]) -> frozenset[str]:
+    """Put what is protected over what can be written to.
+
+    A mount can't be renamed, removed or replaced (EBUSY), so one that shows what is there anyway
+    holds it in its place.
+
+    Returns:
+        The paths that are held.
+    """
+    held = set()
+    for part in parts:
+        around = _deepest_bind(steps, part.path)
+        if around is None or not around.writable:
+            continue  # what is read-only around it holds all of it
+        steps[part.path] = Bind(
+            part.source,
+            part.path,
+            writable=not part.read_only,
+            as_owner=True,
+            inode=part.inode,
+        )
+        held.add(part.path)
+    return frozenset(held)
+
+
+def _deepest_bind(steps: Mapping[str, MountStep], path: str) -> Bind | None:
+    while path:
+        step = steps.get(path)
+        if isinstance(step, Bind):
+            return step
+        path = path.rpartition("/")[0]
+    return None
+
+
+def add_denied(steps: dict[str, MountStep], denied: Iterable[str], root: WorkspaceRoot) -> None:
+    """Put denials over all that stands.
+
+    Args:
+        denied: real paths on the host.
+
+    Raises:
+        PolicyError: without what is denied there would be no session.
+    """
+    for path in denied:
+        if is_within(root.source, path):
+            raise PolicyError(f"{path} is, or contains, the workspace", field="deny", value=path)
+        _check_free(path, "deny")
+        inside = root.path + path[len(root.source) :] if is_within(path, root.source) else path
+        for covered in [other for other in steps if is_within(other, inside)]:
+            del steps[covered]
+        steps[inside] = Deny(inside)
+
+
+def order_steps(
+    steps: Mapping[str, MountStep], workspace: str, held: frozenset[str] = frozenset()
+) -> tuple[MountStep, ...]:
     """The steps that are needed, parents before children.
 
     Args:
         steps: what is to stand inside, by path.
         workspace: the path that is needed even where a tree around it shows the same thing, since
             its step also checks which directory it is.
+        held: paths that are needed because a mount can't be moved.
     """
     kept: list[MountStep] = []
     around: list[tuple[str, Bind | Symlink]] = []
@@ -137,7 +204,14 @@ def order_steps(steps: Mapping[str, MountStep], workspace: str) -> tuple[MountSt
         step = steps[path]
         while around and not path.startswith(around[-1][0]):
             around.pop()
-        if around and path != workspace and _is_needless(step, path, around[-1][1]):
+        if isinstance(step, Deny) and not around:
+            continue  # nothing of it is shown
+        if (
+            around
+            and path != workspace
+            and path not in held
+            and _is_needless(step, path, around[-1][1])
+        ):
             continue
         kept.append(step)
         # Only these bring something to places beneath them; rule 1 keeps the rest out of them.
@@ -148,6 +222,8 @@ def order_steps(steps: Mapping[str, MountStep], workspace: str) -> tuple[MountSt
 
 def _is_needless(step: MountStep, path: str, around: Bind | Symlink) -> bool:
     """Whether ``step`` is left out because of ``around``, the nearest tree around it."""
+    if isinstance(step, Deny):
+        return False
     if isinstance(around, Symlink):
         return True
     if not isinstance(step, Bind):

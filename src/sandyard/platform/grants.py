@@ -12,7 +12,7 @@ from sandyard.platform.facts import Grant
 if TYPE_CHECKING:
     from sandyard.policy import Policy
 
-__all__ = ["resolve_grants"]
+__all__ = ["resolve_denied", "resolve_grants"]
 
 
 def resolve_grants(policy: Policy) -> tuple[Grant, ...]:
@@ -26,6 +26,31 @@ def resolve_grants(policy: Policy) -> tuple[Grant, ...]:
     named = {path: ("reads", path) for path in policy.reads}
     named |= {path: ("writes", path) for path in policy.writes}
     return tuple(_resolve(path, field) for field, path in named.values())
+
+
+def resolve_denied(policy: Policy) -> tuple[str, ...]:
+    """Where the paths that ``policy`` denies are, without symlinks.
+
+    Blocks on the file system. One that does not exist is where it would be.
+
+    Raises:
+        PolicyError: a path can't be looked up.
+    """
+    found = []
+    for path in policy.deny:
+        try:
+            found.append(os.path.realpath(path))
+            os.lstat(found[-1])
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # not seen is not the same as not there
+            raise PolicyError(
+                f"{path} in deny can't be looked up: {error.strerror}",
+                field="deny",
+                value=path,
+                cause=error,
+            ) from error
+    return tuple(dict.fromkeys(found))
 
 
 def _resolve(path: str, field: str) -> Grant:

@@ -1,0 +1,72 @@
+"""What a session keeps as it is in what its commands may write to, and its review of the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from sandyard.workspace.opener import Opener
+from sandyard.workspace.review import Baseline, Review, compare_surveys, take_baseline
+from sandyard.workspace.survey import Tree, survey_trees
+
+if TYPE_CHECKING:
+    from sandyard.planted import ProtectedPart
+    from sandyard.platform import Grant
+    from sandyard.workspace import WorkspaceRoot
+
+__all__ = ["Protection"]
+
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Protection:
+    """Repositories and planted files of one session.
+
+    It blocks on the file system, so it is called in threads.
+
+    Args:
+        names: what is kept as it is (``Policy.protect``).
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._baseline: Baseline | None = None
+
+    def survey(self, root: WorkspaceRoot, grants: tuple[Grant, ...]) -> tuple[ProtectedPart, ...]:
+        """Find what is to be kept; the first time also what a review compares with.
+
+        Args:
+            root: the workspace.
+            grants: what the policy grants besides; what is granted for writing is looked through.
+        """
+        with _trees(root, grants) as trees:
+            found = survey_trees(trees, self._names)
+            if self._baseline is None:
+                self._baseline = take_baseline(trees, kept=found)
+        return found.parts
+
+    def review(self, root: WorkspaceRoot, grants: tuple[Grant, ...]) -> Review:
+        """Tell what has appeared or changed since the first survey."""
+        with _trees(root, grants) as trees:
+            now = take_baseline(trees)
+        return compare_surveys(now if self._baseline is None else self._baseline, now)
+
+
+@contextmanager
+def _trees(root: WorkspaceRoot, grants: tuple[Grant, ...]) -> Iterator[list[Tree]]:
+    trees = [Tree(root.inside, root.real_path, root.opener)]
+    with ExitStack() as stack:
+        for grant in grants:
+            if not grant.writable:
+                continue
+            try:
+                opened = os.open(grant.source, _OPEN)
+            except OSError:  # a file, or gone: then the start refuses
+                continue
+            stack.callback(os.close, opened)
+            facts = os.fstat(opened)
+            if (facts.st_dev, facts.st_ino) == grant.inode:
+                trees.append(Tree(grant.source, grant.source, Opener(opened, grant.source)))
+        yield trees
