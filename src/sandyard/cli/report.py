@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
+import dataclasses
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from sandyard import ExecResult, ExecTimeoutError, SandboxError
+from sandyard import Denial, ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.process.capture import Capture, Captured
 
-__all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller"]
+__all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller", "option_for"]
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -65,7 +68,10 @@ class PlainTeller:
         _say(text)
 
     def end(self, outcome: Outcome) -> int:
-        """Write a line about an error."""
+        """Write a line about an error, and one for each denial of a command that failed."""
+        for denial in _denials(outcome):
+            option = option_for(denial.grant)
+            _say(str(denial if option is None else dataclasses.replace(denial, grant=option)))
         if outcome.error is not None:
             _say(f"{_words(outcome.error)} [{outcome.error.code}]")
         return outcome.exit_code
@@ -93,6 +99,26 @@ class JsonTeller:
         except BrokenPipeError:
             return _BROKEN_PIPE
         return outcome.exit_code
+
+
+def option_for(grant: str | None) -> str | None:
+    """The option of the command line that says what a grant says; None where there is none."""
+    if grant is None:
+        return None
+    field, _, value = grant.removeprefix("Policy(").removesuffix(")").partition("=")
+    option = _OPTIONS.get(field)
+    if option is None:
+        return None
+    named = ast.literal_eval(value)
+    words = (named,) if isinstance(named, str) else named
+    return " ".join(f"{option} {shlex.quote(word)}" for word in words if word.isprintable()) or None
+
+
+_OPTIONS: Final = {"reads": "--read", "writes": "--write", "network": "--net"}
+
+
+def _denials(outcome: Outcome) -> tuple[Denial, ...]:
+    return () if outcome.result is None else outcome.result.denials
 
 
 def _say(text: str) -> None:
@@ -124,6 +150,7 @@ def _report(outcome: Outcome, streams: dict[str, Captured]) -> bytes:
         fields |= _stream_fields(name, kept)
     fields |= {
         "usage": None if usage is None else asdict(usage),
+        "denials": [asdict(denial) for denial in _denials(outcome)],
         "leftovers": [] if result is None else [asdict(left) for left in result.leftovers],
         "error": None if error is None else _error_fields(error),
     }

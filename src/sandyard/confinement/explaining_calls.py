@@ -1,0 +1,151 @@
+"""Explains a plan: which addresses commands reach, which system calls and limits refuse them what."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Final
+
+from sandyard.confinement.etc import HOSTNAME
+from sandyard.confinement.explanation import Explanation, policy_text
+from sandyard.confinement.landlock import closes_abstract_sockets
+from sandyard.confinement.seccomp import seccomp_rules
+from sandyard.confinement.syscalls import SYSCALL_TABLES
+from sandyard.limits import OPEN_FILES_MAX, PROCESSES_MAX, SIZE_MAX_BYTES
+
+if TYPE_CHECKING:
+    from sandyard.confinement.explanation import Enforced
+    from sandyard.types import LimitName
+
+__all__ = ["explain_address", "explain_limit", "explain_network", "explain_syscall"]
+
+_NETWORK_GRANT: Final = policy_text("network", "host")
+
+_PARTS: Final = {
+    "clone": "new namespaces",
+    "ioctl": "TIOCSTI and TIOCLINUX",
+    "personality": "all but turning address randomisation off",
+    "prlimit64": "other processes",
+    "socket": "families other than Unix, IPv4, IPv6 and routing netlink",
+}
+"""Which part of a call is refused; of those that are not named, it is the set-id bits of a mode."""
+
+_MAPPED_IPV4: Final = 0xFFFF
+"""The upper bits of an IPv4 address that is written as an IPv6 one (::ffff:127.0.0.1)."""
+
+_SET_ID: Final = "modes with a set-user-id or set-group-id bit"
+_MOST: Final = {"open_files": OPEN_FILES_MAX, "processes": PROCESSES_MAX}
+
+
+def explain_address(host: str, port: int | None, enforced: Enforced) -> Explanation:
+    """Explain whether commands can reach an address.
+
+    Args:
+        host: a name or an address, without brackets.
+        port: None for any.
+        enforced: what the session enforces.
+    """
+    named = f"[{host}]" if ":" in host else host
+    subject = named if port is None else f"{named}:{port}"
+    if enforced.policy.network != "none":
+        return Explanation(subject, "write", 'Policy.network is "host"', None)
+    if not _is_loopback(host):
+        return _unreachable(subject)
+    rule = "the session has a loopback of its own: only what runs in it listens there"
+    return Explanation(subject, "read", rule, _NETWORK_GRANT)
+
+
+def explain_network(enforced: Enforced) -> Explanation:
+    """Explain whether commands have a network at all."""
+    if enforced.policy.network != "none":
+        return Explanation("network", "write", 'Policy.network is "host"', None)
+    return _unreachable("network")
+
+
+def explain_syscall(name: str, enforced: Enforced) -> Explanation | None:
+    """Explain whether commands can use a system call; None if there is none of this name."""
+    table = SYSCALL_TABLES.get(enforced.machine)
+    if table is None or name not in table.numbers:
+        return None
+    options = enforced.policy.syscalls
+    unix = _has_unix_sockets(enforced)
+    found = [
+        rule
+        for rule in seccomp_rules(unix_sockets=unix, ptrace="ptrace" in options)
+        if name in rule.calls
+    ]
+    if not found:
+        return Explanation(name, "write", "no rule refuses it", None)
+    error = errno.errorcode[found[0].error]
+    if any(not rule.when for rule in found):
+        return Explanation(name, "none", f"refused with {error}", _ptrace_grant(name, enforced))
+    if name == "socket" and not unix:
+        rule = f"refused with {error} for Unix sockets, and for families other than IPv4 and IPv6"
+        lifted = tuple(option for option in options if option != "no-unix-sockets")
+        grant = policy_text("syscalls", lifted) if lifted != options else None
+        return Explanation(name, "read", rule, grant)
+    rule = f"refused with {error} for {_PARTS.get(name, _SET_ID)}"
+    return Explanation(name, "read", rule, None)
+
+
+def explain_limit(
+    name: LimitName, enforced: Enforced, ceiling: float = float("inf")
+) -> Explanation:
+    """Explain what a limit of the session allows.
+
+    Args:
+        name: in ``ResourceLimits``.
+        enforced: what the session enforces.
+        ceiling: what the calling program itself may have.
+    """
+    limits = enforced.policy.limits
+    value = {
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "scratch_size": enforced.plan.scratch.size,
+        "file_size": limits.file_size,
+    }.get(name)
+    if value is None:
+        return Explanation(name, "write", "no limit of the policy", None)
+    if ceiling < value:
+        rule = f"the limit of the calling program itself is {ceiling:.0f}"
+        return Explanation(name, "none", rule, None)
+    larger = min(2 * value, _MOST.get(name, SIZE_MAX_BYTES))
+    grant = f"Policy(limits=ResourceLimits({name}={larger}))" if larger > value else None
+    return Explanation(name, "none", f"the limit is {value}", grant if ceiling > value else None)
+
+
+def _unreachable(subject: str) -> Explanation:
+    rule = 'Policy.network is "none": there is no interface but the session\'s own loopback'
+    return Explanation(subject, "none", rule, _NETWORK_GRANT)
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("localhost", HOSTNAME):
+        return True
+    try:
+        # It also takes the short forms that programs take, such as 127.1 and 0.
+        return socket.inet_aton(host)[:1] in {b"\x7f", b"\0"}
+    except OSError:
+        pass
+    try:
+        number = int.from_bytes(socket.inet_pton(socket.AF_INET6, host.partition("%")[0]))
+    except OSError:
+        return False
+    mapped = number >> 32 == _MAPPED_IPV4 and number >> 24 & 0xFF in {0, 127}
+    return number in {0, 1} or mapped
+
+
+def _has_unix_sockets(enforced: Enforced) -> bool:
+    """As the plan was made: see ``plan_session``."""
+    options, landlock = enforced.policy.syscalls, enforced.plan.landlock
+    closed = enforced.policy.network == "none" or closes_abstract_sockets(landlock)
+    return closed and "no-unix-sockets" not in options
+
+
+def _ptrace_grant(name: str, enforced: Enforced) -> str | None:
+    options = enforced.policy.syscalls
+    lifted = seccomp_rules(ptrace=True)
+    if "ptrace" in options or any(name in rule.calls and not rule.when for rule in lifted):
+        return None
+    return policy_text("syscalls", ("ptrace", *options))

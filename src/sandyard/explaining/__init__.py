@@ -1,0 +1,8 @@
+"""Explains refusals of one session: to who asks why, and in the results of commands that failed."""
+
+from __future__ import annotations
+
+from sandyard.explaining.explainer import Explainer
+from sandyard.explaining.stream import ExplainedStream
+
+__all__ = ["ExplainedStream", "Explainer"]

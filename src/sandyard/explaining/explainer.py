@@ -1,0 +1,145 @@
+"""The explainer of one session: it knows what is enforced, and answers why something is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from sandyard.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ExecTimeoutError,
+    SessionClosedError,
+    shown,
+)
+from sandyard.explaining.addresses import read_address
+from sandyard.finishing import in_thread
+
+if TYPE_CHECKING:
+    from sandyard.confinement.explanation import Enforced, Explanation
+    from sandyard.types import Denial, ExecResult
+
+__all__ = ["Explainer"]
+
+_PORTS: Final = {"ftp": 21, "git": 9418, "http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
+"""The ports of URLs that name none."""
+
+
+class Explainer:
+    """Explains one session's refusals."""
+
+    def __init__(self) -> None:
+        self._enforced: Enforced | None = None
+
+    def learn(self, enforced: Enforced) -> None:
+        """Take note of what a start enforces."""
+        self._enforced = enforced
+
+    async def why(
+        self, subject: str | PurePath | None = None, *, syscall: str | None = None
+    ) -> Explanation:
+        """Explain what commands may do with something; ``UnixLocalSandboxSession.why`` says more.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: it is no path, address or system call.
+            SessionClosedError: the session was never started.
+        """
+        enforced = self._enforced
+        if enforced is None:
+            raise SessionClosedError(op="why", state="not started yet")
+        if (subject is None) == (syscall is None):
+            raise _refusal("give either a path or an address, or syscall=", "subject", subject)
+        if syscall is not None:
+            return await in_thread(_explained_call, syscall, enforced)
+        if not isinstance(subject, (str, PurePath)):
+            raise ArgumentTypeError(
+                "subject is a path or HOST:PORT", op="why", argument="subject", value=subject
+            )
+        address = _address_of(subject) if isinstance(subject, str) else None
+        if address is not None:
+            return await in_thread(_explained_address, *address, enforced)
+        path = os.fspath(subject)
+        if not path or "\0" in path:
+            raise _refusal("a path is not empty and holds no NUL", "subject", subject)
+        return await in_thread(_explained_path, path, enforced)
+
+    async def told(self, running: Awaitable[ExecResult], cwd: bytes) -> ExecResult:
+        """Wait for a command, and put its denials into its result if it failed."""
+        try:
+            result = await running
+        except ExecTimeoutError as error:
+            if error.result is not None:
+                await self.explain(error.result, cwd, error.result.stderr, error.result.stdout)
+            raise
+        if result.exit_code:
+            await self.explain(result, cwd, result.stderr, result.stdout)
+        return result
+
+    async def explain(self, result: ExecResult, cwd: bytes, stderr: bytes, stdout: bytes) -> None:
+        """Put the denials of a command that failed into its result.
+
+        Args:
+            result: of the command.
+            cwd: where it began.
+            stderr: the end of what it wrote, at least; ``stdout`` likewise.
+        """
+        if self._enforced is not None and (stderr or stdout):
+            result.denials = await in_thread(_denials, stderr, stdout, self._enforced, cwd)
+
+
+# What explains is loaded where it is needed, in a thread: most sessions never ask.
+
+
+def _denials(stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes) -> tuple[Denial, ...]:
+    from sandyard.explaining.denials import find_denials  # noqa: PLC0415
+
+    return find_denials(stderr, stdout, enforced, cwd)
+
+
+def _explained_path(path: str, enforced: Enforced) -> Explanation:
+    from sandyard.confinement.explaining import explain_path  # noqa: PLC0415
+    from sandyard.explaining.looking import find_obstacle, make_look  # noqa: PLC0415
+
+    return explain_path(path, enforced, look=make_look(), obstacle=find_obstacle)
+
+
+def _explained_address(host: str, port: int | None, enforced: Enforced) -> Explanation:
+    from sandyard.confinement.explaining_calls import explain_address  # noqa: PLC0415
+
+    return explain_address(host, port, enforced)
+
+
+def _explained_call(name: str, enforced: Enforced) -> Explanation:
+    from sandyard.confinement.explaining_calls import explain_syscall  # noqa: PLC0415
+    from sandyard.confinement.explanation import Explanation  # noqa: PLC0415
+
+    if not isinstance(name, str):
+        raise ArgumentTypeError(
+            "syscall is a name, such as 'ptrace'", op="why", argument="syscall", value=name
+        )
+    if not name.isidentifier() or not name.isascii():
+        raise _refusal(f"{shown(name)} is no name of a system call", "syscall", name)
+    told = explain_syscall(name, enforced)
+    # Only the calls that some rule names are known by name.
+    return told or Explanation(name, "write", "no rule refuses a call of this name", None)
+
+
+def _address_of(text: str) -> tuple[str, int | None] | None:
+    """The host and port that a text names; None for a path."""
+    if "://" not in text:
+        return read_address(text)
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError as error:
+        raise _refusal(f"{shown(text)} is no URL: {error}", "subject", text) from error
+    if not parts.hostname:
+        raise _refusal(f"{shown(text)} names no host", "subject", text)
+    return parts.hostname, port
+
+
+def _refusal(message: str, argument: str, value: object) -> ArgumentError:
+    return ArgumentError(message, op="why", argument=argument, value=value)
