@@ -5,6 +5,7 @@ Everything it finds out is returned as frozen values; nothing is changed.
 
 from __future__ import annotations
 
+from sandyard.platform.cgroups import NO_CGROUPS, CgroupFacts, CgroupParent, cgroup_facts
 from sandyard.platform.facts import (
     Grant,
     HostEntry,
@@ -13,16 +14,23 @@ from sandyard.platform.facts import (
     is_beneath,
     is_within,
 )
-from sandyard.platform.grants import resolve_grants
+from sandyard.platform.grants import resolve_denied, resolve_grants
 from sandyard.platform.host import host_facts
+from sandyard.platform.state_home import state_directory
 
 __all__ = [
+    "NO_CGROUPS",
+    "CgroupFacts",
+    "CgroupParent",
     "Grant",
     "HostEntry",
     "HostFacts",
     "Toolchains",
+    "cgroup_facts",
     "host_facts",
     "is_beneath",
     "is_within",
+    "resolve_denied",
     "resolve_grants",
+    "state_directory",
 ]

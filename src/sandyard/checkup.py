@@ -1,0 +1,359 @@
+"""The doctor: puts together what this machine is, what it allows, and what a real session holds."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from sandyard.client import UnixLocalSandboxClient
+from sandyard.confinement import doctor_inside
+from sandyard.confinement.doctor import judge
+from sandyard.confinement.doctor_canaries import Findings, judge_canaries, parse_findings
+from sandyard.confinement.doctor_plans import (
+    NAMESPACE_PARTS,
+    PARTS,
+    known_processor,
+    refused_part,
+    trial_plan,
+)
+from sandyard.confinement.doctor_values import DoctorCanary, DoctorReport, DoctorRow
+from sandyard.errors import ResourceLimitError, SandboxError
+from sandyard.finishing import in_thread
+from sandyard.plan import Bind, LaunchPlan
+from sandyard.platform import HostFacts, host_facts
+from sandyard.platform.probes import machine_facts, threads_work
+from sandyard.platform.probes_facts import MachineFacts, Tried
+from sandyard.policy import Policy
+from sandyard.process import InitProcess
+from sandyard.process.identity import IdentityLease
+from sandyard.process.init import program_path
+from sandyard.process.wire import MAGIC
+from sandyard.session import UnixLocalSandboxSession
+
+__all__ = ["DoctorCanary", "DoctorReport", "DoctorRow", "doctor"]
+
+T = TypeVar("T")
+
+_CANARY_S: Final = 10.0
+"""Seconds for all canaries together; they take a tenth of one."""
+
+_FAILURES: Final = (SandboxError, OSError, RuntimeError, ValueError)
+"""What a machine in trouble makes of a call: ours, the kernel's, or "can't start new thread"."""
+
+
+async def doctor() -> DoctorReport:
+    """Find out what this machine can hold, by trying it in throw-away processes.
+
+    It needs no privilege, changes nothing and leaves nothing behind. Where the machine allows it,
+    a real session with the default policy is started, and programs in it try to get out. While that
+    runs, a variable with a random name is in this program's environment, to see that it stays out.
+
+    Returns:
+        What was found. A machine that lacks something is a finding and never an error.
+
+    Example:
+        >>> report = await doctor()
+        >>> report.holds
+        True
+    """
+    began = time.monotonic()
+    threads = threads_work()
+    host = await _aside(host_facts, dict(os.environ), threads=threads)
+    facts = await _aside(_look, host, threads, threads=threads)
+    trials: dict[str, Tried] = {}
+    canaries: tuple[DoctorCanary, ...] = ()
+    if threads and facts.system == "linux":
+        if host.euid == 0:
+            trials["lease"] = await in_thread(_try_lease)
+        await _try_parts(host, trials)
+        if host.euid == 0 and trials["base"].ok:
+            await _try_owners(host, facts, trials)
+        made = await in_thread(_missing_directories, facts.places["state"])
+        try:
+            trials["session"], canaries = await _try_session(facts)
+        finally:
+            await in_thread(_remove_directories, made)
+    return judge(facts, trials, canaries, time.monotonic() - began)
+
+
+async def _aside(function: Callable[..., T], *arguments: object, threads: bool) -> T:
+    """Call something that blocks: in a thread, or on the loop where none can be started.
+
+    A loop whose executor could start no thread can't be closed either, so it is never asked.
+    """
+    if threads:
+        return await in_thread(function, *arguments)
+    return function(*arguments)
+
+
+def _look(host: HostFacts, threads: bool) -> MachineFacts:
+    version = str(MAGIC >> _MAGIC_LETTERS)
+    facts = machine_facts(os.environ, host, program_path(), threads=threads, protocol=version)
+    return replace(facts, supported=known_processor(facts.machine))
+
+
+_MAGIC_LETTERS: Final = 24
+"""Bits of the protocol's magic number below its version."""
+
+
+# --- asking the native program --------------------------------------------------------------------
+
+
+def _try_lease() -> Tried:
+    try:
+        with IdentityLease.take() as lease:
+            return Tried("ok", value=f"such as {lease.uid}")
+    except _FAILURES as error:
+        return _refusal(error)
+
+
+_BY_LIMIT: Final = {"processes": errno.EAGAIN, "open_files": errno.EMFILE}
+
+
+async def _ask(plan: LaunchPlan) -> Tried:
+    """Start a sandbox and take it down; what came of it."""
+    try:
+        init = await InitProcess.start(lambda: plan)
+    except _FAILURES as error:
+        return _refusal(error)
+    await init.close()
+    return Tried("ok")
+
+
+def _refusal(error: Exception) -> Tried:
+    """What an error says about the machine, with the words of its fix as the value."""
+    context: Mapping[str, object] = error.context if isinstance(error, SandboxError) else {}
+    number = context.get("errno")
+    cause: BaseException | None = error
+    while not isinstance(number, int) and cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        cause = cause.__cause__
+    if isinstance(error, RuntimeError) and "thread" in str(error):
+        number = errno.EAGAIN
+    elif isinstance(error, ResourceLimitError):
+        number = _BY_LIMIT.get(str(context.get("limit")), number)
+    return Tried(
+        "refused",
+        value=str(context.get("fix", "")),
+        step=str(context.get("step", "start")),
+        errno=number if isinstance(number, int) else None,
+        text=str(context.get("path", "") or context.get("cause_text", "") or error),
+    )
+
+
+async def _try_parts(host: HostFacts, trials: dict[str, Tried]) -> None:
+    """Ask for everything at once, then for what is left without what was refused."""
+    wanted = [part for part in PARTS if part != "landlock" or host.landlock_abi > 0]
+    while True:
+        answer = await _ask(trial_plan(host, wanted))
+        if answer.ok:
+            trials.update(dict.fromkeys(("base", *wanted), answer))
+            return
+        part = refused_part(answer.step, answer.text)
+        suspects = [name for name in wanted if name in NAMESPACE_PARTS]
+        if part in wanted:
+            trials[part] = answer
+            wanted.remove(part)
+        elif answer.step == "namespaces" and suspects:
+            wanted = [name for name in wanted if name not in suspects]
+            if (await _ask(trial_plan(host, ()))).step != "namespaces":
+                for name in suspects:
+                    trials[name] = await _ask(trial_plan(host, (name,)))
+        else:
+            trials["base"] = answer
+            return
+
+
+async def _try_owners(host: HostFacts, facts: MachineFacts, trials: dict[str, Tried]) -> None:
+    """Whether root's sandboxes can be given files without giving them away."""
+    for name, path in (("temporary", facts.places["temporary"]), ("current", os.curdir)):
+        source = await in_thread(_real_path, path)
+        bind = Bind(source, "/workspace", writable=True, as_owner=True)
+        trials[f"owners_{name}"] = await _ask(trial_plan(host, (), bind))
+
+
+def _real_path(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the current directory is gone
+        return "/nonexistent"
+
+
+def _missing_directories(state: str) -> list[str]:
+    """The directories that the first session of a user would leave, the deepest first."""
+    missing, path = [], f"{state}/sessions"
+    while state and path != "/" and not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def _remove_directories(paths: list[str]) -> None:
+    for path in paths:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            os.rmdir(path)
+
+
+# --- the real session -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Bait:
+    """What the canaries try to reach: made on the host, and gone when the block is left.
+
+    Attributes:
+        spec: what they are told.
+        directory: a private directory.
+        stack: what takes it all away.
+    """
+
+    spec: dict[str, str]
+    directory: str
+    stack: ExitStack
+
+    def script(self, side: str) -> bytes:
+        """The canaries as a program for one side of the wall."""
+        with open(doctor_inside.__file__, encoding="utf-8") as file:
+            source = file.read()
+        said = json.dumps(self.spec | {"write": f"{self.directory}/written-{side}"})
+        return f"{source}\n\nattempt_all({said!r})\n".encode()
+
+    def written(self, side: str) -> bool:
+        """Whether a side's file has appeared outside."""
+        return os.path.lexists(f"{self.directory}/written-{side}")
+
+
+def _lay_bait() -> _Bait:
+    """Make what the canaries try to reach (blocking)."""
+    token = secrets.token_hex(16)
+    with ExitStack() as stack:
+        directory = tempfile.mkdtemp(prefix="sandyard-doctor-")
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        spec = {
+            "token": token,
+            "secret": f"{directory}/secret",
+            "abstract": f"sandyard-doctor-{token}",
+            "socket": f"{directory}/socket",
+            "variable": f"SANDYARD_DOCTOR_{token[:8].upper()}",
+            "port": "0",
+        }
+        with open(spec["secret"], "x", encoding="utf-8") as file:
+            file.write(token)
+        for family, address in (
+            (socket.AF_INET, ("127.0.0.1", 0)),
+            (socket.AF_UNIX, "\0" + spec["abstract"]),
+            (socket.AF_UNIX, spec["socket"]),
+        ):
+            listener = stack.enter_context(socket.socket(family))
+            listener.bind(address)
+            listener.listen()
+            if family == socket.AF_INET:
+                spec["port"] = str(listener.getsockname()[1])
+        os.environ[spec["variable"]] = token
+        stack.callback(os.environ.pop, spec["variable"], None)
+        # It ends when its input does, so also when this program is killed.
+        witness = stack.enter_context(
+            subprocess.Popen(
+                ["/bin/sh", "-c", "read -r _", token],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        stack.callback(witness.kill)
+        return _Bait(spec, directory, stack.pop_all())
+
+
+def _run_outside(script: bytes) -> Findings:
+    """Make the same attempts without a sandbox (blocking)."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-"],
+            input=script,
+            capture_output=True,
+            timeout=_CANARY_S,
+            check=False,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    return parse_findings(done.stdout)
+
+
+async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, ...]]:
+    """Start a session as anybody would, and let the canaries loose in it."""
+    root = facts.euid == 0
+    try:
+        bait = await in_thread(_lay_bait)
+    except _FAILURES as error:
+        why = f"nothing to reach could be made outside: {error}"
+        started, _ = await _in_session(_run_true)
+        return started, judge_canaries({}, {}, root=root, why=why)
+    try:
+        outside_script = await in_thread(bait.script, "outside")
+        inside_script = await in_thread(bait.script, "inside")
+        outside: asyncio.Task[Findings] = asyncio.ensure_future(
+            in_thread(_run_outside, outside_script)
+        )
+        try:
+            started, said = await _in_session(lambda session: _run_inside(session, inside_script))
+        finally:
+            await asyncio.wait([outside])
+        inside = dict(parse_findings(said))
+        if inside:  # what counts is what is seen outside
+            appeared = await in_thread(bait.written, "inside")
+            words = "the file is there" if appeared else inside["write_file"][1]
+            inside["write_file"] = (appeared, words)
+        why = "no session could be started" if not started.ok else "no Python was found inside"
+        return started, judge_canaries(inside, outside.result(), root=root, why=why)
+    finally:
+        await in_thread(bait.stack.close)
+
+
+async def _in_session(
+    work: Callable[[UnixLocalSandboxSession], Awaitable[bytes]],
+) -> tuple[Tried, bytes]:
+    """Do something in a session with the default policy; whether it held, and what was said."""
+    client = UnixLocalSandboxClient(policy=Policy())
+    try:
+        session = await client.create()
+        try:
+            async with session:
+                said = await work(session)
+        finally:
+            await client.delete(session)
+    except _FAILURES as error:
+        refused = _refusal(error)
+        words = error.message if isinstance(error, SandboxError) else str(error)
+        return replace(refused, text=words.partition(". To fix it: ")[0]), b""
+    return Tried("ok"), said
+
+
+async def _run_true(session: UnixLocalSandboxSession) -> bytes:
+    done = await session.exec("true", timeout=_CANARY_S, shell=False)
+    if done.exit_code != 0:
+        raise ValueError(f"'true' exited with code {done.exit_code} in a session")
+    return b""
+
+
+async def _run_inside(session: UnixLocalSandboxSession, script: bytes) -> bytes:
+    await _run_true(session)
+    for python in dict.fromkeys((sys.executable, "python3")):
+        done = await session.exec(
+            python, "-I", "-S", "-", shell=False, stdin=script, timeout=_CANARY_S
+        )
+        if done.exit_code == 0:
+            return done.stdout
+    return b""

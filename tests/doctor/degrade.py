@@ -1,0 +1,201 @@
+"""Makes the host worse, by the kernel's own means, and becomes another program; a child of a test.
+
+usage: degrade.py HOW[,HOW…] PROGRAM WORD…
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from sandyard.confinement.bpf import NUMBER, Assembler, Label, argument
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+AGENT: Final = 1000
+NEWNS: Final = 0x00020000
+NEWUSER: Final = 0x10000000
+MS_BIND_REC: Final = 0x1000 | 0x4000
+MS_PRIVATE_REC: Final = 0x40000 | 0x4000
+MS_NODEV_NOSUID: Final = 0x4 | 0x2
+SYS_MOUNT_SETATTR: Final = 442
+AT_RECURSIVE: Final = 0x8000
+MOUNT_ATTR_RDONLY: Final = 1
+ALLOW: Final = 0x7FFF0000
+ERRNO: Final = 0x00050000
+KILL: Final = 0x80000000
+
+X86: Final = {"clone": 56, "unshare": 272, "mount": 165, "memfd_create": 319}
+ARM: Final = {"clone": 220, "unshare": 97, "mount": 40, "memfd_create": 279}
+EVERYWHERE: Final = {
+    "clone3": 435,
+    "pidfd_open": 434,
+    "openat2": 437,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+}
+CALLS: Final = EVERYWHERE | (X86 if os.uname().machine == "x86_64" else ARM)
+
+
+def checked(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def mount(source: str, target: str, kind: str | None, flags: int) -> None:
+    words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
+    checked(LIBC.mount(*words, ctypes.c_ulong(flags), None))
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def refuse(rules: dict[str, tuple[int, int]]) -> None:
+    """Answer calls with an action: always, or where the first argument has a bit of a mask."""
+    code = Assembler()
+    for name, (mask, action) in rules.items():
+        other = Label()
+        code.load(NUMBER)
+        code.if_equal(CALLS[name], no=other)
+        if mask:
+            code.load(argument(0))
+            code.if_any_bit(mask, no=other)
+        code.give(action)
+        code.place(other)
+    code.give(ALLOW)
+    program = code.program()
+    buffer = ctypes.create_string_buffer(program)
+    head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    checked(LIBC.prctl(38, 1, 0, 0, 0))
+    checked(LIBC.prctl(22, ctypes.c_ulong(2), ctypes.c_char_p(head), 0, 0))
+
+
+def no_user() -> None:
+    no = ERRNO | errno.EPERM
+    refuse({"unshare": (NEWUSER, no), "clone": (NEWUSER, no), "clone3": (0, ERRNO | errno.ENOSYS)})
+
+
+def no_mounts() -> None:
+    no = ERRNO | errno.EACCES
+    refuse(dict.fromkeys(("mount", "move_mount", "fsopen", "mount_setattr"), (0, no)))
+
+
+def no_landlock() -> None:
+    refuse({"landlock_create_ruleset": (0, ERRNO | errno.ENOSYS)})
+
+
+def old_filter() -> None:
+    refuse(dict.fromkeys(("openat2", "pidfd_open"), (0, ERRNO | errno.EPERM)))
+
+
+def old_open() -> None:
+    refuse({"openat2": (0, ERRNO | errno.EPERM)})
+
+
+def deadly_filter() -> None:
+    refuse({"unshare": (0, KILL), "open_tree": (0, KILL)})
+
+
+# --- namespaces -----------------------------------------------------------------------------------
+
+
+def nested() -> None:
+    """An ordinary user in a user and mount namespace of its own, with all rights until execve."""
+    uid, gid = os.geteuid(), os.getegid()
+    checked(LIBC.unshare(NEWUSER | NEWNS))
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"{AGENT} {uid} 1")
+    write("/proc/self/gid_map", f"{AGENT} {gid} 1")
+    mount("none", "/", None, MS_PRIVATE_REC)
+
+
+def no_room() -> None:
+    write("/proc/sys/user/max_user_namespaces", "0")
+
+
+def covered_proc() -> None:
+    mount("tmpfs", "/proc/fs", "tmpfs", 0)
+
+
+def hidden_proc() -> None:
+    mount("tmpfs", "/proc", "tmpfs", 0)
+
+
+def read_only() -> None:
+    """Every file system, except /proc."""
+    change_mount(b"/", AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0)
+    change_mount(b"/proc", 0, 0, MOUNT_ATTR_RDONLY)
+
+
+def change_mount(path: bytes, flags: int, add: int, remove: int) -> None:
+    attributes = struct.pack("=QQQQ", add, remove, 0, 0)
+    call = ctypes.c_long(SYS_MOUNT_SETATTR)
+    checked(LIBC.syscall(call, -100, ctypes.c_char_p(path), flags, attributes, len(attributes)))
+
+
+def chroot() -> None:
+    """All that there is, except /etc, under a root that is no mount point's."""
+    where = os.getcwd()
+    mount("tmpfs", "/mnt", "tmpfs", MS_NODEV_NOSUID)
+    os.mkdir("/mnt/root")
+    for name in os.listdir("/"):
+        if name in ("etc", "mnt", "lost+found"):
+            continue
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"/mnt/root/{name}")
+        elif os.path.isdir(f"/{name}"):
+            os.mkdir(f"/mnt/root/{name}")
+            mount(f"/{name}", f"/mnt/root/{name}", None, MS_BIND_REC)
+    os.chroot("/mnt/root")
+    os.chdir(where)
+
+
+# --- limits and the rest --------------------------------------------------------------------------
+
+
+def few_processes() -> None:
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+
+
+def few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+
+
+def fewest_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+
+
+def no_home() -> None:
+    for name in ("HOME", "USER", "LOGNAME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        os.environ.pop(name, None)
+
+
+WAYS: Final[dict[str, Callable[[], None]]] = {
+    way.__name__: way
+    for way in (
+        no_user, no_mounts, no_landlock, old_filter, old_open, deadly_filter, nested, no_room,
+        covered_proc, hidden_proc, read_only, chroot, few_processes, few_files, fewest_files,
+        no_home,
+    )
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1].split(","):
+        WAYS[name]()
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  # no shell is wanted
