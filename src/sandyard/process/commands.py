@@ -25,16 +25,19 @@ from sandyard.limits import (
 from sandyard.plan import Spawn
 from sandyard.process.budget import descriptor_budget
 from sandyard.process.capture import Capture, Captured
+from sandyard.process.cgroup import CgroupCounts
 from sandyard.process.init import InitProcess, Job, SandboxEndedError
 from sandyard.process.latch import Latch
 from sandyard.process.pipes import ChunkSink, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
+from sandyard.process.watch import LimitWatch, output_hits, wall_time_hit
 from sandyard.process.wire import Exited, Failure
 from sandyard.types import ExecResult
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
 
 _STDIN, _OUTPUT = 1, 6  # bits of a spawn's fd_mask
+_NOTHING_COUNTED = CgroupCounts()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class CommandCall:
         stdin: what it reads; None is nothing at all.
         timeout_s: seconds it may run, or None.
         limit: bytes kept of each of stdout and stderr.
+        wall_time: True if ``timeout_s`` is the session's own limit, and not the caller's.
     """
 
     words: tuple[str, ...]
@@ -54,6 +58,7 @@ class CommandCall:
     stdin: StdinSource | None = None
     timeout_s: float | None = None
     limit: int = OUTPUT_LIMIT_BYTES
+    wall_time: bool = False
 
 
 class RunningCommand:
@@ -84,7 +89,11 @@ class RunningCommand:
         self._duration = 0.0
         self._reading: asyncio.TimerHandle | None = None
         self._ended: Latch[None] | None = None
+        self._read_error: OSError | None = None
+        self._giving_up: asyncio.Task[None] | None = None
         self._input_error: BaseException | None = None
+        self._counted = _NOTHING_COUNTED  # when it began
+        self._size_over = 0  # the size of the workspace for which it was ended
 
     async def start(self, *, lazily: bool = False) -> None:
         """Makes the pipes and sends the command off.
@@ -95,16 +104,24 @@ class RunningCommand:
 
         Raises:
             ExecTransportError: if the sandbox is gone.
-            ResourceLimitError: if the host program has no descriptor left.
+            ResourceLimitError: if the host program has no descriptor left, or the workspace is too
+                large.
         """
+        watch = self._commands.watch
+        if watch is not None:
+            await watch.check(self._call.words)
+            self._counted = watch.count()
         if not descriptor_budget.take_now(DESCRIPTORS_PER_COMMAND):
-            await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
+            await self._wait_turn()
         self._taken = DESCRIPTORS_PER_COMMAND
         theirs = await self._open_pipes()
         mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
         self._began = time.monotonic()
         try:
-            self._job = await self._init.spawn(self._call.spawn, theirs, mask)
+            async with asyncio.timeout(self._call.timeout_s):
+                self._job = await self._init.spawn(self._call.spawn, theirs, mask)
+        except TimeoutError as error:
+            raise _channel_full(self._call, error) from error
         except SandboxEndedError:
             raise gone_error(self._call.words, born=False) from None
         except OSError as error:
@@ -112,6 +129,8 @@ class RunningCommand:
         finally:
             for fd in theirs:
                 os.close(fd)
+        if watch is not None and watch.quota is not None:
+            watch.quota.watch(self._job, self._end_over)
         if lazily:
             loop = asyncio.get_running_loop()
             self._reading = loop.call_later(READ_DELAY_S, self.resume)
@@ -155,29 +174,47 @@ class RunningCommand:
             output.pause()
 
     def resume(self) -> None:
-        """Goes on reading."""
-        for output in self._outputs:
-            output.resume()
+        """Goes on reading; a command whose output can't be watched is ended."""
+        try:
+            for output in self._outputs:
+                output.resume()
+        except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
+            self._read_error = error
+            if self._job is not None and self._giving_up is None:
+                ending = self._end_tree(self._job)
+                self._giving_up = asyncio.get_running_loop().create_task(ending)
 
     async def end(self) -> None:
         """Ends what still runs of the tree, reads what is left in the pipes, gives all back."""
         if self._ended is not None:
-            await self._ended.wait()
+            await finished(self._ended.wait())
             return
         ended = self._ended = Latch()
         if self._reading is not None:
             self._reading.cancel()  # or the loop would wake for nothing, in the next command's time
         try:
-            if self._job is not None and not self._job.exited.is_set:
-                await finished(self._end_tree(self._job))
-            self._duration = time.monotonic() - self._began
-            for output in self._outputs:
-                output.drain()
-            if self._input is not None:
-                self._input_error = await finished(self._input.close())
+            born = self._job is not None and not self._job.exited.is_set
+            if not born and self._input is None and self._giving_up is None:
+                self._finish_reading()  # most commands: nothing to wait for
+            else:
+                await finished(self._end_all())
         finally:
             self._give_back()
             ended.set(None)
+
+    async def _end_all(self) -> None:
+        if self._job is not None and not self._job.exited.is_set:
+            await self._end_tree(self._job)
+        if self._giving_up is not None:
+            await self._giving_up
+        self._finish_reading()
+        if self._input is not None:
+            self._input_error = await self._input.close()
+
+    def _finish_reading(self) -> None:
+        self._duration = time.monotonic() - self._began
+        for output in self._outputs:
+            output.drain()
 
     def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
         """What is told of it; ``end`` comes first.
@@ -186,19 +223,43 @@ class RunningCommand:
             ExecTimeoutError: if it took too long; with what it had written.
             ExecTransportError: if the sandbox ended, or could not run it, or its stdin failed.
             ArgumentError: if its directory can't be entered.
-            ResourceLimitError: if there was no room for its process.
+            ResourceLimitError: if there was no room for its process, or it was ended because the
+                workspace was too large.
         """
-        outcome, call = self.outcome, self._call
+        outcome, call, watch = self.outcome, self._call, self._commands.watch
         if outcome is None and not self._init.alive:
-            raise gone_error(call.words, born=True)
+            full = None if watch is None else watch.memory_error(call.words, self._counted)
+            raise full or gone_error(call.words, born=True)
         if isinstance(outcome, Failure):
             return unborn_result(outcome, call.words, os.fsdecode(call.spawn.cwd))
+        self._check_reading()
         result = exec_result(outcome, stdout, stderr, self._duration)
+        if result.stdout_dropped or result.stderr_dropped:
+            result.limit_hits = output_hits(result, call.limit)
+        if watch is not None:
+            result.limit_hits += watch.hits(result, self._counted)
+            if self._size_over:
+                raise watch.size_error(call.words, result, self._size_over)
         if timed_out:
             raise _timeout_error(call, result, ended=outcome is not None)
         if self._input_error is not None:
             raise _input_failed(call, self._input_error) from self._input_error
         return result
+
+    def _check_reading(self) -> None:
+        """Refuses to tell a result of which output is missing that nobody counted."""
+        for output in self._outputs:
+            if output.failed is not None:
+                raise _no_memory(self._call, output.failed) from output.failed
+        if self._read_error is not None:
+            raise _unread(self._call, self._read_error) from self._read_error
+
+    async def _wait_turn(self) -> None:
+        try:
+            async with asyncio.timeout(self._call.timeout_s):
+                await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
+        except TimeoutError as error:
+            raise _no_turn(error) from error
 
     async def _open_pipes(self) -> list[int]:
         """Makes the pipes; returns the command's ends in the order of its descriptors."""
@@ -207,7 +268,7 @@ class RunningCommand:
                 return self._try_pipes()
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise
+                    raise _no_pipe(self._call, error) from error
                 # The budget can't know what the host program opens. Others of ours may close.
                 if (
                     descriptor_budget.used <= DESCRIPTORS_PER_COMMAND
@@ -239,14 +300,24 @@ class RunningCommand:
             self._input = InputPipe(stdin[1], loop)
         return [*stdin[:1], out_write, err_write]
 
+    async def _end_over(self, size: int) -> None:
+        """Ends it, or what it left running, because the workspace is too large."""
+        if self._job is None or self._ended is not None or self.exited:
+            with contextlib.suppress(SandboxEndedError):
+                if self._job is not None:
+                    await self._init.kill(self._job)
+            return
+        self._size_over = size
+        await self.end()
+
     async def _end_tree(self, job: Job) -> None:
-        try:
+        # No asyncio.timeout: it cancels its task, and this one is not to be cancelled. A send that
+        # finds no room gives up by itself.
+        with contextlib.suppress(SandboxEndedError):  # then the tree is gone as well
             await self._init.kill(job)
             if not await job.exited.wait(END_FORCE_AFTER_S):
                 await self._init.kill(job, force=True)
                 await job.exited.wait(END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
-        except SandboxEndedError:
-            pass  # then the tree is gone as well
 
     def _give_back(self) -> None:
         still_written = [output for output in self._outputs if output.open]
@@ -266,10 +337,12 @@ class Commands:
 
     Args:
         init: the sandbox's first process; it outlives this object.
+        watch: what is looked at around each command; None where no limit needs that.
     """
 
-    def __init__(self, init: InitProcess) -> None:
+    def __init__(self, init: InitProcess, watch: LimitWatch | None = None) -> None:
         self.init = init
+        self.watch = watch
         self._drained: dict[int, list[OutputPipe]] = {}
 
     async def run(self, call: CommandCall) -> ExecResult:
@@ -319,7 +392,10 @@ def _timeout_error(call: CommandCall, result: ExecResult, *, ended: bool) -> Exe
     Args:
         ended: whether its tree is known to be gone.
     """
-    context = {} if ended else {"still_running": True}
+    context: dict[str, object] = {} if ended else {"still_running": True}
+    if call.wall_time and call.timeout_s is not None:
+        context["limit"] = "wall_time"
+        result.limit_hits += (wall_time_hit(call.timeout_s),)
     return ExecTimeoutError(
         command=call.words, timeout_s=call.timeout_s, result=result, context=context
     )
@@ -343,6 +419,66 @@ def _no_descriptor(error: OSError) -> ResourceLimitError:
         limit="open_files",
         value=error.errno or 0,
         unit="errno",
+        cause=error,
+        retryable=True,
+    )
+
+
+def _no_pipe(call: CommandCall, error: OSError) -> ExecTransportError:
+    return ExecTransportError(
+        command=call.words,
+        message=f"the command's pipes can't be made: {error.strerror}; a host program that runs as "
+        "root needs CAP_CHOWN for them",
+        context={"reason": "no_pipe", "errno": error.errno},
+        cause=error,
+        retryable=False,
+    )
+
+
+def _unread(call: CommandCall, error: OSError) -> ResourceLimitError:
+    return ResourceLimitError(
+        f"the output of a command can't be watched ({error.strerror}), so it was ended; close some "
+        "descriptors, or raise fs.epoll.max_user_watches",
+        limit="epoll_watches",
+        value=error.errno or 0,
+        unit="errno",
+        context={"command": call.words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def _no_memory(call: CommandCall, error: MemoryError) -> ResourceLimitError:
+    return ResourceLimitError(
+        "the host program has no memory left for what the command wrote; give exec a smaller "
+        "output_limit, or use stream",
+        limit="memory",
+        value=call.limit,
+        unit="bytes",
+        context={"command": call.words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def _channel_full(call: CommandCall, error: TimeoutError) -> ExecTransportError:
+    return ExecTransportError(
+        command=call.words,
+        message="the sandbox took no more commands within this one's timeout, so it was not begun; "
+        "its first process does not run, or very many commands are being sent",
+        context={"reason": "channel_full", "timeout_s": call.timeout_s},
+        cause=error,
+        retryable=True,
+    )
+
+
+def _no_turn(error: TimeoutError) -> ResourceLimitError:
+    return ResourceLimitError(
+        "other commands of this program, or processes that they left running, hold all descriptors "
+        "that there are for commands; end some, or raise the program's limit on open files",
+        limit="open_files",
+        value=descriptor_budget.limit(),
+        unit="descriptors",
         cause=error,
         retryable=True,
     )

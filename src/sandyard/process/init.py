@@ -6,36 +6,41 @@ the channel ends both and everything inside.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from sandyard.errors import ConfinementUnavailableError
-from sandyard.finishing import finished
+from sandyard.finishing import finished, in_thread, start_thread
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
+    EVENTS_PER_TURN,
+    SEND_TIMEOUT_S,
     START_TIMEOUT_S,
     TRAVEL_RETRIES,
     TRAVEL_RETRY_S,
 )
 from sandyard.plan import HostIdentity, LaunchPlan, Spawn
+from sandyard.platform.fixes import REINSTALL
+from sandyard.process.cgroup import Cgroup
+from sandyard.process.ending import kill_both
 from sandyard.process.identity import IdentityLease
 from sandyard.process.latch import Latch
 from sandyard.process.refusal import launch_refusal, start_refusal
+from sandyard.process.report import untold_step
+from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     BODY_LIMIT,
     DATAGRAM_LIMIT,
-    INLINE_LIMIT,
     Event,
     Exited,
     Failure,
@@ -49,7 +54,6 @@ from sandyard.process.wire import (
     Step,
     decode_event,
     encode_kill,
-    encode_message,
     encode_plan,
     encode_signal,
     encode_spawn,
@@ -59,8 +63,6 @@ __all__ = ["InitProcess", "Job", "SandboxEndedError", "program_path"]
 
 _PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 """What a send fails with when the machine is short of something for a moment."""
-
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def program_path() -> str:
@@ -95,10 +97,12 @@ class _Launched:
     """What a launch leaves behind in the host."""
 
     plan: LaunchPlan
+    body: bytes  # the plan as it was sent
     channel: socket.socket
     pid: int
     pidfd: int
     owner: tuple[int, int] | None
+    group: Cgroup | None
 
 
 class InitProcess:
@@ -110,6 +114,7 @@ class InitProcess:
     Attributes:
         report: the steps of the start, in order.
         owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
+        group: its control groups, or None where no limit needed one.
     """
 
     def __init__(self, launched: _Launched) -> None:
@@ -118,6 +123,7 @@ class InitProcess:
         self._pid = launched.pid
         self._pidfd = launched.pidfd
         self.owner = launched.owner
+        self.group = launched.group
         self.report: Started = Started(())
         self._jobs: dict[int, Job] = {}
         self._last_job = 0
@@ -137,9 +143,9 @@ class InitProcess:
 
         Raises:
             ConfinementUnavailableError: if the kernel refuses a step of the plan; nothing is left.
-            ResourceLimitError: if this program or the machine has no descriptor left.
+            ResourceLimitError: if this program or the machine has no descriptor or thread left.
         """
-        launch = asyncio.ensure_future(asyncio.to_thread(_launch, plan))
+        launch = start_thread(partial(_launch, plan))
         try:
             launched = await asyncio.shield(launch)
         except asyncio.CancelledError:
@@ -147,9 +153,13 @@ class InitProcess:
             raise
         except OSError as error:
             raise launch_refusal(error) from error
-        init = cls(launched)
         try:
-            await init._wait_started(launched.plan)
+            init = cls(launched)
+        except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
+            await in_thread(_discard, launched)
+            raise launch_refusal(error) from error
+        try:
+            await init._wait_started(launched)
         except BaseException:
             await init.close()
             raise
@@ -160,7 +170,7 @@ class InitProcess:
         """Ends what a cancelled start had set off."""
         await asyncio.wait([launch])
         if not launch.cancelled() and launch.exception() is None:
-            await cls(launch.result()).close()
+            await in_thread(_discard, launch.result())
 
     @property
     def alive(self) -> bool:
@@ -180,12 +190,13 @@ class InitProcess:
     async def _wait_gone(self, pidfd: int) -> None:
         try:
             if not await _wait_readable(pidfd, CLOSE_TIMEOUT_S):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await in_thread(kill_both, self._pid, pidfd)
                 await _wait_readable(pidfd, CLOSE_TIMEOUT_S)
         finally:
             _reap(pidfd)
             os.close(pidfd)
+            if self.group is not None:
+                await in_thread(self.group.close)
 
     async def __aenter__(self) -> Self:
         """Holds the sandbox for the length of a block."""
@@ -200,13 +211,15 @@ class InitProcess:
         """Ends the sandbox."""
         await self.close()
 
-    async def _wait_started(self, plan: LaunchPlan) -> None:
+    async def _wait_started(self, launched: _Launched) -> None:
         await self._started.wait(START_TIMEOUT_S)
         answer = self._started.get()
         if isinstance(answer, Started):
             self.report = answer
-            return
-        raise start_refusal(answer, plan)
+            answer = untold_step(launched.body, answer)
+            if answer is None:
+                return
+        raise start_refusal(answer, launched.plan)
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -233,7 +246,7 @@ class InitProcess:
         try:
             await self._send(Request.SPAWN, job.number, body, fds)
         except BaseException:
-            del self._jobs[job.number]
+            self._jobs.pop(job.number, None)  # gone already where the sandbox ended meanwhile
             raise
         return job
 
@@ -252,7 +265,8 @@ class InitProcess:
                 send_message(self._channel, kind, job, body, fds)
                 return
             except BlockingIOError:
-                await self._wait_writable()
+                if not await self._wait_writable():
+                    self._end_channel()  # it serves nobody any more
             except (BrokenPipeError, ConnectionResetError):
                 break
             except OSError as error:
@@ -262,11 +276,13 @@ class InitProcess:
                 await asyncio.sleep(TRAVEL_RETRY_S)
         raise SandboxEndedError
 
-    async def _wait_writable(self) -> None:
+    async def _wait_writable(self) -> bool:
+        """Waits until init has read something; False if it reads nothing for too long."""
         if self._writable is None:
             self._writable = self._loop.create_future()
             self._loop.add_writer(self._channel.fileno(), self._wake_writers)
-        await asyncio.shield(self._writable)
+        done, _ = await asyncio.wait([self._writable], timeout=SEND_TIMEOUT_S)
+        return bool(done)
 
     def _wake_writers(self) -> None:
         self._loop.remove_writer(self._channel.fileno())
@@ -277,9 +293,12 @@ class InitProcess:
     # --- events -----------------------------------------------------------------------------------
 
     def _receive(self) -> None:
-        while not self._ended:
+        # Then the loop has its turn, however much there is to hear; what is left wakes us again.
+        for _ in range(EVENTS_PER_TURN):
+            if self._ended:
+                return
             try:
-                datagram = self._channel.recv(DATAGRAM_LIMIT)
+                datagram = self._channel.recv(DATAGRAM_LIMIT + 1)  # one more: cut off is not whole
             except BlockingIOError:
                 return
             except OSError:
@@ -304,13 +323,20 @@ class InitProcess:
             case Spawned():
                 pass  # asked for by nobody yet
             case Gone():
-                job = self._jobs.pop(event.job, None)
-                if job is not None:
-                    job.gone.set(None)
+                self._forget(event.job)
             case Started():
                 self._started.set(event)
             case StartFailed():
                 self._started.set(event.failure)
+
+    def _forget(self, number: int) -> None:
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        if not job.exited.is_set:  # whoever waits for it must hear of its end, or of the sandbox's
+            raise ProtocolError("a job is gone that has not ended")
+        del self._jobs[number]
+        job.gone.set(None)
 
     def _resolve(self, number: int, outcome: Exited | Failure, *, left: int = 0) -> None:
         job = self._jobs.get(number)
@@ -359,6 +385,9 @@ def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
         stack.enter_context(theirs)
         with ExitStack() as on_failure:
             on_failure.enter_context(ours)
+            group = None
+            if plan.cgroup is not None:
+                group = on_failure.enter_context(Cgroup.create(plan.cgroup))
             ours.setblocking(False)
             host = os.pidfd_open(os.getpid())
             stack.callback(os.close, host)
@@ -366,9 +395,20 @@ def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
             pid = _spawn_outer(theirs.fileno())
             pidfd = _open_pidfd(pid)
             on_failure.callback(_reap_killed, pidfd)
+            if group is not None:
+                group.add(pid)  # it waits for its plan: nothing of the session is born outside
             send_message(ours, Request.START, 0, body, [host, *leases])
             on_failure.pop_all()
-        return _Launched(plan, ours, pid, pidfd, owner)
+        return _Launched(plan, body, ours, pid, pidfd, owner, group)
+
+
+def _discard(launched: _Launched) -> None:
+    """Ends a sandbox that nobody will use (blocking: runs in a thread)."""
+    launched.channel.close()
+    kill_both(launched.pid, launched.pidfd)
+    _reap_killed(launched.pidfd)
+    if launched.group is not None:
+        launched.group.close()
 
 
 def _spawn_outer(channel: int) -> int:
@@ -384,12 +424,13 @@ def _spawn_outer(channel: int) -> int:
         # a program with threads can't do safely.
         return os.posix_spawn(program, ["sandyard-init", str(channel)], {}, file_actions=actions)
     except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise  # no fault of the program's
         raise ConfinementUnavailableError(
             "the sandbox's first process could not be started",
             dimension="processes",
             cause_text=f"{program}: {error.strerror}",
-            fix="reinstall sandyard so that its native program is built and executable "
-            "(and not on a file system mounted noexec)",
+            fix=REINSTALL,
             cause=error,
         ) from error
 
@@ -405,47 +446,14 @@ def _open_pidfd(pid: int) -> int:
         raise
 
 
-def send_message(
-    channel: socket.socket, kind: Request, job: int, body: bytes, fds: list[int]
-) -> None:
-    """Sends one message with its descriptors, a large body in a sealed memfd.
-
-    Raises:
-        BlockingIOError: if the channel is full.
-        OSError: ENOBUFS, ETOOMANYREFS, EPIPE and the like, as sendmsg(2) tells them.
-    """
-    if len(body) <= INLINE_LIMIT:
-        _send_datagram(channel, [encode_message(kind, job, len(body)), body], fds)
-        return
-    memfd = os.memfd_create("sandyard-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        rest = memoryview(body)
-        while rest:
-            rest = rest[os.write(memfd, rest) :]
-        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
-        head = encode_message(kind, job, len(body), in_memfd=True)
-        _send_datagram(channel, [head], [memfd, *fds])
-    finally:
-        os.close(memfd)
-
-
-def _send_datagram(channel: socket.socket, parts: list[bytes], fds: list[int]) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    channel.sendmsg(parts, rights, socket.MSG_NOSIGNAL)
-
-
 async def _wait_readable(fd: int, timeout: float) -> bool:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
+    ready: Latch[None] = Latch()
+    loop.add_reader(fd, ready.set, None)
     try:
-        async with asyncio.timeout(timeout):
-            await ready
-    except TimeoutError:
-        return False
+        return await ready.wait(timeout)
     finally:
         loop.remove_reader(fd)
-    return True
 
 
 def _reap(pidfd: int) -> None:

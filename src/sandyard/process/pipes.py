@@ -75,18 +75,34 @@ class ChunkSink:
         return len(chunk)
 
 
+class Dropping:
+    """Takes no memory, and keeps nothing."""
+
+    __slots__ = ()
+
+    _room = bytearray(PIPE_READ_BYTES)  # there before it is needed
+
+    def read(self, fd: int, size: int) -> int:  # as every sink has it
+        """Reads once, and forgets what came."""
+        return os.readv(fd, [self._room])
+
+
 class OutputPipe:
     """The read end of a command's stdout or stderr.
 
     Args:
         sink: what reads from it.
+
+    Attributes:
+        failed: why output was lost; from then on all is read and dropped. None while all is well.
     """
 
-    __slots__ = ("_fd", "_grown", "_loop", "_reading", "_sink", "_size")
+    __slots__ = ("_fd", "_grown", "_loop", "_reading", "_sink", "_size", "failed")
 
     def __init__(self, fd: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self.failed: MemoryError | None = None
         self._sink = sink
         self._loop = loop
         self._size = PIPE_READ_BYTES  # of the next read
@@ -147,6 +163,12 @@ class OutputPipe:
             got = self._sink.read(self._fd, self._size)
         except BlockingIOError:
             return 0
+        except MemoryError as error:
+            # What the sink could not take is lost, so what it has is no output any more; and the
+            # command must come to its end.
+            self.failed = error
+            self._sink = Dropping()
+            return self._read_some()
         if got == 0:
             self.close()
             return 0

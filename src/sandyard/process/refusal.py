@@ -7,6 +7,7 @@ import os
 
 from sandyard.errors import ConfinementUnavailableError, ResourceLimitError, SandboxError
 from sandyard.plan import Bind, LaunchPlan
+from sandyard.platform.fixes import ID_MAPS, KERNEL, LIMITS
 from sandyard.process.wire import Failure, Step
 
 __all__ = ["launch_refusal", "start_refusal"]
@@ -15,32 +16,31 @@ _USER_NAMESPACES = (
     "allow unprivileged user namespaces for this program (on Ubuntu 24.04 and later by an AppArmor "
     "profile that grants 'userns'; in a container by its seccomp profile), or run as root"
 )
-_ID_MAPS = "mount the workspace from a file system that supports idmapped mounts (ext4, xfs, btrfs, tmpfs), or run as the user who owns it"
-_KERNEL = "use Linux 5.12 or later, and in a container allow the mount system calls"
+_PROC = "mount /proc for this program, so that it can write its own id maps"
 
 _BY_STEP: dict[Step, tuple[str, str, str]] = {
     Step.PROTOCOL: ("processes", "understanding the plan", "reinstall sandyard: its parts differ"),
-    Step.IDMAP: ("write", "mapping the owner of files", _ID_MAPS),
+    Step.IDMAP: ("write", "mapping the owner of files", ID_MAPS),
     Step.NAMESPACES: ("processes", "making namespaces", _USER_NAMESPACES),
     Step.USER: ("processes", "mapping users", _USER_NAMESPACES),
-    Step.PRIVATE_MOUNTS: ("read", "making mounts private", _KERNEL),
+    Step.PRIVATE_MOUNTS: ("read", "making mounts private", KERNEL),
     Step.SOURCE: ("read", "opening a path for mounting", "check the path, its symlinks and rights"),
-    Step.ROOT: ("read", "making a new root", _KERNEL),
-    Step.MOUNT: ("read", "mounting", _KERNEL),
-    Step.PIVOT: ("read", "entering the new root", _KERNEL),
-    Step.HOSTNAME: ("ipc", "setting the hostname", _KERNEL),
-    Step.LOOPBACK: ("network", "bringing up the loopback interface", _KERNEL),
+    Step.ROOT: ("read", "making a new root", KERNEL),
+    Step.MOUNT: ("read", "mounting", KERNEL),
+    Step.PIVOT: ("read", "entering the new root", KERNEL),
+    Step.HOSTNAME: ("ipc", "setting the hostname", KERNEL),
+    Step.LOOPBACK: ("network", "bringing up the loopback interface", KERNEL),
     Step.LIMITS: ("resources", "setting limits", "raise the hard limits of this process"),
-    Step.CAPABILITIES: ("processes", "dropping capabilities", _KERNEL),
+    Step.CAPABILITIES: ("processes", "dropping capabilities", KERNEL),
     Step.IDENTITY: ("processes", "becoming the sandbox's user", _USER_NAMESPACES),
-    Step.PRIVILEGES: ("processes", "giving up privileges", _KERNEL),
+    Step.PRIVILEGES: ("processes", "giving up privileges", KERNEL),
     Step.LANDLOCK: ("write", "applying Landlock", "use a kernel whose Landlock works"),
     Step.SECCOMP: (
         "syscalls",
         "installing the seccomp filter",
         "use a kernel with CONFIG_SECCOMP_FILTER",
     ),
-    Step.SERVE: ("processes", "beginning to serve", "raise the limits on processes and open files"),
+    Step.SERVE: ("processes", "beginning to serve", LIMITS),
 }
 _UNKNOWN = ("processes", "an unknown step", "reinstall sandyard: its parts differ")
 
@@ -69,6 +69,17 @@ def launch_refusal(error: OSError) -> SandboxError:
             cause=error,
             retryable=True,
         )
+    if error.errno == errno.EAGAIN:
+        return ResourceLimitError(
+            f"there is no room for a sandbox's processes ({error.strerror}); end some of this "
+            "user's, or raise its limit on processes (ulimit -u, or the cgroup's pids.max)",
+            limit="processes",
+            value=error.errno,
+            unit="errno",
+            op="start",
+            cause=error,
+            retryable=True,
+        )
     return ConfinementUnavailableError(
         "the sandbox could not be started",
         dimension="processes",
@@ -78,7 +89,7 @@ def launch_refusal(error: OSError) -> SandboxError:
     )
 
 
-def start_refusal(answer: Failure | None, plan: LaunchPlan) -> ConfinementUnavailableError:
+def start_refusal(answer: Failure | None, plan: LaunchPlan) -> SandboxError:
     """The error for a start that failed.
 
     Args:
@@ -92,7 +103,12 @@ def start_refusal(answer: Failure | None, plan: LaunchPlan) -> ConfinementUnavai
             cause_text="its first process ended or fell silent before its walls were up",
             fix="look for a security module or an out-of-memory kill in the kernel's log",
         )
+    short = (answer.step, answer.error) == (Step.NAMESPACES, errno.EAGAIN)
+    if short or answer.error in (errno.EMFILE, errno.ENFILE):
+        return launch_refusal(OSError(answer.error, os.strerror(answer.error)))
     dimension, doing, fix = _BY_STEP.get(answer.step, _UNKNOWN)
+    if answer.step is Step.USER and answer.error in (errno.ENOENT, errno.EROFS):
+        fix = _PROC
     cause = os.strerror(answer.error)
     if answer.step is Step.SOURCE:
         cause = _source_of(answer, plan)

@@ -1,0 +1,65 @@
+/* Opens keeper.c to the fuzzer: a spawn is decoded up to the command's birth, a signal up to kill(2). */
+#include "../keeper.c"
+
+#include <fcntl.h>
+
+static const unsigned char *spawn_body;
+static size_t spawn_size;
+static unsigned spawn_fds; /* that came with it */
+
+/* One pass of keeper_run's loop for a keeper that waits for work. */
+void keeper_door_run(int channel, int control) {
+    struct incoming in;
+    channel_fd = channel;
+    control_fd = control;
+    enum receive_result result = channel_receive(channel_fd, MSG_DONTWAIT, &in);
+    spawn_body = in.body;
+    spawn_size = in.head.size;
+    spawn_fds = in.fd_count - (in.mapped != 0 ? 1 : 0);
+    if (result == RECEIVED && in.head.kind == REQUEST_SPAWN)
+        run(&in);
+    channel_release(&in);
+}
+
+/* The same for one whose job runs. */
+void keeper_door_obey(int channel, int control) {
+    struct job job = {.id = BUSY_JOB, .command = 1};
+    channel_fd = channel;
+    control_fd = control;
+    obey(&job);
+}
+
+static size_t count(char *const *words) {
+    size_t number = 0;
+    while (words[number] != NULL)
+        number++;
+    return number;
+}
+
+/* In the place of spawn.c: looks at all that a command would be given, and fails as exec would. */
+pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *failure) {
+    size_t argc = count(spawn->argv), envc = count(spawn->envp);
+    check_spawn(spawn_body, spawn_size, spawn->argv, argc, spawn->envp, envc, spawn->cwd);
+    if ((unsigned)__builtin_popcount(spawn->fd_mask) != spawn_fds)
+        broken("a command gets the descriptors that it was sent, and no others");
+    for (unsigned i = 0; i < spawn_fds; i++)
+        if (fcntl(fds[i], F_GETFD) != FD_CLOEXEC)
+            broken("a command's descriptors are open, and close when it executes");
+    *failure = (struct failure){STEP_SPAWN_EXEC, 0, ENOENT, NO_RECORD, 0};
+    return -1;
+}
+
+/* In the place of tree.c: there is no tree. */
+size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number) {
+    (void)root, (void)spared, (void)spared_count;
+    return (size_t)kill(1, number);
+}
+
+void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
+    (void)root, (void)spared, (void)spared_count;
+}
+
+size_t tree_list(pid_t root, struct leftover *out, size_t room) {
+    (void)root, (void)out, (void)room;
+    return 0;
+}

@@ -1,0 +1,28 @@
+"""Owns the end of a first process that does not go by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+__all__ = ["kill_both"]
+
+
+def kill_both(pid: int, pidfd: int) -> None:
+    """Kills the outer process and init, which may have given up dying with its parent (blocking)."""
+    with contextlib.suppress(ProcessLookupError):
+        # Stopped, it waits for nobody, so that the number of its child stays its child's.
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        for child in _children_of(pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN: then it is as it was
+        return []

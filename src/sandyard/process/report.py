@@ -1,0 +1,77 @@
+"""Owns the question whether a start's report tells of every step of its plan."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections import Counter
+from typing import Final
+
+from sandyard.process.wire import NO_RECORD, Done, Failure, Record, Started, Step, split_plan
+
+__all__ = ["untold_step"]
+
+_ALWAYS: Final = (
+    Step.PRIVATE_MOUNTS,
+    Step.ROOT,
+    Step.PIVOT,
+    Step.CAPABILITIES,
+    Step.IDENTITY,
+    Step.PRIVILEGES,
+    Step.SERVE,
+)
+"""What every start does once, whatever its plan says."""
+
+_STEPS: Final = {
+    Record.HOSTNAME: Step.HOSTNAME,
+    Record.LOOPBACK: Step.LOOPBACK,
+    **dict.fromkeys(
+        (kind for kind in Record if Record.DIRECTORY <= kind < Record.LIMIT), Step.MOUNT
+    ),
+    Record.LIMIT: Step.LIMITS,
+    Record.LANDLOCK: Step.LANDLOCK,
+    Record.LANDLOCK_RULE: Step.LANDLOCK,
+    Record.SECCOMP: Step.SECCOMP,
+}
+"""The step in which a record is carried out; the others are part of a step of ``_ALWAYS``."""
+
+_OPTIONAL: Final = (Record.READ_ONLY, Record.MASK, Record.DENY, Record.LANDLOCK_RULE)
+"""Records about what may be missing inside, and then needs no wall."""
+
+_BIND_FLAGS, _BIND_OPTIONAL = slice(16, 20), 8  # struct bind, enum bind_flag
+
+
+def untold_step(body: bytes, report: Started) -> Failure | None:
+    """What a report does not account for, as a step that failed; None if it tells of everything.
+
+    A sandbox that left a step out, whatever the reason, is not the one that was planned.
+
+    Args:
+        body: the plan, as it was sent.
+        report: what init says that it did.
+    """
+    told = Counter((done.step, done.record) for done in report.steps)
+    optional = set[int]()
+    expected = Counter((step, NO_RECORD) for step in _ALWAYS)
+    for index, (kind, payload) in enumerate(split_plan(body)):
+        if kind in _STEPS:
+            expected[_STEPS[kind], index] += 1
+        if kind in _OPTIONAL or (kind is Record.BIND and _is_optional(payload)):
+            optional.add(index)
+    told.pop((Step.USER, NO_RECORD), None)  # only where init maps its users itself
+    for step, record in (expected - told) or (told - expected):
+        return _failure(step, record, "it is not told once")
+    for done in report.steps:
+        if done.skipped and done.record not in optional:
+            return _failure(done.step, done.record, "it was left out")
+    if report.steps[-1] != Done(Step.SERVE, NO_RECORD, 0):
+        return _failure(Step.SERVE, NO_RECORD, "it is not the last one")
+    return None
+
+
+def _is_optional(payload: bytes) -> bool:
+    return bool(int.from_bytes(payload[_BIND_FLAGS], sys.byteorder) & _BIND_OPTIONAL)
+
+
+def _failure(step: Step, record: int, text: str) -> Failure:
+    return Failure(step, None if record == NO_RECORD else record, errno.EPROTO, text)

@@ -1,0 +1,287 @@
+"""The verbs of the library, each as one act on a place that was made ready for it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from sandyard import (
+    Dir,
+    ExecTimeoutError,
+    File,
+    LocalDir,
+    Manifest,
+    SandboxPathGrant,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+)
+
+__all__ = ["VERBS", "Place", "Ready", "Verb"]
+
+LARGE = 3_000_000
+"""Bytes that no pipe holds."""
+
+
+class Ready(IntEnum):
+    """How far a place must be before a verb."""
+
+    NOTHING = 0
+    MADE = 1
+    RUNNING = 2
+
+
+@dataclass(slots=True)
+class Place:
+    """A client, and a session once there is one.
+
+    Attributes:
+        source: a directory of the host with a few files, for manifests.
+        token: a number of seconds that our commands, and no others, sleep for.
+    """
+
+    source: Path
+    token: str
+    client: UnixLocalSandboxClient = field(default_factory=UnixLocalSandboxClient)
+    made: UnixLocalSandboxSession | None = None
+
+    @property
+    def session(self) -> UnixLocalSandboxSession:
+        """The session; there must be one."""
+        assert self.made is not None
+        return self.made
+
+    async def prepare(self, ready: Ready) -> None:
+        """Brings the place to where a verb begins."""
+        if ready >= Ready.MADE:
+            self.made = await self.client.create(manifest=self.manifest())
+        if ready >= Ready.RUNNING:
+            await self.session.start()
+
+    async def clear(self) -> None:
+        """Deletes the session, if there is one."""
+        made, self.made = self.made, None
+        if made is not None:
+            await self.client.delete(made)
+
+    def manifest(self) -> Manifest:
+        """Something of each kind that a manifest copies or makes."""
+        return Manifest(
+            entries={
+                "file": File(content=b"content"),
+                "empty": Dir(),
+                "copied": LocalDir(src=self.source),
+            },
+            extra_path_grants=(SandboxPathGrant(path=str(self.source), read_only=True),),
+        )
+
+    def fill_source(self) -> None:
+        """Makes what manifests copy."""
+        (self.source / "below").mkdir(parents=True)
+        (self.source / "below" / "text").write_bytes(b"text")
+        (self.source / "large").write_bytes(bytes(300_000))  # the kernel copies it
+        (self.source / "link").symlink_to("below/text")
+
+
+Act = Callable[[Place], Coroutine[object, object, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One thing that a caller asks.
+
+    Attributes:
+        act: does it.
+        ready: what must be there before.
+        keeps: whether the session runs on, also where the act is cancelled or fails.
+        leaves: whether what it started may live on in the session.
+    """
+
+    act: Act
+    ready: Ready = Ready.RUNNING
+    keeps: bool = True
+    leaves: bool = False
+
+
+# --- life -----------------------------------------------------------------------------------------
+
+
+async def create(place: Place) -> None:
+    place.made = await place.client.create(manifest=place.manifest())
+
+
+async def start(place: Place) -> None:
+    await place.session.start()  # which applies the manifest as well
+
+
+async def start_at_home(place: Place) -> None:
+    """In a directory of the caller's, which is made and opened at the start."""
+    root = str(place.source.parent / "own")
+    place.made = await place.client.create(manifest=Manifest(root=root))
+    await place.session.start()
+
+
+async def enter(place: Place) -> None:
+    async with place.session:
+        pass
+
+
+async def restart(place: Place) -> None:
+    await place.session.shutdown()
+    await place.session.start()
+
+
+async def shutdown(place: Place) -> None:
+    await place.session.shutdown()
+
+
+async def aclose(place: Place) -> None:
+    await place.session.aclose()
+
+
+async def delete(place: Place) -> None:
+    await place.client.delete(place.session)
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+async def run_plain(place: Place) -> None:
+    result = await place.session.exec(f"echo out; sleep 0.01; : {place.token}")
+    assert result.stdout == b"out\n"
+
+
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield bytes(LARGE // count)
+        await asyncio.sleep(0)
+
+
+async def run_with_input(place: Place) -> None:
+    result = await place.session.exec("wc -c", stdin=chunks(3))
+    assert int(result.stdout) == LARGE
+
+
+async def run_with_file(place: Place) -> None:
+    result = await place.session.exec("wc -c", stdin=io.BytesIO(bytes(LARGE)))
+    assert int(result.stdout) == LARGE
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b"some"
+    await asyncio.get_running_loop().create_future()  # what nobody ever sets
+
+
+async def run_too_long(place: Place) -> None:
+    with suppress(ExecTimeoutError):
+        await place.session.exec(f"exec sleep {place.token}", timeout=0.02, stdin=endless())
+
+
+async def run_large_output(place: Place) -> None:
+    result = await place.session.exec(f"head -c {LARGE} /dev/zero; : {place.token}")
+    assert result.stdout_total == LARGE
+
+
+async def run_large_request(place: Place) -> None:
+    result = await place.session.exec("echo", "x" * 100_000, shell=False)
+    assert result.stdout_total == 100_001
+
+
+async def run_leaving_some(place: Place) -> None:
+    result = await place.session.exec("(sleep 0.3; echo lost) & echo out")
+    assert result.stdout == b"out\n"
+
+
+async def run_ending_some(place: Place) -> None:
+    await place.session.exec(f"setsid sleep {place.token} & echo out", leftovers="end")
+
+
+async def stream_whole(place: Place) -> None:
+    total = 0
+    async with place.session.stream(f"head -c {LARGE} /dev/zero; : {place.token}") as stream:
+        async for chunk in stream:
+            total += len(chunk.data)
+            await asyncio.sleep(0)  # a reader that takes its time
+    assert total == LARGE
+    assert stream.result.exit_code == 0
+
+
+async def stream_part(place: Place) -> None:
+    command = f"echo out; exec sleep {place.token}"
+    async with place.session.stream(command, stdin=endless()) as stream:
+        async for chunk in stream:
+            assert chunk.data == b"out\n"
+            break
+
+
+async def stream_too_long(place: Place) -> None:
+    command = f"setsid sleep {place.token} & exec sleep {place.token}"
+    with suppress(ExecTimeoutError):
+        async with place.session.stream(command, timeout=0.02, stdin=endless()) as stream:
+            async for _ in stream:
+                pass
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+async def write(place: Place) -> None:
+    await place.session.write("deep/down/file", b"content")
+
+
+async def write_from_stream(place: Place) -> None:
+    await place.session.write("file", io.BytesIO(bytes(LARGE)))
+
+
+async def read(place: Place) -> None:
+    (await place.session.read("file")).close()
+
+
+async def ls(place: Place) -> None:
+    assert len(await place.session.ls("copied")) == 3
+
+
+async def mkdir(place: Place) -> None:
+    await place.session.mkdir("copied/several/levels", parents=True)
+
+
+async def rm(place: Place) -> None:
+    await place.session.rm("copied", recursive=True)
+
+
+async def normalize_path(place: Place) -> None:
+    await place.session.normalize_path("copied/link")
+
+
+VERBS: dict[str, Verb] = {
+    "create": Verb(create, Ready.NOTHING, keeps=False),
+    "start": Verb(start, Ready.MADE, keeps=False),
+    "start_at_home": Verb(start_at_home, Ready.NOTHING, keeps=False),
+    "enter": Verb(enter, Ready.MADE, keeps=False),
+    "restart": Verb(restart, keeps=False),
+    "shutdown": Verb(shutdown, keeps=False),
+    "aclose": Verb(aclose, keeps=False),
+    "delete": Verb(delete, keeps=False),
+    "run_plain": Verb(run_plain),
+    "run_with_input": Verb(run_with_input),
+    "run_with_file": Verb(run_with_file),
+    "run_too_long": Verb(run_too_long),
+    "run_large_output": Verb(run_large_output),
+    "run_large_request": Verb(run_large_request),
+    "run_leaving_some": Verb(run_leaving_some, leaves=True),
+    "run_ending_some": Verb(run_ending_some),
+    "stream_whole": Verb(stream_whole),
+    "stream_part": Verb(stream_part),
+    "stream_too_long": Verb(stream_too_long),
+    "write": Verb(write),
+    "write_from_stream": Verb(write_from_stream),
+    "read": Verb(read),
+    "ls": Verb(ls),
+    "mkdir": Verb(mkdir),
+    "rm": Verb(rm),
+    "normalize_path": Verb(normalize_path),
+}

@@ -1,0 +1,190 @@
+"""Owns the first inputs of init's fuzzer: what the real encoder writes, of every kind of record.
+
+``python -m tests.fuzz.seeds`` writes them to ``fuzz/corpus/decode``; do it when the wire changes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sandyard.plan import (
+    Bind,
+    Deny,
+    DevPts,
+    Directory,
+    HostIdentity,
+    Identity,
+    LandlockRule,
+    LandlockRuleset,
+    LaunchPlan,
+    Mask,
+    Namespaces,
+    Private,
+    Proc,
+    ReadOnly,
+    ResourceLimit,
+    Scratch,
+    Spawn,
+    Symlink,
+    TextFile,
+)
+from sandyard.process.wire import (
+    INLINE_LIMIT,
+    Request,
+    encode_kill,
+    encode_message,
+    encode_plan,
+    encode_signal,
+    encode_spawn,
+)
+
+CORPUS: Final = Path(__file__).parents[2] / "fuzz" / "corpus" / "decode"
+
+BUSY_JOB: Final = 7
+"""The job that runs when a conversation begins: native/fuzz/doors.h."""
+
+IN_MEMFD, SHRINKABLE, NO_MEMFD, LATER, ONE_FD = 1, 2, 4, 8, 16
+"""How a message is sent: ``enum how`` of native/fuzz/decode_target.c."""
+
+FILTER: Final = struct.pack("=HBBI", 0x20, 0, 0, 4) + struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+"""Look at the architecture, allow: the least that init takes for a filter."""
+
+WHOLE: Final = LaunchPlan(
+    identity=Identity(1000, 1000, HostIdentity.LEASED),
+    namespaces=Namespaces.USER | Namespaces.MOUNT | Namespaces.PID,
+    hostname="sandyard",
+    loopback=True,
+    scratch=Scratch(64 * 1024 * 1024, 65536),
+    steps=(
+        Directory("/dev", 0o755),
+        Private("/tmp", 0o1777),
+        TextFile("/etc/hostname", b"sandyard\n", 0o644),
+        TextFile("/etc/resolv.conf", b"", 0o644),
+        Symlink("/bin", "usr/bin"),
+        Bind("/usr", "/usr"),
+        Bind("/dev/null", "/dev/null", devices=True),
+        Bind("/srv/work", "/srv/place", writable=True, as_owner=True, optional=True, inode=(1, 2)),
+        Proc("/proc"),
+        DevPts("/dev/pts"),
+        ReadOnly("/proc/sys"),
+        Mask("/proc/kcore"),
+        Deny("/srv/place/key"),
+    ),
+    limits=(ResourceLimit(7, 1024), ResourceLimit(4, 0)),
+    landlock=LandlockRuleset(0x7FFF, 3, (LandlockRule("/usr", 13), LandlockRule("/tmp", 0x7FFF))),
+    seccomp=FILTER,
+)
+
+LEAST: Final = LaunchPlan(
+    identity=Identity(1000, 1000, HostIdentity.CALLER),
+    namespaces=Namespaces.USER | Namespaces.MOUNT | Namespaces.PID,
+    hostname="s",
+    loopback=False,
+    scratch=Scratch(4096, 16),
+    steps=(),
+    limits=(),
+    landlock=None,
+    seccomp=FILTER,
+)
+
+LONG_PATH: Final = ("/" + "p" * 255) * 15 + "/" + "q" * 254
+"""The longest path, of the longest names: 4,095 bytes."""
+
+LONG_NAMES: Final = replace(LEAST, hostname="h" * 64, steps=(Symlink("/" + "s" * 255, "t"),))
+LONG_PATHS: Final = replace(LEAST, steps=(Proc(LONG_PATH), Symlink("/s", "t" * 4095)))
+LONG_FILTER: Final = replace(LEAST, seccomp=FILTER[:8] + FILTER[8:] * 4095)
+"""As many instructions as the kernel takes."""
+
+ODD_PATHS: Final = {
+    "parent": "/usr/../etc",
+    "dot": "/usr/./bin",
+    "doubled": "/usr//bin",
+    "ending": "/usr/",
+    "relative": "usr",
+    "empty": "",
+    "name": "/" + "n" * 256,
+    "long": LONG_PATH + "q",
+}
+"""Paths that init must refuse, each a little beyond what it takes."""
+
+BEYOND: Final = {
+    **{name: replace(LEAST, steps=(Proc(path),)) for name, path in ODD_PATHS.items()},
+    "target": replace(LEAST, steps=(Symlink("/s", "t" * 4096),)),
+    "hostname": replace(LEAST, hostname="h" * 65),
+    "filter": replace(LEAST, seccomp=LONG_FILTER.seccomp + FILTER[:8]),
+    "records": replace(LEAST, limits=(ResourceLimit(7, 1),) * 1024),
+    "root": replace(LEAST, identity=Identity(0, 0, HostIdentity.CALLER)),
+    "namespaces": replace(LEAST, namespaces=Namespaces.USER | Namespaces.PID),
+}
+
+TRUE: Final = Spawn((b"true",), (), b"/")
+SHELL: Final = Spawn(
+    (b"/bin/sh", b"-c", b"echo $NAME"),
+    ((b"PATH", b"/usr/bin:/bin"), (b"NAME", b"value"), (b"EMPTY", b"")),
+    b"/srv/place",
+    end_leftovers=True,
+)
+MANY: Final = Spawn((b"x",) * 1100, (), b"/")
+"""More words than a keeper has room for without asking for memory."""
+
+
+def message(
+    kind: Request, job: int, body: bytes, how: int = 0, *, in_memfd: bool | None = None
+) -> bytes:
+    """One message of a conversation, as decode_target.c takes it apart."""
+    large = len(body) > INLINE_LIMIT if in_memfd is None else in_memfd
+    sent = encode_message(kind, job, len(body), in_memfd=large) + body
+    return struct.pack("=BBH", how | (IN_MEMFD if large else 0), 0, len(sent)) + sent
+
+
+def conversations() -> dict[str, bytes]:
+    """Messages to a running sandbox."""
+    spawn, kill = Request.SPAWN, Request.KILL
+    true, shell = encode_spawn(TRUE, 0), encode_spawn(SHELL, 7, report=True)
+    return {
+        "spawn": message(spawn, 1, true),
+        "spawn-with-descriptors": message(spawn, 1, shell, 3 * ONE_FD),
+        "spawn-in-memfd": message(spawn, 2, shell, 4 * ONE_FD, in_memfd=True),
+        "spawn-many-words": message(spawn, 3, encode_spawn(MANY, 0)),
+        "spawn-shrinkable": message(spawn, 4, true, SHRINKABLE, in_memfd=True),
+        "spawn-no-memfd": message(spawn, 4, true, NO_MEMFD, in_memfd=True),
+        "spawn-twice": message(spawn, 5, true, LATER) + message(spawn, 6, true),
+        "signal": message(Request.SIGNAL, BUSY_JOB, encode_signal(15, tree=False)),
+        "signal-tree": message(Request.SIGNAL, BUSY_JOB, encode_signal(9, tree=True)),
+        "kill": message(kill, BUSY_JOB, encode_kill(force=False)),
+        "kill-force": message(kill, BUSY_JOB, encode_kill(force=True)),
+        "kill-unknown": message(kill, 99, encode_kill(force=False)),
+        "start-again": message(Request.START, 0, encode_plan(LEAST, 1000, 1000)),
+    }
+
+
+def make_seeds() -> dict[str, bytes]:
+    """Each seed by its file's name."""
+    plans = {
+        "whole": WHOLE,
+        "least": LEAST,
+        "long-names": LONG_NAMES,
+        "long-paths": LONG_PATHS,
+        "long-filter": LONG_FILTER,
+    }
+    spawns = {"true": TRUE, "shell": SHELL, "many": MANY}
+    return {
+        **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},
+        **{f"beyond-{n}": b"P" + encode_plan(plan, 1000, 1000) for n, plan in BEYOND.items()},
+        **{f"spawn-{name}": b"S" + encode_spawn(spawn, 5) for name, spawn in spawns.items()},
+        **{f"wire-{name}": b"W" + sent for name, sent in conversations().items()},
+    }
+
+
+def write_seeds(directory: Path) -> None:
+    """Writes each seed; what else is in the directory stays."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in make_seeds().items():
+        (directory / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    write_seeds(CORPUS)
