@@ -49,15 +49,22 @@ bench: setup ## measure, and compare with bubblewrap and openai-agents' local sa
 	@scripts/setup dev bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-analyze: ## gcc's static analyser over the C program (slow)
+analyze: ## gcc's analyser, cppcheck and clang-tidy over the C program (slow)
 	@$(MAKE) --silent -C native analyze
+
+fuzz: setup ## both ends of the control protocol, FUZZ_SECONDS (20) each; FUZZ_SEED=n repeats a run
+	@$(MAKE) --silent -C native/fuzz run FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM}
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} $(BIN)/python -m pytest -m soak tests/fuzz -k "liars or events" $(ARGS)
 
 lock: ## renew scripts/constraints.txt
 	@scripts/lock
+
+cross: ## the C program for x86-64 and ARM64, static, into build/cross
+	@scripts/cross
 
 clean: ## remove everything that was built or cached, .venv too
 	rm -rf .venv build dist src/sandyard/_bin .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test quick lint format soak bench analyze lock clean
+.PHONY: help setup demo test quick lint format soak bench analyze cross fuzz lock clean

@@ -29,10 +29,14 @@ Every public name, importable from `sandyard`. This page is made from the source
 
 CHAPTERS = (
     ("Clients and sessions", ("sandyard.client", "sandyard.session")),
-    ("What a command may touch", ("sandyard.policy",)),
+    (
+        "What a command may touch",
+        ("sandyard.policy", "sandyard.resources", "sandyard.confinement.explanation"),
+    ),
     ("Commands", ("sandyard.process.",)),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
     ("Values", ("sandyard.types",)),
+    ("What a machine can hold", ("sandyard.checkup", "sandyard.confinement.doctor_values")),
     ("Saved state", ("sandyard.state",)),
     ("Errors", ("sandyard.errors",)),
 )
@@ -123,6 +127,14 @@ def methods(node: ast.ClassDef) -> Iterator[Function]:
             yield line
 
 
+def all_methods(thing: type) -> Iterator[Function]:
+    """Those of a class and of the bases of ours that have no entry of their own."""
+    yield from methods(find_class(thing))
+    for base in thing.__mro__[1:]:
+        if base.__module__.startswith("sandyard.") and base.__name__ not in public_names():
+            yield from methods(find_class(base))
+
+
 def is_property(function: Function) -> bool:
     """Whether a method is read like an attribute."""
     return any(ast.unparse(mark) == "property" for mark in function.decorator_list)
@@ -144,6 +156,10 @@ def describe_method(function: Function) -> str:
 def describe(name: str) -> str:
     """One public name."""
     thing = getattr(sandyard, name)
+    if inspect.isfunction(thing):
+        tree = parse(inspect.getsourcefile(thing) or "")
+        found = (node for node in tree.body if isinstance(node, Function) and node.name == name)
+        return f"### {name}\n\n{describe_method(next(found))}"
     node = find_class(thing)
     bases = [base.__name__ for base in thing.__bases__ if base.__name__ in public_names()]
     kin = f"Is a {', '.join(f'`{base}`' for base in bases)}. " if bases else ""
@@ -158,7 +174,7 @@ def describe(name: str) -> str:
         given = fields(node) or [one for maker in makers for one in parameters(maker)]
         if given:
             parts.append(f"```text\n{call(name, given)}\n```\n")
-        parts += [describe_method(function) for function in methods(node)]
+        parts += [describe_method(function) for function in all_methods(thing)]
     return "\n".join(parts)
 
 

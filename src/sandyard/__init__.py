@@ -8,7 +8,10 @@ import importlib
 from typing import Final
 
 _HOMES: Final = {
+    "sandyard.checkup": ("doctor",),
     "sandyard.client": ("UnixLocalSandboxClient",),
+    "sandyard.confinement.doctor_values": ("DoctorCanary", "DoctorReport", "DoctorRow"),
+    "sandyard.confinement.explanation": ("Explanation",),
     "sandyard.errors": (
         "ArgumentError",
         "ArgumentTypeError",
@@ -57,22 +60,29 @@ _HOMES: Final = {
         "CommandStream",
         "OutputChunk",
     ),
+    "sandyard.resources": (
+        "EnforcedLimit",
+        "ResourceLimits",
+    ),
     "sandyard.session": ("UnixLocalSandboxSession",),
     "sandyard.state": (
         "SandboxSessionState",
         "UnixLocalSandboxSessionState",
     ),
     "sandyard.types": (
+        "Denial",
         "EntryKind",
         "ExecResult",
         "FileEntry",
         "FileMode",
         "Group",
         "Leftover",
+        "LimitHit",
         "Permissions",
         "ResourceUsage",
         "User",
     ),
+    "sandyard.workspace.review": ("Finding", "Review"),
     "sandyard.workspace": (
         "Materialized",
         "Skipped",

@@ -1,3 +1,10 @@
+from sandyard.checkup import doctor as doctor
+from sandyard.confinement.doctor_values import (
+    DoctorCanary as DoctorCanary,
+    DoctorReport as DoctorReport,
+    DoctorRow as DoctorRow,
+)
+from sandyard.confinement.explanation import Explanation as Explanation
 from sandyard.client import (
     UnixLocalSandboxClient as UnixLocalSandboxClient,
 )
@@ -51,6 +58,10 @@ from sandyard.process import (
     CommandStream as CommandStream,
     OutputChunk as OutputChunk,
 )
+from sandyard.resources import (
+    EnforcedLimit as EnforcedLimit,
+    ResourceLimits as ResourceLimits,
+)
 from sandyard.session import (
     UnixLocalSandboxSession as UnixLocalSandboxSession,
 )
@@ -59,12 +70,14 @@ from sandyard.state import (
     UnixLocalSandboxSessionState as UnixLocalSandboxSessionState,
 )
 from sandyard.types import (
+    Denial as Denial,
     EntryKind as EntryKind,
     ExecResult as ExecResult,
     FileEntry as FileEntry,
     FileMode as FileMode,
     Group as Group,
     Leftover as Leftover,
+    LimitHit as LimitHit,
     Permissions as Permissions,
     ResourceUsage as ResourceUsage,
     User as User,
@@ -73,5 +86,6 @@ from sandyard.workspace import (
     Materialized as Materialized,
     Skipped as Skipped,
 )
+from sandyard.workspace.review import Finding as Finding, Review as Review
 
 __all__: list[str]

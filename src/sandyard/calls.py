@@ -9,7 +9,6 @@ from typing import Literal
 
 from sandyard.confinement import USER
 from sandyard.errors import ArgumentError, ArgumentTypeError, OpName
-from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.plan import Spawn
 from sandyard.process import CommandCall, StdinSource
 from sandyard.process.argv import (
@@ -22,6 +21,7 @@ from sandyard.process.argv import (
     command_directory,
     encoded_words,
 )
+from sandyard.resources import ResourceLimits
 from sandyard.types import User
 
 __all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call"]
@@ -41,11 +41,14 @@ class CommandRequest:
     env: Mapping[str, str] | None
     stdin: StdinSource | None
     leftovers: Leftovers
-    output_limit: int = OUTPUT_LIMIT_BYTES
+    output_limit: int | None = None
 
 
 def prepare_call(
-    request: CommandRequest, environment: tuple[tuple[bytes, bytes], ...], root: str
+    request: CommandRequest,
+    environment: tuple[tuple[bytes, bytes], ...],
+    root: str,
+    limits: ResourceLimits,
 ) -> CommandCall:
     """The call that the process room carries out.
 
@@ -53,12 +56,14 @@ def prepare_call(
         request: what the caller asks.
         environment: the session's variables.
         root: where the workspace is inside.
+        limits: the session's limits; what the request leaves open is as they say.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
     """
     argv = command_argv(request.command, request.shell)
     check_user("exec", request.user)
+    timeout = checked_timeout(request.timeout)
     own = checked_environment(request.env)
     if own:
         environment = tuple((dict(environment) | own).items())
@@ -71,8 +76,11 @@ def prepare_call(
             end_leftovers=checked_leftovers(request.leftovers),
         ),
         stdin=checked_stdin(request.stdin),
-        timeout_s=checked_timeout(request.timeout),
-        limit=checked_limit(request.output_limit),
+        timeout_s=limits.wall_time if timeout is None else timeout,
+        limit=limits.output
+        if request.output_limit is None
+        else checked_limit(request.output_limit),
+        wall_time=timeout is None and limits.wall_time is not None,
     )
 
 

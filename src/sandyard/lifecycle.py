@@ -33,6 +33,8 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "mkdir": _WITH_FILES,
     "rm": _WITH_FILES,
     "normalize_path": _WITH_FILES,
+    "review": _WITH_FILES,
+    "why": _WITH_FILES,
 }
 
 

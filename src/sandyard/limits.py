@@ -135,6 +135,13 @@ dead network file system) can't be killed, and the caller was promised an answer
 CLOSE_TIMEOUT_S: Final = 5.0
 """Seconds that the outer process has to end when its channel is closed, before it is killed."""
 
+SEND_TIMEOUT_S: Final = 5.0
+"""Seconds without room on the channel after which init counts as lost: it reads within microseconds,
+unless it is stopped or no longer ours."""
+
+EVENTS_PER_TURN: Final = 256
+"""Events of one sandbox that are handled before the loop gets its turn: below a millisecond or two."""
+
 TRAVEL_RETRY_S: Final = 0.005
 TRAVEL_RETRIES: Final = 400
 """Pause and count of the attempts to send descriptors when too many are in flight (ETOOMANYREFS):
@@ -158,15 +165,85 @@ TIMEOUT_MAX_S: Final = 365 * 24 * 3600.0
 OUTPUT_LIMIT_MAX_BYTES: Final = 1024**3
 """Most that a caller may ask to be kept of a stream: a gibibyte in memory, twice."""
 
+# --- resource limits of a session -------------------------------------------------------------
+
+PROCESSES_DEFAULT: Final = 4_096
+"""Processes and threads of a session: parallel builds fit, a fork bomb does not. It is a fraction of
+what a small machine has room for (a thread costs the kernel some 20 KiB)."""
+
+PROCESSES_MIN: Final = 8
+"""The first process, the helper of a command, and a shell that starts something."""
+
+PROCESSES_MAX: Final = 4_194_304
+"""As many as Linux can number (PID_MAX_LIMIT in linux/threads.h)."""
+
+OPEN_FILES_DEFAULT: Final = 4_096
+"""Four times the usual soft limit. A million, as some hosts have, makes programs that close all
+descriptors before exec take seconds."""
+
+OPEN_FILES_MIN: Final = 16
+"""Three streams, a program's libraries, and some files."""
+
+OPEN_FILES_MAX: Final = 1_048_576
+"""The most that Linux gives a process unless its owner changed that (fs.nr_open)."""
+
+MEMORY_MIN_BYTES: Final = 16 * 1024 * 1024
+"""Below this a shell and its libraries do not fit beside what the sandbox itself needs."""
+
+MEMORY_SHARE: Final = 2
+"""Where the calling program's control group is limited, a session may use half of it by default. The
+other half is the calling program's: it survives whatever one session does. More sessions at
+once share their half by the kernel's choice of whom to end, so give each a limit of its own."""
+
+SCRATCH_MIN_BYTES: Final = 1024 * 1024
+"""Below this the files that every root has do not fit."""
+
+SIZE_MAX_BYTES: Final = 2**60
+"""Largest size that may be asked for: above any disk, below what overflows in the kernel."""
+
+CPUS_MIN: Final = 0.01
+"""Least share of a processor: the kernel's least quota is a millisecond in a tenth of a second."""
+
+CPUS_MAX: Final = 8_192
+"""More processors than Linux can have (NR_CPUS)."""
+
+CPU_PERIOD_US: Final = 100_000
+"""Microseconds in which a share of the processors is counted: the kernel's own default."""
+
+CGROUP_NAME_TRIES: Final = 16
+"""Attempts to make a control group: another program's sweep may look at one just then."""
+
+CGROUP_PROBE_S: Final = 60.0
+"""Age in seconds at which a group that was made to try something was left by a program that died."""
+
+CGROUP_REMOVE_S: Final = 2.0
+CGROUP_RETRY_S: Final = 0.002
+"""How long, and how often, the removal of a control group is tried: a process that was ended leaves
+it within milliseconds, one that hangs in the kernel may never."""
+
+CPU_TIME_SLACK_S: Final = 0.25
+"""How much less than its limit a process that the kernel ended may have used, as its usage tells: the
+limit is counted in ticks, usage exactly. 0.06 were seen on a busy machine; a limit is 1 at least."""
+
+SCAN_PAUSE_S: Final = 0.1
+SCAN_SHARE: Final = 10
+"""Least pause between two looks at the size of a workspace, and how many times longer than the last
+look it is: looking takes a tenth of one processor at most."""
+
 # --- leases and the sweep ---------------------------------------------------------------------
 
 LEASE_BYTES: Final = 32 * 1024
 """Longest lease that is read: the longest path, each byte of it escaped in six, and the rest."""
 
 LEASE_PAUSE_S: Final = 0.002
-LEASE_TRIES: Final = 100
-"""Pause and count of the attempts to lock a lease: a sweep that looks at it just then lets go of it
-within microseconds, and only a session that is in use holds it for all of the 0.2 seconds."""
+"""Pause between two attempts to lock a lease."""
+
+LEASE_HELD_S: Final = 0.2
+"""Seconds after which a lease that says whose it is, and is locked, is in use by them."""
+
+LEASE_SWEPT_S: Final = 30.0
+"""Seconds that a lease may be locked that is ours or says nothing yet: a sweep looks at it, which
+takes microseconds, unless the sweeping process gets no processor just then."""
 
 SWEEP_EVERY_S: Final = 600.0
 """Seconds after which a client's next create sweeps again: a server that runs for months removes
@@ -179,3 +256,21 @@ and then all is done when create returns. A large tree is removed behind its bac
 SWEEP_LEASES: Final = 4_096
 """Leases that one sweep looks at, some 30 microseconds each; which ones is chance, so that none is
 always left out."""
+
+# --- planted files ----------------------------------------------------------------------------
+
+SURVEY_ENTRIES: Final = 50_000
+"""Directory entries that a start looks at for repositories and planted files: some 100 ms. A larger
+workspace is looked at from its top, and the session says that it was not seen whole."""
+
+SURVEY_DEPTH: Final = 8
+"""Directories below the workspace's top in which they are looked for."""
+
+SURVEY_FILE_BYTES: Final = 256 * 1024
+"""Bytes of a configuration file that are read: Git's own are a few hundred."""
+
+REVIEW_ENTRIES: Final = 1_000_000
+"""Directory entries that a review looks at: it is asked for, and may take seconds."""
+
+REVIEW_FILES: Final = 500
+"""Files of one planted directory that a review reads: beyond that it is no configuration."""

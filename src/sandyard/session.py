@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,29 +11,35 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
+from sandyard.bounds import SessionLimits
 from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
+from sandyard.confinement.explanation import Enforced, Explanation
 from sandyard.errors import (
     OpName,
     SessionClosedError,
-    WorkspaceStartError,
 )
+from sandyard.explaining import ExplainedStream, Explainer
+from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
-from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.plan import LaunchPlan
-from sandyard.platform import host_facts, resolve_grants
+from sandyard.platform import host_facts, resolve_denied, resolve_grants
 from sandyard.policy import Policy
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess, StdinSource
+from sandyard.protection import Protection
 from sandyard.state import UnixLocalSandboxSessionState
-from sandyard.types import ExecResult, FileEntry, User
+from sandyard.types import ExecResult, User
 from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
+from sandyard.workspace.deletion import delete_leased
+from sandyard.workspace.lease import Lease
+from sandyard.workspace.review import Review
 
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession:
+class UnixLocalSandboxSession(FileVerbs):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -43,6 +48,7 @@ class UnixLocalSandboxSession:
     Attributes:
         state: what identifies the session and describes its workspace.
         policy: what its commands may touch; it never changes.
+        limits: its limits; ``limits.report`` says what holds each of them, once it was started.
         materialized: what the manifest's entries wrote, and what of their sources they left out and
             why; None until they were applied.
 
@@ -53,13 +59,21 @@ class UnixLocalSandboxSession:
     """
 
     def __init__(
-        self, state: UnixLocalSandboxSessionState, policy: Policy, root: WorkspaceRoot | None
+        self,
+        state: UnixLocalSandboxSessionState,
+        policy: Policy,
+        root: WorkspaceRoot | None,
+        lease: Lease,
     ) -> None:
-        """Take over a workspace's root; use ``UnixLocalSandboxClient.create`` instead."""
+        """Take over a workspace; use ``UnixLocalSandboxClient.create`` instead."""
         self.state = state
         self.policy = policy
+        self.limits = SessionLimits(policy.limits)
         self.materialized: Materialized | None = None
         self._root = root
+        self._lease = lease
+        self._protection = Protection(policy.protect)
+        self._explainer = Explainer()
         self._inode = None if root is None else root.inode
         self._phase = Phase.NEW
         self._turn = asyncio.Lock()  # one start or end at a time
@@ -99,7 +113,7 @@ class UnixLocalSandboxSession:
                     self.materialized = await self._workspace.apply(self.state.manifest)
                 self.state.workspace_root_ready = True
             self._init = await InitProcess.start(partial(self._plan, root))
-            self._commands = Commands(self._init)
+            self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
 
@@ -122,21 +136,17 @@ class UnixLocalSandboxSession:
     async def aclose(self) -> None:
         """Stops, shuts down and lets go of the workspace. Doing it again does nothing.
 
-        The workspace's directory is not deleted; ``UnixLocalSandboxClient.delete`` does that for
-        one that the library made.
+        The workspace's directory is not deleted, neither now nor by a later sweep; it is the
+        caller's to keep. ``UnixLocalSandboxClient.delete`` deletes one that the library made.
         """
         self._check_loop("shutdown")
         async with self._turn:
             try:
-                await self._end_sandbox()
+                await self._let_go()
             finally:
-                self._phase = Phase.CLOSED
-                workspace, self._workspace = self._workspace, None
-                root, self._root = self._root, None
-                if workspace is not None:
-                    await workspace.close()  # and its root with it
-                elif root is not None:
-                    root.close()
+                if self._lease.held:
+                    owned = self.state.workspace_root_owned
+                    await in_thread(self._lease.keep if owned else self._lease.remove)
 
     async def running(self) -> bool:
         """Tell whether commands can run: the session is started and its sandbox stands."""
@@ -172,7 +182,7 @@ class UnixLocalSandboxSession:
         cwd: str | PurePath | None = None,
         env: Mapping[str, str] | None = None,
         stdin: StdinSource | None = None,
-        output_limit: int = OUTPUT_LIMIT_BYTES,
+        output_limit: int | None = None,
         leftovers: Leftovers = "keep",
     ) -> ExecResult:
         """Run a command and wait for its exit.
@@ -181,14 +191,15 @@ class UnixLocalSandboxSession:
             command: with a shell, one word is the shell's text and several are quoted and joined;
                 without, they are the argv.
             timeout: seconds after which the command and all that it started are ended; None
-                (default) for no limit.
+                (default) for the policy's ``wall_time``, which is no limit unless it is set.
             shell: True (default) for ``sh -c``; a list such as ``["bash", "-c"]`` for another
                 shell; False for none.
             user: ``"agent"``, the one user inside (default).
             cwd: directory, relative to the workspace or absolute (default: the workspace).
             env: variables for this command, over those of the session.
             stdin: bytes, a binary file or an async iterable of bytes; None (default) is empty.
-            output_limit: bytes kept of each of stdout and stderr (default 16 MiB): a quarter from
+            output_limit: bytes kept of each of stdout and stderr (default: the policy's ``output``,
+                16 MiB unless it says otherwise): a quarter from
                 the beginning, the rest from the end; the result counts what is missing between.
             leftovers: what becomes of processes that the command leaves running: ``"keep"``
                 (default) lets them live in the session and lists them in the result, ``"end"``
@@ -217,7 +228,8 @@ class UnixLocalSandboxSession:
             output_limit=output_limit,
             leftovers=leftovers,
         )
-        return await commands.run(await self._prepared(request))
+        call = await self._prepared(request)
+        return await self._explainer.told(commands.run(call), call.spawn.cwd)
 
     @asynccontextmanager
     async def stream(
@@ -255,110 +267,53 @@ class UnixLocalSandboxSession:
             leftovers=leftovers,
         )
         commands = self._running_commands()
-        async with CommandStream(commands, await self._prepared(request)) as stream:
+        call = await self._prepared(request)
+        async with ExplainedStream(commands, call, self._explainer) as stream:
             yield stream
 
-    # --- files ------------------------------------------------------------------------------------
+    async def review(self) -> Review:
+        """Tell what has appeared or changed that programs outside would run or obey.
 
-    async def read(
-        self, path: str | PurePath, *, user: str | User | None = None
-    ) -> io.BufferedReader:
-        """Open a file of the workspace for reading; the caller closes it.
+        Commands can write what Git, editors and agents on your side run without asking: hooks, keys
+        of Git's configuration, tasks, servers to be started. Look at the findings before you use
+        the workspace's files outside. What was there at the first start is compared with what is
+        there now; what ``Policy.protect`` kept is the same.
+
+        Raises:
+            SessionClosedError: the session was not started, or is closed.
+        """
+        workspace = self._open_workspace("review", None)
+        grants = await in_thread(resolve_grants, self.policy)
+        return await in_thread(self._protection.review, workspace.root, grants)
+
+    async def why(
+        self, subject: str | PurePath | None = None, *, syscall: str | None = None
+    ) -> Explanation:
+        """Explain what commands of this session may do with something, and by which rule.
+
+        It asks the policy as it was enforced at the start, and runs nothing. A path is followed as
+        commands would follow it, through symlinks of shown trees as well. Modes of files decide
+        besides: what a rule allows, a file's owner may still forbid.
 
         Args:
-            path: relative to the workspace, or absolute within it.
-            user: ``"agent"``, the one user inside (default).
+            subject: a path, relative to the workspace or absolute, inside; or an address, as
+                ``HOST:PORT``, ``[HOST]:PORT`` or a URL.
+            syscall: the name of a system call instead, such as ``"ptrace"``.
+
+        Returns:
+            What is allowed, the rule, and the least grant that would allow more. A path that this
+            machine does not have, or that can't be granted, has no grant.
 
         Raises:
-            WorkspaceReadNotFoundError: there is no such file.
-            WorkspaceArchiveReadError: it is no regular file, or can't be read.
-            InvalidManifestPathError: the path leaves the workspace.
+            ArgumentError, ArgumentTypeError: it is no path, address or system call.
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> print(await session.why("/etc/shadow"))
+            /etc/shadow: not shown: no rule of the policy names it; to allow it: …
         """
-        workspace = self._open_workspace("read", user)
-        return await workspace.read(path)
-
-    async def write(
-        self,
-        path: str | PurePath,
-        data: io.IOBase | bytes | bytearray | memoryview,
-        *,
-        user: str | User | None = None,
-    ) -> None:
-        """Write a file of the workspace whole, or not at all.
-
-        Parents are made, an existing file keeps its mode, and whoever reads meanwhile sees the old
-        content or the new.
-
-        Args:
-            path: relative to the workspace, or absolute within it.
-            data: bytes, or a binary stream, which is read to its end.
-            user: ``"agent"``, the one user inside (default).
-
-        Raises:
-            WorkspaceWriteTypeError: ``data`` is text or gives text; nothing was touched.
-            WorkspaceArchiveWriteError: it can't be written.
-            InvalidManifestPathError: the path leaves the workspace.
-        """
-        workspace = self._open_workspace("write", user)
-        await workspace.write(path, data)
-
-    async def ls(self, path: str | PurePath, *, user: str | User | None = None) -> list[FileEntry]:
-        """List a directory of the workspace, sorted by name, hidden entries included.
-
-        Raises:
-            ExecNonZeroError: it is no directory, or does not exist.
-            InvalidManifestPathError: the path leaves the workspace.
-        """
-        workspace = self._open_workspace("ls", user)
-        return await workspace.ls(path)
-
-    async def mkdir(
-        self, path: str | PurePath, *, parents: bool = False, user: str | User | None = None
-    ) -> None:
-        """Make a directory of the workspace; one that exists is left as it is.
-
-        Args:
-            path: relative to the workspace, or absolute within it.
-            parents: True makes missing parents too (default: False).
-            user: ``"agent"``, the one user inside (default).
-
-        Raises:
-            WorkspaceArchiveWriteError: it can't be made.
-            InvalidManifestPathError: the path leaves the workspace.
-        """
-        workspace = self._open_workspace("mkdir", user)
-        await workspace.mkdir(path, parents=parents)
-
-    async def rm(
-        self, path: str | PurePath, *, recursive: bool = False, user: str | User | None = None
-    ) -> None:
-        """Remove a file, a link (never its target), or with ``recursive`` a tree.
-
-        Args:
-            path: relative to the workspace, or absolute within it; never the workspace itself.
-            recursive: True removes a directory with all in it, and a missing path silently.
-            user: ``"agent"``, the one user inside (default).
-
-        Raises:
-            ExecNonZeroError: there is no such entry.
-            WorkspaceArchiveWriteError: it can't be removed, such as a directory that is not empty.
-            InvalidManifestPathError: the path leaves the workspace.
-        """
-        workspace = self._open_workspace("rm", user)
-        await workspace.rm(path, recursive=recursive)
-
-    async def normalize_path(self, path: str | PurePath, *, for_write: bool = False) -> Path:
-        """Resolve a path of the workspace to the absolute one that commands see.
-
-        Args:
-            path: relative to the workspace, or absolute within it.
-            for_write: kept for callers of the old API; every path of the workspace is writable.
-
-        Raises:
-            InvalidManifestPathError: the path leaves the workspace.
-        """
-        workspace = self._open_workspace("normalize_path", None)
-        return await workspace.normalize_path(path)
+        check_phase("why", self._phase)
+        return await self._explainer.why(subject, syscall=syscall)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -369,35 +324,53 @@ class UnixLocalSandboxSession:
 
         Returns:
             True if nothing of an owned directory is left; False if the directory is the caller's,
-            or if something in it could not be removed.
-        """
-        await self.aclose()
-        if not self.state.workspace_root_owned:
-            return False
-        return await in_thread(self._delete_root)
+            or if something else stands in its place.
 
-    def _delete_root(self) -> bool:
-        path = self.state.manifest.root
-        if not os.path.lexists(path):
-            return True
-        try:
-            with WorkspaceRoot.open(path, owned=True) as root:
-                # Another directory of the same name is not ours to delete.
-                return root.inode == self._inode and root.delete()
-        except WorkspaceStartError:  # nor is a link or a file
-            return False
+        Raises:
+            WorkspaceStopError: something in it can't be removed; all else is gone.
+            WorkspaceStartError: another program uses the session now; nothing was deleted.
+        """
+        self._check_loop("shutdown")
+        async with self._turn:
+            await self._let_go()
+            inode = self._inode if self.state.workspace_root_owned else None
+            return await in_thread(delete_leased, self._lease, self.state.manifest.root, inode)
 
     async def _open_root(self) -> WorkspaceRoot:
         if self._root is None:
-            path, owned = self.state.manifest.root, self.state.workspace_root_owned
-            self._root = await in_thread(WorkspaceRoot.open, path, owned=owned)
-            self._inode = self._root.inode
+            return await in_thread(self._opened_root)
         return self._root
+
+    def _opened_root(self) -> WorkspaceRoot:
+        owned = self.state.workspace_root_owned
+        root = self._root = WorkspaceRoot.open(self.state.manifest.root, owned=owned)
+        self._inode = root.inode
+        self._lease.note(root.inode)
+        return root
 
     def _plan(self, root: WorkspaceRoot) -> LaunchPlan:
         facts = host_facts(self._host_environment)
         planned = PlannedRoot(path=root.inside, source=root.real_path, inode=root.inode)
-        return plan_session(self.policy, facts, planned, resolve_grants(self.policy))
+        policy = self.policy
+        grants, denied = resolve_grants(policy), resolve_denied(policy)
+        protected = self._protection.survey(root, grants)
+        limits = self.limits.plan(facts)
+        plan = plan_session(policy, facts, planned, grants, denied, protected, limits)
+        self._explainer.learn(Enforced(policy, plan, facts.machine, root.inside, grants, denied))
+        return plan
+
+    async def _let_go(self) -> None:
+        """Ends the sandbox and closes the workspace; its lease stays as it is."""
+        try:
+            await self._end_sandbox()
+        finally:
+            self._phase = Phase.CLOSED
+            workspace, self._workspace = self._workspace, None
+            root, self._root = self._root, None
+            if workspace is not None:
+                await workspace.close()  # and its root with it
+            elif root is not None:
+                root.close()
 
     async def _end_sandbox(self) -> None:
         init, self._init = self._init, None
@@ -411,6 +384,7 @@ class UnixLocalSandboxSession:
                 await init.close()
         finally:
             self._loop = None
+            await self.limits.close()
 
     def _check_loop(self, op: OpName) -> None:
         """Refuses a call from another loop than the one that the running sandbox belongs to."""
@@ -426,6 +400,13 @@ class UnixLocalSandboxSession:
     def _running_commands(self) -> Commands:
         check_phase("exec", self._phase)
         self._check_loop("exec")
+        if self._loop is not None and self._loop.is_closed():
+            raise SessionClosedError(
+                op="exec",
+                state=self._phase.value,
+                message="the event loop that started this session is closed; shut the session down "
+                "and start it again",
+            )
         if self._commands is None:
             raise SessionClosedError(op="exec", state=self._phase.value)
         return self._commands
@@ -438,7 +419,8 @@ class UnixLocalSandboxSession:
         return self._workspace
 
     async def _prepared(self, request: CommandRequest) -> CommandCall:
-        return prepare_call(request, await self._command_environment(), self.state.manifest.root)
+        environment, limits = await self._command_environment(), self.policy.limits
+        return prepare_call(request, environment, self.state.manifest.root, limits)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""
@@ -446,7 +428,8 @@ class UnixLocalSandboxSession:
         values = await environment.resolve() if environment.value else {}
         if self._environment is None or self._environment[0] != values:
             facts = host_facts(self._host_environment)  # as kept since the start
-            pairs = command_environment(self.policy, facts, self._host_environment, values)
+            root, host = self.state.manifest.root, self._host_environment
+            pairs = command_environment(self.policy, facts, host, values, root)
             encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
             self._environment = (values, encoded)
         return self._environment[1]

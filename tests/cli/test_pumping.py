@@ -269,6 +269,7 @@ def test_killed_host_leaves_no_process() -> None:
     process.kill()
     finish(process)
     assert wait_until(lambda: not find_token(token))
+    assert call("run", "--", "true").returncode == 0  # which removes the lease that it left
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:

@@ -7,7 +7,12 @@ import os
 
 import pytest
 
-from sandyard.errors import ConfinementUnavailableError, ErrorCode
+from sandyard.errors import (
+    ConfinementUnavailableError,
+    ErrorCode,
+    ResourceLimitError,
+    SandboxError,
+)
 from sandyard.plan import Bind, HostIdentity, Identity, LaunchPlan, Namespaces, Scratch
 from sandyard.process.refusal import start_refusal
 from sandyard.process.wire import Failure, Step
@@ -28,8 +33,23 @@ START = [step for step in Step if step < Step.SPAWN_FORK]
 COMMANDS = [step for step in Step if step >= Step.SPAWN_FORK]
 
 
-def refused(step: Step, error: int = errno.EPERM, text: str = "") -> ConfinementUnavailableError:
+def refused(step: Step, error: int = errno.EPERM, text: str = "") -> SandboxError:
     return start_refusal(Failure(step, None, error, text), PLAN)
+
+
+@pytest.mark.parametrize("step", START)
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_missing_descriptors_are_a_limit(step: Step, error: int) -> None:
+    told = refused(step, error, "/etc/ssl/certs")
+    assert isinstance(told, ResourceLimitError)
+    assert told.context["limit"] == "open_files"
+    assert told.retryable
+
+
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.EROFS])
+def test_missing_proc_is_named(error: int) -> None:
+    assert "mount /proc" in str(refused(Step.USER, error).context["fix"])
+    assert "mount /proc" not in str(refused(Step.USER, errno.EPERM).context["fix"])
 
 
 @pytest.mark.parametrize("step", START)

@@ -51,7 +51,6 @@ WRONG_TYPE: list[tuple[str, object]] = [
     ("output_limit", "1"),
     ("output_limit", 1.5),
     ("output_limit", True),
-    ("output_limit", None),
 ]
 WRONG_VALUE: list[tuple[str, object]] = [
     ("timeout", 0),

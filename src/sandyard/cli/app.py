@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from sandyard.cli.doctor import examine
 from sandyard.cli.run import run
+from sandyard.cli.why import explain
 
 __all__ = ["app"]
 
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 # Options end with the first word of the command, so that its own need no "--" before them.
 app.command(name="run", context_settings={"allow_interspersed_args": False})(run)
+app.command(name="doctor")(examine)
+app.command(name="why")(explain)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,6 +14,7 @@ from sandyard import (
     SandboxError,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
+    WorkspaceStopError,
 )
 from sandyard.cli.order import Order
 from sandyard.cli.pumping import Inlet
@@ -67,11 +68,15 @@ async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> Exec
     client = UnixLocalSandboxClient(policy=policy)
     session = await client.create(manifest=manifest)
     try:
-        async with session:
-            return await _run_command(order, session, teller, stopping)
+        # No "async with": a session that is closed before it is deleted is kept, should we be
+        # killed in between.
+        await session.start()
+        return await _run_command(order, session, teller, stopping)
     finally:
-        await client.delete(session)
-        _check_deleted(session, teller)
+        try:
+            await client.delete(session)
+        except WorkspaceStopError as error:  # the command's exit code counts all the same
+            teller.say(error.message)
 
 
 async def _run_command(
@@ -98,12 +103,6 @@ async def _pass_output(command: CommandStream, order: Order, teller: Teller) -> 
         raise
     except TimeoutError:
         raise ExecTimeoutError(command=order.command, timeout_s=order.timeout) from None
-
-
-def _check_deleted(session: UnixLocalSandboxSession, teller: Teller) -> None:
-    root = session.state.manifest.root
-    if session.state.workspace_root_owned and os.path.lexists(root):
-        teller.say(f"something in {root} could not be removed; it is left there")
 
 
 def _unwritable(order: Order, error: OSError) -> ExecTransportError:

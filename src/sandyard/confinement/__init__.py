@@ -9,6 +9,7 @@ from __future__ import annotations
 from sandyard.confinement.environment import command_environment
 from sandyard.confinement.etc import HOME, HOSTNAME, USER
 from sandyard.confinement.launch import plan_session
+from sandyard.confinement.limiting import LimitsPlan, plan_limits, wants_cgroups
 from sandyard.confinement.placement import WorkspaceRoot
 from sandyard.confinement.sizes import AGENT_GID, AGENT_UID
 
@@ -18,7 +19,10 @@ __all__ = [
     "HOME",
     "HOSTNAME",
     "USER",
+    "LimitsPlan",
     "WorkspaceRoot",
     "command_environment",
+    "plan_limits",
     "plan_session",
+    "wants_cgroups",
 ]

@@ -13,14 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from sandyard.errors import SessionClosedError
+from sandyard.errors import ResourceLimitError, SessionClosedError
+from sandyard.finishing import Work, start_thread
 from sandyard.limits import WORKSPACE_THREADS
 from sandyard.workspace import files
 from sandyard.workspace.copying import Skipped
 from sandyard.workspace.materialize import Materialized, apply_manifest
 from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
+from sandyard.workspace.usage import measure_usage
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path, PurePath
@@ -80,6 +83,10 @@ class Workspace:
         work = partial(files.remove, self.root, path, recursive=recursive)
         await self._in_thread("rm", work)
 
+    async def measure(self, stopped: threading.Event) -> int:
+        """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
+        return await self._in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
+
     async def normalize_path(self, path: str | PurePath) -> Path:
         """Return where a path leads; see ``files.normalize``."""
         return await self._in_thread("normalize_path", partial(files.normalize, self.root, path))
@@ -100,8 +107,10 @@ class Workspace:
             self.root.close()
             return
         # Waiting for threads blocks, so it too is done in one: the loop's own.
-        loop = asyncio.get_running_loop()
-        await _settled(loop.run_in_executor(None, _end, threads, self.root))
+        try:
+            await _settled(start_thread(partial(_end, threads, self.root)))
+        except ResourceLimitError:  # there is none: then what is under way is waited for here
+            _end(threads, self.root)
 
     async def _in_thread(self, op: OpName, work: Callable[[], _Result]) -> _Result:
         """Run blocking work in a thread, and stay until it has ended."""
@@ -111,7 +120,9 @@ class Workspace:
             self._threads = ThreadPoolExecutor(
                 WORKSPACE_THREADS, thread_name_prefix="sandyard-files"
             )
-        submitted = self._threads.submit(work)
+        task = Work(work)
+        with task.withdrawn_without_thread(op):
+            submitted = self._threads.submit(task)
         return await _settled(asyncio.wrap_future(submitted), submitted)
 
 
