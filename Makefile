@@ -22,11 +22,7 @@ demo: setup ## a short tour on this machine
 	@$(BIN)/python scripts/demo.py
 
 test: setup lint ## everything CI runs; for root that is the tests as an ordinary user too
-	@failed=0; \
-	if [ "$$(id -u)" = 0 ]; then scripts/test-as-user || failed=$$?; fi; \
-	$(BIN)/python -m pytest; \
-	if [ $$failed != 0 ]; then echo "make test: failed as an ordinary user, see above" >&2; fi; \
-	exit $$failed
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-both; else $(BIN)/python -m pytest; fi
 
 quick: setup ## the tests alone, as you, without installation; ARGS="-k name" narrows them
 	@$(BIN)/python -m pytest -m "not soak and not install" $(ARGS)
@@ -42,8 +38,11 @@ format: setup ## let ruff fix and format what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-soak: setup ## the tests that run for minutes
-	@$(BIN)/python -m pytest -m soak $(ARGS)
+soak: setup ## the tests that run for minutes; for root as an ordinary user too
+	@failed=0; \
+	if [ "$$(id -u)" = 0 ]; then scripts/test-as-user -m soak $(ARGS) || failed=$$?; fi; \
+	$(BIN)/python -m pytest -m soak $(ARGS) || failed=$$?; \
+	exit $$failed
 
 bench: setup ## measure, and compare with bubblewrap and openai-agents' local sandbox
 	@scripts/setup dev bench

@@ -15,9 +15,6 @@ from tests.process.protocol import Record
 
 JOB: Final = 7
 ERRORS: Final = (errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.EINTR)
-SPREAD: Final = 140
-"""Faults of the quick test: each kind of call of each process, and others in even steps."""
-
 NEEDLESS: Final = {
     "brk": "the C library maps memory instead",
     "close": "whatever it returns, the descriptor is closed",
@@ -105,11 +102,15 @@ def difference(seen: object, expected: list[str]) -> str:
     return f"{set(seen) ^ set(expected)}"
 
 
-def choose(calls: list[Call], count: int) -> list[Call]:
-    """The first call of each kind in each process, and an even spread over all."""
-    first = {(call.process, call.name): call for call in reversed(calls)}
-    step = max(1, len(calls) // max(1, count - len(first)))
-    return sorted({*first.values(), *calls[::step]})[: 2 * count]
+def choose(calls: list[Call]) -> list[Call]:
+    """The first call of each kind in each neighbourhood: two calls before it and two after it."""
+    chosen = []
+    for process in sorted({call.process for call in calls}):
+        own = [call for call in calls if call.process == process]
+        names = ["", "", *(call.name for call in own), "", ""]
+        places = [tuple(names[at : at + 5]) for at in range(len(own))]
+        chosen += [call for at, call in enumerate(own) if places.index(places[at]) == at]
+    return chosen
 
 
 def assert_fails_closed(
@@ -136,7 +137,7 @@ def test_injector_spares(injector: str, records: list[Record]) -> None:
 @pytest.mark.timeout(180)
 def test_start_fails_closed(injector: str, records: list[Record]) -> None:
     walls = stand(injector, records)
-    chosen = choose(walls.calls, SPREAD)
+    chosen = choose(walls.calls)
     faults = [Fault(c.process, c.number, ERRORS[i % len(ERRORS)]) for i, c in enumerate(chosen)]
     assert_fails_closed(injector, records, faults, walls)
 
