@@ -229,8 +229,8 @@ def network_attempts(port: int, name: str) -> list[Attempt]:
 
 def process_attempts(token: str) -> list[Attempt]:
     """Seeing a process and a variable of the host's."""
-    # The brackets keep grep from finding itself.
-    search = f"grep -l '[{token[0]}]{token[1:]}' /proc/[0-9]*/cmdline"
+    # The brackets keep grep from finding itself, and -q from minding processes that end meanwhile.
+    search = f"grep -q '[{token[0]}]{token[1:]}' /proc/[0-9]*/cmdline"
     return [
         Attempt(
             what="find a process of the host's",

@@ -44,7 +44,8 @@ LEAKS = {
     ),
     "orphan": (
         """shutil.copy(shutil.which('sleep'), tmp_path / 'sandyard-init')
-    subprocess.run(['sh', '-c', f'{tmp_path}/sandyard-init 2 >/dev/null 2>&1 &'])""",
+    subprocess.run(['sh', '-c', f'{tmp_path}/sandyard-init 2 >/dev/null 2>&1 & '
+        'until grep -q sandyard /proc/$!/comm; do :; done'])""",
         r"orphaned process \d+ 'sandyard-init'",
     ),
 }

@@ -130,8 +130,11 @@ class Ground:
         }
 
     def roots(self) -> list[str]:
-        """The workspaces that are there."""
-        return names_in(self.place)
+        """The workspaces that are there.
+
+        Files are none: Python's tempfile tries a directory out with one, and a kill may come then.
+        """
+        return [name for name in names_in(self.place) if (self.place / name).is_dir()]
 
     def leases(self) -> list[str]:
         """The sessions that have a lease."""
