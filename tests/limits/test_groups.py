@@ -23,11 +23,17 @@ from tests.limits.living import (
 
 HOG = "bytearray(300 << 20)"
 BURN = "import time\nwhile time.process_time() < 1: pass"
+# They hold what they have until one was ended, so that all of it is there at the same time.
 FAMILY = """
 import os
+reading, writing = os.pipe()
 for n in range(4):
-    if os.fork() == 0: held = b"x" * (60 << 20); os.read(0, 1); os._exit(0)
-print(sum(os.waitstatus_to_exitcode(os.wait()[1]) == -9 for n in range(4)))
+    if os.fork() == 0:
+        os.close(writing); held = b"x" * (60 << 20); os.read(reading, 1); os._exit(0)
+ended = [os.wait()[1]]
+os.close(writing)
+ended += [os.wait()[1] for n in range(3)]
+print(sum(os.waitstatus_to_exitcode(status) == -9 for status in ended))
 """
 FORKS = "for n in $(seq 60); do sleep 60 & done"
 

@@ -87,7 +87,7 @@ def test_large_chunks_are_kept_likewise(limit: int, lengths: list[int]) -> None:
     assert capture.result() == modelled(b"".join(stream), limit)
 
 
-@given(large_limits, sizes, st.integers(1, 20_000))
+@given(large_limits, st.lists(st.integers(0, 3_000), max_size=20), st.integers(50, 4_000))
 def test_reading_is_feeding(limit: int, lengths: list[int], size: int) -> None:
     stream = numbered(lengths)
     capture = Capture(limit)
