@@ -75,7 +75,8 @@ class Policy:
             ``config``, attributes); committing works, changing the configuration fails. Default:
             Git directories and the settings of editors and agents that run programs
             (``sandyard.planted``). Empty lifts all of it. Does not create anything: what does not
-            exist can appear, and ``session.review()`` tells of it. Does not hold symlinks.
+            exist can appear. Does not hold symlinks, nor other names of the same file (hard links).
+            ``session.review()`` tells of what appeared or changed all the same.
         environment: Takes ``(name, value)`` pairs; each is set for every command. Default: none.
             Overrides what is inherited and what the sandbox sets itself (``HOME`` and ``PATH``
             included); a manifest's environment overrides it in turn. Is not for secrets that

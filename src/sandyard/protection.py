@@ -44,7 +44,7 @@ class Protection:
         with _trees(root, grants) as trees:
             found = survey_trees(trees, self._names)
             if self._baseline is None:
-                self._baseline = take_baseline(trees, kept=found)
+                self._baseline = take_baseline(trees, found)
         return found.parts
 
     def review(self, root: WorkspaceRoot, grants: tuple[Grant, ...]) -> Review:

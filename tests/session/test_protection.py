@@ -235,3 +235,16 @@ async def test_exchange_from_outside_is_told(project: Path) -> None:
     assert [(found.kind, found.path) for found in review.findings] == [
         ("configuration", f"{project}/.git/config")
     ]
+
+
+async def test_other_names_are_told(project: Path) -> None:
+    (project / "other").hardlink_to(project / ".git/config")
+    async with opened(project) as session:
+        assert (
+            await session.exec("printf '[core]\\n\\tfsmonitor = evil\\n' >> other")
+        ).exit_code == 0
+        review = await session.review()
+    assert any(".git/config has other names" in note for note in review.notes)
+    ((kind, detail),) = ((found.kind, found.detail) for found in review.findings)
+    assert kind == "configuration"
+    assert "core.fsmonitor=evil" in detail

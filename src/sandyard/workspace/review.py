@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from sandyard.limits import REVIEW_ENTRIES, REVIEW_FILES, SURVEY_FILE_BYTES
+from sandyard.limits import REVIEW_ENTRIES, REVIEW_FILES
 from sandyard.planted import GIT_PARTS, PLANTED, PROTECTED_NAMES
+from sandyard.platform import is_within
 from sandyard.workspace.gitconfig import executing_keys
 from sandyard.workspace.survey import Survey, Tree, locate, survey_trees
 
@@ -24,8 +24,6 @@ FindingKind = Literal["repository", "hook", "configuration", "planted"]
 
 _READERS: Final = {each.name: each.reader for each in PLANTED}
 _GIT: Final = "Git: runs it, or reads from it what to run"
-_LOOK: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
-_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK: Final = "link "
 
 
@@ -76,32 +74,29 @@ class Baseline:
     keys: Mapping[str, tuple[tuple[str, str], ...]]
 
 
-def take_baseline(trees: Sequence[Tree], *, kept: Survey | None = None) -> Baseline:
+def take_baseline(trees: Sequence[Tree], survey: Survey | None = None) -> Baseline:
     """Look at what there is now.
 
-    Blocks on the file system.
+    Blocks on the file system. What is kept read-only is read too: it may have another name, through
+    which it can be changed.
 
     Args:
         trees: what commands can write to.
-        kept: a survey of the same trees at this moment, if there is one; what it keeps read-only
-            is not read, since it can't change.
+        survey: a survey of these trees at this moment (default: make one).
     """
-    survey = survey_trees(trees, PROTECTED_NAMES, entries=REVIEW_ENTRIES) if kept is None else kept
-    held = frozenset(part.path for part in survey.parts if part.read_only) if kept else frozenset()
+    if survey is None:
+        survey = survey_trees(trees, PROTECTED_NAMES, entries=REVIEW_ENTRIES)
     prints: dict[str, str] = {}
     keys: dict[str, tuple[tuple[str, str], ...]] = {}
     for repository in survey.repositories:
         if repository.directory is None:
             continue
         for part in GIT_PARTS:
-            path = posixpath.join(repository.directory, part)
-            if path not in held:
-                prints.update(_prints(trees, path))
+            prints.update(_prints(trees, posixpath.join(repository.directory, part)))
         config = posixpath.join(repository.directory, "config")
         keys[config] = executing_keys(_text(trees, config))
     for path in survey.planted:
-        if path not in held:
-            prints.update(_prints(trees, path))
+        prints.update(_prints(trees, path))
     return Baseline(survey, prints, keys)
 
 
@@ -114,9 +109,6 @@ def compare_surveys(before: Baseline, now: Baseline, notes: Sequence[str] = ()) 
         notes: what else is to be said.
     """
     known = {repository.path: repository.directory for repository in before.survey.repositories}
-    # Still the same thing: what was kept can be removed from outside, and something else appear.
-    same = frozenset(now.survey.parts)
-    held = tuple(part.path for part in before.survey.parts if part.read_only and part in same)
     findings = []
     for repository in now.survey.repositories:
         new = repository.path not in known or known[repository.path] != repository.directory
@@ -125,7 +117,7 @@ def compare_surveys(before: Baseline, now: Baseline, notes: Sequence[str] = ()) 
             findings.append(Finding(repository.path, "repository", _GIT, _told(keys)))
     for path, print_now in now.prints.items():
         print_before = before.prints.get(path)
-        if print_now == print_before or any(_is_within(path, part) for part in held):
+        if print_now == print_before:
             continue
         what = "is new" if print_before is None else "has changed"
         findings.append(_finding(path, what, before, now))
@@ -139,9 +131,9 @@ def compare_surveys(before: Baseline, now: Baseline, notes: Sequence[str] = ()) 
 def _finding(path: str, what: str, before: Baseline, now: Baseline) -> Finding:
     for repository in now.survey.repositories:
         directory = repository.directory
-        if directory is None or not _is_within(path, directory):
+        if directory is None or not is_within(path, directory):
             continue
-        if _is_within(path, f"{directory}/hooks"):
+        if is_within(path, f"{directory}/hooks"):
             return Finding(path, "hook", _GIT, f"a hook that {what}")
         old = before.keys.get(path, ())
         added = tuple(pair for pair in now.keys.get(path, ()) if pair not in old)
@@ -154,10 +146,6 @@ def _told(keys: tuple[tuple[str, str], ...]) -> str:
     if not keys:
         return "names nothing to run"
     return "names what to run or obey: " + ", ".join(f"{key}={value}" for key, value in keys)
-
-
-def _is_within(path: str, tree: str) -> bool:
-    return path == tree or path.startswith(tree + "/")
 
 
 # --- what a file holds ----------------------------------------------------------------------------
@@ -173,53 +161,37 @@ def _prints(trees: Sequence[Tree], path: str) -> Iterator[tuple[str, str]]:
     pending = [names]
     while pending and room > 0:
         at = pending.pop()
+        if at and at[-1].endswith(".sample"):
+            continue
         told = _print(tree, at)
         if told is None:
-            pending += sorted(_children(tree, at), reverse=True)
-        elif told and not at[-1].endswith(".sample"):
+            pending += [(*at, name) for name in sorted(_names(tree, at), reverse=True)]
+        elif told:
             room -= 1
-            yield posixpath.join(tree.inside, *at), told
+            yield tree.path(at), told
 
 
 def _print(tree: Tree, names: Names) -> str | None:
     """What something holds; None for a directory, nothing for what is not there."""
     try:
-        opened = tree.opener.open(names, _LOOK)
+        facts, target = tree.look(names)
     except OSError:
         return ""
-    try:
-        facts = os.fstat(opened)
-        if stat.S_ISDIR(facts.st_mode):
-            return None
-        if stat.S_ISLNK(facts.st_mode):
-            return _LINK + os.readlink("", dir_fd=opened)
-    except OSError:
-        return ""
-    finally:
-        os.close(opened)
-    digest = hashlib.sha256(_bytes(tree, names)).hexdigest()
+    if target is not None:
+        return _LINK + target
+    if stat.S_ISDIR(facts.st_mode):
+        return None
+    digest = hashlib.sha256(tree.read(names)).hexdigest()
     return f"{facts.st_mode & 0o7777:o} {facts.st_size} {digest}"
 
 
-def _children(tree: Tree, at: Names) -> list[Names]:
+def _names(tree: Tree, at: Names) -> Iterable[str]:
     try:
-        opened = tree.opener.open(at, _LIST)
+        return tree.list(at, REVIEW_FILES)
     except OSError:
-        return []
-    try:
-        return [(*at, name) for name in os.listdir(opened)]
-    finally:
-        os.close(opened)
-
-
-def _bytes(tree: Tree, names: Names) -> bytes:
-    try:
-        with open(tree.opener.open_file(names), "rb") as file:
-            return file.read(SURVEY_FILE_BYTES)
-    except OSError:
-        return b""
+        return ()
 
 
 def _text(trees: Sequence[Tree], path: str) -> str:
     found = locate(trees, path)
-    return "" if found is None else _bytes(*found).decode("utf-8", "surrogateescape")
+    return "" if found is None else found[0].text(found[1])

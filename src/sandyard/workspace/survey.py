@@ -13,7 +13,7 @@ import stat
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.limits import SURVEY_DEPTH, SURVEY_ENTRIES, SURVEY_FILE_BYTES
 from sandyard.planted import GIT_DIRECTORY, GIT_PARTS, PLANTED, ProtectedPart
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.names import Names
     from sandyard.workspace.opener import Opener
 
-__all__ = ["Repository", "Survey", "Tree", "locate", "survey_trees"]
+__all__ = ["Look", "Repository", "Survey", "Tree", "locate", "survey_trees"]
 
 _LOOK: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,6 +53,61 @@ class Tree:
     inside: str
     source: str
     opener: Opener
+
+    def path(self, names: Names) -> str:
+        """Where something in it is inside."""
+        return posixpath.join(self.inside, *names)
+
+    def look(self, names: Names) -> Look:
+        """What something is; a symlink is itself.
+
+        Raises:
+            OSError: nothing is there, or it can't be looked at.
+        """
+        opened = self.opener.open(names, _LOOK)
+        try:
+            facts = os.fstat(opened)
+            is_link = stat.S_ISLNK(facts.st_mode)
+            return Look(facts, os.readlink("", dir_fd=opened) if is_link else None)
+        finally:
+            os.close(opened)
+
+    def list(self, names: Names, most: int) -> Mapping[str, int]:
+        """The names in a directory and their kinds, at most so many.
+
+        Raises:
+            OSError: it is none, or can't be listed.
+        """
+        opened = self.opener.open(names, _LIST)
+        try:
+            with os.scandir(opened) as entries:
+                return {entry.name: _kind(entry) for entry in islice(entries, most)}
+        finally:
+            os.close(opened)
+
+    def read(self, names: Names) -> bytes:
+        """The beginning of a file; nothing if there is none."""
+        try:
+            with open(self.opener.open_file(names), "rb") as file:
+                return file.read(SURVEY_FILE_BYTES)
+        except OSError:
+            return b""
+
+    def text(self, names: Names) -> str:
+        """The same, as text."""
+        return self.read(names).decode("utf-8", "surrogateescape")
+
+
+class Look(NamedTuple):
+    """What something is.
+
+    Attributes:
+        facts: of itself.
+        target: of a symlink; None for anything else.
+    """
+
+    facts: os.stat_result
+    target: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +200,7 @@ class _Walk:
             at = queue.popleft()
             found = self._listed(tree, at)
             if at and found.keys() >= _BARE:
-                self.repositories[_path(tree, at)] = Repository(_path(tree, at), _path(tree, at))
+                self.repositories[tree.path(at)] = Repository(tree.path(at), tree.path(at))
                 self._add_git(tree, at)
                 continue
             for name, kind in found.items():
@@ -160,18 +215,11 @@ class _Walk:
     def _listed(self, tree: Tree, at: Names) -> Mapping[str, int]:
         """The entries of a directory and their kinds; none if it can't be listed."""
         try:
-            opened = tree.opener.open(at, _LIST)
+            found = tree.list(at, self.left)
         except OSError as error:
             if error.errno not in _ABSENT:
-                self.notes.append(f"{_path(tree, at)} can't be looked into: {error.strerror}")
+                self.notes.append(f"{tree.path(at)} can't be looked into: {error.strerror}")
             return {}
-        try:
-            with os.scandir(opened) as entries:
-                found = {entry.name: _kind(entry) for entry in islice(entries, self.left)}
-        except OSError:  # it was removed meanwhile
-            return {}
-        finally:
-            os.close(opened)
         self.left -= len(found)
         return found
 
@@ -179,7 +227,7 @@ class _Walk:
         return names[-1] in _READERS or names[-1] in self.names or "/".join(names) in self.names
 
     def _add_planted(self, tree: Tree, names: Names, kind: int) -> None:
-        path = _path(tree, names)
+        path = tree.path(names)
         if names[-1] in _READERS:
             self.planted.add(path)
         if names[-1] not in self.names and "/".join(names) not in self.names:
@@ -192,30 +240,30 @@ class _Walk:
     # --- Git ----------------------------------------------------------------------------------
 
     def _add_repository(self, tree: Tree, at: Names, kind: int) -> None:
-        path, link = _path(tree, at), (*at, GIT_DIRECTORY)
+        path, link = tree.path(at), (*at, GIT_DIRECTORY)
         found: tuple[Tree, Names] | None = (tree, link)
         if kind == stat.S_IFREG:  # a linked worktree's, or a submodule's
-            target = self._read(tree, link).removeprefix("gitdir:").strip()
+            target = tree.text(link).removeprefix("gitdir:").strip()
             found = self._locate(tree, at, target)
             if GIT_DIRECTORY in self.names:
                 self._keep(tree, link, read_only=True)
         elif kind == stat.S_IFLNK:
-            target = self._link_target(tree, link)
+            target = _link_target(tree, link)
             found = self._locate(tree, at, target)
-            self.notes.append(f"{_path(tree, link)} is a symlink, which can be replaced")
+            self.notes.append(f"{tree.path(link)} is a symlink, which can be replaced")
         if found is None:
             self.notes.append(
-                f"{_path(tree, link)} leads to {target}, which commands can't write to: Git does "
+                f"{tree.path(link)} leads to {target}, which commands can't write to: Git does "
                 "not work there unless the policy's writes name it"
             )
             self.repositories[path] = Repository(path, None)
             return
-        self.repositories[path] = Repository(path, _path(*found))
+        self.repositories[path] = Repository(path, found[0].path(found[1]))
         self._add_git(*found)
 
     def _add_git(self, tree: Tree, at: Names) -> None:
         """Keep a Git directory in its place, and what it runs as it is."""
-        path = _path(tree, at)
+        path = tree.path(at)
         if GIT_DIRECTORY not in self.names or path in self.git_directories:
             return
         self.git_directories.add(path)
@@ -225,9 +273,9 @@ class _Walk:
             if parents:
                 self._keep(tree, (*at, *parents), read_only=False)
             self._keep(tree, (*at, *parents, last), read_only=True)
-        if common := self._read(tree, (*at, "commondir")).strip():
+        if common := tree.text((*at, "commondir")).strip():
             self._follow(tree, at, common, self._add_git)
-        for key, value in parse_config(self._read(tree, (*at, "config"))):
+        for key, value in parse_config(tree.text((*at, "config"))):
             if key == "core.hookspath":  # relative to where hooks run: the top of the worktree
                 self._follow(tree, at[:-1], value, self._keep_whole)
             elif key == "include.path" or (key.startswith("includeif.") and key.endswith(".path")):
@@ -256,18 +304,14 @@ class _Walk:
         """Note something as to be kept, if it exists; what is kept whole stays so."""
         if not names:
             return  # the top of a tree is a mount already, and all of it is not to be kept
-        path = _path(tree, names)
+        path = tree.path(names)
         try:
-            opened = tree.opener.open(names, _LOOK)
+            facts, target = tree.look(names)
         except OSError as error:
             if error.errno not in _ABSENT:
                 self.notes.append(f"{path} can't be looked at: {error.strerror}")
             return
-        try:
-            facts = os.fstat(opened)
-        finally:
-            os.close(opened)
-        if stat.S_ISLNK(facts.st_mode):
+        if target is not None:
             self.notes.append(f"{path} is a symlink, which can be replaced")
         elif stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
             known = self.parts.get(path)
@@ -275,6 +319,8 @@ class _Walk:
             source = posixpath.join(tree.source, *names)
             kept = read_only or (known is not None and known.read_only)
             self.parts[path] = ProtectedPart(path, source, inode, kept)
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
+                self.notes.append(f"{path} has other names too (hard links), which are not held")
 
     def _keep_whole(self, tree: Tree, names: Names) -> None:
         self._keep(tree, names, read_only=True)
@@ -289,7 +335,7 @@ class _Walk:
 
     def _locate(self, tree: Tree, at: Names, target: str) -> tuple[Tree, Names] | None:
         """Find where a path leads that something in ``at`` names, without symlinks."""
-        found = locate(self.trees, posixpath.join(_path(tree, at), target))
+        found = locate(self.trees, posixpath.join(tree.path(at), target))
         if found is None:
             return None
         other, names = found
@@ -299,29 +345,12 @@ class _Walk:
         except OSError:  # it leaves the tree
             return None
 
-    def _read(self, tree: Tree, names: Names) -> str:
-        """The beginning of a small file; nothing if there is none."""
-        try:
-            with open(tree.opener.open_file(names), "rb") as file:
-                return file.read(SURVEY_FILE_BYTES).decode("utf-8", "surrogateescape")
-        except OSError:
-            return ""
 
-    def _link_target(self, tree: Tree, names: Names) -> str:
-        try:
-            opened = tree.opener.open(names, _LOOK)
-        except OSError:
-            return ""
-        try:
-            return os.readlink("", dir_fd=opened)
-        except OSError:
-            return ""
-        finally:
-            os.close(opened)
-
-
-def _path(tree: Tree, names: Names) -> str:
-    return posixpath.join(tree.inside, *names)
+def _link_target(tree: Tree, names: Names) -> str:
+    try:
+        return tree.look(names).target or ""
+    except OSError:
+        return ""
 
 
 def _kind(entry: os.DirEntry[str]) -> int:
