@@ -179,17 +179,16 @@ def test_first_session_recovers(first_lives: list[list[str]]) -> None:
     assert {life[3] for life in first_lives} == {"on"}
 
 
-@pytest.mark.xfail(
-    reason="with none left, tempfile's own error comes through as it is", strict=True
-)
 def test_first_refusals_are_typed(first_lives: list[list[str]]) -> None:
-    typed = {"ok", "WorkspaceStartError", "ResourceLimitError open_files"}
+    typed = {
+        "ok",
+        "WorkspaceStartError",
+        "WorkspaceStartError too_many_open_files",
+        "ResourceLimitError open_files",
+    }
     assert {life[1] for life in first_lives} <= typed
 
 
-@pytest.mark.xfail(
-    reason="what could not be read is kept as absent for the life of the program", strict=True
-)
 def test_facts_are_whole_again(first_lives: list[list[str]]) -> None:
     assert {life[2] for life in first_lives} == {"whole"}
 

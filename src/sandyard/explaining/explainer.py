@@ -94,27 +94,27 @@ class Explainer:
 
 
 def _denials(stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes) -> tuple[Denial, ...]:
-    from sandyard.explaining.denials import find_denials  # noqa: PLC0415
+    from sandyard.explaining.denials import find_denials  # noqa: PLC0415  # seldom needed
 
     return find_denials(stderr, stdout, enforced, cwd)
 
 
 def _explained_path(path: str, enforced: Enforced) -> Explanation:
-    from sandyard.confinement.explaining import explain_path  # noqa: PLC0415
-    from sandyard.explaining.looking import find_obstacle, make_look  # noqa: PLC0415
+    from sandyard.confinement.explaining import explain_path  # noqa: PLC0415  # seldom needed
+    from sandyard.explaining.looking import find_obstacle, make_look  # noqa: PLC0415  # seldom needed
 
     return explain_path(path, enforced, look=make_look(), obstacle=find_obstacle)
 
 
 def _explained_address(host: str, port: int | None, enforced: Enforced) -> Explanation:
-    from sandyard.confinement.explaining_calls import explain_address  # noqa: PLC0415
+    from sandyard.confinement.explaining_calls import explain_address  # noqa: PLC0415  # seldom needed
 
     return explain_address(host, port, enforced)
 
 
 def _explained_call(name: str, enforced: Enforced) -> Explanation:
-    from sandyard.confinement.explaining_calls import explain_syscall  # noqa: PLC0415
-    from sandyard.confinement.explanation import Explanation  # noqa: PLC0415
+    from sandyard.confinement.explaining_calls import explain_syscall  # noqa: PLC0415  # seldom needed
+    from sandyard.confinement.explanation import Explanation  # noqa: PLC0415  # seldom needed
 
     if not isinstance(name, str):
         raise ArgumentTypeError(

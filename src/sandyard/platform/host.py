@@ -11,6 +11,7 @@ from typing import Final
 
 from sandyard.platform.facts import HostEntry, HostFacts, is_within
 from sandyard.platform.shared_etc import NETWORK_ETC, SHARED_ETC
+from sandyard.platform.shortage import refuse_shortage
 from sandyard.platform.toolchains import ToolchainSearch, find_toolchains
 
 __all__ = ["host_facts"]
@@ -53,7 +54,10 @@ def host_facts(environ: Mapping[str, str]) -> HostFacts:
     """Look at the host through ``environ``'s PATH, HOME and VIRTUAL_ENV.
 
     Blocks on the file system for some milliseconds, so loops call it in a thread; the answer is
-    kept for the life of the program. Never raises: what can't be read is an absent fact.
+    kept for the life of the program. What can't be read is an absent fact.
+
+    Raises:
+        OSError: this program, or the machine, has no descriptor left to look with.
     """
     return _facts(tuple((name, environ.get(name, "")) for name in _CONSULTED), os.geteuid())
 
@@ -160,7 +164,8 @@ def _matching(pattern: str) -> list[str]:
 def _etc_names() -> tuple[str, ...]:
     try:
         return tuple(os.listdir("/etc"))
-    except OSError:
+    except OSError as error:
+        refuse_shortage(error)
         return ()
 
 

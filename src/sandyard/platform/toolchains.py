@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from sandyard.platform.facts import Toolchains, is_beneath, is_within
+from sandyard.platform.shortage import refuse_shortage
 from sandyard.platform.toolchain_kinds import (
     CODE_PARTS,
     CREDENTIAL_FILES,
@@ -301,7 +302,8 @@ def _configured_home(path: str) -> str | None:
                 key, _, value = line.partition("=")
                 if key.strip().lower() == "home":
                     return os.path.normpath(value.strip()) if value.strip() else None
-    except OSError:
+    except OSError as error:
+        refuse_shortage(error)
         return None
     return None
 
@@ -315,6 +317,7 @@ def _link_directories(directory: str) -> tuple[str, ...]:
                 target = _read_link(entry.path) if entry.is_symlink() else None
                 if target is not None:
                     found[os.path.dirname(target)] = None
-    except OSError:
+    except OSError as error:
+        refuse_shortage(error)
         return ()
     return tuple(found)

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
+from sandyard.platform.shortage import refuse_shortage
 
 __all__ = ["IdentityLease", "free_range", "taken_ranges"]
 
@@ -81,7 +82,8 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:
+    except OSError as error:
+        refuse_shortage(error)  # else a lease could lie in somebody's range
         return ""
 
 

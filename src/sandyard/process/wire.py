@@ -290,8 +290,8 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
     return head + words + _variables(spawn.environment)
 
 
-@lru_cache(maxsize=64)  # a session's commands mostly have one environment
 def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    # Not cached: it holds secrets, which must not outlive their session, and takes microseconds.
     return b"".join(name + b"=" + value + b"\0" for name, value in environment)
 
 

@@ -342,11 +342,14 @@ def _unusable(path: str, error: OSError) -> WorkspaceStartError:
     """Say why a state directory, or a lease in it, can't be used."""
     if error.errno in {errno.ELOOP, errno.ENOTDIR}:
         return _not_alone(path, "or a part of it is a symlink or no directory")
+    reason, fix = "state_directory", "set XDG_STATE_HOME to a directory that you can write"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        reason, fix = "too_many_open_files", "raise 'ulimit -n'"
     return WorkspaceStartError(
         path=path,
         message=f"a session keeps its lease in the state directory, and {shown(path)} can't be "
-        f"used: {error.strerror}; set XDG_STATE_HOME to a directory that you can write",
-        context={"reason": "state_directory"},
+        f"used: {error.strerror}; {fix}",
+        context={"reason": reason},
         cause=error,
     )
 
