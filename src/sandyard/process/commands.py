@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sandyard.errors import ExecTimeoutError, ExecTransportError, ResourceLimitError
+from sandyard.errors import ExecTimeoutError
 from sandyard.finishing import finished
 from sandyard.limits import (
     DESCRIPTORS_PER_COMMAND,
@@ -26,9 +26,18 @@ from sandyard.plan import Spawn
 from sandyard.process.budget import descriptor_budget
 from sandyard.process.capture import Capture, Captured
 from sandyard.process.cgroup import CgroupCounts
+from sandyard.process.failures import (
+    channel_full,
+    no_descriptor,
+    no_memory,
+    no_pipe,
+    no_turn,
+    stdin_failed,
+    unwatched_output,
+)
 from sandyard.process.init import InitProcess, Job, SandboxEndedError
 from sandyard.process.latch import Latch
-from sandyard.process.pipes import ChunkSink, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
+from sandyard.process.pipes import Dropping, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
 from sandyard.process.watch import LimitWatch, output_hits, wall_time_hit
 from sandyard.process.wire import Exited, Failure
@@ -121,11 +130,11 @@ class RunningCommand:
             async with asyncio.timeout(self._call.timeout_s):
                 self._job = await self._init.spawn(self._call.spawn, theirs, mask)
         except TimeoutError as error:
-            raise _channel_full(self._call, error) from error
+            raise channel_full(self._call.words, self._call.timeout_s, error) from error
         except SandboxEndedError:
             raise gone_error(self._call.words, born=False) from None
         except OSError as error:
-            raise _no_descriptor(error) from error
+            raise no_descriptor(error) from error
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -243,23 +252,25 @@ class RunningCommand:
         if timed_out:
             raise _timeout_error(call, result, ended=outcome is not None)
         if self._input_error is not None:
-            raise _input_failed(call, self._input_error) from self._input_error
+            raise stdin_failed(call.words, self._input_error) from self._input_error
         return result
 
     def _check_reading(self) -> None:
         """Refuses to tell a result of which output is missing that nobody counted."""
         for output in self._outputs:
             if output.failed is not None:
-                raise _no_memory(self._call, output.failed) from output.failed
+                raise no_memory(
+                    self._call.words, self._call.limit, output.failed
+                ) from output.failed
         if self._read_error is not None:
-            raise _unread(self._call, self._read_error) from self._read_error
+            raise unwatched_output(self._call.words, self._read_error) from self._read_error
 
     async def _wait_turn(self) -> None:
         try:
             async with asyncio.timeout(self._call.timeout_s):
                 await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
         except TimeoutError as error:
-            raise _no_turn(error) from error
+            raise no_turn(descriptor_budget.limit(), error) from error
 
     async def _open_pipes(self) -> list[int]:
         """Makes the pipes; returns the command's ends in the order of its descriptors."""
@@ -268,13 +279,13 @@ class RunningCommand:
                 return self._try_pipes()
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise _no_pipe(self._call, error) from error
+                    raise no_pipe(self._call.words, error) from error
                 # The budget can't know what the host program opens. Others of ours may close.
                 if (
                     descriptor_budget.used <= DESCRIPTORS_PER_COMMAND
                     or attempt + 1 == DESCRIPTORS_RETRIES
                 ):
-                    raise _no_descriptor(error) from error
+                    raise no_descriptor(error) from error
             await asyncio.sleep(DESCRIPTORS_RETRY_S)
         raise AssertionError("unreachable")
 
@@ -368,7 +379,7 @@ class Commands:
         """Reads and drops what a command's leftovers write, for as long as they live."""
         self._drained[job.number] = outputs
         for output in outputs:
-            output.divert(ChunkSink(_drop))
+            output.divert(Dropping())
             output.resume()
         job.gone.then(lambda: self._stop_draining(job.number))
 
@@ -399,90 +410,3 @@ def _timeout_error(call: CommandCall, result: ExecResult, *, ended: bool) -> Exe
     return ExecTimeoutError(
         command=call.words, timeout_s=call.timeout_s, result=result, context=context
     )
-
-
-def _input_failed(call: CommandCall, error: BaseException) -> ExecTransportError:
-    """The error for a stdin source that raised while a command read it."""
-    return ExecTransportError(
-        command=call.words,
-        message=f"the source given as stdin failed: {type(error).__name__}: {error}",
-        context={"reason": "stdin_failed"},
-        cause=error,
-        retryable=False,
-    )
-
-
-def _no_descriptor(error: OSError) -> ResourceLimitError:
-    return ResourceLimitError(
-        f"the host program has no descriptor left for a command ({error.strerror}); close some, or "
-        "raise its limit on open files",
-        limit="open_files",
-        value=error.errno or 0,
-        unit="errno",
-        cause=error,
-        retryable=True,
-    )
-
-
-def _no_pipe(call: CommandCall, error: OSError) -> ExecTransportError:
-    return ExecTransportError(
-        command=call.words,
-        message=f"the command's pipes can't be made: {error.strerror}; a host program that runs as "
-        "root needs CAP_CHOWN for them",
-        context={"reason": "no_pipe", "errno": error.errno},
-        cause=error,
-        retryable=False,
-    )
-
-
-def _unread(call: CommandCall, error: OSError) -> ResourceLimitError:
-    return ResourceLimitError(
-        f"the output of a command can't be watched ({error.strerror}), so it was ended; close some "
-        "descriptors, or raise fs.epoll.max_user_watches",
-        limit="epoll_watches",
-        value=error.errno or 0,
-        unit="errno",
-        context={"command": call.words},
-        cause=error,
-        retryable=True,
-    )
-
-
-def _no_memory(call: CommandCall, error: MemoryError) -> ResourceLimitError:
-    return ResourceLimitError(
-        "the host program has no memory left for what the command wrote; give exec a smaller "
-        "output_limit, or use stream",
-        limit="memory",
-        value=call.limit,
-        unit="bytes",
-        context={"command": call.words},
-        cause=error,
-        retryable=True,
-    )
-
-
-def _channel_full(call: CommandCall, error: TimeoutError) -> ExecTransportError:
-    return ExecTransportError(
-        command=call.words,
-        message="the sandbox took no more commands within this one's timeout, so it was not begun; "
-        "its first process does not run, or very many commands are being sent",
-        context={"reason": "channel_full", "timeout_s": call.timeout_s},
-        cause=error,
-        retryable=True,
-    )
-
-
-def _no_turn(error: TimeoutError) -> ResourceLimitError:
-    return ResourceLimitError(
-        "other commands of this program, or processes that they left running, hold all descriptors "
-        "that there are for commands; end some, or raise the program's limit on open files",
-        limit="open_files",
-        value=descriptor_budget.limit(),
-        unit="descriptors",
-        cause=error,
-        retryable=True,
-    )
-
-
-def _drop(_: bytes) -> None:
-    pass

@@ -21,7 +21,7 @@ from sandyard.limits import (
     PIPE_TURN_BYTES,
 )
 
-__all__ = ["ChunkSink", "InputPipe", "OutputPipe", "Sink", "StdinSource", "open_pipe"]
+__all__ = ["ChunkSink", "Dropping", "InputPipe", "OutputPipe", "Sink", "StdinSource", "open_pipe"]
 
 StdinSource = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
 """What a command may be given to read: bytes, a binary file, or chunks as they come."""

@@ -1,0 +1,106 @@
+"""Owns the errors of commands that the host program itself fails to carry out."""
+
+from __future__ import annotations
+
+from sandyard.errors import ExecTransportError, ResourceLimitError
+
+__all__ = [
+    "channel_full",
+    "no_descriptor",
+    "no_memory",
+    "no_pipe",
+    "no_turn",
+    "stdin_failed",
+    "unwatched_output",
+]
+
+
+def stdin_failed(words: tuple[str, ...], error: BaseException) -> ExecTransportError:
+    """The error for a stdin source that raised while a command read it."""
+    return ExecTransportError(
+        command=words,
+        message=f"the source given as stdin failed: {type(error).__name__}: {error}",
+        context={"reason": "stdin_failed"},
+        cause=error,
+        retryable=False,
+    )
+
+
+def no_descriptor(error: OSError) -> ResourceLimitError:
+    """The host program has no descriptor for a command."""
+    return ResourceLimitError(
+        f"the host program has no descriptor left for a command ({error.strerror}); close some, or "
+        "raise its limit on open files",
+        limit="open_files",
+        value=error.errno or 0,
+        unit="errno",
+        cause=error,
+        retryable=True,
+    )
+
+
+def no_pipe(words: tuple[str, ...], error: OSError) -> ExecTransportError:
+    """A command's pipes can't be made, for another reason than descriptors."""
+    return ExecTransportError(
+        command=words,
+        message=f"the command's pipes can't be made: {error.strerror}; a host program that runs as "
+        "root needs CAP_CHOWN for them",
+        context={"reason": "no_pipe", "errno": error.errno},
+        cause=error,
+        retryable=False,
+    )
+
+
+def unwatched_output(words: tuple[str, ...], error: OSError) -> ResourceLimitError:
+    """The loop can't watch a pipe, so that its command was ended."""
+    return ResourceLimitError(
+        f"the output of a command can't be watched ({error.strerror}), so it was ended; close some "
+        "descriptors, or raise fs.epoll.max_user_watches",
+        limit="epoll_watches",
+        value=error.errno or 0,
+        unit="errno",
+        context={"command": words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def no_memory(words: tuple[str, ...], limit: int, error: MemoryError) -> ResourceLimitError:
+    """The host program has no memory for what a command wrote."""
+    return ResourceLimitError(
+        "the host program has no memory left for what the command wrote; give exec a smaller "
+        "output_limit, or use stream",
+        limit="memory",
+        value=limit,
+        unit="bytes",
+        context={"command": words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def channel_full(
+    words: tuple[str, ...], timeout_s: float | None, error: TimeoutError
+) -> ExecTransportError:
+    """A command found no room on the channel in its time."""
+    return ExecTransportError(
+        command=words,
+        message="the sandbox took no more commands within this one's timeout, so it was not begun; "
+        "its first process does not run, or very many commands are being sent",
+        context={"reason": "channel_full", "timeout_s": timeout_s},
+        cause=error,
+        retryable=True,
+    )
+
+
+def no_turn(limit: int, error: TimeoutError) -> ResourceLimitError:
+    """A command waited for descriptors until its time was over."""
+    return ResourceLimitError(
+        "other commands of this program, or processes that they left running, hold all descriptors "
+        "that there are for commands; end some, or raise the program's limit on open files",
+        limit="open_files",
+        value=limit,
+        unit="descriptors",
+        cause=error,
+        retryable=True,
+    )
