@@ -27,6 +27,7 @@ struct keeper {
     pid_t pid; /* 0: free */
     int channel;
     uint32_t job;
+    bool killed; /* by us, and not yet buried: it may even say that it is idle, but takes no job */
 };
 
 struct lost { /* a job whose keeper has died, until that is told */
@@ -100,7 +101,7 @@ static int start_keeper(void) {
         states[index] = KEEPER_NONE;
         return -error;
     }
-    keepers[index] = (struct keeper){pid, pair[0], 0};
+    keepers[index] = (struct keeper){.pid = pid, .channel = pair[0]};
     keepers_alive++;
     if (index >= keepers_used)
         keepers_used = index + 1;
@@ -110,8 +111,8 @@ static int start_keeper(void) {
 static int take_keeper(void) {
     for (size_t i = 0; i < keepers_used; i++) {
         uint32_t idle = KEEPER_IDLE;
-        if (keepers[i].pid != 0 && __atomic_compare_exchange_n(&states[i], &idle, KEEPER_BUSY, false,
-                                                               __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        if (keepers[i].pid != 0 && !keepers[i].killed &&
+            __atomic_compare_exchange_n(&states[i], &idle, KEEPER_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             return (int)i;
     }
     return start_keeper();
@@ -259,6 +260,7 @@ static void handle_kill(const struct incoming *in) {
     if (request.force > 1 || request.zero != 0)
         return;
     /* A command may have stopped its keeper. */
+    keeper->killed = keeper->killed || request.force != 0;
     (void)kill(keeper->pid, request.force != 0 ? SIGKILL : SIGCONT);
     if (request.force == 0)
         (void)channel_forward(keeper->channel, in);
