@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 
 from benchmarks.commands import command_rows
+from benchmarks.ends import ends_rows
 from benchmarks.heap import heap_rows
 from benchmarks.imports import import_rows
 from benchmarks.measure import Row
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "walk": walk_rows,
     "imports": import_rows,
     "heap": heap_rows,
+    "ends": ends_rows,
 }
 
 
