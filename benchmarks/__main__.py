@@ -14,6 +14,7 @@ from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
 from benchmarks.heap import heap_rows
 from benchmarks.imports import import_rows
+from benchmarks.logs import log_rows
 from benchmarks.measure import Row
 from benchmarks.output import output_rows
 from benchmarks.peers import bubblewrap
@@ -24,6 +25,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "commands": command_rows,
     "sessions": session_rows,
     "output": output_rows,
+    "logs": log_rows,
     "walk": walk_rows,
     "imports": import_rows,
     "heap": heap_rows,

@@ -60,6 +60,9 @@ _HOMES: Final = {
         "CommandStream",
         "OutputChunk",
     ),
+    "sandyard.process.background": ("BackgroundProcess", "LogStatus"),
+    "sandyard.process.background_input": ("ProcessInput",),
+    "sandyard.process.logs_reading": ("LogChunk", "LogReader"),
     "sandyard.resources": (
         "EnforcedLimit",
         "ResourceLimits",

@@ -58,6 +58,12 @@ from sandyard.process import (
     CommandStream as CommandStream,
     OutputChunk as OutputChunk,
 )
+from sandyard.process.background import (
+    BackgroundProcess as BackgroundProcess,
+    LogStatus as LogStatus,
+)
+from sandyard.process.background_input import ProcessInput as ProcessInput
+from sandyard.process.logs_reading import LogChunk as LogChunk, LogReader as LogReader
 from sandyard.resources import (
     EnforcedLimit as EnforcedLimit,
     ResourceLimits as ResourceLimits,

@@ -109,6 +109,9 @@ OpName = Literal[
     "normalize_path",
     "review",
     "why",
+    "start_process",
+    "process",
+    "logs",
 ]
 """The operation in which an error happened."""
 
@@ -577,6 +580,7 @@ class ExecTimeoutError(ExecFailureError, TimeoutError):
         stdout: what it had written so far.
         stderr: likewise.
         result: everything that is known of it; where given, it provides stdout and stderr.
+        message: what to say instead of the default text.
     """
 
     def __init__(
@@ -587,13 +591,15 @@ class ExecTimeoutError(ExecFailureError, TimeoutError):
         stdout: bytes = b"",
         stderr: bytes = b"",
         result: ExecResult | None = None,
+        message: str | None = None,
         context: Context | None = None,
         cause: BaseException | None = None,
     ) -> None:
         allowed = "its time" if timeout_s is None else f"{timeout_s:g} s"
         words = shown(" ".join(str(word) for word in command))
         super().__init__(
-            f"the command took longer than {allowed} and was ended: {words}; what it had written "
+            message
+            or f"the command took longer than {allowed} and was ended: {words}; what it had written "
             "is in this error's stdout and stderr; give exec a larger timeout to let it run on",
             error_code=ErrorCode.EXEC_TIMEOUT,
             command=command,

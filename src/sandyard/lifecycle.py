@@ -35,6 +35,9 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "normalize_path": _WITH_FILES,
     "review": _WITH_FILES,
     "why": _WITH_FILES,
+    "start_process": frozenset({Phase.RUNNING}),
+    "process": _WITH_FILES,
+    "logs": _WITH_FILES,
 }
 
 

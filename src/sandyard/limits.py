@@ -120,6 +120,52 @@ PIPE_TURN_BYTES: Final = 2 * 1024 * 1024
 STREAM_BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of a stream that wait for a slow consumer; then the command waits in its write."""
 
+# --- background processes and their logs ------------------------------------------------------
+
+LOG_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of the file that keeps what a background process writes. A day of a chatty server fits, and a
+hundred of them are no more than a large build leaves on a disk."""
+
+LOG_LIMIT_MIN_BYTES: Final = 64 * 1024
+"""Least size of a log: below that its parts would hold a few lines each."""
+
+LOG_LIMIT_MAX_BYTES: Final = 2**40
+"""Most that may be asked for: a tebibyte, above what a log is good for."""
+
+LOG_SEGMENTS: Final = 16
+"""Least number of parts of a log. When it is full, the oldest part behind the head goes at a time, so
+at least seven eighths of the log are kept."""
+
+LOG_SEGMENT_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Most of a log that is looked through at once, for its last lines."""
+
+LOG_HEAD_SHARE: Final = 0.25
+"""The part of a log that keeps the beginning, as of captured output."""
+
+LOG_BUFFER_BYTES: Final = 2 * 1024 * 1024
+"""Bytes that wait to be written to a log; then the process waits in its write."""
+
+LOG_JOIN_BYTES: Final = 64 * 1024
+"""Small chunks of one stream are joined up to this size, so that a record's header costs little."""
+
+LOG_READ_BYTES: Final = 256 * 1024
+"""Bytes of a log that are read at a time for one reader."""
+
+DESCRIPTORS_SPARED: Final = 48
+"""Descriptors for commands that background processes leave over, for the whole host program: room
+for eight commands at once."""
+
+DESCRIPTORS_PER_PROCESS: Final = 3
+"""What a background process holds for as long as it lives: one end of three pipes."""
+
+PROCESSES_KEPT: Final = 256
+"""Background processes that have ended and are still listed, with their logs; the oldest go first."""
+
+PROCESS_NAME_CHARS: Final = 64
+"""Longest name of a background process: a column of a list."""
+
+# --- starts and ends --------------------------------------------------------------------------
+
 START_TIMEOUT_S: Final = 30.0
 """Seconds in which a sandbox must be up: a start takes milliseconds, and a machine in trouble may
 take a thousand times as long."""
@@ -131,6 +177,10 @@ ended too."""
 END_GIVE_UP_AFTER_S: Final = 0.8
 """Seconds after which a call returns without the tree's end: a process that hangs in the kernel (a
 dead network file system) can't be killed, and the caller was promised an answer within a second."""
+
+ENDS_AT_ONCE: Final = 16
+"""Trees that are ended at the same time where many are to end: each takes a look at all processes of
+the sandbox, and a thousand looks at once would keep its first process from answering."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """Seconds that the outer process has to end when its channel is closed, before it is killed."""

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
+from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
 from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
@@ -39,7 +40,7 @@ from sandyard.workspace.review import Review
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession(FileVerbs):
+class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -117,12 +118,23 @@ class UnixLocalSandboxSession(FileVerbs):
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
 
-    async def stop(self) -> None:
+    async def stop(self, *, processes: Processes = "keep") -> None:
         """Makes a checkpoint: what is in the workspace stays, and the session goes on.
 
-        Sessions of this version have no snapshot to write, so there is nothing else to do.
+        Sessions of this version have no snapshot to write.
+
+        Args:
+            processes: what becomes of background processes, and of what earlier commands left
+                running: ``"keep"`` (default) leaves them alone, ``"end"`` ends them.
+
+        Raises:
+            ArgumentError: ``processes`` is neither.
         """
         check_phase("stop", self._phase)
+        check_processes(processes)
+        if processes == "end" and self._commands is not None:
+            self._check_loop("stop")
+            await self._end_processes(self._commands)
 
     async def shutdown(self) -> None:
         """Ends everything that runs in the sandbox and takes the sandbox down.
@@ -365,12 +377,15 @@ class UnixLocalSandboxSession(FileVerbs):
             await self._end_sandbox()
         finally:
             self._phase = Phase.CLOSED
-            workspace, self._workspace = self._workspace, None
-            root, self._root = self._root, None
-            if workspace is not None:
-                await workspace.close()  # and its root with it
-            elif root is not None:
-                root.close()
+            try:
+                await self._forget_processes()
+            finally:
+                workspace, self._workspace = self._workspace, None
+                root, self._root = self._root, None
+                if workspace is not None:
+                    await workspace.close()  # and its root with it
+                elif root is not None:
+                    root.close()
 
     async def _end_sandbox(self) -> None:
         init, self._init = self._init, None
@@ -384,7 +399,10 @@ class UnixLocalSandboxSession(FileVerbs):
                 await init.close()
         finally:
             self._loop = None
-            await self.limits.close()
+            try:
+                await self._settle_processes()
+            finally:
+                await self.limits.close()
 
     def _check_loop(self, op: OpName) -> None:
         """Refuses a call from another loop than the one that the running sandbox belongs to."""
@@ -397,18 +415,21 @@ class UnixLocalSandboxSession(FileVerbs):
                 "started it (asyncio.run_coroutine_threadsafe gets there from other threads)",
             )
 
-    def _running_commands(self) -> Commands:
-        check_phase("exec", self._phase)
-        self._check_loop("exec")
+    def _check_open(self, op: OpName) -> None:
+        check_phase(op, self._phase)
+        self._check_loop(op)
+
+    def _running_commands(self, op: OpName = "exec") -> Commands:
+        self._check_open(op)
         if self._loop is not None and self._loop.is_closed():
             raise SessionClosedError(
-                op="exec",
+                op=op,
                 state=self._phase.value,
                 message="the event loop that started this session is closed; shut the session down "
                 "and start it again",
             )
         if self._commands is None:
-            raise SessionClosedError(op="exec", state=self._phase.value)
+            raise SessionClosedError(op=op, state=self._phase.value)
         return self._commands
 
     def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:

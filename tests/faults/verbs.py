@@ -226,6 +226,56 @@ async def stream_too_long(place: Place) -> None:
                 pass
 
 
+# --- background -----------------------------------------------------------------------------------
+
+
+async def background_whole(place: Place) -> None:
+    """From its start to its removal, with its input and its log."""
+    command = f"head -c {LARGE}; : {place.token}"
+    process = await place.session.start_process(command, stdin=True)
+    try:
+        await process.stdin.write(bytes(LARGE))
+        assert (await process.wait()).exit_code == 0
+        told = [chunk async for chunk in process.logs()]
+        assert sum(len(chunk.data) for chunk in told) == LARGE
+        assert [chunk async for chunk in process.logs(last_lines=1, follow=False)]
+    finally:
+        await place.session.remove_process(process)
+
+
+async def background_closed(place: Place) -> None:
+    """Ended amid its input, with daemons."""
+    command = f"setsid sleep {place.token} & exec sleep {place.token}"
+    process = await place.session.start_process(command, stdin=endless())
+    async with process:
+        with suppress(ExecTimeoutError):
+            await process.wait(0.01)
+
+
+async def background_missing(place: Place) -> None:
+    process = await place.session.start_process("missing", shell=False)
+    assert (await process.wait()).exit_code == 127
+    await place.session.remove_process(process)
+
+
+async def background_stopped(place: Place) -> None:
+    """Whatever runs in the background ends."""
+    await place.session.exec("setsid sleep 60 &")
+    await place.session.start_process("yes | head -c 300000; sleep 60")
+    await place.session.stop(processes="end")
+    for process in place.session.processes():
+        await place.session.remove_process(process)
+
+
+async def background_to_the_end(place: Place) -> None:
+    """The session is closed while one writes, and another reads and is followed."""
+    await place.session.start_process("yes")
+    process = await place.session.start_process("cat; sleep 60", stdin=endless())
+    async for _ in process.logs():
+        break
+    await place.session.aclose()
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -277,6 +327,11 @@ VERBS: dict[str, Verb] = {
     "stream_whole": Verb(stream_whole),
     "stream_part": Verb(stream_part),
     "stream_too_long": Verb(stream_too_long),
+    "background_whole": Verb(background_whole, leaves=True),
+    "background_closed": Verb(background_closed),
+    "background_missing": Verb(background_missing),
+    "background_stopped": Verb(background_stopped, leaves=True),
+    "background_to_the_end": Verb(background_to_the_end, keeps=False),
     "write": Verb(write),
     "write_from_stream": Verb(write_from_stream),
     "read": Verb(read),

@@ -165,6 +165,8 @@ class TestHolding:
             "owned": True,
             "device": root.inode.device,
             "inode": root.inode.number,
+            "logs_device": None,
+            "logs_inode": None,
             "pid": os.getpid(),
             "started": started,
             "session": session_id,

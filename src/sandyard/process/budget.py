@@ -12,7 +12,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sandyard.limits import DESCRIPTORS_FLOOR, DESCRIPTORS_RESERVED, DESCRIPTORS_SHARE
+from sandyard.limits import (
+    DESCRIPTORS_FLOOR,
+    DESCRIPTORS_RESERVED,
+    DESCRIPTORS_SHARE,
+    DESCRIPTORS_SPARED,
+)
 
 __all__ = ["DescriptorBudget", "budget_for", "descriptor_budget"]
 
@@ -33,8 +38,11 @@ class DescriptorBudget:
     def __init__(self, limit: int | None = None) -> None:
         self._fixed = limit
         self._used = 0
+        self._lasting = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._lock = threading.Lock()  # protects _used and _waiting; held for a few instructions
+        self._lock = (
+            threading.Lock()
+        )  # protects the counts and _waiting; held for a few instructions
 
     def limit(self) -> int:
         """The budget now: the process's soft limit may change while it runs."""
@@ -46,6 +54,22 @@ class DescriptorBudget:
     def used(self) -> int:
         """Descriptors that are taken."""
         return self._used
+
+    def settle_in(self, count: int) -> bool:
+        """Notes that somebody will hold ``count`` descriptors for long; tells whether they may.
+
+        Those that come and go always have some left over. The descriptors are taken as by others.
+        """
+        with self._lock:
+            if self._lasting + count > self.limit() - DESCRIPTORS_SPARED:
+                return False
+            self._lasting += count
+            return True
+
+    def move_out(self, count: int) -> None:
+        """Those that were noted are not held any more."""
+        with self._lock:
+            self._lasting -= count
 
     def take_now(self, count: int) -> bool:
         """Takes ``count`` descriptors if that needs no waiting; tells whether it did."""

@@ -15,12 +15,12 @@ from sandyard.finishing import finished
 from sandyard.limits import (
     DESCRIPTORS_PER_COMMAND,
     DESCRIPTORS_PER_LEFTOVER,
+    DESCRIPTORS_PER_PROCESS,
     DESCRIPTORS_RETRIES,
     DESCRIPTORS_RETRY_S,
-    END_FORCE_AFTER_S,
-    END_GIVE_UP_AFTER_S,
     OUTPUT_LIMIT_BYTES,
     READ_DELAY_S,
+    START_TIMEOUT_S,
 )
 from sandyard.plan import Spawn
 from sandyard.process.budget import descriptor_budget
@@ -32,6 +32,7 @@ from sandyard.process.failures import (
     no_memory,
     no_pipe,
     no_turn,
+    not_begun,
     stdin_failed,
     unwatched_output,
 )
@@ -39,6 +40,7 @@ from sandyard.process.init import InitProcess, Job, SandboxEndedError
 from sandyard.process.latch import Latch
 from sandyard.process.pipes import Dropping, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
+from sandyard.process.trees import end_leftovers, end_patiently, end_whole
 from sandyard.process.watch import LimitWatch, output_hits, wall_time_hit
 from sandyard.process.wire import Exited, Failure
 from sandyard.types import ExecResult
@@ -60,6 +62,9 @@ class CommandCall:
         timeout_s: seconds it may run, or None.
         limit: bytes kept of each of stdout and stderr.
         wall_time: True if ``timeout_s`` is the session's own limit, and not the caller's.
+        lasting: True for a command of the background: its number inside is asked for, and it is
+            not waited for.
+        typed: True gives it a pipe to read that is written by hand.
     """
 
     words: tuple[str, ...]
@@ -68,6 +73,8 @@ class CommandCall:
     timeout_s: float | None = None
     limit: int = OUTPUT_LIMIT_BYTES
     wall_time: bool = False
+    lasting: bool = False
+    typed: bool = False
 
 
 class RunningCommand:
@@ -128,7 +135,9 @@ class RunningCommand:
         self._began = time.monotonic()
         try:
             async with asyncio.timeout(self._call.timeout_s):
-                self._job = await self._init.spawn(self._call.spawn, theirs, mask)
+                self._job = await self._init.spawn(
+                    self._call.spawn, theirs, mask, report=self._call.lasting
+                )
         except TimeoutError as error:
             raise channel_full(self._call.words, self._call.timeout_s, error) from error
         except SandboxEndedError:
@@ -138,6 +147,7 @@ class RunningCommand:
         finally:
             for fd in theirs:
                 os.close(fd)
+        self._give_some_back()
         if watch is not None and watch.quota is not None:
             watch.quota.watch(self._job, self._end_over)
         if lazily:
@@ -171,9 +181,61 @@ class RunningCommand:
         if self._job is not None:
             self._job.exited.then(callback)
 
+    async def born(self) -> int | None:
+        """Waits until a lasting command runs: its number inside, or None if it never will.
+
+        Raises:
+            ExecTransportError: nothing was heard of it.
+        """
+        if self._job is None or self._job.pid is None:
+            return None
+        if not await self._job.pid.wait(START_TIMEOUT_S):
+            raise not_begun(self._call.words, START_TIMEOUT_S)
+        return self._job.pid.get()
+
+    @property
+    def input(self) -> InputPipe | None:
+        """The pipe that it reads from; None where there is none."""
+        return self._input
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it is left: neither the command nor what it started."""
+        return self._job is None or self._job.gone.is_set
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` when nothing of it is left, which may be now."""
+        if self._job is not None:
+            self._job.gone.then(callback)
+
+    async def end_rest(self) -> None:
+        """Ends the command, if it runs, and what it left running; ``end`` comes after."""
+        if self._job is not None and not self._job.gone.is_set:
+            await finished(end_patiently(self._init, self._job))
+
+    def release(self) -> None:
+        """Gives all back at once, where there is no loop any more on which to ``end``."""
+        self.stop_clock()
+        if self._ended is None:
+            self._ended = Latch()
+            self.drain()
+            if self._input is not None:
+                self._input.end()
+            self._give_back()
+            self._ended.set(None)
+
+    def stop_clock(self) -> None:
+        """Takes the time that it took."""
+        self._duration = self._duration or time.monotonic() - self._began
+
+    def drain(self) -> None:
+        """Reads what is in the pipes now."""
+        for output in self._outputs:
+            output.drain()
+
     async def signal(self, number: int, *, tree: bool) -> None:
         """Sends a signal to the command, or to each process of its tree."""
-        if self._job is not None and not self._job.exited.is_set:
+        if self._job is not None and not (self._job.gone if tree else self._job.exited).is_set:
             with contextlib.suppress(SandboxEndedError):  # then it has ended as well
                 await self._init.signal(self._job, number, tree=tree)
 
@@ -211,6 +273,13 @@ class RunningCommand:
             self._give_back()
             ended.set(None)
 
+    def _give_some_back(self) -> None:
+        """Gives back what a lasting command does not hold once it was sent off."""
+        if self._call.lasting:
+            held = DESCRIPTORS_PER_LEFTOVER if self._input is None else DESCRIPTORS_PER_PROCESS
+            descriptor_budget.give(self._taken - held)
+            self._taken = held
+
     async def _end_all(self) -> None:
         if self._job is not None and not self._job.exited.is_set:
             await self._end_tree(self._job)
@@ -221,9 +290,8 @@ class RunningCommand:
             self._input_error = await self._input.close()
 
     def _finish_reading(self) -> None:
-        self._duration = time.monotonic() - self._began
-        for output in self._outputs:
-            output.drain()
+        self.stop_clock()
+        self.drain()
 
     def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
         """What is told of it; ``end`` comes first.
@@ -293,7 +361,7 @@ class RunningCommand:
         opened: list[int] = []
         owner = self._init.owner
         try:
-            if self._call.stdin is not None:
+            if self._call.stdin is not None or self._call.typed:
                 opened += open_pipe(owner)
             opened += open_pipe(owner)
             opened += open_pipe(owner)
@@ -322,13 +390,7 @@ class RunningCommand:
         await self.end()
 
     async def _end_tree(self, job: Job) -> None:
-        # No asyncio.timeout: it cancels its task, and this one is not to be cancelled. A send that
-        # finds no room gives up by itself.
-        with contextlib.suppress(SandboxEndedError):  # then the tree is gone as well
-            await self._init.kill(job)
-            if not await job.exited.wait(END_FORCE_AFTER_S):
-                await self._init.kill(job, force=True)
-                await job.exited.wait(END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
+        await end_whole(self._init, job)
 
     def _give_back(self) -> None:
         still_written = [output for output in self._outputs if output.open]
@@ -374,6 +436,10 @@ class Commands:
         finally:
             await command.end()
         return command.result(stdout.result(), stderr.result(), timed_out=timed_out)
+
+    async def end_leftovers(self) -> None:
+        """Ends what commands that have exited left running."""
+        await finished(end_leftovers(self.init))
 
     def keep_draining(self, job: Job, outputs: list[OutputPipe]) -> None:
         """Reads and drops what a command's leftovers write, for as long as they live."""

@@ -6,10 +6,12 @@ from sandyard.errors import ExecTransportError, ResourceLimitError
 
 __all__ = [
     "channel_full",
+    "full_of_processes",
     "no_descriptor",
     "no_memory",
     "no_pipe",
     "no_turn",
+    "not_begun",
     "stdin_failed",
     "unwatched_output",
 ]
@@ -93,6 +95,17 @@ def channel_full(
     )
 
 
+def not_begun(words: tuple[str, ...], waited_s: float) -> ExecTransportError:
+    """A command of which nothing was heard after it had been sent off."""
+    return ExecTransportError(
+        command=words,
+        message=f"nothing was heard of the command for {waited_s:g} s after it had been sent to the "
+        "sandbox, so it was ended; the machine is in trouble, or the sandbox's first process is",
+        context={"reason": "not_begun", "timeout_s": waited_s},
+        retryable=True,
+    )
+
+
 def no_turn(limit: int, error: TimeoutError) -> ResourceLimitError:
     """A command waited for descriptors until its time was over."""
     return ResourceLimitError(
@@ -102,5 +115,19 @@ def no_turn(limit: int, error: TimeoutError) -> ResourceLimitError:
         value=limit,
         unit="descriptors",
         cause=error,
+        retryable=True,
+    )
+
+
+def full_of_processes(words: tuple[str, ...], limit: int) -> ResourceLimitError:
+    """Background processes hold all descriptors that there are for them."""
+    return ResourceLimitError(
+        "background processes of this program hold all descriptors that there are for them; close "
+        "some, or raise the program's limit on open files (ulimit -n)",
+        limit="open_files",
+        value=limit,
+        unit="descriptors",
+        op="start_process",
+        context={"command": words},
         retryable=True,
     )

@@ -82,14 +82,22 @@ class Job:
         number: its number on the channel.
         exited: its exit, or the failure of its birth, or None if the sandbox ended first.
         gone: set when nothing that it left running is left.
+        pid: its number inside, where that was asked for; None if it was never born.
     """
 
-    __slots__ = ("exited", "gone", "number")
+    __slots__ = ("exited", "gone", "number", "pid")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, report: bool = False) -> None:
         self.number = number
+        self.pid: Latch[int | None] | None = Latch() if report else None
         self.exited: Latch[Exited | Failure | None] = Latch()
         self.gone: Latch[None] = Latch()
+
+    def end(self, outcome: Exited | Failure | None) -> None:
+        """Tells whoever waits how it has ended."""
+        self.exited.set(outcome)
+        if self.pid is not None:
+            self.pid.set(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,23 +231,26 @@ class InitProcess:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def spawn(self, spawn: Spawn, fds: list[int], fd_mask: int) -> Job:
+    async def spawn(
+        self, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
+    ) -> Job:
         """Sends a command off; its descriptors may be closed when this returns.
 
         Args:
             spawn: the command.
             fds: descriptors for the bits of ``fd_mask``, in ascending order.
             fd_mask: bit n set for a descriptor that becomes the command's fd n.
+            report: True asks for the command's number inside, as soon as it runs.
 
         Raises:
             SandboxEndedError: if it is.
             OSError: if there is no descriptor for a large command, or no room for one to travel.
         """
         self._last_job = self._last_job % 0xFFFFFFFF + 1
-        job = Job(self._last_job)
-        body = encode_spawn(spawn, fd_mask)
+        job = Job(self._last_job, report=report)
+        body = encode_spawn(spawn, fd_mask, report=report)
         if len(body) > BODY_LIMIT:  # far above what execve(2) takes
-            job.exited.set(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
+            job.end(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
             job.gone.set(None)
             return job
         self._jobs[job.number] = job
@@ -257,6 +268,10 @@ class InitProcess:
     async def kill(self, job: Job, *, force: bool = False) -> None:
         """Ends a job's whole tree; its exit is told when nothing of it is left."""
         await self._send(Request.KILL, job.number, encode_kill(force=force), [])
+
+    def leftovers(self) -> list[Job]:
+        """The jobs whose commands have exited, and of which something is left."""
+        return [job for job in self._jobs.values() if job.exited.is_set]
 
     async def _send(self, kind: Request, job: int, body: bytes, fds: list[int]) -> None:
         retries = TRAVEL_RETRIES
@@ -321,7 +336,9 @@ class InitProcess:
             case SpawnFailed():
                 self._resolve(event.job, event.failure)
             case Spawned():
-                pass  # asked for by nobody yet
+                job = self._jobs.get(event.job)
+                if job is not None and job.pid is not None:
+                    job.pid.set(event.pid)
             case Gone():
                 self._forget(event.job)
             case Started():
@@ -345,7 +362,7 @@ class InitProcess:
         if left == 0:  # otherwise the job stays known until the last process is gone
             del self._jobs[number]
             job.gone.set(None)
-        job.exited.set(outcome)
+        job.end(outcome)
 
     def _end_channel(self) -> None:
         if self._ended:
@@ -362,7 +379,7 @@ class InitProcess:
         self._started.set(None)
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            job.exited.set(None)
+            job.end(None)
             job.gone.set(None)
 
 

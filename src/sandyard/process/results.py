@@ -8,10 +8,17 @@ import signal
 
 from sandyard.errors import ArgumentError, ExecTransportError, ResourceLimitError, SandboxError
 from sandyard.process.capture import Captured
-from sandyard.process.wire import Exited, Failure, Step, Usage
+from sandyard.process.wire import Exited, Failure, Step
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
-__all__ = ["exec_result", "exit_code", "gone_error", "unborn_result"]
+__all__ = [
+    "exec_result",
+    "exit_code",
+    "gone_error",
+    "listed_leftovers",
+    "resource_usage",
+    "unborn_result",
+]
 
 NOT_FOUND = 127
 """What a shell reports for a program that does not exist (POSIX, Shell Command Language 2.8.2)."""
@@ -27,7 +34,11 @@ def exit_code(status: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _usage(usage: Usage) -> ResourceUsage:
+def resource_usage(exited: Exited) -> ResourceUsage | None:
+    """What a command used; None where nobody counted."""
+    if exited.keeper_lost:
+        return None
+    usage = exited.usage
     return ResourceUsage(
         user_s=usage.user_us / 1e6,
         system_s=usage.system_us / 1e6,
@@ -39,6 +50,11 @@ def _usage(usage: Usage) -> ResourceUsage:
         voluntary_switches=usage.voluntary_switches,
         involuntary_switches=usage.involuntary_switches,
     )
+
+
+def listed_leftovers(exited: Exited) -> tuple[Leftover, ...]:
+    """What a command had left running when it exited."""
+    return tuple(Leftover(pid=one.pid, name=one.name) for one in exited.listed)
 
 
 def exec_result(
@@ -58,10 +74,8 @@ def exec_result(
         stdout_total=stdout.total,
         stderr_total=stderr.total,
         duration_s=duration_s,
-        usage=None if exited is None or exited.keeper_lost else _usage(exited.usage),
-        leftovers=()
-        if exited is None
-        else tuple(Leftover(pid=p.pid, name=p.name) for p in exited.listed),
+        usage=None if exited is None else resource_usage(exited),
+        leftovers=() if exited is None else listed_leftovers(exited),
     )
 
 

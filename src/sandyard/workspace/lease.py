@@ -105,6 +105,19 @@ class Lease:
         except OSError as error:
             raise _unusable(self._path, error) from error
 
+    def note_logs(self, logs: Inode) -> None:
+        """Write down what the directory of the session's logs is, once it exists.
+
+        Raises:
+            OSError: that can't be written.
+        """
+        self._change(replace(self._record, logs=logs))
+
+    @property
+    def directory(self) -> str:
+        """The session's directory in the state directory: where the lease lies."""
+        return posixpath.dirname(self._path)
+
     def keep(self) -> None:
         """Leave the root to the caller, for good: no sweep touches it. Again does nothing.
 
@@ -194,7 +207,7 @@ class Lease:
         except OSError as error:
             raise WorkspaceStopError(path=self._path, cause=error) from error
         with suppress(OSError):  # what else lies there is not a lease's to remove
-            os.rmdir(posixpath.dirname(self._path))
+            os.rmdir(self.directory)
 
     def __enter__(self) -> Self:
         """Return this object."""

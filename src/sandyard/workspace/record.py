@@ -35,6 +35,7 @@ class LeaseRecord:
         root: absolute path of its workspace on the host, without symlinks where it is owned.
         owned: True if the library makes the root, so that it may be deleted.
         inode: what the root is; None until it exists.
+        logs: what the directory of its logs is; None while there is none.
         state: ``live`` while the session's owner uses it, ``kept`` once its caller keeps it.
         pid: the owner's process.
         started: when that process started, in clock ticks since the boot (proc_pid_stat(5)).
@@ -44,16 +45,19 @@ class LeaseRecord:
     root: str
     owned: bool
     inode: Inode | None = None
+    logs: Inode | None = None
     state: LeaseState = "live"
     pid: int
     started: int
 
     def encode(self) -> bytes:
-        """Return a JSON document; its length depends on neither the inode nor the state."""
-        device, number = ("null", "null") if self.inode is None else self.inode
+        """Return a JSON document; its length depends on neither the inodes nor the state."""
+        device, number = _written(self.inode)
+        logs_device, logs_number = _written(self.logs)
         return (
             f'{{"version": {_VERSION}, "state": "{self.state}", "owned": {json.dumps(self.owned)}, '
             f'"device": {device:>{_WIDTH}}, "inode": {number:>{_WIDTH}}, '
+            f'"logs_device": {logs_device:>{_WIDTH}}, "logs_inode": {logs_number:>{_WIDTH}}, '
             f'"pid": {self.pid}, "started": {self.started}, '
             f'"session": {json.dumps(self.session_id)}, "root": {json.dumps(self.root)}}}\n'
         ).encode()
@@ -80,19 +84,33 @@ class LeaseRecord:
                 pass
             case _:
                 return Unreadable.FOREIGN
-        match device, number:
-            case None, None:
-                inode = None
-            case int(), int():
-                inode = Inode(device, number)
-            case _:
-                return Unreadable.FOREIGN
+        try:
+            inode = _read(device, number)
+            # A version that knew no logs wrote none of these, and there are none then.
+            logs = _read(said.get("logs_device"), said.get("logs_inode"))
+        except ValueError:
+            return Unreadable.FOREIGN
         return cls(
             session_id=session_id,
             root=root,
             owned=owned,
             inode=inode,
+            logs=logs,
             state=state,
             pid=pid,
             started=started,
         )
+
+
+def _written(inode: Inode | None) -> tuple[int | str, int | str]:
+    return ("null", "null") if inode is None else inode
+
+
+def _read(device: object, number: object) -> Inode | None:
+    match device, number:
+        case None, None:
+            return None
+        case int(), int():
+            return Inode(device, number)
+        case _:
+            raise ValueError("an inode is two numbers, or none")

@@ -27,6 +27,7 @@ from sandyard.workspace.lease import (
     open_sessions,
     read_record,
 )
+from sandyard.workspace.log_place import remove_logs
 from sandyard.workspace.opener import open_child
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
@@ -104,7 +105,7 @@ def _sweep_session(sessions: int, name: str) -> None:
             os.rmdir(name, dir_fd=sessions)
             return
         try:
-            if _is_abandoned(fd, session) and _settle(name, read_record(fd)):
+            if _is_abandoned(fd, session) and _settle(name, read_record(fd), session):
                 os.unlink(LEASE_NAME, dir_fd=session)
                 os.rmdir(name, dir_fd=sessions)
         finally:
@@ -129,13 +130,19 @@ def _is_abandoned(fd: int, session: int) -> bool:
     return lock_file(fd) and is_in_place(fd, session)
 
 
-def _settle(name: str, record: LeaseRecord | Unreadable) -> bool:
+def _settle(name: str, record: LeaseRecord | Unreadable, session: int) -> bool:
     """Delete what an abandoned lease names; tell whether the lease has served its turn."""
     if isinstance(record, Unreadable):
         # Half-written: its owner died before it made anything. Another version's is its own.
         return record is Unreadable.BROKEN
     if record.session_id != name:
         return False
+    cleared = remove_logs(session, record.logs)
+    return _settle_root(record) and cleared
+
+
+def _settle_root(record: LeaseRecord) -> bool:
+    """Delete the root that an abandoned lease names; tell whether nothing more is to be done."""
     if record.state == "kept":
         return _has_vanished(record)
     if not record.owned:

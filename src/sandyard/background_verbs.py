@@ -1,0 +1,218 @@
+"""The background verbs of a session: processes that are started, listed, found, and ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Literal
+
+from sandyard.calls import CommandRequest
+from sandyard.errors import ArgumentError, OpName, ResourceLimitError
+from sandyard.finishing import finished, in_thread
+from sandyard.types import User
+
+if TYPE_CHECKING:
+    from sandyard.explaining import Explainer
+    from sandyard.process import CommandCall, Commands, StdinSource
+    from sandyard.process.background import BackgroundProcess
+    from sandyard.process.background_list import BackgroundProcesses
+    from sandyard.workspace.lease import Lease
+    from sandyard.workspace.log_place import LogPlace
+
+__all__ = ["BackgroundVerbs", "Processes", "check_processes"]
+
+Processes = Literal["keep", "end"]
+"""What becomes of what runs in the background."""
+
+
+class BackgroundVerbs(ABC):
+    """What a session does with processes that run beside its commands.
+
+    What it needs is loaded with the first of them: most sessions never have one.
+    """
+
+    _explainer: Explainer
+    _lease: Lease
+    _background: tuple[BackgroundProcesses, LogPlace] | None = None
+
+    @abstractmethod
+    def _running_commands(self, op: OpName = "exec") -> Commands:
+        """The commands of the running sandbox.
+
+        Raises:
+            SessionClosedError: there is none.
+        """
+
+    @abstractmethod
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
+        """A call that is ready to run.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+        """
+
+    @abstractmethod
+    def _check_open(self, op: OpName) -> None:
+        """Refuse an operation that is not possible in this phase.
+
+        Raises:
+            SessionClosedError: it is not.
+        """
+
+    async def start_process(
+        self,
+        *command: str | Path,
+        name: str | None = None,
+        timeout: float | None = None,
+        shell: bool | Sequence[str] = True,
+        user: str | User | None = None,
+        cwd: str | PurePath | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: StdinSource | bool | None = None,
+        log_limit: int | None = None,
+    ) -> BackgroundProcess:
+        """Start a command in the background, and return when it runs.
+
+        It lives until it ends by itself, its handle is closed, or the session is shut down. What it
+        writes is kept in a file that no command can reach, and that goes with the session.
+
+        Args:
+            command: as for ``exec``.
+            name: what it is called: letters, digits, ``.``, ``_`` and ``-``, at most 64, unlike
+                that of any process that lives (default: its id).
+            timeout: seconds after which it and all that it started are ended; None (default) for
+                the policy's ``wall_time``, which is no limit unless it is set.
+            shell: as for ``exec``.
+            user: ``"agent"``, the one user inside (default).
+            cwd: directory, relative to the workspace or absolute (default: the workspace).
+            env: variables for this command, over those of the session.
+            stdin: what ``exec`` takes; or True for an input that is written to by the handle's
+                ``stdin``; None or False (default) is empty.
+            log_limit: bytes of the file that keeps its output: a quarter of them keeps the
+                beginning, the rest the end (default: 16 MiB, at least 64 KiB).
+
+        Returns:
+            Its handle. A program that does not exist has the exit code 127, one that can't be
+            executed 126, and the log says why.
+
+        Raises:
+            ResourceLimitError: there is no room for a process, or for its descriptors.
+            ExecTransportError: the sandbox is gone.
+            ArgumentError: an argument is impossible, a name that is taken and a ``cwd`` that is no
+                directory included.
+            SessionClosedError: the session is not running.
+
+        Example:
+            >>> server = await session.start_process("npm run dev", name="web")
+            >>> async for chunk in server.logs():
+            ...     if b"ready" in chunk.data:
+            ...         break
+        """
+        from sandyard.explaining.background import ExplainedProcess  # noqa: PLC0415  # see the class
+        from sandyard.process.background_list import checked_log_limit  # noqa: PLC0415  # likewise
+
+        commands = self._running_commands("start_process")
+        request = CommandRequest(
+            command=command,
+            timeout=timeout,
+            shell=shell,
+            user=user,
+            cwd=cwd,
+            env=env,
+            stdin=None if isinstance(stdin, bool) else stdin,
+            leftovers="keep",
+        )
+        limit = checked_log_limit(log_limit)
+        call = await self._prepared(request)
+        call.lasting, call.typed = True, stdin is True
+        return await self._processes().start(
+            commands,
+            call,
+            lambda run, label: ExplainedProcess(run, label=label, explainer=self._explainer),
+            name=name,
+            limit=limit,
+        )
+
+    def processes(self) -> tuple[BackgroundProcess, ...]:
+        """The background processes of this session, oldest first.
+
+        Those that have ended are among them, the last 256, until the session is closed.
+
+        Raises:
+            SessionClosedError: the session was not started, or is closed.
+        """
+        self._check_open("process")
+        return () if self._background is None else self._background[0].listed()
+
+    def process(self, which: str) -> BackgroundProcess:
+        """A background process by its id, or the last one of a name.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: there is none.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        self._check_open("process")
+        return self._processes().find(which)
+
+    async def remove_process(self, which: str | BackgroundProcess) -> bool:
+        """End a background process, remove its log, and list it no more.
+
+        Returns:
+            True; False if it was removed before, or is another session's.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: there is none of this id or name.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        process = self.process(which) if isinstance(which, str) else which
+        self._check_open("process")
+        return await self._processes().remove(process)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _end_processes(self, commands: Commands) -> None:
+        """Ends the background processes, and what commands left running."""
+        if self._background is not None:
+            await self._background[0].end()
+        await commands.end_leftovers()
+
+    async def _settle_processes(self) -> None:
+        """Gives back what processes hold whose sandbox is gone; their logs stay."""
+        if self._background is not None:
+            await self._background[0].settle()
+
+    async def _forget_processes(self) -> None:
+        """Removes their logs, before the lease is let go."""
+        background, self._background = self._background, None
+        if background is not None:
+            await finished(_let_go(*background))
+
+    def _processes(self) -> BackgroundProcesses:
+        from sandyard.process.background_list import BackgroundProcesses  # noqa: PLC0415  # see the class
+        from sandyard.workspace.log_place import LogPlace  # noqa: PLC0415  # likewise
+
+        if self._background is None:
+            place = LogPlace(self._lease)
+            self._background = (BackgroundProcesses(place), place)
+        return self._background[0]
+
+
+async def _let_go(processes: BackgroundProcesses, place: LogPlace) -> None:
+    await processes.close()
+    try:
+        await in_thread(place.close)
+    except ResourceLimitError:  # there is no thread: then it is done here
+        place.close()
+
+
+def check_processes(processes: object) -> None:
+    """Refuse what is neither "keep" nor "end".
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if processes not in ("keep", "end"):
+        raise ArgumentError(
+            "processes is 'keep' or 'end'", op="stop", argument="processes", value=processes
+        )

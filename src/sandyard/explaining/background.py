@@ -1,0 +1,51 @@
+"""Owns a background process whose result tells what was denied, as its last words say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sandyard.errors import ExecTimeoutError, SandboxError
+from sandyard.explaining.complaints import TAIL_BYTES
+from sandyard.process.background import BackgroundProcess
+
+if TYPE_CHECKING:
+    from sandyard.explaining.explainer import Explainer
+    from sandyard.process.background_run import ProcessRun
+    from sandyard.types import ExecResult
+
+__all__ = ["ExplainedProcess"]
+
+
+class ExplainedProcess(BackgroundProcess):
+    """A background process that explains why it failed."""
+
+    def __init__(self, run: ProcessRun, *, label: tuple[str, str], explainer: Explainer) -> None:
+        """Prepare a process; use ``session.start_process`` instead."""
+        super().__init__(run, label=label)
+        self._explainer = explainer
+        self._cwd = run.call.spawn.cwd
+        self._explained: ExecResult | None = None
+
+    async def wait(self, timeout: float | None = None) -> ExecResult:
+        """Wait until the command has exited, as ``BackgroundProcess`` does."""
+        try:
+            result = await super().wait(timeout)
+        except ExecTimeoutError as error:
+            if error.result is not None:
+                await self._explain(error.result)
+            raise
+        if result.exit_code and self._explained is not result:
+            await self._explain(result)
+            self._explained = result
+        return result
+
+    async def _explain(self, result: ExecResult) -> None:
+        try:
+            stderr, stdout = await self._last("stderr"), await self._last("stdout")
+        except SandboxError:  # the log is gone: nothing is told, and the result stands
+            return
+        await self._explainer.explain(result, self._cwd, stderr, stdout)
+
+    async def _last(self, stream: Literal["stdout", "stderr"]) -> bytes:
+        reader = self.logs(last_bytes=TAIL_BYTES, stream=stream, follow=False)
+        return b"".join([chunk.data async for chunk in reader])

@@ -1,0 +1,60 @@
+"""Owns the end of whole trees: a command and all that it started, and what commands left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+
+from sandyard.limits import (
+    CLOSE_TIMEOUT_S,
+    END_FORCE_AFTER_S,
+    END_GIVE_UP_AFTER_S,
+    ENDS_AT_ONCE,
+)
+from sandyard.process.init import InitProcess, Job, SandboxEndedError
+
+__all__ = ["end_in_turn", "end_leftovers", "end_patiently", "end_whole"]
+
+
+async def end_whole(init: InitProcess, job: Job) -> None:
+    """Ends a job's command and all that it started; returns when it is gone, or can't be ended."""
+    # No asyncio.timeout: it cancels its task, and this one is not to be cancelled. A send that finds
+    # no room gives up by itself.
+    ended = job.gone if job.exited.is_set else job.exited
+    with contextlib.suppress(SandboxEndedError):  # then the tree is gone as well
+        await init.kill(job)
+        if not await ended.wait(END_FORCE_AFTER_S):
+            await init.kill(job, force=True)
+            await ended.wait(END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
+
+
+async def end_leftovers(init: InitProcess) -> None:
+    """Ends what is left of the jobs whose commands have exited."""
+    await end_in_turn(partial(end_patiently, init, job) for job in init.leftovers())
+
+
+async def end_patiently(init: InitProcess, job: Job) -> None:
+    """Ends a job and all of it, where nobody waits for an answer within a second."""
+    patience = time.monotonic() + CLOSE_TIMEOUT_S  # a tree of thousands takes its time
+    if not job.exited.is_set:
+        # Most are gone by that, and then nobody looks through /proc for what descends from them.
+        with contextlib.suppress(SandboxEndedError):
+            await init.signal(job, signal.SIGKILL)
+            await job.exited.wait(END_FORCE_AFTER_S)
+    while not job.gone.is_set and time.monotonic() < patience:
+        await end_whole(init, job)
+
+
+async def end_in_turn(endings: Iterable[Callable[[], Coroutine[None, None, None]]]) -> None:
+    """Ends many trees, a few at a time: each is looked for among all processes of the sandbox."""
+    turns = asyncio.Semaphore(ENDS_AT_ONCE)
+
+    async def end(ending: Callable[[], Coroutine[None, None, None]]) -> None:
+        async with turns:
+            await ending()
+
+    await asyncio.gather(*map(end, endings))

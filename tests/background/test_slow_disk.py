@@ -1,0 +1,62 @@
+"""A disk that does not answer: the process waits, memory stays small, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+from sandyard.limits import LOG_BUFFER_BYTES, PIPE_LARGE_BYTES
+from sandyard.process.logs import LogSink, ProcessLog
+from sandyard.process.logs_reading import LogReader, LogStart
+from sandyard.process.pipes import InputPipe, OutputPipe, open_pipe
+from tests.background.reading import read_whole, text_of
+from tests.session.host import until
+
+
+class SlowFiles:
+    """Files of a disk that answers when it is told to."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.answers = threading.Event()
+
+    def open(self, name: str, *, make: bool) -> int:
+        """Opens a file, once the disk answers."""
+        self.answers.wait()
+        return os.open(self._place / name, os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
+
+    def remove(self, name: str) -> None:
+        """Removes a file."""
+        (self._place / name).unlink(missing_ok=True)
+
+
+async def test_writer_waits_for_the_disk(tmp_path: Path) -> None:
+    files, loop, size = SlowFiles(tmp_path), asyncio.get_running_loop(), 12_000_000
+    log = ProcessLog(files, "log", 16 * 1024 * 1024)
+    read_end, write_end = open_pipe(None)
+
+    def pause() -> None:
+        pipe.pause()
+
+    pipe = OutputPipe(read_end, LogSink(log, 0, pause), loop)
+    log.on_room = pipe.resume
+    pipe.resume()
+    source = InputPipe(write_end, loop)
+    source.feed(os.urandom(size))
+    try:
+        await until(lambda: log.full)
+        for _ in range(100):  # time enough to read everything
+            await asyncio.sleep(0)
+        assert log.taken[0] <= 2 * LOG_BUFFER_BYTES + PIPE_LARGE_BYTES < size
+        assert log.layout.totals == [0, 0]
+    finally:
+        files.answers.set()
+    await until(lambda: log.taken[0] == size and not pipe.open, within=20)
+    log.finish()
+    await log.settled()
+    told = await read_whole(LogReader(log, LogStart("beginning"), (0, 1), follow=True))
+    assert len(text_of(told)) == size
+    assert log.layout.lost == log.layout.dropped == 0
+    assert await source.close() is None
