@@ -10,7 +10,7 @@
 #define PATH_LIMIT 4096u
 #define NEEDED_NAMESPACES ((uint32_t)(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
 #define BIND_FLAGS ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE))
-#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS))
+#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_NARROWED))
 #define STANDARD_FDS 7u /* a mask of 0, 1 and 2 */
 #define NO_ID UINT32_MAX /* setresuid(2) and its kind take it for "leave it as it is" */
 #define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
@@ -70,6 +70,10 @@ static bool is_bind(const unsigned char *data, size_t size) {
         return false; /* an inode that nobody would check */
     size_t source = take_path(data + sizeof bind, size - sizeof bind);
     return source != 0 && is_path(data + sizeof bind + source, size - sizeof bind - source);
+}
+
+static bool is_device(const unsigned char *data, size_t size) {
+    return size > sizeof(struct device) && is_path(data + sizeof(struct device), size - sizeof(struct device));
 }
 
 static bool is_file(const unsigned char *data, size_t size) {
@@ -159,6 +163,8 @@ static bool is_record(const struct record *record) {
     case RECORD_MASK:
     case RECORD_DENY:
         return is_path(data, size);
+    case RECORD_DEVICE:
+        return is_device(data, size);
     case RECORD_LIMIT:
         return is_limit(data, size);
     case RECORD_LANDLOCK:
@@ -197,7 +203,7 @@ static const char *check_namespaces(uint32_t namespaces, bool hostname, bool loo
 /* What a plan must have exactly once, since without it there would be no sandbox, and what it may
  * have once, since of two the second would silently win. */
 static const char *check_whole(struct plan *plan) {
-    unsigned seen[RECORD_SECCOMP + 1] = {0};
+    unsigned seen[RECORD_DEVICE + 1] = {0};
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *record = &plan->records[i];
         seen[record->op]++; /* is_record() knows it, so it is within bounds */
@@ -231,27 +237,43 @@ static bool is_zero(const unsigned char *data, size_t size) {
     return true;
 }
 
+static size_t padded(size_t size) { return (size + 7) & ~(size_t)7; }
+
+/* Takes the record at `at`, and moves `at` behind it. */
+static const char *take_record(const unsigned char *bytes, size_t size, size_t *at, struct record *record) {
+    struct record_head head;
+    if (size - *at < sizeof head)
+        return "a record's head is cut off";
+    memcpy(&head, bytes + *at, sizeof head);
+    *at += sizeof head;
+    if (head.zero != 0 || head.size > size - *at)
+        return "a record is cut off";
+    *record = (struct record){head.op, head.size, bytes + *at};
+    if (!is_record(record))
+        return "a record is malformed";
+    size_t whole = padded(head.size);
+    if (whole > size - *at || !is_zero(bytes + *at + head.size, whole - head.size))
+        return "a record's padding is malformed";
+    *at += whole;
+    return NULL;
+}
+
+size_t record_read(const unsigned char *bytes, struct record *record) {
+    struct record_head head;
+    memcpy(&head, bytes, sizeof head);
+    *record = (struct record){head.op, head.size, bytes + sizeof head};
+    return sizeof head + padded(head.size);
+}
+
 const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan) {
     size_t at = 0;
     memset(plan, 0, sizeof *plan);
     while (at < size) {
-        struct record_head head;
-        if (size - at < sizeof head)
-            return "a record's head is cut off";
-        memcpy(&head, bytes + at, sizeof head);
-        at += sizeof head;
-        if (head.zero != 0 || head.size > size - at)
-            return "a record is cut off";
         if (plan->count == RECORDS_LIMIT)
             return "too many records";
-        struct record *record = &plan->records[plan->count++];
-        *record = (struct record){head.op, head.size, bytes + at};
-        if (!is_record(record))
-            return "a record is malformed";
-        size_t padded = ((size_t)head.size + 7) & ~(size_t)7;
-        if (padded > size - at || !is_zero(bytes + at + head.size, padded - head.size))
-            return "a record's padding is malformed";
-        at += padded;
+        const char *problem = take_record(bytes, size, &at, &plan->records[plan->count++]);
+        if (problem != NULL)
+            return problem;
     }
     return check_whole(plan);
 }
@@ -267,6 +289,29 @@ size_t spawn_vector_room(const unsigned char *bytes, size_t size) {
     return (size_t)head.argc + head.envc + 2;
 }
 
+/* What a narrowing may hold: nothing that makes or names anything, and each layer once. */
+static const char *decode_narrowing(const unsigned char *bytes, size_t size, size_t at, struct spawn *spawn) {
+    unsigned rulesets = 0, filters = 0;
+    size_t start = padded(at);
+    if (start >= size || !is_zero(bytes + at, start - at))
+        return "a narrowing is missing, or its padding is malformed";
+    spawn->narrowing = bytes + start;
+    spawn->narrowing_size = size - start;
+    for (at = start; at < size;) {
+        struct record record;
+        const char *problem = take_record(bytes, size, &at, &record);
+        if (problem != NULL)
+            return problem;
+        if (record.op == RECORD_LANDLOCK)
+            rulesets++;
+        else if (record.op == RECORD_SECCOMP)
+            filters++;
+        else if (record.op != RECORD_LIMIT && (record.op != RECORD_LANDLOCK_RULE || rulesets == 0))
+            return "a narrowing holds a record that has no place there";
+    }
+    return rulesets > 1 || filters > 1 ? "a narrowing says something twice" : NULL;
+}
+
 const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn) {
     struct spawn_head head;
     size_t needed = spawn_vector_room(bytes, size);
@@ -279,7 +324,7 @@ const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_
     long length = string_length(bytes + at, size - at);
     if (length < 1 || bytes[at] != '/')
         return "the working directory must be absolute";
-    *spawn = (struct spawn){head.fd_mask, head.flags, (char *)bytes + at, vector, vector + head.argc + 1};
+    *spawn = (struct spawn){head.fd_mask, head.flags, (char *)bytes + at, vector, vector + head.argc + 1, NULL, 0};
     at += (size_t)length + 1;
     for (size_t i = 0; i < (size_t)head.argc + head.envc; i++) {
         length = string_length(bytes + at, size - at);
@@ -290,5 +335,7 @@ const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_
     }
     vector[head.argc] = NULL;
     vector[needed - 1] = NULL;
+    if ((head.flags & SPAWN_NARROWED) != 0)
+        return decode_narrowing(bytes, size, at, spawn);
     return at == size ? NULL : "a spawn has trailing bytes";
 }

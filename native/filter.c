@@ -1,4 +1,4 @@
-/* Owns the seccomp filter: the last step, since it also binds what comes after it. */
+/* Owns seccomp filters: the last step, since one also binds what comes after it. */
 #include "init.h"
 
 #include <errno.h>
@@ -10,14 +10,18 @@
 
 static struct sock_filter instructions[BPF_MAXINSNS];
 
+int filter_add(const struct record *record) {
+    memcpy(instructions, record->data, record->size); /* decode.c bounds it to the array */
+    struct sock_fprog program = {(unsigned short)(record->size / sizeof instructions[0]), instructions};
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
 void filter_install(const struct plan *plan) {
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *record = &plan->records[i];
         if (record->op != RECORD_SECCOMP)
             continue;
-        memcpy(instructions, record->data, record->size); /* decode.c bounds it to the array */
-        struct sock_fprog program = {(unsigned short)(record->size / sizeof instructions[0]), instructions};
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0)
+        if (filter_add(record) != 0)
             report_failure(STEP_SECCOMP, i, errno, "installing the filter");
         report_done(STEP_SECCOMP, i, 0);
     }

@@ -34,10 +34,14 @@ struct spawn {
     uint32_t fd_mask, flags;
     char *cwd;
     char **argv, **envp; /* NULL-terminated, inside the caller's vector */
+    const unsigned char *narrowing; /* records, or NULL */
+    size_t narrowing_size;
 };
 
 const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan);
 const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn);
+/* Reads one record that was decoded before; returns the bytes that it takes. */
+size_t record_read(const unsigned char *bytes, struct record *record);
 size_t spawn_vector_room(const unsigned char *bytes, size_t size);
 
 /* channel.c: the control channel and the keepers' channels; a datagram is whole or refused. */
@@ -73,6 +77,18 @@ void user_map(pid_t pid, const struct identity *identity);
 void user_map_self(const struct identity *identity);
 void user_idmaps_open(const struct plan *plan);
 int user_idmap(uid_t uid, gid_t gid);
+void user_counts_open(void); /* before the old root goes */
+void user_counts_bound(void); /* in the user namespace */
+
+/* filesystem.c: new file systems, detached. */
+
+struct option {
+    const char *name;
+    char value[24];
+};
+
+void option_number(struct option *option, const char *name, uint64_t number, unsigned base);
+int filesystem_make(const char *type, const struct option *options, size_t count, uint64_t flags); /* or -errno */
 
 /* mounts.c: the new root, from nothing to pivot_root. */
 
@@ -87,6 +103,7 @@ void host_loopback(const struct plan *plan);
 
 void limits_set(const struct plan *plan);
 int limits_for_command(void);
+int limit_set(const struct limit *limit);
 void capabilities_bound(void);
 void identity_take(const struct identity *identity, bool set_groups);
 void capabilities_drop(void);
@@ -96,7 +113,11 @@ void privileges_follow_parent(int parent);
 /* landlock.c, filter.c: the last two layers, in this order. */
 
 void landlock_restrict(const struct plan *plan);
+int landlock_create(const struct landlock *landlock);
+int landlock_allow(int ruleset, int place, uint64_t access);
+int landlock_enter(int ruleset);
 void filter_install(const struct plan *plan);
+int filter_add(const struct record *record);
 
 /* tree.c: the descendants of a process, and their end. What can't be seen counts as living. */
 
@@ -105,6 +126,10 @@ void filter_install(const struct plan *plan);
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
 size_t tree_list(pid_t root, struct leftover *out, size_t room);
+
+/* narrow.c: what one command has less than its session; 0 or an errno. */
+
+int narrow_command(const struct spawn *spawn);
 
 /* spawn.c: the birth of one command; failure->step is 0 where it was born. */
 

@@ -29,22 +29,39 @@ struct path_beneath {
  * TRUNCATE, IOCTL_DEV; the kernel refuses a rule with others on a file. */
 #define FILE_RIGHTS (1ull << 0 | 1ull << 1 | 1ull << 2 | 1ull << 14 | 1ull << 15)
 
-static bool add_rule(int ruleset, uint32_t index, const unsigned char *data) {
-    struct path_beneath rule;
-    struct stat facts;
-    const char *path = (const char *)data + sizeof rule.access;
+int landlock_create(const struct landlock *landlock) {
+    struct ruleset attributes = {landlock->handled, 0, landlock->scoped};
+    /* A kernel that does not know a member refuses its non-zero bytes, and accepts the shorter
+     * structure. */
+    size_t size = landlock->scoped != 0 ? sizeof attributes : sizeof attributes.handled_fs;
+    return (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
+}
 
-    memcpy(&rule.access, data, sizeof rule.access);
-    rule.parent = open(path, O_PATH | O_CLOEXEC);
-    if (rule.parent < 0 && errno == ENOENT)
-        return false;
-    if (rule.parent < 0 || fstat(rule.parent, &facts) != 0)
-        report_failure(STEP_LANDLOCK, index, errno, path);
+int landlock_allow(int ruleset, int place, uint64_t access) {
+    struct path_beneath rule = {access, place};
+    struct stat facts;
+    if (fstat(place, &facts) != 0)
+        return -1;
     if (!S_ISDIR(facts.st_mode))
         rule.access &= FILE_RIGHTS;
-    if (syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0) != 0)
+    if (rule.access == 0) /* which the kernel refuses, and which allows nothing */
+        return 0;
+    return (int)syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0);
+}
+
+int landlock_enter(int ruleset) { return (int)syscall(SYS_landlock_restrict_self, ruleset, 0); }
+
+static bool add_rule(int ruleset, uint32_t index, const unsigned char *data) {
+    uint64_t access;
+    const char *path = (const char *)data + sizeof access;
+
+    memcpy(&access, data, sizeof access);
+    int place = open(path, O_PATH | O_CLOEXEC);
+    if (place < 0 && errno == ENOENT)
+        return false;
+    if (place < 0 || landlock_allow(ruleset, place, access) != 0)
         report_failure(STEP_LANDLOCK, index, errno, path);
-    (void)close(rule.parent);
+    (void)close(place);
     return true;
 }
 
@@ -55,11 +72,7 @@ void landlock_restrict(const struct plan *plan) {
         if (plan->records[i].op == RECORD_LANDLOCK) {
             struct landlock landlock;
             memcpy(&landlock, data, sizeof landlock);
-            struct ruleset attributes = {landlock.handled, 0, landlock.scoped};
-            /* A kernel that does not know a member refuses its non-zero bytes, and accepts the
-             * shorter structure. */
-            size_t size = landlock.scoped != 0 ? sizeof attributes : sizeof attributes.handled_fs;
-            ruleset = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
+            ruleset = landlock_create(&landlock);
             if (ruleset < 0)
                 report_failure(STEP_LANDLOCK, i, errno, "creating the ruleset");
             report_done(STEP_LANDLOCK, i, 0);
@@ -71,7 +84,7 @@ void landlock_restrict(const struct plan *plan) {
     }
     if (ruleset < 0)
         return;
-    if (syscall(SYS_landlock_restrict_self, ruleset, 0) != 0)
+    if (landlock_enter(ruleset) != 0)
         report_failure(STEP_LANDLOCK, NO_RECORD, errno, "restricting ourselves");
     (void)close(ruleset);
 }

@@ -58,11 +58,13 @@ static _Noreturn void become_sandbox(int host, int parent) {
     privileges_follow_parent(parent);
     if (!leased)
         user_map_self(&plan.identity);
+    user_counts_open();
     mounts_build(&plan);
     host_name(&plan);
     host_loopback(&plan);
     if (leased)
         enter_user_namespace(parent);
+    user_counts_bound();
     limits_set(&plan);
     capabilities_bound();
     identity_take(&plan.identity, leased);

@@ -189,40 +189,6 @@ static void attach_at(uint32_t index, int tree, int target, const char *path) {
 
 /* --- file systems of our own -------------------------------------------------------------------- */
 
-struct option {
-    const char *name;
-    char value[24];
-};
-
-static void set_number(struct option *option, const char *name, uint64_t number, unsigned base) {
-    char digits[24];
-    size_t count = 0, at = 0;
-    do {
-        digits[count++] = (char)('0' + number % base);
-        number /= base;
-    } while (number != 0);
-    while (count > 0)
-        option->value[at++] = digits[--count];
-    option->value[at] = '\0';
-    option->name = name;
-}
-
-/* A new, detached file system, or -errno. */
-static int make_file_system(const char *type, const struct option *options, size_t count, uint64_t flags) {
-    int context = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
-    if (context < 0)
-        return -errno;
-    long failed = 0;
-    for (size_t i = 0; i < count && failed == 0; i++)
-        failed = syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, options[i].name, options[i].value, 0);
-    if (failed == 0)
-        failed = syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-    int mount = failed == 0 ? (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, flags) : -1;
-    int error = errno;
-    (void)close(context);
-    return mount < 0 ? -error : mount;
-}
-
 static void mount_new(uint32_t index, const char *path, int mount) {
     if (mount < 0)
         report_failure(STEP_MOUNT, index, -mount, path);
@@ -231,16 +197,16 @@ static void mount_new(uint32_t index, const char *path, int mount) {
 
 static void add_devpts(uint32_t index, const char *path) {
     struct option options[2];
-    set_number(&options[0], "ptmxmode", 0666, 8);
-    set_number(&options[1], "mode", 0620, 8);
-    mount_new(index, path, make_file_system("devpts", options, 2, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+    option_number(&options[0], "ptmxmode", 0666, 8);
+    option_number(&options[1], "mode", 0620, 8);
+    mount_new(index, path, filesystem_make("devpts", options, 2, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
 }
 
 static void add_proc(uint32_t index, const char *path) {
     /* In a user namespace the kernel allows this only while a procfs that hides nothing is still
      * in sight (mount_too_revealing), so the old root must not have gone yet. */
     const uint64_t flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-    mount_new(index, path, make_file_system("proc", NULL, 0, flags));
+    mount_new(index, path, filesystem_make("proc", NULL, 0, flags));
 }
 
 /* --- the other records -------------------------------------------------------------------------- */
@@ -321,6 +287,26 @@ static void add_symlink(uint32_t index, const unsigned char *data) {
         report_failure(STEP_MOUNT, index, errno, path);
 }
 
+/* A device node of the sandbox's own: the host's may be open to nobody but root. It lies on our tmpfs,
+ * where no node can be opened, so it gets a mount of its own on which that one can. */
+static void add_device(const struct plan *plan, uint32_t index) {
+    const struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                                          .attr_clr = MOUNT_ATTR_NODEV};
+    struct device device;
+    const char *path = (const char *)plan->records[index].data + sizeof device;
+    const char *last;
+
+    memcpy(&device, plan->records[index].data, sizeof device);
+    int parent = own_parent(index, path, &last);
+    if (mknodat(parent, last, S_IFCHR | 0600, makedev(device.major, device.minor)) != 0)
+        report_failure(STEP_MOUNT, index, errno, path);
+    int fd = open_existing(path), tree = fd < 0 ? fd : clone_tree(fd);
+    if (tree < 0 || fchownat(fd, "", plan->identity.host_uid, plan->identity.host_gid, AT_EMPTY_PATH) != 0 ||
+        syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+        report_failure(STEP_MOUNT, index, fd < 0 ? -fd : errno, path);
+    attach_at(index, tree, fd, path);
+}
+
 static int skip_missing(enum step step, uint32_t index, int fd, const char *path) {
     if (fd == -ENOENT)
         report_done(step, index, ENOENT);
@@ -342,9 +328,9 @@ static bool add_read_only(uint32_t index, const char *path) {
 
 static int make_nothing(unsigned mode) {
     struct option options[2];
-    set_number(&options[0], "mode", mode, 8);
-    set_number(&options[1], "size", 4096, 10);
-    int mount = make_file_system("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    option_number(&options[0], "mode", mode, 8);
+    option_number(&options[1], "size", 4096, 10);
+    int mount = filesystem_make("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     if (mount < 0)
         errno = -mount;
     return mount;
@@ -421,6 +407,9 @@ static bool add_record(const struct plan *plan, uint32_t index) {
     case RECORD_PRIVATE:
         add_private(plan, index);
         return true;
+    case RECORD_DEVICE:
+        add_device(plan, index);
+        return true;
     case RECORD_PROC:
         add_proc(index, (const char *)data);
         return true;
@@ -441,10 +430,10 @@ static bool add_record(const struct plan *plan, uint32_t index) {
 static void open_root(const struct plan *plan) {
     struct option options[3];
     struct stat facts;
-    set_number(&options[0], "mode", 0755, 8);
-    set_number(&options[1], "size", plan->scratch.size, 10);
-    set_number(&options[2], "nr_inodes", plan->scratch.inodes, 10);
-    int mount = make_file_system("tmpfs", options, 3, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    option_number(&options[0], "mode", 0755, 8);
+    option_number(&options[1], "size", plan->scratch.size, 10);
+    option_number(&options[2], "nr_inodes", plan->scratch.inodes, 10);
+    int mount = filesystem_make("tmpfs", options, 3, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     if (mount < 0)
         report_failure(STEP_ROOT, NO_RECORD, -mount, "making the tmpfs of the new root");
     /* On top of the old root itself, which is the one directory that always exists: lookups of "/"

@@ -20,7 +20,7 @@ static size_t command_limit_count;
 
 static bool is_for_command(uint32_t resource) { return resource == RLIMIT_NOFILE || resource == RLIMIT_CPU; }
 
-static int set_limit(const struct limit *limit) {
+int limit_set(const struct limit *limit) {
     /* The kernel's own structure and call: C libraries give the resource different types. */
     struct {
         uint64_t soft, hard;
@@ -44,7 +44,7 @@ void limits_set(const struct plan *plan) {
         memcpy(&limit, plan->records[i].data, sizeof limit);
         int error = 0;
         if (!is_for_command(limit.resource))
-            error = set_limit(&limit);
+            error = limit_set(&limit);
         else if (command_limit_count < sizeof command_limits / sizeof *command_limits)
             command_limits[command_limit_count++] = limit;
         else
@@ -58,7 +58,7 @@ void limits_set(const struct plan *plan) {
 int limits_for_command(void) {
     int error = 0;
     for (size_t i = 0; i < command_limit_count && error == 0; i++)
-        error = set_limit(&command_limits[i]);
+        error = limit_set(&command_limits[i]);
     return error;
 }
 

@@ -64,6 +64,7 @@ enum step {
     STEP_SPAWN_STDIO = 33,
     STEP_SPAWN_CWD = 34,
     STEP_SPAWN_EXEC = 35,
+    STEP_SPAWN_NARROW = 40,
 };
 
 /* --- the plan: records, each padded with zeros to 8 bytes; what is called `zero` is zero -------- */
@@ -94,6 +95,7 @@ enum record_op {
     RECORD_LANDLOCK = 21, /* struct landlock */
     RECORD_LANDLOCK_RULE = 22, /* uint64_t access, path */
     RECORD_SECCOMP = 23, /* struct sock_filter[] */
+    RECORD_DEVICE = 24, /* struct device, path */
 };
 
 enum identity_mode { IDENTITY_CALLER = 0, IDENTITY_LEASED = 1 };
@@ -116,6 +118,10 @@ struct bind {
     uint64_t dev, ino; /* what the source must be, with BIND_INODE; else 0 */
     uint32_t flags;
     uint32_t zero;
+};
+
+struct device { /* a character device of the sandbox's own, for a leased identity */
+    uint32_t major, minor;
 };
 
 struct scratch { /* what the sandbox's own tmpfs may hold; not 0, which tmpfs takes for no limit */
@@ -153,9 +159,12 @@ struct failure {
 enum spawn_flag {
     SPAWN_REPORT = 1, /* send EVENT_SPAWNED */
     SPAWN_END_LEFTOVERS = 2, /* end the rest of the tree when the command exits */
+    SPAWN_NARROWED = 8, /* records follow the strings: what the command has less than its session */
 };
 
-struct spawn_head { /* then strings: cwd, argv…, NAME=value… */
+/* Then strings: cwd, argv…, NAME=value…; and with SPAWN_NARROWED zeros up to a multiple of 8 and
+ * records, as of a plan: RECORD_LIMIT, RECORD_LANDLOCK, RECORD_LANDLOCK_RULE and RECORD_SECCOMP. */
+struct spawn_head {
     uint32_t argc, envc;
     uint32_t fd_mask; /* bit n: a descriptor for fd n is passed; otherwise it is /dev/null */
     uint32_t flags;

@@ -72,6 +72,9 @@ static _Noreturn void child_run(const struct spawn *spawn, const int *fds) {
     errno = limits_for_command();
     if (errno != 0)
         child_fail(STEP_SPAWN_EXEC);
+    errno = spawn->narrowing == NULL ? 0 : narrow_command(spawn);
+    if (errno != 0)
+        child_fail(STEP_SPAWN_NARROW);
     if (sigprocmask(SIG_SETMASK, &none, NULL) != 0)
         child_fail(STEP_SPAWN_EXEC);
     if (strchr(spawn->argv[0], '/') != NULL)
@@ -84,8 +87,8 @@ static _Noreturn void child_run(const struct spawn *spawn, const int *fds) {
 pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *failure) {
     birth = (struct failure){0};
     /* No page table is copied, and we go on when the command has begun or failed. The child runs on
-     * our stack, with our memory, by direct system calls and functions that write nothing but `birth`
-     * and `program`; it never returns. */
+     * our stack, with our memory, by direct system calls and functions that write nothing but `birth`,
+     * `program` and the copy of a filter; it never returns. */
     pid_t pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork): posix_spawn sets no limits */
     if (pid == 0)
         child_run(spawn, fds); /* NOLINT(clang-analyzer-unix.Vfork) */

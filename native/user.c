@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -12,6 +14,7 @@
 #include <unistd.h>
 
 #define OWNERS_LIMIT 64
+#define COUNTS_SHARE 4
 
 static struct {
     uid_t uid;
@@ -86,6 +89,43 @@ void user_map(pid_t pid, const struct identity *identity) {
     if (error != 0)
         report_failure(STEP_USER, NO_RECORD, error, "writing the id map of the user namespace");
     report_done(STEP_USER, NO_RECORD, 0);
+}
+
+/* What the kernel counts for a user as a whole (user_namespaces(7)) it also counts for whoever made
+ * the user namespace: a session could leave the caller's own programs nothing to watch files with.
+ * Each file of /proc/sys/user is that of the user namespace which opens it, so it is opened inside,
+ * by a procfs that is still without its covers. */
+static int proc_outside = -1;
+
+void user_counts_open(void) { proc_outside = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+
+/* A part of what the machine allows each user, so that a few sessions leave the caller some. */
+static void bound_count(const char *machine, const char *own) {
+    char text[16];
+    int fd = openat(proc_outside, machine, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        (void)close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    long whole = strtol(text, NULL, 10);
+    if (whole <= 0 || whole > INT_MAX)
+        return;
+    append_number(text, (uint32_t)(whole / COUNTS_SHARE + 1));
+    fd = openat(proc_outside, own, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, text, strlen(text));
+    (void)close(fd);
+}
+
+/* Where /proc/sys is read-only (Docker) or missing, the kernel's own limits stay: it is no wall. */
+void user_counts_bound(void) {
+    if (proc_outside < 0)
+        return;
+    bound_count("sys/fs/inotify/max_user_instances", "sys/user/max_inotify_instances");
+    bound_count("sys/fs/inotify/max_user_watches", "sys/user/max_inotify_watches");
+    (void)close(proc_outside);
+    proc_outside = -1;
 }
 
 void user_map_self(const struct identity *identity) { user_map(0, identity); }

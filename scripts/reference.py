@@ -31,7 +31,12 @@ CHAPTERS = (
     ("Clients and sessions", ("sandyard.client", "sandyard.session")),
     (
         "What a command may touch",
-        ("sandyard.policy", "sandyard.resources", "sandyard.confinement.explanation"),
+        (
+            "sandyard.policy",
+            "sandyard.narrowing",
+            "sandyard.resources",
+            "sandyard.confinement.explanation",
+        ),
     ),
     ("Commands", ("sandyard.process.",)),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),

@@ -29,6 +29,7 @@ def test_default_grants_nothing() -> None:
         "toolchains": True,
         "home": "private",
         "syscalls": (),
+        "devices": (),
         "limits": dataclasses.asdict(ResourceLimits()),
     }
 

@@ -151,7 +151,25 @@ void check_spawn(const unsigned char *body, size_t size, char *const *argv, size
         seen += check_word(body, size, argv[i]);
     for (size_t i = 0; i < envc; i++)
         seen += check_word(body, size, envp[i]);
-    promise(seen == size, "a spawn is its words, and nothing else");
+    if ((head.flags & SPAWN_NARROWED) != 0)
+        promise(seen < size, "a narrowing follows the words");
+    else
+        promise(seen == size, "a spawn is its words, and nothing else");
+}
+
+/* As narrow.c walks it. */
+static void check_narrowing(const unsigned char *body, size_t size, const struct spawn *spawn) {
+    struct record record;
+    if (spawn->narrowing == NULL)
+        return;
+    promise(spawn->narrowing + spawn->narrowing_size == body + size, "a narrowing is the end of its spawn");
+    for (size_t at = 0; at < spawn->narrowing_size;) {
+        at += record_read(spawn->narrowing + at, &record);
+        promise(record.data + record.size <= body + size && at <= spawn->narrowing_size, "a record lies in its spawn");
+        promise(record.op == RECORD_LIMIT || record.op == RECORD_LANDLOCK || record.op == RECORD_LANDLOCK_RULE ||
+                    record.op == RECORD_SECCOMP,
+                "a narrowing only narrows");
+    }
 }
 
 static void fuzz_spawn(unsigned char *body, size_t size) {
@@ -165,6 +183,7 @@ static void fuzz_spawn(unsigned char *body, size_t size) {
         while (spawn.envp[envc] != NULL)
             envc++;
         check_spawn(body, size, spawn.argv, argc, spawn.envp, envc, spawn.cwd);
+        check_narrowing(body, size, &spawn);
     }
     free(vector);
 }

@@ -55,6 +55,7 @@ _HOMES: Final = {
         "SandboxPathGrant",
         "StrEnvValue",
     ),
+    "sandyard.narrowing": ("Narrowing",),
     "sandyard.policy": ("Policy",),
     "sandyard.process": (
         "CommandStream",

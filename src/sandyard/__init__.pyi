@@ -51,6 +51,9 @@ from sandyard.manifest import (
     SandboxPathGrant as SandboxPathGrant,
     StrEnvValue as StrEnvValue,
 )
+from sandyard.narrowing import (
+    Narrowing as Narrowing,
+)
 from sandyard.policy import (
     Policy as Policy,
 )

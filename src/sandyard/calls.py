@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sandyard.confinement import USER
-from sandyard.errors import ArgumentError, ArgumentTypeError, OpName
-from sandyard.plan import Spawn
+from sandyard.errors import ArgumentError, ArgumentTypeError, OpName, SessionClosedError
+from sandyard.narrowing import Narrowing
+from sandyard.plan import Narrowed, Spawn
 from sandyard.process import CommandCall, StdinSource
 from sandyard.process.argv import (
     checked_environment,
@@ -21,8 +22,11 @@ from sandyard.process.argv import (
     command_directory,
     encoded_words,
 )
-from sandyard.resources import ResourceLimits
+from sandyard.resources import EnforcedLimit, ResourceLimits
 from sandyard.types import User
+
+if TYPE_CHECKING:
+    from sandyard.confinement.explanation import Enforced
 
 __all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call"]
 
@@ -42,6 +46,7 @@ class CommandRequest:
     stdin: StdinSource | None
     leftovers: Leftovers
     output_limit: int | None = None
+    narrow: Narrowing | None = None
 
 
 def prepare_call(
@@ -49,6 +54,7 @@ def prepare_call(
     environment: tuple[tuple[bytes, bytes], ...],
     root: str,
     limits: ResourceLimits,
+    enforced: Enforced | None = None,
 ) -> CommandCall:
     """The call that the process room carries out.
 
@@ -57,14 +63,22 @@ def prepare_call(
         environment: the session's variables.
         root: where the workspace is inside.
         limits: the session's limits; what the request leaves open is as they say.
+        enforced: what the session enforces, of which a narrowing takes something away.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
+        PolicyError: the request narrows what the session does not have.
+        ConfinementUnavailableError: this machine can't hold a command to less.
     """
     argv = command_argv(request.command, request.shell)
     check_user("exec", request.user)
     timeout = checked_timeout(request.timeout)
     own = checked_environment(request.env)
+    narrowed: Narrowed | None = None
+    held: tuple[EnforcedLimit, ...] = ()
+    if request.narrow is not None:
+        narrowed, held, temporary = _narrowed(request.narrow, enforced)
+        own = temporary | own
     if own:
         environment = tuple((dict(environment) | own).items())
     return CommandCall(
@@ -74,6 +88,7 @@ def prepare_call(
             environment=environment,
             cwd=command_directory(request.cwd, root),
             end_leftovers=checked_leftovers(request.leftovers),
+            narrowed=narrowed,
         ),
         stdin=checked_stdin(request.stdin),
         timeout_s=limits.wall_time if timeout is None else timeout,
@@ -81,7 +96,28 @@ def prepare_call(
         if request.output_limit is None
         else checked_limit(request.output_limit),
         wall_time=timeout is None and limits.wall_time is not None,
+        held=held,
     )
+
+
+def _narrowed(
+    narrowing: Narrowing, enforced: Enforced | None
+) -> tuple[Narrowed | None, tuple[EnforcedLimit, ...], dict[bytes, bytes]]:
+    """What is taken away, the limits among it, and the variables that go with it."""
+    from sandyard.confinement.narrowing import plan_narrowing  # noqa: PLC0415  # seldom needed
+
+    if not isinstance(narrowing, Narrowing):
+        raise ArgumentTypeError(
+            "narrow is a Narrowing, such as Narrowing(writes=())",
+            op="exec",
+            argument="narrow",
+            value=narrowing,
+        )
+    if enforced is None:  # whatever the reason: never with all that the session has
+        raise SessionClosedError(op="exec", state="not started yet")
+    planned = plan_narrowing(narrowing, enforced)
+    place = planned.temporary
+    return planned.narrowed, planned.held, {b"TMPDIR": place.encode()} if place else {}
 
 
 def check_user(op: OpName, user: object) -> None:

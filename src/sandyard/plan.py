@@ -16,6 +16,7 @@ __all__ = [
     "CgroupPlan",
     "Deny",
     "DevPts",
+    "Device",
     "Directory",
     "HostIdentity",
     "Identity",
@@ -25,6 +26,7 @@ __all__ = [
     "Mask",
     "MountStep",
     "Namespaces",
+    "Narrowed",
     "Private",
     "Proc",
     "ReadOnly",
@@ -151,6 +153,23 @@ class DevPts:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """A character device node of the sandbox's own that ``agent`` may open, where it is leased.
+
+    What the host's node allows does not matter, so only root can plan one.
+
+    Attributes:
+        target: where it stands inside.
+        major: number of its driver.
+        minor: number of the device.
+    """
+
+    target: str
+    major: int
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadOnly:
     """What stands at ``target`` inside becomes read-only; skipped where nothing stands."""
 
@@ -175,7 +194,19 @@ class Deny:
     target: str
 
 
-MountStep = Directory | TextFile | Symlink | Bind | Private | Proc | DevPts | ReadOnly | Mask | Deny
+MountStep = (
+    Directory
+    | TextFile
+    | Symlink
+    | Bind
+    | Private
+    | Proc
+    | DevPts
+    | Device
+    | ReadOnly
+    | Mask
+    | Deny
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +321,21 @@ class LaunchPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowed:
+    """What one command has less than its session. Each part is one more wall; none replaces any.
+
+    Attributes:
+        landlock: another layer, or None. Its paths are walked without following a symlink.
+        limits: lower rlimits.
+        seccomp: another program, empty for none.
+    """
+
+    landlock: LandlockRuleset | None = None
+    limits: tuple[ResourceLimit, ...] = ()
+    seccomp: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Spawn:
     """One command, before it runs.
 
@@ -299,9 +345,11 @@ class Spawn:
         environment: the whole environment, as ``(name, value)`` pairs.
         cwd: absolute directory inside.
         end_leftovers: True ends what the command left running as soon as it exits.
+        narrowed: what it has less than its session, or None.
     """
 
     argv: tuple[bytes, ...]
     environment: tuple[tuple[bytes, bytes], ...]
     cwd: bytes
     end_leftovers: bool = field(default=False)
+    narrowed: Narrowed | None = None

@@ -9,7 +9,10 @@ from sandyard.errors import PolicyError
 from sandyard.planted import PROTECTED_NAMES
 from sandyard.resources import DEFAULT_LIMITS, ResourceLimits
 
-__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "Policy", "SyscallOption"]
+__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "DeviceOption", "Policy", "SyscallOption"]
+
+DeviceOption = Literal["gpu", "kvm", "fuse", "tun"]
+"""A device that a policy may name."""
 
 SyscallOption = Literal["ptrace", "no-unix-sockets"]
 """How a policy changes which system calls are refused."""
@@ -101,6 +104,15 @@ class Policy:
             on processes of the same session (the first process stays closed to them).
             ``"no-unix-sockets"`` refuses new Unix sockets, which closes those that host programs
             put into granted directories; socket pairs work. Does not take the names of calls.
+        devices: Takes names of devices. Default: none, only ``/dev/null`` and its like. ``"gpu"``
+            shows what computes and draws (``/dev/dri/renderD*``, ``/dev/nvidia*``, ``/dev/kfd``,
+            ``/dev/dxg``) and what the kernel tells of that hardware; ``"kvm"`` shows ``/dev/kvm``,
+            with which virtual machines run. ``"fuse"`` (``/dev/fuse``) and ``"tun"``
+            (``/dev/net/tun``) can be opened, but mounting, and making an interface, stay refused.
+            An ordinary user's session opens them with that user's rights, root's as the owner of
+            a node of its own. A driver is a large piece of the kernel: what is named here is
+            that much more to attack. One that is missing, or that you can't open, refuses the
+            start. Does not show the nodes that own a screen.
         limits: Takes a ``ResourceLimits``: memory, processes, processors, time, files and output.
             Default: ``ResourceLimits()``, which bounds processes, open files, output and what
             private directories hold, so that neither a fork bomb nor a full /tmp harms the
@@ -120,6 +132,7 @@ class Policy:
     toolchains: bool = True
     home: Literal["private", "workspace"] = "private"
     syscalls: tuple[SyscallOption, ...] = ()
+    devices: tuple[DeviceOption, ...] = ()
     limits: ResourceLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
@@ -132,7 +145,8 @@ class Policy:
         _check_choice(self.network, "network", ("none", "host"))
         _check_choice(self.home, "home", ("private", "workspace"))
         _check_flag(self.toolchains, "toolchains")
-        object.__setattr__(self, "syscalls", _options(self.syscalls))
+        for field, known in _OPTIONS.items():
+            object.__setattr__(self, field, _options(getattr(self, field), field, known))
         _check_limits(self.limits)
 
 
@@ -158,12 +172,16 @@ def _check_limits(value: object) -> None:
         )
 
 
-def _options(value: object) -> tuple[object, ...]:
-    options = _sequence(value, "syscalls", '("ptrace",)')
+_OPTIONS: Final = {"syscalls": get_args(SyscallOption), "devices": get_args(DeviceOption)}
+"""Fields that take some of a few words."""
+
+
+def _options(value: object, field: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    options = _sequence(value, field, f'("{known[0]}",)')
     for option in options:
-        _check_choice(option, "an option in syscalls", get_args(SyscallOption), "syscalls")
+        _check_choice(option, f"an option in {field}", known, field)
     # In one order, so that equal policies are equal.
-    return tuple(option for option in get_args(SyscallOption) if option in options)
+    return tuple(option for option in known if option in options)
 
 
 def _sequence(value: object, field: str, example: str) -> tuple[object, ...]:

@@ -25,8 +25,9 @@ from sandyard.explaining import ExplainedStream, Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
+from sandyard.narrowing import Narrowing
 from sandyard.plan import LaunchPlan
-from sandyard.platform import host_facts, resolve_denied, resolve_grants
+from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess, StdinSource
 from sandyard.protection import Protection
@@ -185,7 +186,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def exec(
+    async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command
         self,
         *command: str | Path,
         timeout: float | None = None,
@@ -196,6 +197,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
         stdin: StdinSource | None = None,
         output_limit: int | None = None,
         leftovers: Leftovers = "keep",
+        narrow: Narrowing | None = None,
     ) -> ExecResult:
         """Run a command and wait for its exit.
 
@@ -216,6 +218,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
             leftovers: what becomes of processes that the command leaves running: ``"keep"``
                 (default) lets them live in the session and lists them in the result, ``"end"``
                 ends them when the command exits.
+            narrow: what this command may do less than the session; None (default) for nothing less.
 
         Returns:
             Output and exit code. A signal N that ended the command shows as -N, a program that does
@@ -226,6 +229,8 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
             ExecTransportError: the sandbox ended meanwhile, or ``stdin`` failed.
             ResourceLimitError: there is no room for a process, or the host has no descriptor left.
             ArgumentError: an argument is impossible, ``cwd`` not being a directory included.
+            PolicyError: ``narrow`` names what the session does not have.
+            ConfinementUnavailableError: this machine can't hold a command to less.
             SessionClosedError: the session is not running.
         """
         commands = self._running_commands()
@@ -239,6 +244,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
             stdin=stdin,
             output_limit=output_limit,
             leftovers=leftovers,
+            narrow=narrow,
         )
         call = await self._prepared(request)
         return await self._explainer.told(commands.run(call), call.spawn.cwd)
@@ -254,6 +260,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
         env: Mapping[str, str] | None = None,
         stdin: StdinSource | None = None,
         leftovers: Leftovers = "keep",
+        narrow: Narrowing | None = None,
     ) -> AsyncIterator[CommandStream]:
         """Run a command and read its output as it comes.
 
@@ -277,6 +284,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
             env=env,
             stdin=stdin,
             leftovers=leftovers,
+            narrow=narrow,
         )
         commands = self._running_commands()
         call = await self._prepared(request)
@@ -367,7 +375,8 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
         grants, denied = resolve_grants(policy), resolve_denied(policy)
         protected = self._protection.survey(root, grants)
         limits = self.limits.plan(facts)
-        plan = plan_session(policy, facts, planned, grants, denied, protected, limits)
+        devices = resolve_devices(policy)
+        plan = plan_session(policy, facts, planned, grants, denied, protected, limits, devices)
         self._explainer.learn(Enforced(policy, plan, facts.machine, root.inside, grants, denied))
         return plan
 
@@ -441,7 +450,8 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
 
     async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits
-        return prepare_call(request, environment, self.state.manifest.root, limits)
+        enforced = None if request.narrow is None else self._explainer.enforced
+        return prepare_call(request, environment, self.state.manifest.root, limits, enforced)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""

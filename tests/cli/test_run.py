@@ -295,3 +295,107 @@ def test_missing_typer_is_said(tmp_path: Path) -> None:
 def test_interpreter_is_there_inside() -> None:
     done = call("run", "--", sys.executable, "-c", "import pydantic; print('found')")
     assert done.stdout == b"found\n"
+
+
+# --- what it may touch, in options ----------------------------------------------------------------
+
+
+def test_denied_path_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret")
+    words = ["--workspace", ".", "--deny", "key", "--", "cat", "key"]
+    done = call("run", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"secret" not in done.stdout
+    assert f"denied: Policy.deny names {tmp_path}/key".encode() in done.stderr
+
+
+def test_protected_names_are_kept(tmp_path: Path) -> None:
+    for name in (".envrc", "lock"):
+        (tmp_path / name).write_text("old")
+    text = "for f in .envrc lock; do (echo new > $f) 2>/dev/null && echo $f; done; true"
+
+    def changed(*words: str) -> list[bytes]:
+        return call(
+            "run", "--workspace", ".", *words, "--", "sh", "-c", text, cwd=tmp_path
+        ).stdout.split()
+
+    assert changed() == [b"lock"]
+    assert changed("--protect", "lock") == []
+    assert changed("--no-protect") == [b".envrc", b"lock"]
+    assert changed("--no-protect", "--protect", "lock") == [b".envrc"]
+
+
+def test_refusals_name_options(tmp_path: Path) -> None:
+    (tmp_path / ".envrc").write_text("old")
+    text = "echo > .envrc; ls /dev/kvm; exit 1"
+    said = call("run", "--workspace", ".", "--", "sh", "-c", text, cwd=tmp_path).stderr
+    assert b"to allow it: --no-protect" in said
+    assert b"to allow it: --device kvm" in said
+
+
+def test_quiet_says_nothing_of_refusals() -> None:
+    words = ("--", "cat", "/no/such")
+    assert b"sandyard: /no/such" in call("run", *words).stderr
+    assert b"sandyard" not in call("run", "--quiet", *words).stderr
+    assert b"timed out" in call("run", "-q", "--timeout", "0.2", "--", "sleep", "60").stderr
+
+
+def test_limits_bound_and_are_told() -> None:
+    text = "ulimit -Hn; head -c 9000 /dev/zero > f"
+    words = ("--limit", "file-size=4K", "--limit", "open_files=99", "--limit", "open_files=64")
+    done = call("run", *words, "--", "sh", "-c", text)
+    assert done.stdout == b"64\n"
+    assert b"sandyard: limit file_size (4096 bytes): " in done.stderr
+    told = json.loads(call("run", "--json", *words, "--", "sh", "-c", text).stdout)
+    assert [(hit["limit"], hit["value"]) for hit in told["limit_hits"]] == [("file_size", 4096)]
+    few = call(
+        "run",
+        "--limit",
+        "processes=9",
+        "--",
+        "sh",
+        "-c",
+        "(sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 &); exit 1",
+    )
+    assert b"--limit processes=" in few.stderr
+
+
+def test_home_can_be_the_workspace() -> None:
+    text = 'test "$HOME" = "$PWD" && echo same'
+    assert call("run", "--home", "workspace", "--", "sh", "-c", text).stdout == b"same\n"
+    assert call("run", "--", "sh", "-c", text).stdout == b""
+
+
+def test_unix_sockets_can_be_refused() -> None:
+    code = "import socket; socket.socket(socket.AF_UNIX)"
+    assert call("run", "--", sys.executable, "-c", code).returncode == 0
+    done = call("run", "--syscalls", "no-unix-sockets", "--", sys.executable, "-c", code)
+    assert b"Address family not supported" in done.stderr
+
+
+def test_toolchains_can_be_left_out() -> None:
+    done = call("run", "--no-toolchains", "--", "sh", "-c", f"test -e {sys.executable} || echo no")
+    assert done.stdout in (b"no\n", b"" if sys.executable.startswith("/usr/") else b"no\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--limit", "memory"],
+        ["--limit", "memory=much"],
+        ["--limit", "memory=1"],
+        ["--limit", "processes=2K"],
+        ["--limit", "room=1"],
+        ["--limit", "cpus=fast"],
+        ["--device", "disk"],
+        ["--syscalls", "all"],
+        ["--protect", "../x"],
+        ["--deny", "/"],
+        ["--home", "elsewhere"],
+    ],
+)
+def test_impossible_permission_is_refused(words: list[str]) -> None:
+    done = call("run", *words, "--", "true")
+    assert done.returncode == 125
+    assert done.stderr.startswith(b"sandyard: ")
+    assert b"Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from sandyard import UnixLocalSandboxSession
 
-__all__ = ["WORK", "Work", "run_work"]
+__all__ = ["WORK", "Work", "is_possible", "python", "run_work", "shell"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +166,15 @@ WORK: Final = (
 )  # fmt: skip
 
 
+def is_possible(work: Work) -> bool:
+    """Whether this host has what it needs."""
+    return not work.program or shutil.which(work.program) is not None
+
+
 async def run_work(session: UnixLocalSandboxSession, work: Work) -> None:
-    """Do it, and check that it worked; what the host does not have is left out."""
-    if work.program and shutil.which(work.program) is None:
-        return
+    """Do it, and check that it worked."""
     start = ("sh", "-c") if work.language == "sh" else (sys.executable, "-c")
-    result = await session.exec(*start, work.code, shell=False, timeout=20)
+    timeout = 120 if work.slow else 20
+    result = await session.exec(*start, work.code, shell=False, timeout=timeout)
     assert b"WORKS" in result.stdout.split(), (work.name, result.stdout, result.stderr)
     assert result.exit_code == 0, (work.name, result)

@@ -107,7 +107,9 @@ def test_run_that_succeeds_is_quiet() -> None:
     ("grant", "option"),
     [
         (None, None),
-        ("Policy(protect=())", None),
+        ("Policy(protect=())", "--no-protect"),
+        ("Policy(devices=('kvm',))", "--device kvm"),
+        ("Policy(limits=ResourceLimits(processes=16))", "--limit processes=16"),
         ("Policy(network='host')", "--net host"),
         ("Policy(reads=('/a', '/b c'))", "--read /a --read '/b c'"),
         (f"Policy(writes=({chr(27) + '/x'!r},))", None),

@@ -13,6 +13,7 @@ from typing import Final
 from sandyard.plan import (
     Bind,
     Deny,
+    Device,
     DevPts,
     Directory,
     HostIdentity,
@@ -22,6 +23,7 @@ from sandyard.plan import (
     LaunchPlan,
     Mask,
     Namespaces,
+    Narrowed,
     Private,
     Proc,
     ReadOnly,
@@ -69,6 +71,7 @@ WHOLE: Final = LaunchPlan(
         Bind("/srv/work", "/srv/place", writable=True, as_owner=True, optional=True, inode=(1, 2)),
         Proc("/proc"),
         DevPts("/dev/pts"),
+        Device("/dev/kvm", 10, 232),
         ReadOnly("/proc/sys"),
         Mask("/proc/kcore"),
         Deny("/srv/place/key"),
@@ -127,6 +130,14 @@ SHELL: Final = Spawn(
     b"/srv/place",
     end_leftovers=True,
 )
+NARROWED: Final = replace(
+    SHELL,
+    narrowed=Narrowed(
+        LandlockRuleset(0x7FFF, 2, (LandlockRule("/tmp", 0x7FFF), LandlockRule("/usr", 13))),
+        (ResourceLimit(7, 64),),
+        FILTER,
+    ),
+)
 MANY: Final = Spawn((b"x",) * 1100, (), b"/")
 """More words than a keeper has room for without asking for memory."""
 
@@ -170,7 +181,7 @@ def make_seeds() -> dict[str, bytes]:
         "long-paths": LONG_PATHS,
         "long-filter": LONG_FILTER,
     }
-    spawns = {"true": TRUE, "shell": SHELL, "many": MANY}
+    spawns = {"true": TRUE, "shell": SHELL, "many": MANY, "narrowed": NARROWED}
     return {
         **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},
         **{f"beyond-{n}": b"P" + encode_plan(plan, 1000, 1000) for n, plan in BEYOND.items()},

@@ -226,3 +226,26 @@ def test_odd_trees_are_absent(home: Path, tmp_path: Path) -> None:
     found = find(home, tmp_path / "venv/bin", tmp_path / "loop/bin", tmp_path / "a-file",
                  "/nowhere")  # fmt: skip
     assert found.roots == (str(tmp_path / "venv"),)
+
+
+@pytest.mark.parametrize(
+    ("marks", "program", "secret"),
+    [
+        (("nvm.sh",), "versions/node/v20/bin/node", "versions/node/v20/etc/npmrc"),
+        (("nvm.sh",), "versions/node/v20/bin/node", "versions/node/v18/etc/npmrc"),
+        (("libexec/pyenv",), "versions/3.12/bin/python3", "versions/3.12/pip.conf"),
+        (("libexec/pyenv",), "versions/3.12/bin/python3", "versions/3.12/envs/work/pip.conf"),
+        (("libexec/rbenv",), "versions/3.3/bin/ruby", "versions/3.3/credentials"),
+        (("conda-meta/history",), "bin/python3", "envs/work/.condarc"),
+    ],
+)
+def test_secrets_of_what_is_installed(
+    tmp_path: Path, marks: tuple[str, ...], program: str, secret: str
+) -> None:
+    root = tmp_path / "manager"
+    make(root, *marks, program, secret, f"{secret}.md")
+    (root / program).chmod(0o755)
+    found = find(tmp_path, (root / program).parent)
+    assert shown(found, root / program)
+    assert not shown(found, root / secret)
+    assert shown(found, root / f"{secret}.md")

@@ -14,6 +14,7 @@ from typing import Final
 from sandyard.plan import (
     Bind,
     Deny,
+    Device,
     DevPts,
     Directory,
     HostIdentity,
@@ -24,6 +25,7 @@ from sandyard.plan import (
     Mask,
     MountStep,
     Namespaces,
+    Narrowed,
     Private,
     Proc,
     ReadOnly,
@@ -56,7 +58,7 @@ STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH = 1, 2, 3, 4, 5
 DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK, DENY = range(10, 20)
-LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP = 20, 21, 22, 23
+LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE = 20, 21, 22, 23, 24
 
 FORMATS: Final = {
     "message": "IHHII",
@@ -64,6 +66,7 @@ FORMATS: Final = {
     "identity": "IIIIII",
     "node": "II",
     "bind": "QQII",
+    "device": "II",
     "scratch": "QQ",
     "limit": "QII",
     "landlock": "QQ",
@@ -194,6 +197,7 @@ class Start:
     host_gid: int
 
 
+STEPS: Final = (*range(DIRECTORY, LIMIT), DEVICE)
 PATHS: Final = {PROC: Proc, DEVPTS: DevPts, READ_ONLY: ReadOnly, MASK: Mask, DENY: Deny}
 
 
@@ -242,6 +246,9 @@ def decode_step(record: Record) -> MountStep:
             step = Symlink(source.text(), source.text())
         case 13:
             step = decode_bind(source)
+        case 24:
+            major, minor = source.unpack("device")
+            step = Device(source.text(), major, minor)
         case op:
             step = PATHS[op](source.text())
     source.end()
@@ -305,7 +312,7 @@ def decode_start(body: bytes) -> Start:
         hostname=hostname.text(),
         loopback=bool(loopback),
         scratch=Scratch(*scratch.unpack("scratch")),
-        steps=tuple(decode_step(r) for r in records if DIRECTORY <= r.op <= DENY),
+        steps=tuple(decode_step(r) for r in records if r.op in STEPS),
         limits=tuple(decode_limit(r) for r in records if r.op == LIMIT),
         landlock=decode_landlock(records),
         seccomp=only(records, SECCOMP).rest,
@@ -324,11 +331,21 @@ class SpawnRequest:
     report: bool
 
 
+def decode_narrowed(records: list[Record]) -> Narrowed:
+    """What a command has less than its session."""
+    known = (LANDLOCK, LANDLOCK_RULE, LIMIT, SECCOMP)
+    check(records and all(record.op in known for record in records), "no narrowing")
+    filters = [record.payload for record in records if record.op == SECCOMP]
+    check(len(filters) <= 1, "two filters")
+    limits = tuple(decode_limit(record) for record in records if record.op == LIMIT)
+    return Narrowed(decode_landlock(records), limits, b"".join(filters))
+
+
 def decode_spawn(body: bytes) -> SpawnRequest:
     """The body of a SPAWN as the values that it was made of."""
     source = Bytes(body)
     argc, envc, fd_mask, flags = source.unpack("spawn_head")
-    check(flags & ~3 == 0, "unknown flags")
+    check(flags & ~11 == 0, "unknown flags")
     cwd = source.word()
     argv = tuple(source.word() for _ in range(argc))
     environment = []
@@ -336,8 +353,12 @@ def decode_spawn(body: bytes) -> SpawnRequest:
         name, equals, value = source.word().partition(b"=")
         check(equals, "a variable without '='")
         environment.append((name, value))
+    narrowed = None
+    if flags & 8:
+        check(not any(source.take((len(source.rest) - len(body)) % 8)), "padding is not zero")
+        narrowed = decode_narrowed(split_records(source.take(len(source.rest))))
     source.end()
-    spawn = Spawn(argv, tuple(environment), cwd, end_leftovers=bool(flags & 2))
+    spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed)
     return SpawnRequest(spawn, fd_mask, bool(flags & 1))
 
 

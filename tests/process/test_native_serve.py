@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,7 +28,11 @@ from tests.house.leaks import list_children, read_proc
 from tests.process.protocol import (
     INLINE_LIMIT,
     KILL,
+    LANDLOCK,
+    LANDLOCK_RULE,
+    LIMIT,
     MAGIC,
+    SECCOMP,
     SIGNAL,
     SPAWN,
     START,
@@ -121,6 +126,48 @@ BAD_SPAWNS: dict[str, bytes] = {
 }
 
 
+LIMIT_RECORD = Record(LIMIT, packed("limit", 64, 7, 0))
+RULESET, RULE = Record(LANDLOCK, packed("landlock", 2, 0)), Record(LANDLOCK_RULE, bytes(8) + b"/\0")
+FILTER = Record(
+    SECCOMP, struct.pack("=HBBI", 0x20, 0, 0, 4) + struct.pack("=HBBI", 6, 0, 0, 2**31 - 2**16)
+)
+
+
+def narrowed(*records: Record, padding: bytes = bytes(1), flags: int = 8) -> bytes:
+    """The body of a SPAWN that narrows; unless something is said, it is padded as it must be."""
+    return spawned(flags=flags) + padding + join_records(records)
+
+
+BAD_SPAWNS |= {
+    "nothing to narrow": narrowed(),
+    "nothing, unpadded": narrowed(padding=b""),
+    "padding that is not zero": narrowed(LIMIT_RECORD, padding=b"1"),
+    "padding missing": narrowed(LIMIT_RECORD, padding=b""),
+    "padding too long": narrowed(LIMIT_RECORD, padding=bytes(9)),
+    "narrowing without its flag": narrowed(LIMIT_RECORD, flags=0),
+    "narrowing cut off": narrowed(LIMIT_RECORD)[:-1],
+    "narrowing with more": narrowed(LIMIT_RECORD) + b"\0",
+    "a rule first": narrowed(RULE, RULESET),
+    "two rulesets": narrowed(RULESET, RULESET),
+    "two filters": narrowed(FILTER, FILTER),
+    "a filter for any processor": narrowed(Record(SECCOMP, FILTER.payload[8:])),
+    "a relative rule": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(8) + b"tmp\0")),
+    "a rule with dots": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(8) + b"/tmp/../etc\0")),
+    "a limit with more": narrowed(Record(LIMIT, packed("limit", 64, 7, 1))),
+    **{
+        f"record {op} of a plan": narrowed(LIMIT_RECORD, Record(op, payload))
+        for op, payload in {
+            1: bytes(24),
+            4: b"",
+            10: packed("node", 0o755, 0) + b"/x\0",
+            13: packed("bind", 0, 0, 0, 0) + b"/x\0/x\0",
+            24: packed("device", 1, 1) + b"/dev/mem\0",
+            99: b"",
+        }.items()
+    },
+}
+
+
 def assert_refused(init: RawInit, job: int = JOB) -> None:
     told = init.event()
     assert isinstance(told, SpawnFailed), told
@@ -207,6 +254,36 @@ def test_well_formed_command_runs(started: RawInit, body: bytes) -> None:
         told = started.event()
         assert isinstance(told, Exited), told
         assert (told.job, told.status) == (JOB, 0)
+
+
+def test_narrowed_command_runs(started: RawInit) -> None:
+    body = narrowed(
+        RULESET,
+        Record(LANDLOCK_RULE, packed("landlock", 2, 0)[:8] + b"/dev\0"),
+        LIMIT_RECORD,
+        FILTER,
+    )
+    started.send_body(SPAWN, JOB, body)
+    told = started.event()
+    assert isinstance(told, Exited), told
+    assert (told.job, told.status) == (JOB, 0)
+    assert_serves(started)
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        (Record(LIMIT, packed("limit", 1, 999, 0)), errno.EINVAL),
+        (Record(LANDLOCK, packed("landlock", 2**63, 0)), errno.EINVAL),
+        (Record(SECCOMP, FILTER.payload[:8]), errno.EINVAL),
+    ],
+    ids=["limit", "ruleset", "filter"],
+)
+def test_narrowing_that_fails(started: RawInit, record: Record, error: int) -> None:
+    started.send_body(SPAWN, JOB, narrowed(record))
+    told = Failure(Step.SPAWN_NARROW, None, error, "")
+    assert started.event() == SpawnFailed(JOB, told)
+    assert_serves(started)
 
 
 @pytest.mark.parametrize(

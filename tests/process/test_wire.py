@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sandyard.plan import (
     Bind,
     Deny,
+    Device,
     DevPts,
     Directory,
     HostIdentity,
@@ -22,6 +23,7 @@ from sandyard.plan import (
     Mask,
     MountStep,
     Namespaces,
+    Narrowed,
     Private,
     Proc,
     ReadOnly,
@@ -93,6 +95,8 @@ STEPS: tuple[MountStep, ...] = (
     ReadOnly("/sys"),
     Mask("/proc/kcore"),
     Deny("/srv/key"),
+    Device("/dev/kvm", 10, 232),
+    Device(ODD, U32, 0),
 )
 
 
@@ -164,6 +168,7 @@ steps = st.one_of(
         inode=st.none() | st.tuples(st.integers(0, U64), st.integers(0, U64)),
     ),
     st.builds(Private, paths, modes),
+    st.builds(Device, paths, st.integers(0, U32), st.integers(0, U32)),
     *(st.builds(kind, paths) for kind in (Proc, DevPts, ReadOnly, Mask, Deny)),
 )
 rulesets = st.builds(
@@ -202,6 +207,13 @@ spawns = st.builds(
     environment=st.lists(variables, max_size=5).map(tuple),
     cwd=words.map(lambda b: b"/" + b),
     end_leftovers=st.booleans(),
+    narrowed=st.none()
+    | st.builds(
+        Narrowed,
+        landlock=rulesets,
+        limits=st.lists(st.builds(ResourceLimit, u32, st.integers(0, U64)), max_size=3).map(tuple),
+        seccomp=st.binary(max_size=64),
+    ),
 )
 
 
@@ -217,9 +229,10 @@ def test_any_command_comes_back(spawn: Spawn, fd_mask: int, report: bool) -> Non
         Spawn((b"true",), (), b"/"),
         Spawn((b"", b"", b""), ((b"A", b""), (b"B", b"=x=")), b"/ \xff\n"),
         Spawn((b"cat",) * 2000, ((b"A", b"1"),) * 2000, b"/w", end_leftovers=True),
+        Spawn((b"id",), (), b"/", narrowed=Narrowed(limits=(ResourceLimit(7, 16),))),
         Spawn((b"\xff" * 200_000,), ((b"\xfe", b"\xfd" * 200_000),), b"/"),
     ],
-    ids=["least", "odd", "many", "long"],
+    ids=["least", "odd", "many", "narrowed", "long"],
 )
 def test_command_comes_back(spawn: Spawn) -> None:
     assert decode_spawn(encode_spawn(spawn, 6)) == SpawnRequest(spawn, 6, report=False)

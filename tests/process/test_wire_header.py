@@ -37,6 +37,7 @@ STRUCTURES = {
     "_SCRATCH": "scratch",
     "_LIMIT": "limit",
     "_LANDLOCK": "landlock",
+    "_DEVICE": "device",
     "_DONE": "done",
     "_FAILURE": "failure",
     "_SPAWN": "spawn_head",

@@ -60,12 +60,12 @@ async def carry_out(order: Order, teller: Teller) -> Outcome:
 
 
 async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> ExecResult:
-    policy, manifest = order.policy(), order.manifest()
+    manifest = order.manifest()
     if order.copy is not None:
         # A manifest's sources lie beneath the working directory. A grant would do as well, but
         # would show commands the original too.
         os.chdir(order.copy)
-    client = UnixLocalSandboxClient(policy=policy)
+    client = UnixLocalSandboxClient(policy=order.policy)
     session = await client.create(manifest=manifest)
     try:
         # No "async with": a session that is closed before it is deleted is kept, should we be

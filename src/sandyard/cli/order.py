@@ -6,14 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from sandyard import ArgumentError, LocalDir, Manifest, Policy
 
 __all__ = ["Order", "absolute_path", "existing_directory", "split_variables"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Order:
     """One command and its surroundings.
 
@@ -21,37 +20,15 @@ class Order:
         command: its argv.
         workspace: the directory to work in, or None.
         copy: the directory whose copy to work in, or None. Without either the workspace is empty.
-        reads: paths that may be read.
-        writes: paths that may be written.
-        environment: variables that are set.
-        inherit: variables that are the host's.
-        network: which network there is.
+        policy: what it may touch.
         timeout: seconds that it may take, or None.
     """
 
     command: tuple[str, ...]
     workspace: str | None
     copy: str | None
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    inherit: tuple[str, ...]
-    network: Literal["none", "host"]
+    policy: Policy
     timeout: float | None
-
-    def policy(self) -> Policy:
-        """What the command may touch.
-
-        Raises:
-            PolicyError: the order says something impossible.
-        """
-        return Policy(
-            reads=self.reads,
-            writes=self.writes,
-            environment=self.environment,
-            inherit=self.inherit,
-            network=self.network,
-        )
 
     def manifest(self) -> Manifest:
         """What its workspace is made of.

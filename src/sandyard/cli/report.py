@@ -12,7 +12,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
-from sandyard import Denial, ExecResult, ExecTimeoutError, SandboxError
+from sandyard import ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.process.capture import Capture, Captured
@@ -54,9 +54,14 @@ class Teller(Protocol):
 
 
 class PlainTeller:
-    """Passes output on as it comes, and says nothing more unless something is wrong."""
+    """Passes output on as it comes, and says nothing more unless something is wrong.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: True leaves out what was refused and which limits were reached; errors are told.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._outlets = {"stdout": Outlet(_STDOUT), "stderr": Outlet(_STDERR)}
 
     async def take(self, stream: StreamName, data: bytes) -> None:
@@ -68,10 +73,13 @@ class PlainTeller:
         _say(text)
 
     def end(self, outcome: Outcome) -> int:
-        """Write a line about an error, and one for each denial of a command that failed."""
-        for denial in _denials(outcome):
-            option = option_for(denial.grant)
-            _say(str(denial if option is None else dataclasses.replace(denial, grant=option)))
+        """Write a line about an error, one for each denial and for each limit that was reached."""
+        if outcome.result is not None and not self._quiet:
+            for hit in outcome.result.limit_hits:
+                _say(f"limit {hit.limit} ({hit.value:g} {hit.unit}): {hit.detail}")
+            for denial in outcome.result.denials:
+                option = option_for(denial.grant)
+                _say(str(denial if option is None else dataclasses.replace(denial, grant=option)))
         if outcome.error is not None:
             _say(f"{_words(outcome.error)} [{outcome.error.code}]")
         return outcome.exit_code
@@ -106,6 +114,10 @@ def option_for(grant: str | None) -> str | None:
     if grant is None:
         return None
     field, _, value = grant.removeprefix("Policy(").removesuffix(")").partition("=")
+    if field == "protect":
+        return "--no-protect"  # and --protect for each name that is to stay
+    if field == "limits":
+        return f"--limit {value.removeprefix('ResourceLimits(').removesuffix(')')}"
     option = _OPTIONS.get(field)
     if option is None:
         return None
@@ -114,11 +126,13 @@ def option_for(grant: str | None) -> str | None:
     return " ".join(f"{option} {shlex.quote(word)}" for word in words if word.isprintable()) or None
 
 
-_OPTIONS: Final = {"reads": "--read", "writes": "--write", "network": "--net"}
-
-
-def _denials(outcome: Outcome) -> tuple[Denial, ...]:
-    return () if outcome.result is None else outcome.result.denials
+_OPTIONS: Final = {
+    "reads": "--read",
+    "writes": "--write",
+    "network": "--net",
+    "devices": "--device",
+    "syscalls": "--syscalls",
+}
 
 
 def _say(text: str) -> None:
@@ -150,7 +164,8 @@ def _report(outcome: Outcome, streams: dict[str, Captured]) -> bytes:
         fields |= _stream_fields(name, kept)
     fields |= {
         "usage": None if usage is None else asdict(usage),
-        "denials": [asdict(denial) for denial in _denials(outcome)],
+        "denials": [] if result is None else [asdict(denial) for denial in result.denials],
+        "limit_hits": [] if result is None else [asdict(hit) for hit in result.limit_hits],
         "leftovers": [] if result is None else [asdict(left) for left in result.leftovers],
         "error": None if error is None else _error_fields(error),
     }

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from sandyard import SandboxError
 from sandyard.cli.execution import carry_out, refused
-from sandyard.cli.order import Order, absolute_path, split_variables
+from sandyard.cli.order import Order
+from sandyard.cli.permissions import (
+    Denied,
+    Devices,
+    Home,
+    Limits,
+    Network,
+    Protected,
+    Read,
+    Syscalls,
+    Toolchains,
+    Unprotected,
+    Variables,
+    Write,
+    make_policy,
+)
 from sandyard.cli.report import JsonTeller, PlainTeller
 
 __all__ = ["run"]
@@ -32,26 +47,15 @@ Copy = Annotated[
         metavar="DIR", help="Work in a private copy of this directory.", show_default=False
     ),
 ]
-Read = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PATH", help="Show it this too, read-only; may be repeated."),
-]
-Write = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PATH", help="Let it write to this too; may be repeated."),
-]
-Variables = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME[=VALUE]", help="Set a variable, or pass yours on; may be repeated."),
-]
-Network = Annotated[
-    Literal["none", "host"], typer.Option(help="Its network: loopback alone, or yours.")
-]
 Timeout = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS", help="End it and all it started after this time.", show_default=False
     ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Say nothing of what was refused or reached, but errors."),
 ]
 Json = Annotated[
     bool,
@@ -65,9 +69,18 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     copy: Copy = None,
     read: Read = None,
     write: Write = None,
+    deny: Denied = None,
+    protect: Protected = None,
+    no_protect: Unprotected = False,
     env: Variables = None,
     net: Network = "none",
+    device: Devices = None,
+    syscalls: Syscalls = None,
+    no_toolchains: Toolchains = False,
+    home: Home = "private",
+    limit: Limits = None,
     timeout: Timeout = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> int:
     """Run a command confined, and exit as it does.
@@ -79,20 +92,23 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Exit codes: the command's own; 128+N if signal N ended it; 124 after a timeout; 125 where
     sandyard itself refuses; 126 and 127 for a program that can't be executed or does not exist.
     """
-    teller = JsonTeller() if json else PlainTeller()
-    values, names = split_variables(env or ())
+    teller = JsonTeller() if json else PlainTeller(quiet=quiet)
     try:
-        order = Order(
-            command=tuple(command),
-            workspace=workspace,
-            copy=copy,
-            reads=tuple(absolute_path(path, "--read") for path in read or ()),
-            writes=tuple(absolute_path(path, "--write") for path in write or ()),
-            environment=values,
-            inherit=names,
-            network=net,
-            timeout=timeout,
+        policy = make_policy(
+            read=read,
+            write=write,
+            deny=deny,
+            protect=protect,
+            no_protect=no_protect,
+            env=env,
+            net=net,
+            device=device,
+            syscalls=syscalls,
+            no_toolchains=no_toolchains,
+            home=home,
+            limit=limit,
         )
     except SandboxError as error:
         return teller.end(refused(error))
+    order = Order(tuple(command), workspace, copy, policy, timeout)
     return teller.end(asyncio.run(carry_out(order, teller)))

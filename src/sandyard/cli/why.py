@@ -12,9 +12,21 @@ import typer
 
 from sandyard import Explanation, Manifest, SandboxError, UnixLocalSandboxClient
 from sandyard.cli.execution import refused
-from sandyard.cli.order import Order, absolute_path
+from sandyard.cli.order import Order
+from sandyard.cli.permissions import (
+    Denied,
+    Devices,
+    Network,
+    Protected,
+    Read,
+    Syscalls,
+    Toolchains,
+    Unprotected,
+    Write,
+    make_policy,
+)
 from sandyard.cli.report import JsonTeller, PlainTeller, option_for
-from sandyard.cli.run import Copy, Network, Read, Workspace, Write
+from sandyard.cli.run import Copy, Workspace
 from sandyard.cli.stopping import Stopping
 
 if TYPE_CHECKING:
@@ -35,13 +47,19 @@ Subject = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
-def explain(
+def explain(  # noqa: PLR0913, PLR0917  # one parameter for each option
     subject: Subject,
     workspace: Workspace = None,
     copy: Copy = None,
     read: Read = None,
     write: Write = None,
+    deny: Denied = None,
+    protect: Protected = None,
+    no_protect: Unprotected = False,
     net: Network = "none",
+    device: Devices = None,
+    syscalls: Syscalls = None,
+    no_toolchains: Toolchains = False,
     json: Json = False,
 ) -> int:
     """Say what a command may do with something, by which rule, and what would allow more.
@@ -54,17 +72,18 @@ def explain(
     """
     teller = JsonTeller() if json else PlainTeller()
     try:
-        order = Order(
-            command=(),
-            workspace=workspace,
-            copy=copy,
-            reads=tuple(absolute_path(path, "--read") for path in read or ()),
-            writes=tuple(absolute_path(path, "--write") for path in write or ()),
-            environment=(),
-            inherit=(),
-            network=net,
-            timeout=None,
+        policy = make_policy(
+            read=read,
+            write=write,
+            deny=deny,
+            protect=protect,
+            no_protect=no_protect,
+            net=net,
+            device=device,
+            syscalls=syscalls,
+            no_toolchains=no_toolchains,
         )
+        order = Order((), workspace, copy, policy, None)
         told = asyncio.run(_ask(order, subject))
     except SandboxError as error:
         return teller.end(refused(error))
@@ -79,7 +98,7 @@ async def _ask(order: Order, subject: str) -> Explanation | int:
     manifest = order.manifest()
     if order.copy is not None:
         manifest = Manifest()  # where its paths are, a copy without files tells as well
-    client = UnixLocalSandboxClient(policy=order.policy())
+    client = UnixLocalSandboxClient(policy=order.policy)
     with Stopping() as stopping:
         try:
             session = await client.create(manifest=manifest)

@@ -19,11 +19,12 @@ from sandyard.confinement.explanation import (
     policy_text,
 )
 from sandyard.confinement.placement import add_grants
-from sandyard.confinement.rootfs import KERNEL_TREES, SYSTEM_DIRECTORIES
+from sandyard.confinement.rootfs import KERNEL_TREES, SYSTEM_DIRECTORIES, USUAL_DEVICES
 from sandyard.errors import PolicyError
 from sandyard.plan import (
     Bind,
     Deny,
+    Device,
     DevPts,
     Directory,
     HostIdentity,
@@ -35,7 +36,7 @@ from sandyard.plan import (
     TextFile,
 )
 from sandyard.planted import GIT_DIRECTORY
-from sandyard.platform import Grant, is_beneath, is_within
+from sandyard.platform import Grant, device_option, is_beneath, is_within
 
 if TYPE_CHECKING:
     from sandyard.plan import MountStep
@@ -137,6 +138,8 @@ def _explained(place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
             return Explanation(real, "write", rule, None, fixed=not place.below)
         case TextFile() if not place.below:
             return Explanation(real, "read", "read-only: it is built for the session", None)
+        case Device():
+            return _device(real, walk.enforced)
         case Proc() | ReadOnly() | DevPts():
             return _of_kernel(real, step, place.below)
         case Bind() if place.found.exists or place.below or not step.optional:
@@ -158,7 +161,9 @@ def _unmounted(place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
         )
     for tree in KERNEL_TREES:
         if is_within(real, tree):
-            return Explanation(real, "none", f"not shown: {tree} is the kernel's", None)
+            option = device_option(real)
+            grant = None if option is None else policy_text("devices", (option,))
+            return Explanation(real, "none", f"not shown: {tree} is the kernel's", grant)
     for named in (*enforced.denied, *enforced.policy.deny):
         if is_within(real, named):
             return _denied(real, named, enforced)
@@ -210,11 +215,17 @@ def _process_file(real: str, below: str) -> Explanation:
 
 def _mounted(place: _Place, step: Bind, walk: _Walk) -> Explanation:
     if step.devices:
-        return Explanation(place.real, "write", "a device that every session has", None, fixed=True)
+        return _device(place.real, walk.enforced)
     if step.writable:
         return _writable(place, step, walk.enforced)
     rule, grant = _read_only(place, step, walk)
     return Explanation(place.real, "read", f"read-only: {rule}", grant, fixed=not place.below)
+
+
+def _device(real: str, enforced: Enforced) -> Explanation:
+    named = enforced.policy.devices if posixpath.basename(real) not in USUAL_DEVICES else ()
+    rule = "Policy.devices names it" if named else "a device that every session has"
+    return Explanation(real, "write", rule, None, fixed=True)
 
 
 def _writable(place: _Place, step: Bind, enforced: Enforced) -> Explanation:

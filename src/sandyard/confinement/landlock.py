@@ -7,19 +7,34 @@ from typing import Final
 
 from sandyard.plan import LandlockRule, LandlockRuleset
 
-__all__ = ["closes_abstract_sockets", "landlock_ruleset"]
+__all__ = [
+    "READING",
+    "REFER",
+    "SCOPE_SIGNAL",
+    "TRUNCATE",
+    "WRITE_FILE",
+    "WRITING",
+    "closes_abstract_sockets",
+    "landlock_ruleset",
+]
 
 # LANDLOCK_ACCESS_FS_* (linux/landlock.h, Documentation/userspace-api/landlock.rst).
 _EXECUTE: Final = 1 << 0
-_WRITE_FILE: Final = 1 << 1
+WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
-_REFER: Final = 1 << 13  # ABI 2: rename and link between directories
-_TRUNCATE: Final = 1 << 14  # ABI 3
+REFER: Final = 1 << 13  # ABI 2: rename and link between directories
+TRUNCATE: Final = 1 << 14  # ABI 3
 _IOCTL_DEV: Final = 1 << 15  # ABI 5
 
 _FIRST_ABI: Final = (1 << 13) - 1
 """Every right of ABI 1, bits 0 to 12."""
+
+READING: Final = _EXECUTE | _READ_FILE | _READ_DIR
+"""All that is reading, which executing is as well."""
+
+WRITING: Final = (_FIRST_ABI & ~READING) | REFER | TRUNCATE
+"""All that changes what files hold or which there are."""
 
 _OLDEST_USED: Final = 2
 """With ABI 1 (Linux 5.13 to 5.18) nothing can be renamed from one directory to another, whatever
@@ -31,7 +46,7 @@ _SCOPE_ABI: Final = 6
 
 # LANDLOCK_SCOPE_*: no connection to abstract Unix sockets, and no signal, out of the sandbox.
 _SCOPE_ABSTRACT_UNIX: Final = 1 << 0
-_SCOPE_SIGNAL: Final = 1 << 1
+SCOPE_SIGNAL: Final = 1 << 1
 
 
 def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | None:
@@ -44,21 +59,20 @@ def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | Non
     """
     if abi < _OLDEST_USED:
         return None
-    handled = _FIRST_ABI | _REFER
+    handled = _FIRST_ABI | REFER
     if abi >= _TRUNCATE_ABI:
-        handled |= _TRUNCATE
+        handled |= TRUNCATE
     if abi >= _IOCTL_ABI:
         handled |= _IOCTL_DEV
-    read = _EXECUTE | _READ_FILE | _READ_DIR
     rules = (
-        LandlockRule("/", read),
+        LandlockRule("/", READING),
         # Terminals need ioctl; which devices there are is decided by the mounts.
-        LandlockRule("/dev", (_READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV) & handled),
+        LandlockRule("/dev", (_READ_FILE | _READ_DIR | WRITE_FILE | _IOCTL_DEV) & handled),
         # oom_score_adj, comm and the like; a shell's ">" truncates, also here.
-        LandlockRule("/proc", (read | _WRITE_FILE | _TRUNCATE) & handled),
+        LandlockRule("/proc", (READING | WRITE_FILE | TRUNCATE) & handled),
         *(LandlockRule(path, handled) for path in writable),
     )
-    scoped = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if abi >= _SCOPE_ABI else 0
+    scoped = _SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if abi >= _SCOPE_ABI else 0
     return LandlockRuleset(handled=handled, scoped=scoped, rules=rules)
 
 

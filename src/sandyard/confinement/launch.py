@@ -6,6 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.devices import add_devices
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
 from sandyard.confinement.limiting import LimitsPlan, plan_limits
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandyard.planted import ProtectedPart
-    from sandyard.platform import Grant, HostFacts
+    from sandyard.platform import DeviceNode, Grant, HostFacts
     from sandyard.policy import Policy
 
 __all__ = ["plan_session"]
@@ -54,6 +55,7 @@ def plan_session(
     denied: tuple[str, ...] = (),
     protected: tuple[ProtectedPart, ...] = (),
     limits: LimitsPlan | None = None,
+    devices: tuple[DeviceNode, ...] = (),
 ) -> LaunchPlan:
     """Plan a session with full confinement.
 
@@ -65,6 +67,7 @@ def plan_session(
         denied: what it denies, likewise (``platform.resolve_denied``).
         protected: what of these trees is kept as it is, parents before children.
         limits: what holds the policy's limits (default: what holds them without control groups).
+        devices: what it names in ``devices``, as found (``platform.resolve_devices``).
 
     Raises:
         PolicyError: the policy or the workspace asks for what can't be granted.
@@ -82,6 +85,7 @@ def plan_session(
         limits = plan_limits(policy.limits, facts, NO_CGROUPS)
     host_network = policy.network == "host"
     steps = dict(_base(facts, host_network=host_network))
+    add_devices(steps, devices, leased=facts.euid == 0)
     if policy.toolchains:
         add_toolchains(steps, facts.toolchains)
     add_grants(steps, grants, _shown(facts))

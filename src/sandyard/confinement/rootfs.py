@@ -11,7 +11,13 @@ from sandyard.plan import Bind, DevPts, Directory, Mask, MountStep, Private, Pro
 if TYPE_CHECKING:
     from sandyard.platform import HostFacts
 
-__all__ = ["KERNEL_TREES", "PRIVATE_DIRECTORIES", "SYSTEM_DIRECTORIES", "base_steps"]
+__all__ = [
+    "KERNEL_TREES",
+    "PRIVATE_DIRECTORIES",
+    "SYSTEM_DIRECTORIES",
+    "USUAL_DEVICES",
+    "base_steps",
+]
 
 KERNEL_TREES: Final = ("/dev", "/proc", "/sys")
 """Trees that are windows into the kernel, of which nothing is granted."""
@@ -53,7 +59,8 @@ SYSTEM_DIRECTORIES: Final = (
 """Directories of the system itself, which are nobody's workspace and are never granted for
 writing; what lies beneath them may be."""
 
-_DEVICES: Final = ("full", "null", "random", "tty", "urandom", "zero")
+USUAL_DEVICES: Final = ("full", "null", "random", "tty", "urandom", "zero")
+"""Names in /dev of what every program expects."""
 
 _DEVICE_LINKS: Final = (
     ("/dev/fd", "/proc/self/fd"),
@@ -96,7 +103,7 @@ def _kernel_steps() -> Iterator[MountStep]:
     yield from (ReadOnly(f"/proc/{name}") for name in _READ_ONLY_PROC)
     yield from (Mask(f"/proc/{name}") for name in _MASKED_PROC)
     yield Directory("/dev")
-    for name in _DEVICES:
+    for name in USUAL_DEVICES:
         # Read-only holds the node (its mode and times); a device is written to all the same.
         yield Bind(f"/dev/{name}", f"/dev/{name}", devices=True)
     yield DevPts()

@@ -18,7 +18,16 @@ from sandyard.confinement.bpf import ARCH, NUMBER, Assembler, Label, argument
 from sandyard.confinement.syscalls import SYSCALL_TABLES, SyscallTable
 from sandyard.errors import ConfinementUnavailableError
 
-__all__ = ["AnyBit", "Condition", "IsNot", "IsValue", "Rule", "seccomp_program", "seccomp_rules"]
+__all__ = [
+    "AnyBit",
+    "Condition",
+    "IsNot",
+    "IsValue",
+    "Rule",
+    "narrowing_program",
+    "seccomp_program",
+    "seccomp_rules",
+]
 
 # What a filter answers (linux/seccomp.h).
 _ALLOW: Final = 0x7FFF0000
@@ -241,6 +250,30 @@ def seccomp_program(machine: str, *, unix_sockets: bool = True, ptrace: bool = F
             fix=f"use a machine of the kind {' or '.join(SYSCALL_TABLES)}",
         )
     return _assemble(table, seccomp_rules(unix_sockets=unix_sockets, ptrace=ptrace))
+
+
+@lru_cache(maxsize=16)
+def narrowing_program(
+    machine: str, *, network: bool = True, unix_sockets: bool = True, ptrace: bool = True
+) -> bytes:
+    """Another program for a command that has less than its session; empty if it lacks nothing.
+
+    It stands beside the session's own, and the stricter answer of the two counts.
+
+    Args:
+        machine: the processor; its table is known, since the session runs.
+        network: False refuses new sockets of all families but Unix ones.
+        unix_sockets: False refuses new Unix sockets.
+        ptrace: False refuses reaching into other processes.
+    """
+    rules: tuple[Rule, ...] = ()
+    if not network:
+        rules += (Rule(("socket",), errno.EACCES, (IsNot(0, (_AF_UNIX,)),)),)
+    if not unix_sockets:
+        rules += (Rule(("socket",), errno.EACCES, (IsValue(0, _AF_UNIX),)),)
+    if not ptrace:
+        rules += (_OTHERS_MEMORY,)
+    return _assemble(SYSCALL_TABLES[machine], rules) if rules else b""
 
 
 def _assemble(table: SyscallTable, rules: tuple[Rule, ...]) -> bytes:

@@ -38,6 +38,11 @@ class Explainer:
         """Take note of what a start enforces."""
         self._enforced = enforced
 
+    @property
+    def enforced(self) -> Enforced | None:
+        """What the session enforces; None before its first start."""
+        return self._enforced
+
     async def why(
         self, subject: str | PurePath | None = None, *, syscall: str | None = None
     ) -> Explanation:

@@ -6,6 +6,7 @@ Everything it finds out is returned as frozen values; nothing is changed.
 from __future__ import annotations
 
 from sandyard.platform.cgroups import NO_CGROUPS, CgroupFacts, CgroupParent, cgroup_facts
+from sandyard.platform.devices import DeviceNode, device_option, resolve_devices
 from sandyard.platform.facts import (
     Grant,
     HostEntry,
@@ -22,15 +23,18 @@ __all__ = [
     "NO_CGROUPS",
     "CgroupFacts",
     "CgroupParent",
+    "DeviceNode",
     "Grant",
     "HostEntry",
     "HostFacts",
     "Toolchains",
     "cgroup_facts",
+    "device_option",
     "host_facts",
     "is_beneath",
     "is_within",
     "resolve_denied",
+    "resolve_devices",
     "resolve_grants",
     "state_directory",
 ]

@@ -37,6 +37,7 @@ class Kind:
         strangers: names that, lying in the root, make it more than a toolchain: then only
             ``CODE_PARTS`` of it are shown.
         variable: the environment variable that names the root.
+        installed: where beneath the root it installs others, each with a root of its own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     parts: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     variable: str = ""
+    installed: tuple[str, ...] = ()
 
 
 PERSONAL_MARKS: Final = (
@@ -75,11 +77,31 @@ KINDS: Final = (
     # The first that fits wins: a virtual environment may lie in any of the others, and a manager
     # of versions is shown whole rather than one of its versions, since its programs need the rest.
     VENV,
-    Kind("conda", 1, ("conda-meta",), strangers=PERSONAL_MARKS),
-    Kind("pyenv", 5, ("libexec/pyenv",), strangers=PERSONAL_MARKS, variable="PYENV_ROOT"),
-    Kind("rbenv", 5, ("libexec/rbenv",), strangers=PERSONAL_MARKS, variable="RBENV_ROOT"),
-    Kind("nvm", 4, ("nvm.sh", "versions"), parts=("versions", "alias")),
-    Kind("uv", 2, suffix="/uv/python"),
+    Kind("conda", 1, ("conda-meta",), strangers=PERSONAL_MARKS, installed=("envs/*",)),
+    Kind(
+        "pyenv",
+        5,
+        ("libexec/pyenv",),
+        strangers=PERSONAL_MARKS,
+        variable="PYENV_ROOT",
+        installed=("versions/*", "versions/*/envs/*"),
+    ),
+    Kind(
+        "rbenv",
+        5,
+        ("libexec/rbenv",),
+        strangers=PERSONAL_MARKS,
+        variable="RBENV_ROOT",
+        installed=("versions/*",),
+    ),
+    Kind(
+        "nvm",
+        4,
+        ("nvm.sh", "versions"),
+        parts=("versions", "alias"),
+        installed=("versions/*/*",),
+    ),
+    Kind("uv", 2, suffix="/uv/python", installed=("*",)),
     Kind("sdkman", 4, ("candidates",), suffix="/.sdkman", parts=("candidates",)),
     Kind(
         "homebrew",
@@ -142,14 +164,18 @@ and state are found there."""
 
 CREDENTIAL_FILES: Final = (
     ".condarc",
+    ".bunfig.toml",
     ".env",
+    ".git-credentials",
     ".netrc",
     ".npmrc",
     ".pypirc",
+    ".yarnrc.yml",
+    "auth.json",
     "credentials",
     "credentials.toml",
     "etc/npmrc",
     "pip.conf",
 )
-"""Files that hold tokens of package registries where they lie in a toolchain's root. They appear
-empty inside."""
+"""Files that hold tokens of package registries where they lie in a toolchain's root, or in that of
+what a manager of versions installed. They appear empty inside."""

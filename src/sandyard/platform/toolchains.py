@@ -88,6 +88,7 @@ class _Finding:
             return
         self._note_rustup(real)
         self._note_secrets(os.path.dirname(real))
+        self._note_secrets(real)
         if self._is_visible(real):
             self._name_alike(directory, real, real)
             return
@@ -149,6 +150,10 @@ class _Finding:
         if kind.variable:
             self.variables[kind.variable] = root
         self._note_secrets(root)
+        for pattern in kind.installed:
+            # Each of them has its own settings: pip's in its prefix, npm's in etc beneath it.
+            for place in _places(root, *pattern.split("/")):
+                self._note_secrets(place)
         if kind is VENV:
             for directory in _interpreter_directories(root):
                 self.consider(directory)
@@ -257,6 +262,22 @@ def _parents(path: str) -> Iterator[str]:
 
 def _has_any(root: str, names: Iterable[str]) -> bool:
     return any(os.path.lexists(f"{root}/{name}") for name in names)
+
+
+def _places(root: str, *parts: str) -> Iterator[str]:
+    """What a pattern names beneath a directory; a part of it is a name, or ``*`` for all."""
+    if not parts:
+        yield root
+        return
+    names = [parts[0]]
+    if parts[0] == "*":
+        try:
+            names = os.listdir(root)
+        except OSError as error:
+            refuse_shortage(error)
+            return
+    for name in names:
+        yield from _places(f"{root}/{name}", *parts[1:])
 
 
 def _is_there(path: str) -> bool:

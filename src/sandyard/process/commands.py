@@ -41,8 +41,9 @@ from sandyard.process.latch import Latch
 from sandyard.process.pipes import Dropping, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
 from sandyard.process.trees import end_leftovers, end_patiently, end_whole
-from sandyard.process.watch import LimitWatch, output_hits, wall_time_hit
+from sandyard.process.watch import LimitWatch, output_hits, own_hits, wall_time_hit
 from sandyard.process.wire import Exited, Failure
+from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
@@ -65,6 +66,7 @@ class CommandCall:
         lasting: True for a command of the background: its number inside is asked for, and it is
             not waited for.
         typed: True gives it a pipe to read that is written by hand.
+        held: limits of its own, lower than the session's.
     """
 
     words: tuple[str, ...]
@@ -75,6 +77,7 @@ class CommandCall:
     wall_time: bool = False
     lasting: bool = False
     typed: bool = False
+    held: tuple[EnforcedLimit, ...] = ()
 
 
 class RunningCommand:
@@ -313,8 +316,12 @@ class RunningCommand:
         result = exec_result(outcome, stdout, stderr, self._duration)
         if result.stdout_dropped or result.stderr_dropped:
             result.limit_hits = output_hits(result, call.limit)
+        if call.held:
+            result.limit_hits += own_hits(result, call.held)
         if watch is not None:
-            result.limit_hits += watch.hits(result, self._counted)
+            reached = {hit.limit for hit in result.limit_hits}  # a lower limit of its own counts
+            found = watch.hits(result, self._counted)
+            result.limit_hits += tuple(hit for hit in found if hit.limit not in reached)
             if self._size_over:
                 raise watch.size_error(call.words, result, self._size_over)
         if timed_out:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from sandyard.errors import ConfinementUnavailableError, ResourceLimitError, SandboxError
-from sandyard.plan import Bind, LaunchPlan
+from sandyard.plan import Bind, Device, LaunchPlan
 from sandyard.platform.fixes import ID_MAPS, KERNEL, LIMITS
 from sandyard.process.wire import Failure, Step
 
@@ -15,6 +15,10 @@ __all__ = ["launch_refusal", "start_refusal"]
 _USER_NAMESPACES = (
     "allow unprivileged user namespaces for this program (on Ubuntu 24.04 and later by an AppArmor "
     "profile that grants 'userns'; in a container by its seccomp profile), or run as root"
+)
+_NODES = (
+    "run where root may make device nodes (CAP_MKNOD, and no user namespace around), or as an ordinary "
+    "user who may open the device"
 )
 _PROC = "mount /proc for this program, so that it can write its own id maps"
 
@@ -109,6 +113,8 @@ def start_refusal(answer: Failure | None, plan: LaunchPlan) -> SandboxError:
     dimension, doing, fix = _BY_STEP.get(answer.step, _UNKNOWN)
     if answer.step is Step.USER and answer.error in (errno.ENOENT, errno.EROFS):
         fix = _PROC
+    if any(isinstance(step, Device) and step.target == answer.text for step in plan.steps):
+        fix = _NODES
     cause = os.strerror(answer.error)
     if answer.step is Step.SOURCE:
         cause = _source_of(answer, plan)

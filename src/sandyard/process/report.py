@@ -28,6 +28,7 @@ _STEPS: Final = {
     **dict.fromkeys(
         (kind for kind in Record if Record.DIRECTORY <= kind < Record.LIMIT), Step.MOUNT
     ),
+    Record.DEVICE: Step.MOUNT,
     Record.LIMIT: Step.LIMITS,
     Record.LANDLOCK: Step.LANDLOCK,
     Record.LANDLOCK_RULE: Step.LANDLOCK,

@@ -16,7 +16,7 @@ from sandyard.process.quota import WorkspaceQuota
 from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult, LimitHit, LimitName
 
-__all__ = ["LimitWatch", "output_hits", "wall_time_hit"]
+__all__ = ["LimitWatch", "output_hits", "own_hits", "wall_time_hit"]
 
 _SHELL_SIGNAL: Final = 128
 """What a shell adds to the number of the signal that ended its command."""
@@ -160,6 +160,11 @@ def output_hits(result: ExecResult, limit: int) -> tuple[LimitHit, ...]:
         for name, dropped in streams
         if dropped
     )
+
+
+def own_hits(result: ExecResult, held: Iterable[EnforcedLimit]) -> tuple[LimitHit, ...]:
+    """The limits that a command has of its own, and reached."""
+    return LimitWatch(held, None, None).hits(result, CgroupCounts())
 
 
 def wall_time_hit(seconds: float) -> LimitHit:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from sandyard.plan import (
     Bind,
     Deny,
+    Device,
     DevPts,
     Directory,
     HostIdentity,
@@ -23,12 +23,28 @@ from sandyard.plan import (
     LaunchPlan,
     Mask,
     MountStep,
+    Narrowed,
     Private,
     Proc,
     ReadOnly,
+    ResourceLimit,
     Spawn,
     Symlink,
     TextFile,
+)
+from sandyard.process.events import (
+    Done,
+    Event,
+    Exited,
+    Failure,
+    Gone,
+    LeftRunning,
+    Spawned,
+    SpawnFailed,
+    Started,
+    StartFailed,
+    Step,
+    Usage,
 )
 
 __all__ = [
@@ -77,6 +93,7 @@ _BIND = struct.Struct("=QQII")
 _SCRATCH = struct.Struct("=QQ")
 _LIMIT = struct.Struct("=QII")
 _LANDLOCK = struct.Struct("=QQ")
+_DEVICE = struct.Struct("=II")
 _DONE = struct.Struct("=HHI")
 _FAILURE = struct.Struct("=HHiII")
 _SPAWN = struct.Struct("=IIII")
@@ -108,33 +125,6 @@ class _Event(IntEnum):
     GONE = 69
 
 
-class Step(IntEnum):
-    """Steps of a start in the order in which the kernel sees them, then those of a spawn."""
-
-    PROTOCOL = 1
-    IDMAP = 2
-    NAMESPACES = 3
-    USER = 4
-    PRIVATE_MOUNTS = 5
-    SOURCE = 6
-    ROOT = 7
-    MOUNT = 8
-    PIVOT = 9
-    HOSTNAME = 10
-    LOOPBACK = 11
-    LIMITS = 12
-    CAPABILITIES = 13
-    IDENTITY = 14
-    PRIVILEGES = 15
-    LANDLOCK = 16
-    SECCOMP = 17
-    SERVE = 18
-    SPAWN_FORK = 32
-    SPAWN_STDIO = 33
-    SPAWN_CWD = 34
-    SPAWN_EXEC = 35
-
-
 class Record(IntEnum):
     """Kinds of records of a plan."""
 
@@ -157,6 +147,7 @@ class Record(IntEnum):
     LANDLOCK = 21
     LANDLOCK_RULE = 22
     SECCOMP = 23
+    DEVICE = 24
 
 
 class _BindFlag(IntFlag):
@@ -170,6 +161,7 @@ class _BindFlag(IntFlag):
 class _SpawnFlag(IntFlag):
     REPORT = 1
     END_LEFTOVERS = 2
+    NARROWED = 8
 
 
 class ProtocolError(Exception):
@@ -218,6 +210,9 @@ def _mount_step(step: MountStep) -> bytes:
             return _record(Record.BIND, _bind(step))
         case Private():
             return _record(Record.PRIVATE, _NODE.pack(step.mode, 0) + _text(step.path))
+        case Device():
+            numbers = _DEVICE.pack(step.major, step.minor)
+            return _record(Record.DEVICE, numbers + _text(step.target))
         case Proc() | DevPts() | ReadOnly() | Mask() | Deny():
             return _record(_PATH_RECORDS[type(step)], _text(step.target))
 
@@ -229,6 +224,10 @@ _PATH_RECORDS: Final[dict[type[MountStep], Record]] = {
     Mask: Record.MASK,
     Deny: Record.DENY,
 }
+
+
+def _limit(limit: ResourceLimit) -> bytes:
+    return _record(Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))
 
 
 def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
@@ -250,10 +249,7 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
         _record(Record.HOSTNAME, _text(plan.hostname)),
         _record(Record.SCRATCH, _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)),
         *map(_mount_step, plan.steps),
-        *(
-            _record(Record.LIMIT, _LIMIT.pack(limit.value, limit.resource, 0))
-            for limit in plan.limits
-        ),
+        *map(_limit, plan.limits),
     ]
     if plan.loopback:
         records.append(_record(Record.LOOPBACK, b""))
@@ -285,9 +281,21 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
     flags = (_SpawnFlag.REPORT if report else 0) | (
         _SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0
     )
+    records = b"" if spawn.narrowed is None else _narrowing(spawn.narrowed)
+    if records:
+        flags |= _SpawnFlag.NARROWED
     head = _SPAWN.pack(len(spawn.argv), len(spawn.environment), fd_mask, flags)
     words = b"\0".join((spawn.cwd, *spawn.argv, b""))
-    return head + words + _variables(spawn.environment)
+    body = head + words + _variables(spawn.environment)
+    return body + bytes(-len(body) % 8) + records if records else body
+
+
+def _narrowing(narrowed: Narrowed) -> bytes:
+    records = [] if narrowed.landlock is None else _landlock(narrowed.landlock)
+    records += map(_limit, narrowed.limits)
+    if narrowed.seccomp:
+        records.append(_record(Record.SECCOMP, narrowed.seccomp))
+    return b"".join(records)
 
 
 def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
@@ -306,106 +314,6 @@ def encode_kill(*, force: bool) -> bytes:
 
 
 # --- events --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One step of a start that was carried out; ``skipped`` is the errno of a piece left out."""
-
-    step: Step
-    record: int
-    skipped: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A step that failed: which, of which record of the plan, with which errno, on what."""
-
-    step: Step
-    record: int | None
-    error: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The walls are up; ``steps`` says which and in which order."""
-
-    steps: tuple[Done, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """The start ended at a step that the kernel refused."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
-    """A command was never born."""
-
-    job: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A command runs; ``pid`` is its number inside."""
-
-    job: int
-    pid: int
-
-
-class Usage(NamedTuple):
-    """What wait4 told of the command and the children that it waited for."""
-
-    user_us: int
-    system_us: int
-    max_rss_kib: int
-    minor_faults: int
-    major_faults: int
-    blocks_in: int
-    blocks_out: int
-    voluntary_switches: int
-    involuntary_switches: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeftRunning:
-    """A process that outlived its command."""
-
-    pid: int
-    name: str
-
-
-class Exited(NamedTuple):
-    """A command ended.
-
-    Attributes:
-        status: the wait status.
-        killed: True if its tree was ended on request.
-        keeper_lost: True if a command killed the job's keeper; then the status is the keeper's.
-        left: how many processes it left running; ``listed`` names the first of them.
-    """
-
-    job: int
-    status: int
-    killed: bool
-    keeper_lost: bool
-    usage: Usage
-    left: int
-    listed: tuple[LeftRunning, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The last process that a command left running has ended."""
-
-    job: int
-
-
-Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone
 
 
 def _step(number: int) -> Step:

@@ -1,0 +1,249 @@
+"""The plan of a narrowing: what one command has less than its session, as layers over its walls.
+
+Pure. Every part is one more wall, so nothing here can give a command more than its session has; what
+a narrowing names beyond that is refused all the same, since whoever wrote it expects it to work.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sandyard.confinement.landlock import (
+    READING,
+    REFER,
+    SCOPE_SIGNAL,
+    TRUNCATE,
+    WRITE_FILE,
+    WRITING,
+)
+from sandyard.confinement.seccomp import narrowing_program
+from sandyard.confinement.sizes import (
+    RLIMIT_CPU,
+    RLIMIT_DATA,
+    RLIMIT_FSIZE,
+    RLIMIT_NOFILE,
+    RLIMIT_NPROC,
+)
+from sandyard.errors import ConfinementUnavailableError, PolicyError
+from sandyard.plan import (
+    Bind,
+    LandlockRule,
+    LandlockRuleset,
+    Narrowed,
+    Private,
+    ResourceLimit,
+    TextFile,
+)
+from sandyard.platform import is_within
+from sandyard.resources import LIMIT_UNITS, EnforcedLimit
+
+if TYPE_CHECKING:
+    from sandyard.confinement.explanation import Enforced
+    from sandyard.narrowing import Narrowing
+    from sandyard.resources import LimitScope
+    from sandyard.types import LimitName
+
+__all__ = ["NarrowedCommand", "plan_narrowing"]
+
+_RESOURCES: Final[dict[LimitName, int]] = {
+    "memory": RLIMIT_DATA,
+    "processes": RLIMIT_NPROC,
+    "cpu_time": RLIMIT_CPU,
+    "file_size": RLIMIT_FSIZE,
+    "open_files": RLIMIT_NOFILE,
+}
+
+_TEMPORARY: Final = "/tmp"  # noqa: S108  # a path inside
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowedCommand:
+    """What a narrowing means for one command.
+
+    Attributes:
+        narrowed: what is taken away; None if nothing is.
+        temporary: the directory for temporary files, where /tmp can't be it; else None.
+        held: the lower limits, and what holds them.
+    """
+
+    narrowed: Narrowed | None
+    temporary: str | None
+    held: tuple[EnforcedLimit, ...]
+
+
+def plan_narrowing(narrowing: Narrowing, enforced: Enforced) -> NarrowedCommand:
+    """Plan what one command has less than its session.
+
+    Args:
+        narrowing: what is taken away.
+        enforced: what the session enforces.
+
+    Raises:
+        PolicyError: the session does not have what the narrowing names.
+        ConfinementUnavailableError: this kernel can't hold it.
+    """
+    held = tuple(_held_limits(narrowing, enforced))
+    limits = tuple(ResourceLimit(_RESOURCES[limit.limit], int(limit.value)) for limit in held)
+    ptrace = narrowing.ptrace or "ptrace" not in enforced.policy.syscalls
+    program = narrowing_program(
+        enforced.machine,
+        network=narrowing.network,
+        unix_sockets=narrowing.unix_sockets,
+        ptrace=ptrace,
+    )
+    landlock, temporary = None, None
+    if program or narrowing.reads is not None or narrowing.writes is not None:
+        landlock, temporary = _layer(narrowing, enforced)
+    narrowed = Narrowed(landlock, limits, program) if landlock or limits else None
+    return NarrowedCommand(narrowed, temporary, held)
+
+
+def _held_limits(narrowing: Narrowing, enforced: Enforced) -> Iterator[EnforcedLimit]:
+    whole = enforced.policy.limits
+    pairs: tuple[tuple[LimitName, int | None, int | None], ...] = (
+        ("memory", narrowing.memory, whole.memory),
+        ("processes", narrowing.processes, whole.processes),
+        ("cpu_time", narrowing.cpu_time, whole.cpu_time),
+        ("file_size", narrowing.file_size, whole.file_size),
+        ("open_files", narrowing.open_files, whole.open_files),
+    )
+    for name, own, most in pairs:
+        if own is None:
+            continue
+        if most is not None and own > most:
+            raise PolicyError(
+                f"{name} of a narrowing is at most the session's, {most} {LIMIT_UNITS[name]}",
+                field=name,
+                value=own,
+            )
+        scope: LimitScope = "session" if name == "processes" else "process"
+        yield EnforcedLimit(limit=name, value=own, by="rlimit of the command", scope=scope)
+
+
+def _layer(narrowing: Narrowing, enforced: Enforced) -> tuple[LandlockRuleset, str | None]:
+    """The layer of Landlock, and where temporary files go if not to /tmp.
+
+    Also where only a filter is wanted: in a layer of its own a command can't trace or signal the
+    session's other processes, nor write to their memory, and so have them do what it may not.
+    """
+    session = enforced.plan.landlock
+    if session is None or (narrowing.writes is not None and not session.handled & TRUNCATE):
+        raise ConfinementUnavailableError(
+            "a command can't have less than its session here",
+            dimension="write" if narrowing.writes is not None else "processes",
+            cause_text="this kernel has no Landlock, or one that does not know truncation",
+            fix="use Linux 6.2 or later with Landlock enabled (lsm=landlock,…), or a session of its "
+            "own with a narrower policy",
+        )
+    rules = _Rules(enforced)
+    private = list(_private_directories(enforced))
+    handled = REFER
+    if narrowing.reads is not None:
+        handled |= READING
+        named = [rules.named(path, "reads") for path in narrowing.reads]
+        withheld = rules.withheld(named, writable=False)
+        private = [path for path in private if not _holds(path, withheld)]
+        rules.allow(_system_trees(enforced, withheld), READING)
+        rules.allow((*named, *private), READING)
+    if narrowing.writes is not None:
+        handled |= WRITING
+        named = [rules.named(path, "writes") for path in narrowing.writes]
+        withheld = rules.withheld(named, writable=True)
+        private = [path for path in private if not _holds(path, withheld)]
+        rules.allow((*named, *private), WRITING)
+        rules.allow(("/dev",), WRITE_FILE)
+        rules.allow(("/proc",), WRITE_FILE | TRUNCATE)
+    else:
+        # Landlock refuses it wherever no rule allows it, whether or not it is handled.
+        rules.allow(("/",), REFER)
+    temporary = next(iter(private), None) if _TEMPORARY not in private else None
+    return LandlockRuleset(handled, session.scoped & SCOPE_SIGNAL, rules.done()), temporary
+
+
+class _Rules:
+    """Rights by place, of what one session shows."""
+
+    def __init__(self, enforced: Enforced) -> None:
+        self._enforced = enforced
+        self._rights: dict[str, int] = {}
+
+    def allow(self, paths: Iterable[str], access: int) -> None:
+        for path in paths:
+            self._rights[path] = self._rights.get(path, 0) | access
+
+    def done(self) -> tuple[LandlockRule, ...]:
+        return tuple(LandlockRule(path, access) for path, access in self._rights.items())
+
+    def named(self, path: str, field: str) -> str:
+        """Where a path of a narrowing is inside.
+
+        Raises:
+            PolicyError: the session does not have it.
+        """
+        place = posixpath.normpath(posixpath.join(self._enforced.workspace, path))
+        for grant in self._enforced.grants:
+            if is_within(place, grant.path):
+                place = grant.source + place[len(grant.path) :]
+        if not any(is_within(place, tree) for tree in self._trees(writable=field == "writes")):
+            can = "shows" if field == "reads" else "can write to"
+            raise PolicyError(
+                f"{place} in {field} of a narrowing is nothing that the session {can}: a command can "
+                "have less than its session, not more",
+                field=field,
+                value=path,
+            )
+        return place
+
+    def _trees(self, *, writable: bool) -> Iterator[str]:
+        yield from _private_directories(self._enforced)
+        for step in self._enforced.plan.steps:
+            if isinstance(step, Bind) and (step.writable or not writable):
+                yield step.target
+
+    def withheld(self, named: list[str], *, writable: bool) -> list[str]:
+        """What of the caller's own trees is not wholly in ``named``."""
+        return [
+            step.target
+            for step in self._enforced.plan.steps
+            if isinstance(step, Bind)
+            and step.as_owner
+            and (step.writable or not writable)
+            and not any(is_within(step.target, path) for path in named)
+        ]
+
+
+def _private_directories(enforced: Enforced) -> Iterator[str]:
+    found = [step.path for step in enforced.plan.steps if isinstance(step, Private)]
+    # The one that everybody expects first, then the others that are emptied with the session.
+    yield from sorted(
+        found, key=lambda path: (path != _TEMPORARY, path != f"/var{_TEMPORARY}", path)
+    )
+
+
+def _holds(tree: str, withheld: Iterable[str]) -> bool:
+    """Whether something withheld lies in a tree: rights of Landlock hold for all that is beneath."""
+    return any(is_within(path, tree) for path in withheld)
+
+
+def _system_trees(enforced: Enforced, withheld: list[str]) -> Iterator[str]:
+    """What every program needs to read, whatever it works on.
+
+    Raises:
+        PolicyError: something withheld lies in it.
+    """
+    yield from ("/dev", "/proc")
+    for step in enforced.plan.steps:
+        if isinstance(step, TextFile):
+            yield step.path
+        elif isinstance(step, Bind) and not step.as_owner:
+            for path in withheld:
+                if is_within(path, step.target):
+                    raise PolicyError(
+                        f"{path} can't be withheld: it lies in {step.target}, which programs need",
+                        field="reads",
+                        value=path,
+                    )
+            yield step.target

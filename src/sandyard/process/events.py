@@ -1,0 +1,150 @@
+"""What init tells of starts and commands, as values, and the steps that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = [
+    "Done",
+    "Event",
+    "Exited",
+    "Failure",
+    "Gone",
+    "LeftRunning",
+    "SpawnFailed",
+    "Spawned",
+    "StartFailed",
+    "Started",
+    "Step",
+    "Usage",
+]
+
+
+class Step(IntEnum):
+    """Steps of a start in the order in which the kernel sees them, then those of a spawn."""
+
+    PROTOCOL = 1
+    IDMAP = 2
+    NAMESPACES = 3
+    USER = 4
+    PRIVATE_MOUNTS = 5
+    SOURCE = 6
+    ROOT = 7
+    MOUNT = 8
+    PIVOT = 9
+    HOSTNAME = 10
+    LOOPBACK = 11
+    LIMITS = 12
+    CAPABILITIES = 13
+    IDENTITY = 14
+    PRIVILEGES = 15
+    LANDLOCK = 16
+    SECCOMP = 17
+    SERVE = 18
+    SPAWN_FORK = 32
+    SPAWN_STDIO = 33
+    SPAWN_CWD = 34
+    SPAWN_EXEC = 35
+    SPAWN_NARROW = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One step of a start that was carried out; ``skipped`` is the errno of a piece left out."""
+
+    step: Step
+    record: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step that failed: which, of which record of the plan, with which errno, on what."""
+
+    step: Step
+    record: int | None
+    error: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The walls are up; ``steps`` says which and in which order."""
+
+    steps: tuple[Done, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The start ended at a step that the kernel refused."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """A command was never born."""
+
+    job: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A command runs; ``pid`` is its number inside."""
+
+    job: int
+    pid: int
+
+
+class Usage(NamedTuple):
+    """What wait4 told of the command and the children that it waited for."""
+
+    user_us: int
+    system_us: int
+    max_rss_kib: int
+    minor_faults: int
+    major_faults: int
+    blocks_in: int
+    blocks_out: int
+    voluntary_switches: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRunning:
+    """A process that outlived its command."""
+
+    pid: int
+    name: str
+
+
+class Exited(NamedTuple):
+    """A command ended.
+
+    Attributes:
+        status: the wait status.
+        killed: True if its tree was ended on request.
+        keeper_lost: True if a command killed the job's keeper; then the status is the keeper's.
+        left: how many processes it left running; ``listed`` names the first of them.
+    """
+
+    job: int
+    status: int
+    killed: bool
+    keeper_lost: bool
+    usage: Usage
+    left: int
+    listed: tuple[LeftRunning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The last process that a command left running has ended."""
+
+    job: int
+
+
+Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone
