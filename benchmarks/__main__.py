@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
+from benchmarks.files import file_rows
 from benchmarks.heap import heap_rows
 from benchmarks.imports import import_rows
 from benchmarks.logs import log_rows
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "output": output_rows,
     "logs": log_rows,
     "walk": walk_rows,
+    "files": file_rows,
     "imports": import_rows,
     "heap": heap_rows,
     "ends": ends_rows,

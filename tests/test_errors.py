@@ -12,6 +12,10 @@ import pytest
 
 from sandyard import errors
 from sandyard.errors import (
+    ApplyPatchDecodeError,
+    ApplyPatchDiffError,
+    ApplyPatchFileNotFoundError,
+    ApplyPatchPathError,
     ArgumentError,
     ArgumentTypeError,
     ConfinementUnavailableError,
@@ -23,6 +27,7 @@ from sandyard.errors import (
     LocalDirReadError,
     LocalFileReadError,
     ManifestError,
+    PolicyDeniedError,
     PolicyError,
     ResourceLimitError,
     SandboxError,
@@ -64,6 +69,13 @@ EVERY: list[SandboxError] = [
     WorkspaceArchiveReadError(path="a", context={"reason": "is_a_directory"}, cause=CAUSE),
     WorkspaceArchiveWriteError(path="a", cause=CAUSE),
     WorkspaceWriteTypeError(path="a", actual_type="StringIO"),
+    PolicyDeniedError(
+        path="a", op="rm", message="no", reason="held", rule_path="/w/a", grant="Policy(protect=())"
+    ),
+    ApplyPatchPathError(path="../a", reason="escape_root", cause=CAUSE),
+    ApplyPatchDiffError("no", path="a", hunk=2),
+    ApplyPatchFileNotFoundError(path="a", cause=CAUSE),
+    ApplyPatchDecodeError(path="a"),
     LocalFileReadError(src="a", cause=CAUSE),
     LocalDirReadError(src="a", context={"child": "b"}),
 ]
@@ -119,6 +131,9 @@ def test_codes_are_all_in_use() -> None:
         ("ExecTimeoutError", (TimeoutError,)),
         ("WorkspaceReadNotFoundError", (FileNotFoundError,)),
         ("WorkspaceWriteTypeError", (TypeError,)),
+        ("PolicyDeniedError", (PermissionError,)),
+        ("ApplyPatchFileNotFoundError", (FileNotFoundError,)),
+        ("ApplyPatchDecodeError", (ValueError,)),
     ],
 )
 def test_errors_are_also_the_builtins_they_replace(

@@ -13,6 +13,11 @@ _HOMES: Final = {
     "sandyard.confinement.doctor_values": ("DoctorCanary", "DoctorReport", "DoctorRow"),
     "sandyard.confinement.explanation": ("Explanation",),
     "sandyard.errors": (
+        "ApplyPatchDecodeError",
+        "ApplyPatchDiffError",
+        "ApplyPatchError",
+        "ApplyPatchFileNotFoundError",
+        "ApplyPatchPathError",
         "ArgumentError",
         "ArgumentTypeError",
         "ArtifactError",
@@ -28,6 +33,7 @@ _HOMES: Final = {
         "LocalDirReadError",
         "LocalFileReadError",
         "ManifestError",
+        "PolicyDeniedError",
         "PolicyError",
         "ResourceLimitError",
         "SandboxError",
@@ -42,6 +48,8 @@ _HOMES: Final = {
         "WorkspaceStopError",
         "WorkspaceWriteTypeError",
     ),
+    "sandyard.file_verbs.matches": ("GrepMatch", "GrepResult"),
+    "sandyard.file_verbs.watching": ("FileWatch",),
     "sandyard.manifest": (
         "BaseEntry",
         "Dir",
@@ -87,6 +95,7 @@ _HOMES: Final = {
         "User",
     ),
     "sandyard.workspace.review": ("Finding", "Review"),
+    "sandyard.workspace.events": ("FileChange",),
     "sandyard.workspace": (
         "Materialized",
         "Skipped",

@@ -9,6 +9,11 @@ from sandyard.client import (
     UnixLocalSandboxClient as UnixLocalSandboxClient,
 )
 from sandyard.errors import (
+    ApplyPatchDecodeError as ApplyPatchDecodeError,
+    ApplyPatchDiffError as ApplyPatchDiffError,
+    ApplyPatchError as ApplyPatchError,
+    ApplyPatchFileNotFoundError as ApplyPatchFileNotFoundError,
+    ApplyPatchPathError as ApplyPatchPathError,
     ArgumentError as ArgumentError,
     ArgumentTypeError as ArgumentTypeError,
     ArtifactError as ArtifactError,
@@ -24,6 +29,7 @@ from sandyard.errors import (
     LocalDirReadError as LocalDirReadError,
     LocalFileReadError as LocalFileReadError,
     ManifestError as ManifestError,
+    PolicyDeniedError as PolicyDeniedError,
     PolicyError as PolicyError,
     ResourceLimitError as ResourceLimitError,
     SandboxError as SandboxError,
@@ -38,6 +44,8 @@ from sandyard.errors import (
     WorkspaceStopError as WorkspaceStopError,
     WorkspaceWriteTypeError as WorkspaceWriteTypeError,
 )
+from sandyard.file_verbs.matches import GrepMatch as GrepMatch, GrepResult as GrepResult
+from sandyard.file_verbs.watching import FileWatch as FileWatch
 from sandyard.manifest import (
     BaseEntry as BaseEntry,
     Dir as Dir,
@@ -95,6 +103,7 @@ from sandyard.workspace import (
     Materialized as Materialized,
     Skipped as Skipped,
 )
+from sandyard.workspace.events import FileChange as FileChange
 from sandyard.workspace.review import Finding as Finding, Review as Review
 
 __all__: list[str]

@@ -7,6 +7,9 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     ├── ConfigurationError                  the caller asked for something impossible
     │   ├── ArgumentError                   [ValueError]  one argument of one call
     │   │   └── ArgumentTypeError           [TypeError]
+    │   ├── ApplyPatchError                 a patch can't be carried out; nothing was changed
+    │   │   ├── ApplyPatchPathError
+    │   │   └── ApplyPatchDiffError
     │   ├── PolicyError                     [ValueError]  what a command may touch
     │   └── ManifestError                   [ValueError]  what should exist before work starts
     │       └── InvalidManifestPathError    a path is absolute or leaves the workspace
@@ -25,7 +28,10 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │       ├── WorkspaceReadNotFoundError  [FileNotFoundError]
     │       ├── WorkspaceArchiveReadError
     │       ├── WorkspaceArchiveWriteError
-    │       └── WorkspaceWriteTypeError     [TypeError]
+    │       │   └── PolicyDeniedError       [PermissionError]  the policy forbids it; also a read error
+    │       ├── WorkspaceWriteTypeError     [TypeError]
+    │       ├── ApplyPatchFileNotFoundError [FileNotFoundError]
+    │       └── ApplyPatchDecodeError       [ValueError]
     └── ArtifactError                       something to be copied in could not be
         └── LocalArtifactError
             ├── LocalFileReadError
@@ -50,6 +56,11 @@ if TYPE_CHECKING:
     from sandyard.types import ExecResult
 
 __all__ = [
+    "ApplyPatchDecodeError",
+    "ApplyPatchDiffError",
+    "ApplyPatchError",
+    "ApplyPatchFileNotFoundError",
+    "ApplyPatchPathError",
     "ArgumentError",
     "ArgumentTypeError",
     "ArtifactError",
@@ -66,6 +77,7 @@ __all__ = [
     "LocalFileReadError",
     "ManifestError",
     "OpName",
+    "PolicyDeniedError",
     "PolicyError",
     "ResourceLimitError",
     "SandboxError",
@@ -107,6 +119,16 @@ OpName = Literal[
     "rm",
     "mkdir",
     "normalize_path",
+    "append",
+    "chmod",
+    "copy",
+    "exists",
+    "glob",
+    "grep",
+    "mv",
+    "same_file",
+    "stat",
+    "watch",
     "review",
     "why",
     "start_process",
@@ -134,6 +156,11 @@ class ErrorCode(StrEnum):
     WORKSPACE_ARCHIVE_READ_ERROR = "workspace_archive_read_error"
     WORKSPACE_ARCHIVE_WRITE_ERROR = "workspace_archive_write_error"
     WORKSPACE_WRITE_TYPE_ERROR = "workspace_write_type_error"
+    POLICY_DENIED = "policy_denied"
+    APPLY_PATCH_INVALID_PATH = "apply_patch_invalid_path"
+    APPLY_PATCH_INVALID_DIFF = "apply_patch_invalid_diff"
+    APPLY_PATCH_FILE_NOT_FOUND = "apply_patch_file_not_found"
+    APPLY_PATCH_DECODE_ERROR = "apply_patch_decode_error"
     WORKSPACE_START_ERROR = "workspace_start_error"
     WORKSPACE_STOP_ERROR = "workspace_stop_error"
     WORKSPACE_ROOT_NOT_FOUND = "workspace_root_not_found"
@@ -683,6 +710,42 @@ class WorkspaceArchiveWriteError(_PathError, WorkspaceIOError):
     _says = "{} could not be written"
 
 
+class PolicyDeniedError(WorkspaceArchiveWriteError, WorkspaceArchiveReadError, PermissionError):
+    """The policy forbids a file operation, as it forbids commands the same; nothing was changed.
+
+    It is what both reading and writing may raise, so that whoever handles those handles this.
+
+    Args:
+        path: the path as given.
+        op: the operation.
+        message: what was refused, by which rule, and what to change.
+        reason: ``denied``, ``protected``, ``held``, ``granted`` (a grant's own place can't change) or
+            ``read_only_extra_path_grant``.
+        rule_path: what the rule is about, as commands know it.
+        grant: what to write to allow it.
+    """
+
+    _code = ErrorCode.POLICY_DENIED
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        op: OpName,
+        message: str,
+        reason: str,
+        rule_path: str,
+        grant: str,
+    ) -> None:
+        facts = {"reason": reason, "rule_path": rule_path, "grant": grant}
+        if reason == "read_only_extra_path_grant":
+            facts["grant_path"] = rule_path
+        super().__init__(path=path, message=message, context=facts, retryable=False)
+        self.op = op
+        self.errno = errno.EACCES
+        self.filename = str(path)
+
+
 class WorkspaceWriteTypeError(_PathError, WorkspaceIOError, TypeError):
     """What should be written is not a stream of bytes; nothing was touched.
 
@@ -708,6 +771,112 @@ class WorkspaceWriteTypeError(_PathError, WorkspaceIOError, TypeError):
         )
         facts = {"actual_type": actual_type, **(context or {})}
         super().__init__(path=path, message=text, context=facts, cause=cause, retryable=False)
+
+
+# --- patches ----------------------------------------------------------------------------------
+
+
+class ApplyPatchError(ConfigurationError):
+    """A patch can't be carried out as it is; nothing was changed."""
+
+
+class ApplyPatchPathError(ApplyPatchError):
+    """A path in a patch is empty, or leaves the workspace.
+
+    Args:
+        path: as given.
+        reason: ``absolute``, ``escape_root`` or ``empty``.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        reason: Literal["absolute", "escape_root", "empty"],
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        what = "is empty" if reason == "empty" else "leaves the workspace"
+        super().__init__(
+            f"the path {shown(str(path))} in the patch {what}; name a file beneath the workspace",
+            ErrorCode.APPLY_PATCH_INVALID_PATH,
+            "apply_patch",
+            {"path": str(path), "reason": reason, **(context or {})},
+            cause,
+            retryable=False,
+        )
+
+
+class ApplyPatchDiffError(ApplyPatchError):
+    """A diff is malformed, or does not fit its file.
+
+    Args:
+        message: what is wrong with it.
+        path: the file, where it is known.
+        hunk: number of the hunk, from 1, where it is one's fault.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | PurePath | None = None,
+        hunk: int | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        facts: dict[str, object] = {} if path is None else {"path": str(path)}
+        if hunk is not None:
+            facts["hunk"] = hunk
+        text = message if path is None else f"{shown(str(path))}: {message}"
+        super().__init__(
+            text,
+            ErrorCode.APPLY_PATCH_INVALID_DIFF,
+            "apply_patch",
+            facts | dict(context or {}),
+            cause,
+            retryable=False,
+        )
+        self.said = message
+        self.hunk = hunk
+
+
+class ApplyPatchFileNotFoundError(_PathError, WorkspaceIOError, FileNotFoundError):
+    """A patch updates or deletes a file that does not exist; nothing was changed."""
+
+    _code = ErrorCode.APPLY_PATCH_FILE_NOT_FOUND
+    _op: OpName = "apply_patch"
+    _says = "the patch changes {}, and there is no such file; create it instead"
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = self._says.format(shown(str(path)))
+        super().__init__(path=path, message=text, context=context, cause=cause, retryable=False)
+        self.errno = errno.ENOENT
+        self.filename = str(path)
+
+
+class ApplyPatchDecodeError(_PathError, WorkspaceIOError, ValueError):
+    """A patch changes a file that is not UTF-8 text; nothing was changed."""
+
+    _code = ErrorCode.APPLY_PATCH_DECODE_ERROR
+    _op: OpName = "apply_patch"
+    _says = "the patch changes {}, which is not UTF-8 text; write that file instead"
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = self._says.format(shown(str(path)))
+        super().__init__(path=path, message=text, context=context, cause=cause, retryable=False)
 
 
 # --- what is copied in ------------------------------------------------------------------------

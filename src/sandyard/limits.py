@@ -43,6 +43,44 @@ OPEN_RETRIES: Final = 64
 on the machine while ".." was resolved. Each attempt takes microseconds; a machine that renames
 without a pause fails one in two at worst."""
 
+DESCENT_LEVELS: Final = 32_768
+"""Nesting at which looking through a tree gives up: a command may nest faster than we descend. Real
+trees are a thousand times flatter."""
+
+LIST_ENTRIES: Final = 250_000
+"""Entries of one recursive listing or search for names: some 200 MB of Python objects, and far more
+than anybody reads."""
+
+GLOB_CHARS: Final = 4_096
+GLOB_BRACES: Final = 64
+"""Length of a pattern, and ways through its braces: people write a line, with a handful."""
+
+PATCH_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of all files that one patch changes, which are held in memory: text that somebody edits is a
+thousand times smaller."""
+
+GREP_MATCHES: Final = 1_000
+GREP_MATCHES_MAX: Final = 100_000
+"""Lines that a search returns unless told otherwise, and at most: nobody reads more, and 100,000 of
+the longest are 200 MB."""
+
+GREP_LINE_BYTES: Final = 2_000
+"""Bytes of a line that a search returns: generated files have lines of megabytes."""
+
+GREP_PATTERN_BYTES: Final = 32 * 1024
+"""Longest pattern: a quarter of what one argument of a command can hold (MAX_ARG_STRLEN)."""
+
+GREP_ERROR_BYTES: Final = 4_096
+"""Bytes of what grep says about a pattern that are quoted."""
+
+WATCH_READ_BYTES: Final = 64 * 1024
+"""Bytes of events taken from the kernel at a time: some 2,000 of them. What waits longer waits in the
+kernel's queue, which is bounded (fs.inotify.max_queued_events) and says when it overflows."""
+
+WARD_STEPS: Final = 4_096
+"""Directories on the way from a file up to its tree: deeper than a path that one call can name. More
+are seen only where somebody nests them on and on meanwhile."""
+
 PARENT_RETRIES: Final = 16
 """Attempts to make the parents of a file while somebody else removes them."""
 

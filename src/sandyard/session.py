@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -36,6 +36,7 @@ from sandyard.types import ExecResult, User
 from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
 from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.lease import Lease
+from sandyard.workspace.reach import govern
 from sandyard.workspace.review import Review
 
 __all__ = ["UnixLocalSandboxSession"]
@@ -374,6 +375,7 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
         policy = self.policy
         grants, denied = resolve_grants(policy), resolve_denied(policy)
         protected = self._protection.survey(root, grants)
+        govern(root, grants, denied, protected)  # the file verbs keep to what binds commands
         limits = self.limits.plan(facts)
         devices = resolve_devices(policy)
         plan = plan_session(policy, facts, planned, grants, denied, protected, limits, devices)
@@ -447,6 +449,12 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
         if self._workspace is None:
             raise SessionClosedError(op=op, state=self._phase.value)
         return self._workspace
+
+    def _running_program(
+        self, *words: str, timeout: float | None
+    ) -> AbstractAsyncContextManager[CommandStream]:
+        environment = {"LC_ALL": "C.UTF-8", "GREP_OPTIONS": ""}
+        return self.stream(*words, shell=False, timeout=timeout, env=environment)
 
     async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -433,6 +433,18 @@ class EntryKind(StrEnum):
     OTHER = "other"
 
 
+class EntryFacts(TypedDict):
+    """The attributes of a ``FileEntry``, but for its permissions."""
+
+    path: str
+    owner: str
+    group: str
+    size: int
+    kind: EntryKind
+    modified_ns: int
+    target: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
     """One entry of a directory.
@@ -444,6 +456,8 @@ class FileEntry:
         group: name of the owning group inside, or its number.
         size: size in bytes; of a symlink, the length of its target.
         kind: what it is.
+        modified_ns: when its content last changed, in ns since 1970.
+        target: of a symlink, the text that it holds; None for anything else.
     """
 
     path: str
@@ -452,6 +466,27 @@ class FileEntry:
     group: str
     size: int
     kind: EntryKind = EntryKind.FILE
+    modified_ns: int = 0
+    target: str | None = None
+
+    @classmethod
+    def of(cls, mode: int, **facts: Unpack[EntryFacts]) -> Self:
+        """Make an entry of all its attributes, with ``st_mode`` for its permissions.
+
+        A listing of thousands takes a third of the time: the permissions are made when they are
+        first asked for.
+        """
+        made = cls.__new__(cls)
+        made.__dict__.update(facts, mode=mode)
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Permissions:
+            """Make the permissions of an entry that was made without."""
+            if name != "permissions" or "mode" not in self.__dict__:
+                raise AttributeError(name)
+            return self.__dict__.setdefault(name, Permissions.from_mode(self.__dict__["mode"]))
 
     def is_dir(self) -> bool:
         """Tell whether this is a directory."""

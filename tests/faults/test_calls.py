@@ -24,6 +24,11 @@ QUICK = (
     "write",
     "read",
     "rm",
+    "append",
+    "mv",
+    "copy",
+    "apply_patch",
+    "watch",
 )
 
 

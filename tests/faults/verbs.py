@@ -303,6 +303,63 @@ async def rm(place: Place) -> None:
     await place.session.rm("copied", recursive=True)
 
 
+async def ls_tree(place: Place) -> None:
+    assert len(await place.session.ls("copied", recursive=True)) == 4
+
+
+async def append(place: Place) -> None:
+    await place.session.append("file", b"more")
+    await place.session.append("deep/down/new", b"more")
+
+
+async def read_chunks(place: Place) -> None:
+    total = 0
+    async for chunk in place.session.read_chunks("copied/large", chunk_bytes=100_000):
+        total += len(chunk)
+    assert total == 300_000
+
+
+async def look(place: Place) -> None:
+    session = place.session
+    assert (await session.stat("copied/link")).size == 4
+    assert await session.exists("file")
+    assert await session.same_file("copied/link", "copied/below/text")
+    assert await session.read_range("file", offset=1, size=3) == b"ont"
+    assert await session.glob("**/text") == ["copied/below/text"]
+
+
+async def mv(place: Place) -> None:
+    await place.session.mv("copied", "moved")
+
+
+async def copy(place: Place) -> None:
+    await place.session.copy("copied", "twin", recursive=True)
+    await place.session.chmod("twin", 0o711)
+
+
+async def grep(place: Place) -> None:
+    found = await place.session.grep("text", "copied")
+    assert len(found.matches) == 1
+
+
+async def apply_patch(place: Place) -> None:
+    await place.session.apply_patch(
+        [
+            {"type": "update_file", "path": "file", "diff": "-content\n+new", "move_to": "a/b"},
+            {"type": "create_file", "path": "new/file", "diff": "+new"},
+            {"type": "delete_file", "path": "copied/below/text"},
+        ]
+    )
+
+
+async def watch(place: Place) -> None:
+    async with place.session.watch() as changes:
+        await place.session.write("seen", b"x")
+        async for batch in changes:
+            assert batch
+            break
+
+
 async def normalize_path(place: Place) -> None:
     await place.session.normalize_path("copied/link")
 
@@ -339,4 +396,13 @@ VERBS: dict[str, Verb] = {
     "mkdir": Verb(mkdir),
     "rm": Verb(rm),
     "normalize_path": Verb(normalize_path),
+    "ls_tree": Verb(ls_tree),
+    "append": Verb(append),
+    "read_chunks": Verb(read_chunks),
+    "look": Verb(look),
+    "mv": Verb(mv),
+    "copy": Verb(copy),
+    "grep": Verb(grep),
+    "apply_patch": Verb(apply_patch),
+    "watch": Verb(watch),
 }

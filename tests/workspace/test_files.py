@@ -26,14 +26,17 @@ from sandyard.errors import (
 )
 from sandyard.types import EntryKind
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.files import (
+from sandyard.workspace.changing import change_mode, copy, move
+from sandyard.workspace.files import append, make_directory, read, read_range, remove, write
+from sandyard.workspace.listing import (
+    describe,
+    exists,
+    find_matches,
+    is_same,
     list_directory,
-    make_directory,
     normalize,
-    read,
-    remove,
-    write,
 )
+from sandyard.workspace.watching import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +62,18 @@ _VERBS: list[Callable[[WorkspaceRoot, str], object]] = [
     lambda root, path: make_directory(root, path, parents=True),
     remove,
     lambda root, path: remove(root, path, recursive=True),
+    lambda root, path: read_range(root, path, 0, 10),
+    lambda root, path: append(root, path, b"evil"),
+    lambda root, path: list_directory(root, path, recursive=True),
+    lambda root, path: find_matches(root, "*", path),
+    lambda root, path: is_same(root, path, path),
+    lambda root, path: change_mode(root, path, 0o777),
+    lambda root, path: copy(root, path, "taken", recursive=True),
+    lambda root, path: copy(root, ".", path, recursive=True),
+    lambda root, path: move(root, path, "taken"),
+    lambda root, path: Watcher.open(root, path, recursive=True),
+    describe,
+    exists,
 ]
 
 

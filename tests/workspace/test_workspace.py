@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import threading
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 from sandyard.errors import SessionClosedError, WorkspaceReadNotFoundError
 from sandyard.manifest import File, Manifest
 from sandyard.workspace import Workspace, WorkspaceRoot
+from sandyard.workspace.listing import list_directory, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +40,15 @@ async def test_every_verb(private: WorkspaceRoot) -> None:
         await workspace.write("d/g", io.BytesIO(b"stream"))
         with await workspace.read("d/g") as reader:
             assert reader.read() == b"stream"
-        names = [PurePath(entry.path).name for entry in await workspace.ls("d")]
+        names = [
+            PurePath(entry.path).name
+            for entry in await workspace.run("ls", partial(list_directory, path="d"))
+        ]
         assert names == ["e", "f", "g"]
         await workspace.rm("d", recursive=True)
-        assert await workspace.normalize_path("d/../m") == PurePath(inside, "m")
+        assert await workspace.run("normalize_path", partial(normalize, path="d/../m")) == PurePath(
+            inside, "m"
+        )
         with pytest.raises(WorkspaceReadNotFoundError):
             await workspace.read("d/f")
         assert await workspace.delete()
@@ -113,7 +120,10 @@ async def test_work_that_has_not_begun_is_dropped(root: WorkspaceRoot) -> None:
     for gate in gates:
         gate.go.set()
     await asyncio.gather(*busy)
-    assert "late" not in [PurePath(entry.path).name for entry in await workspace.ls(".")]
+    assert "late" not in [
+        PurePath(entry.path).name
+        for entry in await workspace.run("ls", partial(list_directory, path="."))
+    ]
     await workspace.close()
 
 

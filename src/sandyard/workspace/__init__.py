@@ -11,13 +11,14 @@ import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from sandyard.errors import ResourceLimitError, SessionClosedError
 from sandyard.finishing import Work, start_thread
 from sandyard.limits import WORKSPACE_THREADS
 from sandyard.workspace import files
 from sandyard.workspace.copying import Skipped
+from sandyard.workspace.faults import translated
 from sandyard.workspace.materialize import Materialized, apply_manifest
 from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
 from sandyard.workspace.usage import measure_usage
@@ -26,15 +27,22 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
     from concurrent.futures import Future
-    from pathlib import Path, PurePath
+    from pathlib import PurePath
 
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
-    from sandyard.types import FileEntry
 
 __all__ = ["Inode", "Materialized", "Owner", "Skipped", "Workspace", "WorkspaceRoot"]
 
 _Result = TypeVar("_Result")
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """What a call may return that has to be closed."""
+
+    def close(self) -> object:
+        """Let go of it."""
 
 
 class Workspace:
@@ -74,9 +82,18 @@ class Workspace:
         work = partial(files.make_directory, self.root, path, parents=parents)
         await self._in_thread("mkdir", work)
 
-    async def ls(self, path: str | PurePath) -> list[FileEntry]:
-        """List a directory; see ``files.list_directory``."""
-        return await self._in_thread("ls", partial(files.list_directory, self.root, path))
+    async def run(self, op: OpName, verb: Callable[[WorkspaceRoot], _Result]) -> _Result:
+        """Do a file verb of this room in a thread."""
+        return await self._in_thread(op, partial(verb, self.root))
+
+    async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
+        """Do a step of reading an open file in a thread; errors become typed ones."""
+
+        def work() -> _Result:
+            with translated("read", str(path), self.root):
+                return step()
+
+        return await self._in_thread("read", work)
 
     async def rm(self, path: str | PurePath, *, recursive: bool = False) -> None:
         """Remove a file, symlink or directory; see ``files.remove``."""
@@ -86,10 +103,6 @@ class Workspace:
     async def measure(self, stopped: threading.Event) -> int:
         """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
         return await self._in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
-
-    async def normalize_path(self, path: str | PurePath) -> Path:
-        """Return where a path leads; see ``files.normalize``."""
-        return await self._in_thread("normalize_path", partial(files.normalize, self.root, path))
 
     async def delete(self) -> bool:
         """Remove the directory if the library made it; see ``WorkspaceRoot.delete``.
@@ -161,5 +174,5 @@ def _discard(waiter: asyncio.Future[_Result]) -> None:
     if waiter.cancelled() or waiter.exception() is not None:
         return
     result = waiter.result()
-    if isinstance(result, io.IOBase):
+    if isinstance(result, Closeable):
         result.close()

@@ -25,6 +25,7 @@ from sandyard.workspace.placing import (
     unlock,
     write_all,
 )
+from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,12 +232,14 @@ class Tree:
         done: where to report.
         own: ``(st_dev, st_ino)`` of the directories that are copied into, which a copy of something
             around them must leave out, or it would never end.
+        ward: what of the source is denied, so that all of the copy is (default: nothing).
     """
 
     src: Path
     owner: Owner | None
     done: Copied
     own: frozenset[tuple[int, int]]
+    ward: Ward = NO_RULES
 
 
 def copy_tree(tree: Tree, source: int, target: int, path: str) -> None:
@@ -278,6 +281,9 @@ def _copy_child(tree: Tree, pair: tuple[int, int], name: str, path: str, depth: 
     facts = facts_of(source, name)
     if facts is None:
         raise _changed(tree, path)
+    rule = tree.ward.rule_of(facts)
+    if rule is not None and rule.kind == "deny":
+        raise ClosedError(rule)
     if (facts.st_dev, facts.st_ino) in tree.own:
         tree.done.skipped.append(Skipped(path, "the workspace itself"))
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sandyard.errors import (
     ExecNonZeroError,
     InvalidManifestPathError,
+    PolicyDeniedError,
     SandboxError,
     WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError,
@@ -18,6 +19,7 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.types import ExecResult
+from sandyard.workspace.ward import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +27,21 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["as_command_failed", "translated", "typed_error"]
+__all__ = ["StatedError", "as_command_failed", "translated", "typed_error"]
+
+
+class StatedError(OSError):
+    """A refusal of ours where the kernel's own would not say enough.
+
+    Args:
+        number: the errno that is the nearest.
+        reason: stable word for the error's context.
+        text: what it means and what to change.
+    """
+
+    def __init__(self, number: int, reason: str, text: str) -> None:
+        super().__init__(number, text)
+        self.fault = _Fault(reason, text)
 
 
 class _Fault(NamedTuple):
@@ -81,7 +97,16 @@ _FAULTS: Final = {
 
 _ESCAPES: Final = frozenset({errno.EXDEV, errno.ELOOP})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-_READS: Final = frozenset({"read", "normalize_path"})
+_READS: Final = frozenset({"read", "normalize_path", "stat", "exists", "glob", "grep", "watch"})
+_FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep"})
+"""What tells a missing file by an error of its own."""
+
+_COMMANDS: Final[dict[OpName, tuple[str, ...]]] = {
+    "ls": ("ls", "-la", "--"),
+    "mv": ("mv", "-fT", "--"),
+    "same_file": ("test", "-ef", "--"),
+}
+"""What is documented to fail as a command would."""
 
 
 @contextmanager
@@ -101,16 +126,19 @@ def translated(op: OpName, path: str, root: WorkspaceRoot) -> Iterator[None]:
 
 def typed_error(op: OpName, path: str, root: WorkspaceRoot, error: OSError) -> SandboxError:
     """Return the error that an operation raises when the kernel says ``error``."""
+    if isinstance(error, ClosedError):
+        return _denied(op, path, error)
     if root.gone:
         return WorkspaceRootNotFoundError(path=root.path, cause=error)
-    if error.errno in _ESCAPES:
+    if error.errno in _ESCAPES and not isinstance(error, StatedError):
         absolute = path.startswith("/")
         return InvalidManifestPathError(
             rel=path, reason="absolute" if absolute else "escape_root", cause=error
         )
-    if op == "ls":
-        return as_command_failed(("ls", "-la", "--", path), path, error)
-    if op == "read" and error.errno in _NOT_THERE:
+    command = _COMMANDS.get(op)
+    if command is not None:
+        return as_command_failed((*command, path), path, error)
+    if op in _FINDS and error.errno in _NOT_THERE:
         return WorkspaceReadNotFoundError(path=path, cause=error)
     fault = _fault(error)
     reads = op in _READS
@@ -132,7 +160,49 @@ _DONE: Final[dict[OpName, str]] = {
     "rm": "removed",
     "normalize_path": "resolved",
     "materialize": "written",
+    "append": "appended to",
+    "chmod": "given another mode",
+    "copy": "copied",
+    "exists": "looked up",
+    "grep": "searched",
+    "glob": "looked through",
+    "ls": "listed",
+    "mv": "moved",
+    "same_file": "compared",
+    "stat": "looked at",
+    "watch": "watched",
+    "apply_patch": "patched",
 }
+
+
+def _denied(op: OpName, path: str, error: ClosedError) -> PolicyDeniedError:
+    """Say which rule forbids something, and what would allow it."""
+    rule = error.rule
+    subject = shown(rule.path)
+    match rule.kind:
+        case "deny":
+            reason, why = "denied", f"Policy(deny=…) closes {subject}"
+            grant = "leave it out of Policy(deny=…)"
+        case "protect":
+            reason, why = "protected", f"Policy(protect=…) keeps {subject} as it was at the start"
+            grant = "Policy(protect=()), or name there what is to be kept"
+        case "hold":
+            reason, why = "held", f"Policy(protect=…) holds {subject} in its place"
+            grant = "Policy(protect=()), or name there what is to be kept"
+        case "read" if not error.entry:
+            reason, why = "read_only_extra_path_grant", f"{subject} is granted for reading only"
+            grant = f"Policy(writes=({rule.path!r},))"
+        case _:
+            reason, why = "granted", f"{subject} is granted itself, and stays in its place"
+            grant = "grant the directory that holds it"
+    return PolicyDeniedError(
+        path=path,
+        op=op,
+        message=f"{shown(path)} could not be {_DONE[op]}: {why}; to allow it: {grant}",
+        reason=reason,
+        rule_path=rule.path,
+        grant=grant,
+    )
 
 
 def as_command_failed(command: tuple[str, ...], path: str, error: OSError) -> ExecNonZeroError:
@@ -154,6 +224,8 @@ def as_command_failed(command: tuple[str, ...], path: str, error: OSError) -> Ex
 
 
 def _fault(error: OSError) -> _Fault:
+    if isinstance(error, StatedError):
+        return error.fault
     number = error.errno or 0
     name = errno.errorcode.get(number, "unknown").lower()
     return _FAULTS.get(number) or _Fault(name, os.strerror(number).lower())

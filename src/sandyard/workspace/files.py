@@ -1,7 +1,7 @@
-"""The file verbs: read, write, mkdir, ls, rm and normalize, each by descriptor beneath the root.
+"""The first file verbs: read, write, append, mkdir and rm, each by descriptor beneath its tree.
 
 All of them block; the session calls them in threads. Paths are relative to the root, or absolute
-and beneath the path under which commands know it. Errors of the kernel become typed ones here.
+and beneath it or a granted directory. Errors of the kernel become typed ones here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import errno
 import io
 import os
 import stat
-from contextlib import contextmanager
-from pathlib import Path, PurePath
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sandyard.errors import (
@@ -19,40 +18,33 @@ from sandyard.errors import (
     WorkspaceWriteTypeError,
     shown,
 )
-from sandyard.limits import COPY_CHUNK_BYTES
-from sandyard.types import EntryKind, FileEntry, Permissions
-from sandyard.workspace.acting import acting_as, rightful_owner
-from sandyard.workspace.faults import as_command_failed, translated, typed_error
-from sandyard.workspace.names import names_beneath
+from sandyard.limits import COPY_CHUNK_BYTES, OPEN_RETRIES
+from sandyard.workspace.acting import rightful_owner
+from sandyard.workspace.descent import refuse_rules
+from sandyard.workspace.faults import as_command_failed, typed_error
+from sandyard.workspace.kernel import PATH_ONLY, reopen
 from sandyard.workspace.placing import (
     Look,
     found_target,
     made_directory,
     put_file,
+    refuse_odd,
     write_all,
 )
+from sandyard.workspace.reach import Spot, at_path, real_names, spot_of
 from sandyard.workspace.removal import remove_tree
+from sandyard.workspace.ward import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import PurePath
 
-    from sandyard.errors import OpName
-    from sandyard.workspace.names import Names
-    from sandyard.workspace.root import Owner, WorkspaceRoot
+    from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = [
-    "AGENT",
-    "BinarySource",
-    "list_directory",
-    "make_directory",
-    "normalize",
-    "read",
-    "remove",
-    "write",
-]
+__all__ = ["BinarySource", "append", "make_directory", "read", "read_range", "remove", "write"]
 
-AGENT: Final = "agent"
-"""The name of the one user inside, whom the workspace belongs to."""
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK
+_APPEND_NEW: Final = _APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BinarySource(Protocol):
@@ -81,84 +73,51 @@ def read(root: WorkspaceRoot, path: str | PurePath) -> io.BufferedReader:
         InvalidManifestPathError: the path leaves the workspace.
         ArgumentError: it can't be a path.
     """
-    names = _names(root, path, "read")
-    with _working("read", path, root):
-        return open(root.opener.open_file(names), "rb")
+
+    def work(spot: Spot) -> io.BufferedReader:
+        return open(spot.tree.opener.open_file(spot.names), "rb")
+
+    return at_path(root, path, "read", work)
 
 
-def list_directory(root: WorkspaceRoot, path: str | PurePath) -> list[FileEntry]:
-    """List a directory, sorted by name, hidden entries too.
+def read_range(root: WorkspaceRoot, path: str | PurePath, offset: int, size: int) -> bytes:
+    """Read a part of a regular file.
 
     Args:
         root: the workspace.
-        path: the directory.
+        path: the file.
+        offset: bytes before it; negative counts from the end.
+        size: bytes at most.
 
     Returns:
-        Its entries; a symlink is described itself, not what it points to.
+        What is there, which may be less: nothing at and after the end.
 
     Raises:
-        ExecNonZeroError: there is no such directory, or it can't be listed.
-        InvalidManifestPathError: the path leaves the workspace.
-        ArgumentError: it can't be a path.
+        SandboxError: as ``read``.
     """
-    names = _names(root, path, "ls")
-    with _working("ls", path, root):
-        if ".." in names:
-            names = _real(root, names)
-        opened = root.opener.open(names, os.O_RDONLY | os.O_DIRECTORY)
+
+    def work(spot: Spot) -> bytes:
+        opened = spot.tree.opener.open_file(spot.names)
         try:
-            prefix = "/".join((root.inside.rstrip("/"), *names))
-            owner = root.owner
-            with os.scandir(opened) as entries:
-                found = [_described(entry, prefix, owner) for entry in entries]
-            if not found and os.fstat(opened).st_nlink == 0:  # it was removed, so it seems empty
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            start = offset if offset >= 0 else max(0, os.fstat(opened).st_size + offset)
+            return _read_at(opened, start, size)
         finally:
             os.close(opened)
-    return sorted((entry for entry in found if entry), key=lambda entry: entry.path)
+
+    return at_path(root, path, "read", work)
 
 
-def _described(entry: os.DirEntry[str], prefix: str, owner: Owner) -> FileEntry | None:
-    """Describe an entry, or return None if it has gone meanwhile."""
-    try:
-        facts = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return FileEntry(
-        path=f"{prefix}/{entry.name}",
-        permissions=Permissions.from_mode(facts.st_mode),
-        owner=AGENT if facts.st_uid == owner.uid else str(facts.st_uid),
-        group=AGENT if facts.st_gid == owner.gid else str(facts.st_gid),
-        size=facts.st_size,
-        kind=_KINDS.get(stat.S_IFMT(facts.st_mode), EntryKind.OTHER),
-    )
-
-
-_KINDS: Final = {
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-}
-
-
-def normalize(root: WorkspaceRoot, path: str | PurePath) -> Path:
-    """Return where a path leads, absolute and free of symlinks; it need not exist.
-
-    Args:
-        root: the workspace.
-        path: the path.
-
-    Returns:
-        The path as commands in the sandbox know it.
-
-    Raises:
-        InvalidManifestPathError: the path leaves the workspace.
-        WorkspaceArchiveReadError: a directory on the way can't be searched.
-        ArgumentError: it can't be a path.
-    """
-    names = names_beneath(path, root.inside, "normalize_path")
-    with _working("normalize_path", path, root):
-        return Path(root.inside, *_real(root, names))
+def _read_at(opened: int, start: int, size: int) -> bytes:
+    """Read so many bytes, or to the end; pread(2) may give fewer at a time."""
+    pieces: list[bytes] = []
+    while size:
+        piece = os.pread(opened, min(size, COPY_CHUNK_BYTES), start)
+        if not piece:
+            break
+        pieces.append(piece)
+        start += len(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -184,12 +143,103 @@ def write(
         InvalidManifestPathError: the path leaves the workspace.
         ArgumentError: it can't be a path.
     """
-    names = _names(root, path, "write")
+    spot_of(root, path, "write")  # a path that can't be one is refused before the data is looked at
     fill = _filler(data, str(path))  # reads the beginning, before anything is made
-    with translated("write", str(path), root):
-        owner = rightful_owner(root)
-        with found_target(root, names, owner) as target:
+
+    def work(spot: Spot) -> None:
+        owner = rightful_owner(spot.tree)
+        with found_target(spot.tree, spot.names, owner) as target:
             put_file(target, fill, Look(owner=owner))
+
+    at_path(root, path, "write", work, acting=False)
+
+
+def append(root: WorkspaceRoot, path: str | PurePath, data: bytes | bytearray | memoryview) -> None:
+    """Add bytes to the end of a file, in place; a file that does not exist is written.
+
+    What others append at the same time stands before it or after it, never in it. A file that has
+    other names (hard links) is written anew, so that what they lead to stays as it is.
+
+    Args:
+        root: the workspace.
+        path: the file; symlinks are followed.
+        data: what to add.
+
+    Raises:
+        SandboxError: as ``write``.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise WorkspaceWriteTypeError(path=str(path), actual_type=type(data).__name__)
+    whole = memoryview(data).cast("B")
+
+    def work(spot: Spot) -> None:
+        names = real_names(spot)
+        if not names:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        try:
+            directory = spot.tree.opener.open_parent(names)
+        except FileNotFoundError:
+            owner = rightful_owner(spot.tree)
+            with found_target(spot.tree, names, owner) as target:
+                put_file(target, lambda opened: write_all(opened, whole), Look(owner=owner))
+            return
+        try:
+            opened = _opened_to_append(spot.tree, directory, names[-1])
+        finally:
+            os.close(directory)
+        if opened is None:
+            _written_anew(spot, whole)
+            return
+        try:
+            write_all(opened, whole)
+        finally:
+            os.close(opened)
+
+    at_path(root, path, "append", work)
+
+
+def _written_anew(spot: Spot, more: memoryview) -> None:
+    """Write a file that is what it was and more, and let its name lead there."""
+    owner = rightful_owner(spot.tree)
+    before = spot.tree.opener.open_file(spot.names)
+
+    def fill(opened: int) -> None:
+        while piece := os.read(before, COPY_CHUNK_BYTES):
+            write_all(opened, memoryview(piece))
+        write_all(opened, more)
+
+    try:
+        with found_target(spot.tree, spot.names, owner) as target:
+            put_file(target, fill, Look(owner=owner))
+    finally:
+        os.close(before)
+
+
+def _opened_to_append(tree: WorkspaceRoot, directory: int, name: str) -> int | None:
+    """Open a file in its directory for appending, or make it there; None if it has other names."""
+    for _ in range(OPEN_RETRIES):
+        try:
+            handle = os.open(name, PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            tree.ward.check_entry(directory, name)
+        else:
+            return _appending(tree, directory, handle, name)
+        with suppress(FileExistsError):
+            return os.open(name, _APPEND_NEW, 0o666, dir_fd=directory)
+    raise OSError(errno.EAGAIN, "it is made and removed again and again")
+
+
+def _appending(tree: WorkspaceRoot, directory: int, handle: int, name: str) -> int | None:
+    """Open what a handle leads to for appending, and close the handle."""
+    try:
+        facts = os.fstat(handle)
+        refuse_odd(facts, name)
+        tree.ward.check_content(directory, handle)
+        if facts.st_nlink > 1:
+            return None
+        return reopen(handle, _APPEND)
+    finally:
+        os.close(handle)
 
 
 def _filler(data: object, path: str) -> Callable[[int], None]:
@@ -243,10 +293,10 @@ def make_directory(root: WorkspaceRoot, path: str | PurePath, *, parents: bool =
         InvalidManifestPathError: the path leaves the workspace.
         ArgumentError: it can't be a path.
     """
-    names = _names(root, path, "mkdir")
-    with _working("mkdir", path, root):
+
+    def work(spot: Spot) -> None:
         if not parents:
-            with root.opener.place(names) as place:
+            with spot.tree.opener.place(spot.names) as place:
                 if len(place.rest) > 1:
                     missing = "/".join((*place.real, place.rest[0]))
                     raise WorkspaceArchiveWriteError(
@@ -255,7 +305,9 @@ def make_directory(root: WorkspaceRoot, path: str | PurePath, *, parents: bool =
                         "directory; give parents=True to make what is missing on the way",
                         context={"reason": "parent_missing"},
                     )
-        os.close(made_directory(root, names, None))
+        os.close(made_directory(spot.tree, spot.names, None))
+
+    at_path(root, path, "mkdir", work)
 
 
 def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False) -> None:
@@ -273,14 +325,14 @@ def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False
         InvalidManifestPathError: the path leaves the workspace.
         ArgumentError: it can't be a path.
     """
-    names = _names(root, path, "rm")
-    with _working("rm", path, root):
-        if not names or names[-1] == "..":
+
+    def work(spot: Spot) -> None:
+        if not spot.names or spot.names[-1] == "..":
             raise _root_refused(str(path))
         try:
-            directory = root.opener.open_parent(names)
+            directory = spot.tree.opener.open_parent(spot.names)
             try:
-                _remove_name(root, str(path), directory, names[-1], recursive=recursive)
+                _remove_name(spot.tree, str(path), directory, spot.names[-1], recursive=recursive)
             finally:
                 os.close(directory)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -289,21 +341,25 @@ def remove(root: WorkspaceRoot, path: str | PurePath, *, recursive: bool = False
             if not recursive:
                 raise as_command_failed(("rm", "--", str(path)), str(path), error) from error
 
+    at_path(root, path, "rm", work)
+
 
 def _remove_name(
     root: WorkspaceRoot, path: str, directory: int, name: str, *, recursive: bool
 ) -> None:
     """Remove one name from a directory."""
     facts = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    root.ward.check_entry(directory, name)
     if not stat.S_ISDIR(facts.st_mode):
         os.unlink(name, dir_fd=directory)
         return
     if not recursive:
         os.rmdir(name, dir_fd=directory)
         return
-    failures = remove_tree(directory, name)
+    refuse_rules(directory, name, root.ward)
+    failures = remove_tree(directory, name, root.ward)
     if failures:
-        error = failures[0]
+        error = next((each for each in failures if isinstance(each, ClosedError)), failures[0])
         if error.errno == errno.ENOTEMPTY:  # it was emptied, but somebody puts more there
             error = OSError(errno.EAGAIN, "it is filled while it is removed", path)
         raise typed_error("rm", path, root, error) from error
@@ -317,33 +373,3 @@ def _root_refused(path: str) -> WorkspaceArchiveWriteError:
         context={"reason": "workspace_root"},
         retryable=False,
     )
-
-
-# --- paths ------------------------------------------------------------------------------------
-
-
-def _names(root: WorkspaceRoot, path: str | PurePath, op: OpName) -> Names:
-    """Take a path apart; one with ``..`` that leaves the workspace is refused before all else."""
-    names = names_beneath(path, root.inside, op)
-    if ".." in names:
-        with _working(op, path, root):
-            _real(root, names)
-    return names
-
-
-@contextmanager
-def _working(op: OpName, path: str | PurePath, root: WorkspaceRoot) -> Iterator[None]:
-    """Work with the rights of the workspace's owner; errors of the kernel become typed ones.
-
-    Raises:
-        WorkspaceRootNotFoundError: somebody removed the workspace, which would look like an empty
-            one.
-    """
-    with translated(op, str(path), root), acting_as(rightful_owner(root)):
-        yield
-
-
-def _real(root: WorkspaceRoot, names: Names) -> Names:
-    """Return where a path leads, free of symlinks and ``..``."""
-    with root.opener.place(names) as place:
-        return (*place.real, *place.rest)

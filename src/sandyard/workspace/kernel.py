@@ -25,6 +25,7 @@ __all__ = [
     "WALK",
     "Kernel",
     "chmod_child",
+    "chmod_handle",
     "link_target",
     "open_child",
     "open_without_links",
@@ -159,10 +160,15 @@ def chmod_child(directory: int, name: str, mode: int) -> None:
     """
     handle = open_child(directory, name, PATH_ONLY)
     try:
-        # fchmod(2) refuses an O_PATH descriptor; its magic link is the way round (open(2)).
-        os.chmod(_BY_NUMBER.format(handle), mode)
+        chmod_handle(handle, mode)
     finally:
         os.close(handle)
+
+
+def chmod_handle(handle: int, mode: int) -> None:
+    """Set the permissions of what an O_PATH descriptor leads to, which is no symlink."""
+    # fchmod(2) refuses an O_PATH descriptor; its magic link is the way round (open(2)).
+    os.chmod(_BY_NUMBER.format(handle), mode)
 
 
 def open_child(directory: int, name: str, access: int = os.O_RDONLY) -> int:

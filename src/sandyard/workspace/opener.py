@@ -28,13 +28,14 @@ from sandyard.workspace.kernel import (
     reopen_file,
 )
 from sandyard.workspace.names import split_names
+from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sandyard.workspace.names import Names
 
-__all__ = ["Opener", "Place", "open_child"]
+__all__ = ["ElsewhereError", "Opener", "Place", "open_child"]
 
 _WALKED: Final = frozenset({errno.EXDEV, errno.ENAMETOOLONG, errno.EAGAIN})
 """What the kernel says when the walk may still find an answer: the path seems to leave the root, or
@@ -63,6 +64,18 @@ class Place:
     rest: Names
 
 
+class ElsewhereError(OSError):
+    """A path leaves the root.
+
+    Attributes:
+        path: where it leads from there, absolute.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EXDEV, os.strerror(errno.EXDEV), path)
+        self.path = path
+
+
 _CLOSED: Final = -1
 """Stands for a descriptor that was closed, since it is far above where the walk is."""
 
@@ -83,9 +96,13 @@ class _Walk:
         rest: names that were passed although they do not exist.
         todo: names still to come.
         hops: symlinks followed.
+        inside: the root's own path, as commands know it.
+        ward: what may not be entered.
     """
 
     stack: list[int]
+    inside: Names
+    ward: Ward
     real: list[str] = field(default_factory=list)
     rest: list[str] = field(default_factory=list)
     todo: deque[str] = field(default_factory=deque)
@@ -95,6 +112,7 @@ class _Walk:
         """Go into a directory; a symlink is not one."""
         self.stack.append(os.open(name, WALK, dir_fd=self.stack[-1]))
         self.real.append(name)
+        self.ward.admit(self.stack[-1])
         far = len(self.stack) - _WALK_DESCRIPTORS
         if far > 0 and self.stack[far] != _CLOSED:  # the root stays open
             os.close(self.stack[far])
@@ -110,7 +128,7 @@ class _Walk:
             if self.stack[-1] == _CLOSED:
                 self._enter_again()
         else:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), "..")
+            raise ElsewhereError("/" + "/".join((*self.inside[:-1], *self.todo)))
 
     def _enter_again(self) -> None:
         """Open anew the directories that lead to where the walk is."""
@@ -149,16 +167,18 @@ class Opener:
             there is no answer, else what the kernel said.
     """
 
-    def __init__(self, root: int, inside: str) -> None:
+    def __init__(self, root: int, inside: str, ward: Ward = NO_RULES) -> None:
         """Use a directory's descriptor, which stays the caller's.
 
         Args:
             root: the directory.
             inside: absolute path under which commands in the sandbox know it; an absolute symlink
                 that begins with it is followed from the root.
+            ward: what of it is denied, and so neither entered nor opened (default: nothing).
         """
         self._root = root
         self._inside = split_names(inside)
+        self._ward = ward
 
     def open(self, names: Names, flags: int) -> int:
         """Open something that exists, and return its descriptor, the caller's to close.
@@ -168,6 +188,8 @@ class Opener:
             flags: as open(2), without O_CREAT; O_CLOEXEC is added.
         """
         resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+        if self._ward.closes:  # the kernel tells where a way ends, and not what it passed
+            return self._open_walking(names, flags)
         try:
             return openat2(self._root, "/".join(names) or ".", flags, resolve)
         except OSError as error:
@@ -193,10 +215,19 @@ class Opener:
                         raise
                 else:
                     if not follow or not stat.S_ISLNK(os.fstat(opened).st_mode):
-                        return opened
+                        return self._admitted(opened)
                     os.close(opened)  # O_PATH opens the symlink itself
             # It became a symlink after the walk had looked: look again.
         raise _changing("/".join(names))
+
+    def _admitted(self, opened: int) -> int:
+        """Pass a descriptor on, unless what it leads to is denied."""
+        try:
+            self._ward.admit(opened)
+        except OSError:
+            os.close(opened)
+            raise
+        return opened
 
     def open_file(self, names: Names) -> int:
         """Open a regular file for reading, and return its descriptor, the caller's to close.
@@ -222,7 +253,10 @@ class Opener:
         Args:
             names: the path, not the root's and not one that ends in ``..``.
         """
-        return self.open(names[:-1], PATH_ONLY | os.O_DIRECTORY)
+        try:
+            return self.open(names[:-1], PATH_ONLY | os.O_DIRECTORY)
+        except ElsewhereError as left:
+            raise ElsewhereError(f"{left.path}/{names[-1]}") from None
 
     @contextmanager
     def place(self, names: Names, *, follow: bool = True) -> Iterator[Place]:
@@ -232,7 +266,7 @@ class Opener:
             names: the path.
             follow: False stops at a symlink that is the last name.
         """
-        walk = _Walk(stack=[os.dup(self._root)], todo=deque(names))
+        walk = _Walk([os.dup(self._root)], self._inside, self._ward, todo=deque(names))
         try:
             while walk.todo:
                 name = walk.todo.popleft()
@@ -280,7 +314,7 @@ class Opener:
         if target.startswith("/"):
             depth = len(self._inside)
             if names[:depth] != self._inside:
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), target)
+                raise ElsewhereError("/" + "/".join((*names, *walk.todo)))
             names = names[depth:]
             walk.to_root()
         walk.todo.extendleft(reversed(names))

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Look",
     "Target",
+    "discard",
     "facts_of",
     "finish_directory",
     "found_target",
+    "is_temporary",
     "made_directory",
     "open_or_make",
     "put_file",
     "put_link",
+    "refuse_odd",
+    "stage_file",
+    "temporary_name",
     "unlock",
     "write_all",
 ]
@@ -42,6 +47,9 @@ _OPEN_WRITABLE: Final = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
 _LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_LATER: Final = frozenset({errno.ETXTBSY, errno.EAGAIN})
 """What opening says of a file that may be written, but is executed or leased just now."""
+
+_BEFORE: Final = ".sandyard-"
+_BEHIND: Final = ".tmp"
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -106,17 +114,24 @@ def _straight(root: WorkspaceRoot, names: Names) -> Target | None:
         directory = root.opener.open_parent(names)
     except FileNotFoundError:
         return None
-    target = _target(directory, names[-1])
+    target = _target(root, directory, names[-1], links=True)
     if target.facts is not None and stat.S_ISLNK(target.facts.st_mode):
         os.close(directory)
         return None
     return target
 
 
-def _target(directory: int, name: str) -> Target:
-    """Look at a name; the descriptor is closed if that fails."""
+def _target(root: WorkspaceRoot, directory: int, name: str, *, links: bool = False) -> Target:
+    """Look at a name that may be replaced; the descriptor is closed if that fails.
+
+    Args:
+        links: True lets a symlink through, which is followed, and so is itself not replaced.
+    """
     try:
-        return Target(directory, name, facts_of(directory, name))
+        facts = facts_of(directory, name)
+        if not links or facts is None or not stat.S_ISLNK(facts.st_mode):
+            root.ward.check_entry(directory, name)
+        return Target(directory, name, facts)
     except OSError:
         os.close(directory)
         raise
@@ -128,11 +143,12 @@ def _made_parent(root: WorkspaceRoot, names: Names) -> Target:
         with root.opener.place(names) as place:
             if not place.rest:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "/".join(names))
+            root.ward.check_directory(place.directory)  # before anything is made in it
             try:
                 directory = _below(place.directory, place.rest[:-1])
             except FileNotFoundError:
                 continue  # somebody removed a directory that was just made or found
-            return _target(directory, place.rest[-1])
+            return _target(root, directory, place.rest[-1])
     raise OSError(errno.EAGAIN, "its directory is removed again and again")
 
 
@@ -147,6 +163,8 @@ def made_directory(root: WorkspaceRoot, names: Names, owner: Owner | None) -> in
     """
     for _ in range(PARENT_RETRIES):
         with acting_as(owner), root.opener.place(names) as place:
+            if place.rest:
+                root.ward.check_directory(place.directory)
             try:
                 return _below(place.directory, place.rest)
             except FileNotFoundError:
@@ -210,6 +228,25 @@ def put_file(target: Target, fill: Callable[[int], None], look: Look) -> None:
         OSError: EISDIR or EINVAL if what is there is no regular file, or else; then nothing has
             changed.
     """
+    staged = stage_file(target, fill, look)
+    try:
+        with acting_as(look.owner):
+            _rename(target.directory, staged, target.name)
+        staged = ""
+    finally:
+        if staged:
+            discard(target.directory, staged, look.owner)
+
+
+def stage_file(target: Target, fill: Callable[[int], None], look: Look) -> str:
+    """Write a file beside its target, ready to be renamed over it; takes what ``put_file`` takes.
+
+    Returns:
+        Its name in the target's directory, to be renamed or discarded.
+
+    Raises:
+        OSError: as ``put_file``; then nothing is left.
+    """
     facts = target.facts
     mode = look.mode
     if mode is None and facts is not None:
@@ -232,12 +269,10 @@ def put_file(target: Target, fill: Callable[[int], None], look: Look) -> None:
                 os.utime(opened, ns=look.times)
         finally:
             os.close(opened)
-        with acting_as(look.owner):
-            _rename(target.directory, temporary, target.name)
-        temporary = ""
-    finally:
-        if temporary:
-            _discard(target.directory, temporary, look.owner)
+    except BaseException:
+        discard(target.directory, temporary, look.owner)
+        raise
+    return temporary
 
 
 def put_link(target: Target, points_to: str, look: Look) -> None:
@@ -261,7 +296,7 @@ def put_link(target: Target, points_to: str, look: Look) -> None:
                 os.utime(temporary, ns=look.times, dir_fd=here, follow_symlinks=False)
             _rename(here, temporary, target.name)
         except OSError:
-            _discard(here, temporary, look.owner)
+            discard(here, temporary, look.owner)
             raise
 
 
@@ -269,13 +304,13 @@ def _refuse_replacing(target: Target, owner: Owner | None) -> None:
     """Refuse to put a file where a directory, FIFO or device is, or one that may not be written."""
     if target.facts is None:
         return
-    _refuse_odd(target.facts, target.name)
+    refuse_odd(target.facts, target.name)
     # A rename would replace a read-only file, which no command could write to.
     if not has_all_powers(owner):
         _refuse_unwritable(target)
 
 
-def _refuse_odd(facts: os.stat_result, name: str) -> None:
+def refuse_odd(facts: os.stat_result, name: str) -> None:
     """Refuse what is no regular file."""
     if stat.S_ISDIR(facts.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
@@ -294,7 +329,7 @@ def _refuse_unwritable(target: Target) -> None:
     except FileNotFoundError:
         return
     try:
-        _refuse_odd(os.fstat(handle), target.name)
+        refuse_odd(os.fstat(handle), target.name)
         os.close(reopen(handle, _OPEN_WRITABLE))
     except OSError as error:
         if error.errno not in _WRITABLE_LATER:
@@ -306,7 +341,7 @@ def _refuse_unwritable(target: Target) -> None:
 def _temporary_link(target: Target, points_to: str) -> str:
     """Create a symlink that nobody else has, in the target's directory."""
     for _ in range(TEMPORARY_NAME_TRIES):
-        name = _temporary_name()
+        name = temporary_name()
         try:
             os.symlink(points_to, name, dir_fd=target.directory)
         except FileExistsError:
@@ -318,7 +353,7 @@ def _temporary_link(target: Target, points_to: str) -> str:
 def _temporary_file(target: Target, mode: int) -> tuple[int, str]:
     """Create a file that nobody else has, in the target's directory."""
     for _ in range(TEMPORARY_NAME_TRIES):
-        name = _temporary_name()
+        name = temporary_name()
         try:
             return os.open(name, _CREATE, mode, dir_fd=target.directory), name
         except FileExistsError:
@@ -326,15 +361,22 @@ def _temporary_file(target: Target, mode: int) -> tuple[int, str]:
     raise FileExistsError(errno.EEXIST, "no temporary name is free", target.name)
 
 
-def _temporary_name() -> str:
-    return f".sandyard-{secrets.token_hex(8)}.tmp"
+def temporary_name() -> str:
+    """A name that nobody else has, and nobody guesses."""
+    return f"{_BEFORE}{secrets.token_hex(8)}{_BEHIND}"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one of those."""
+    return name.startswith(_BEFORE) and name.endswith(_BEHIND)
 
 
 def _rename(directory: int, name: str, to: str) -> None:
     os.rename(name, to, src_dir_fd=directory, dst_dir_fd=directory)
 
 
-def _discard(directory: int, name: str, owner: Owner | None) -> None:
+def discard(directory: int, name: str, owner: Owner | None) -> None:
+    """Remove a file that was staged."""
     with suppress(OSError), acting_as(owner):  # somebody inside may have removed it already
         os.unlink(name, dir_fd=directory)
 

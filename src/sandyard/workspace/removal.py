@@ -7,15 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from sandyard.limits import DESCENT_LEVELS
 from sandyard.workspace.kernel import chmod_child, open_child
+from sandyard.workspace.ward import NO_RULES, Ward
 
 __all__ = ["empty_directory", "remove_tree"]
 
 _ALL_RIGHTS: Final = 0o700
-_LEVELS: Final = 32_768
-"""Nesting at which the removal of a tree gives up while commands run: one of them may nest faster
-than we descend. Real trees are a thousand times flatter."""
-
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,12 +32,14 @@ class _Level:
     todo: list[str]
 
 
-def remove_tree(parent: int, name: str) -> list[OSError]:
+def remove_tree(parent: int, name: str, ward: Ward = NO_RULES) -> list[OSError]:
     """Remove a directory and all in it.
 
     Args:
         parent: descriptor of the directory that holds it (O_PATH is enough).
         name: its name there; not a symlink.
+        ward: what of it must stay, which the way down looks at once more: somebody may have moved
+            such a thing into the tree since it was looked through (default: nothing).
 
     Returns:
         What could not be removed; empty when all is gone.
@@ -49,7 +49,7 @@ def remove_tree(parent: int, name: str) -> list[OSError]:
     except OSError as error:
         return [] if error.errno == errno.ENOENT else [error]
     try:
-        failures = empty_directory(top, levels=_LEVELS)
+        failures = empty_directory(top, ward, levels=DESCENT_LEVELS)
     finally:
         os.close(top)
     if not failures:
@@ -57,7 +57,7 @@ def remove_tree(parent: int, name: str) -> list[OSError]:
     return failures
 
 
-def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
+def empty_directory(top: int, ward: Ward = NO_RULES, *, levels: int | None = None) -> list[OSError]:
     """Remove all that is in a directory.
 
     Only one descriptor is open at a time, however deep the tree: the way back up is ``..``, and the
@@ -66,6 +66,7 @@ def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
 
     Args:
         top: its descriptor, open for reading; it stays the caller's.
+        ward: what of it must stay (default: nothing).
         levels: how deep to go at most; None (default) goes to the ground, and is for directories
             in which nobody works any more.
 
@@ -75,7 +76,7 @@ def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
     failures: list[OSError] = []
     here = os.open(".", _DIRECTORY, dir_fd=top)
     try:
-        way = [_entered(here, "", failures)]
+        way = [_entered(here, "", ward, failures)]
         while way:
             level = way[-1]
             if level.todo:
@@ -86,7 +87,7 @@ def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
                 if deeper >= 0:
                     os.close(here)
                     here = deeper
-                    way.append(_entered(here, name, failures))
+                    way.append(_entered(here, name, ward, failures))
                 continue
             way.pop()
             if way:
@@ -102,8 +103,12 @@ def empty_directory(top: int, *, levels: int | None = None) -> list[OSError]:
     return failures
 
 
-def _entered(directory: int, name: str, failures: list[OSError]) -> _Level:
-    """Remove all but the directories in a directory, and list those."""
+def _entered(directory: int, name: str, ward: Ward, failures: list[OSError]) -> _Level:
+    """Remove all but the directories in a directory, and list those.
+
+    Raises:
+        ClosedError: something in it must stay; then nothing of it is removed.
+    """
     facts = os.fstat(directory)
     if facts.st_mode & _ALL_RIGHTS != _ALL_RIGHTS:
         try:
@@ -112,7 +117,11 @@ def _entered(directory: int, name: str, failures: list[OSError]) -> _Level:
             failures.append(error)
     directories: list[str] = []
     with os.scandir(directory) as entries:
-        for entry in list(entries):  # all at once: what is removed while listing may hide others
+        found = list(entries)  # all at once: what is removed while listing may hide others
+        for entry in found:
+            if entry.name in ward.names:
+                ward.check_itself(directory, entry.name)
+        for entry in found:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
                 continue

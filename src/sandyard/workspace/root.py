@@ -14,13 +14,14 @@ from sandyard.errors import ArgumentError, SessionClosedError, WorkspaceStartErr
 from sandyard.manifest.paths import absolute_path
 from sandyard.workspace.opener import Opener
 from sandyard.workspace.removal import empty_directory
+from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from sandyard.errors import OpName
 
-__all__ = ["Inode", "Owner", "WorkspaceRoot"]
+__all__ = ["Granted", "Inode", "Owner", "WorkspaceRoot"]
 
 _PREFIX: Final = "sandbox-local-"
 _NAME_BYTES: Final = 8
@@ -54,6 +55,22 @@ class Owner(NamedTuple):
     gid: int
 
 
+class Granted(NamedTuple):
+    """A tree besides the workspace that the policy grants.
+
+    Attributes:
+        path: as the policy names it, or its directory if it is a file.
+        tree: the directory; of a file, the one that it stands in.
+        inode: what is granted itself.
+        name: of a file; empty for a directory.
+    """
+
+    path: str
+    tree: WorkspaceRoot
+    inode: tuple[int, int]
+    name: str
+
+
 class WorkspaceRoot:
     """The directory of one workspace, held by its descriptor.
 
@@ -66,6 +83,8 @@ class WorkspaceRoot:
         owned: True if the library made it, so that it may be deleted.
         inode: what it is, to recognise it by.
         obstacle: the first error of a deletion that left something; None before and otherwise.
+        ward: what of it, and of what is granted, the policy closes; nothing until a start said it.
+        granted: trees that the policy grants besides; they are this object's, and closed with it.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -80,6 +99,9 @@ class WorkspaceRoot:
         self.owned = owned
         self.inode = Inode(facts.st_dev, facts.st_ino)
         self.obstacle: OSError | None = None
+        self.ward: Ward = NO_RULES
+        self.granted: tuple[Granted, ...] = ()
+        self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @staticmethod
     def private_path() -> str:
@@ -222,15 +244,25 @@ class WorkspaceRoot:
     @property
     def opener(self) -> Opener:
         """The opener of what lies beneath."""
-        return Opener(self.fd, self.inside)
+        return Opener(self.fd, self.inside, self.ward)
 
     @property
     def gone(self) -> bool:
         """Whether somebody removed the directory that is held."""
         return os.fstat(self.fd).st_nlink == 0
 
+    def govern(self, ward: Ward, granted: tuple[Granted, ...]) -> None:
+        """Take over what a start found out: rules, and trees that are reached besides."""
+        self._past += tuple(each for each in self.granted if each not in granted)
+        self.ward, self.granted = ward, granted
+        for each in granted:
+            each.tree.ward = ward
+
     def close(self) -> None:
-        """Close the descriptor; doing it again does nothing."""
+        """Close the descriptors; doing it again does nothing."""
+        granted, self.granted, self._past = (*self._past, *self.granted), (), ()
+        for each in granted:
+            each.tree.close()
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)

@@ -19,7 +19,8 @@ from sandyard import Manifest, UnixLocalSandboxClient
 from sandyard.errors import SandboxError, WorkspaceArchiveWriteError
 from sandyard.manifest import File, LocalDir
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.files import list_directory, make_directory, read, remove, write
+from sandyard.workspace.files import make_directory, read, remove, write
+from sandyard.workspace.listing import list_directory
 from sandyard.workspace.materialize import apply_manifest
 
 pytestmark = pytest.mark.root

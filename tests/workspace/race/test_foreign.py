@@ -17,7 +17,8 @@ from sandyard.errors import SandboxError
 from sandyard.manifest import Dir, File, LocalDir
 from sandyard.workspace import Owner, WorkspaceRoot
 from sandyard.workspace.acting import acting_as
-from sandyard.workspace.files import list_directory, make_directory, read, remove, write
+from sandyard.workspace.files import make_directory, read, remove, write
+from sandyard.workspace.listing import list_directory
 from sandyard.workspace.materialize import apply_manifest
 from tests.workspace.race.arena import Arena, running
 from tests.workspace.race.watch import describe_tree

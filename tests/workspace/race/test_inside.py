@@ -53,6 +53,16 @@ CALLS: tuple[Call, ...] = (
     lambda session, d: session.write(f"{d}/secret", b"evil"),
     lambda session, d: session.write(f"{d}/new", b"evil"),
     lambda session, d: session.mkdir(f"{d}/a/b", parents=True),
+    lambda session, d: session.append(f"{d}/secret", b"evil"),
+    lambda session, d: session.chmod(f"{d}/secret", 0o644),
+    lambda session, d: session.mv(f"{d}/secret", f"{d}/new"),
+    lambda session, d: session.copy(f"{d}/new", f"{d}/copy"),
+    lambda session, d: session.stat(f"{d}/secret"),
+    lambda session, d: session.glob("**/*", path=d),
+    lambda session, d: session.grep("evil", d),
+    lambda session, d: session.apply_patch(
+        {"type": "create_file", "path": f"{d}/p/x", "diff": "+evil"}
+    ),
     lambda session, d: session.rm(f"{d}/secret"),
     lambda session, d: session.rm(d, recursive=True),
 )

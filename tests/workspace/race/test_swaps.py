@@ -16,8 +16,9 @@ import pytest
 from sandyard.errors import SandboxError, WorkspaceRootNotFoundError
 from sandyard.manifest import File, Manifest
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.files import list_directory, make_directory, read, remove, write
+from sandyard.workspace.files import make_directory, read, remove, write
 from sandyard.workspace.kernel import Kernel
+from sandyard.workspace.listing import list_directory
 from sandyard.workspace.materialize import apply_manifest
 from sandyard.workspace.removal import empty_directory
 from tests.workspace.race.arena import running

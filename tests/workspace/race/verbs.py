@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandyard.manifest import Dir, File, LocalDir, Manifest
-from sandyard.workspace.files import list_directory, make_directory, normalize, read, remove, write
+from sandyard.patching import Operation, apply_diff
+from sandyard.workspace.changing import change_mode, copy, move
+from sandyard.workspace.files import append, make_directory, read, read_range, remove, write
+from sandyard.workspace.listing import (
+    describe,
+    exists,
+    find_matches,
+    is_same,
+    list_directory,
+    normalize,
+)
 from sandyard.workspace.materialize import apply_manifest
+from sandyard.workspace.patches import carry_out
 from sandyard.workspace.removal import empty_directory
+from sandyard.workspace.watching import Watcher
 from tests.workspace.race.arena import ONLY_OUTSIDE, SECRET
 
 if TYPE_CHECKING:
@@ -72,6 +86,77 @@ def copy_attacked(root: WorkspaceRoot, _: str) -> None:
         assert os.path.islink(path) or os.path.isdir(path) or SECRET not in content_of(path)
 
 
+def check_range(root: WorkspaceRoot, where: str) -> None:
+    assert SECRET not in read_range(root, f"{where}/secret", 0, 100)
+
+
+def check_all(root: WorkspaceRoot, where: str) -> None:
+    assert ONLY_OUTSIDE not in str(list_directory(root, where, recursive=True))
+
+
+def check_glob(root: WorkspaceRoot, where: str) -> None:
+    assert ONLY_OUTSIDE not in str(find_matches(root, "**/*", where))
+
+
+def check_stat(root: WorkspaceRoot, where: str) -> None:
+    entry = describe(root, f"{where}/secret")
+    assert entry.path.startswith(f"{root.path}/")
+    assert entry.size != len(SECRET)
+
+
+def check_exists(root: WorkspaceRoot, where: str) -> None:
+    assert not exists(root, f"{where}/{ONLY_OUTSIDE}")
+    assert not is_same(root, f"{where}/{ONLY_OUTSIDE}", f"{where}/{ONLY_OUTSIDE}")
+
+
+def check_copy(root: WorkspaceRoot, where: str) -> None:
+    """Copy from what is under attack, and see what came."""
+    copy(root, f"{where}/secret", "taken")
+    assert SECRET not in content_of(os.path.join(root.path, "taken"))
+
+
+def check_copy_tree(root: WorkspaceRoot, where: str) -> None:
+    taken = f"taken-{secrets.token_hex(4)}"
+    copy(root, where, taken, recursive=True)
+    full = os.path.join(root.path, taken)
+    assert not os.path.isdir(full) or ONLY_OUTSIDE not in os.listdir(full)
+    remove(root, taken, recursive=True)
+
+
+def copy_within(root: WorkspaceRoot, where: str) -> None:
+    write(root, "mine/sub/file", b"evil")
+    copy(root, "mine/sub/file", f"{where}/new")
+    copy(root, "mine", f"{where}/tree-{secrets.token_hex(4)}", recursive=True)
+
+
+def move_in(root: WorkspaceRoot, where: str) -> None:
+    write(root, "mine", b"evil")
+    move(root, "mine", f"{where}/new")
+
+
+def move_out(root: WorkspaceRoot, where: str) -> None:
+    move(root, f"{where}/secret", "taken")
+    taken = os.path.join(root.path, "taken")
+    if stat.S_ISREG(os.lstat(taken).st_mode):  # the attacker's device is not ours to open
+        assert SECRET not in content_of(taken)
+
+
+def check_patch(root: WorkspaceRoot, where: str) -> None:
+    made = Operation("create_file", f"{where}/p/new", "+evil")
+    carry_out(root, (made, Operation("delete_file", f"{where}/secret")), apply_diff)
+
+
+def check_watch(root: WorkspaceRoot, where: str) -> None:
+    """No watch is on a directory outside: the kernel lists their inodes (proc(5))."""
+    outside = os.path.join(os.path.dirname(root.path), "outside")
+    with Watcher.open(root, where, recursive=True) as watcher:
+        watcher.take()
+        with open(f"/proc/self/fdinfo/{watcher.descriptor}", encoding="ascii") as facts:
+            watched = re.findall(r"^inotify .* ino:([0-9a-f]+)", facts.read(), re.MULTILINE)
+    for path in (outside, f"{outside}/sub", f"{outside}/empty"):
+        assert f"{os.stat(path).st_ino:x}" not in watched
+
+
 def content_of(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
@@ -118,6 +203,26 @@ def naive_remove(base: Path) -> bool:
     return False
 
 
+def naive_append(base: Path) -> bool:
+    with open(checked(base, "d/secret"), "ab") as file:
+        file.write(b"evil")
+    return False
+
+
+def naive_mode(base: Path) -> bool:
+    os.chmod(checked(base, "d/secret"), 0o600)
+    return False
+
+
+def naive_move(base: Path) -> bool:
+    os.rename(checked(base, "d/secret"), base / f"taken-{secrets.token_hex(4)}")
+    return False
+
+
+def naive_stat(base: Path) -> bool:
+    return os.stat(checked(base, "d/secret")).st_size == len(SECRET)
+
+
 def naive_empty(base: Path) -> bool:
     full = checked(base, "d")
     for name in os.listdir(full):
@@ -143,5 +248,20 @@ VERBS = {
     "apply": Verb(apply_files, naive_write),
     "copy": Verb(copy_source, naive_overwrite),
     "copy from": Verb(copy_attacked, naive_read),
+    "range": Verb(check_range, naive_read),
+    "ls -R": Verb(check_all, naive_list),
+    "glob": Verb(check_glob, naive_list),
+    "stat": Verb(check_stat, naive_stat),
+    "exists": Verb(check_exists, naive_list),
+    "append": Verb(lambda root, d: append(root, f"{d}/secret", b"evil"), naive_append),
+    "append new": Verb(lambda root, d: append(root, f"{d}/new", b"evil"), naive_write),
+    "chmod": Verb(lambda root, d: change_mode(root, f"{d}/secret", 0o644), naive_mode),
+    "mv in": Verb(move_in, naive_write),
+    "mv out": Verb(move_out, naive_move),
+    "cp": Verb(check_copy, naive_read),
+    "cp -r": Verb(check_copy_tree, naive_list),
+    "cp to": Verb(copy_within, naive_write),
+    "patch": Verb(check_patch, naive_remove),
+    "watch": Verb(check_watch, naive_list),
     "delete": Verb(lambda root, _: empty_directory(root.fd), naive_empty),
 }

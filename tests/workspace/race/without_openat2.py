@@ -8,8 +8,9 @@ import sys
 
 from sandyard.errors import InvalidManifestPathError
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.files import list_directory, read, remove, write
+from sandyard.workspace.files import read, remove, write
 from sandyard.workspace.kernel import Kernel, open_without_links
+from sandyard.workspace.listing import list_directory
 from tests.confinement.seccomp_live import install
 
 LOAD_NUMBER = (0x20, 0, 0, 0)
