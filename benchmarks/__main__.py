@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable
 
+from benchmarks.archives import archive_rows
 from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
 from benchmarks.files import file_rows
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "logs": log_rows,
     "walk": walk_rows,
     "files": file_rows,
+    "archives": archive_rows,
     "imports": import_rows,
     "heap": heap_rows,
     "ends": ends_rows,

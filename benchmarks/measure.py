@@ -67,13 +67,15 @@ class Row:
         return self.value >= self.bar if self.at_least else self.value <= self.bar
 
 
-async def interleaved(subjects: Mapping[str, Subject], count: int) -> dict[str, Series]:
+async def interleaved(
+    subjects: Mapping[str, Subject], count: int, warm_up: int = WARM_UP
+) -> dict[str, Series]:
     """Times every subject ``count`` times, in random order, so that drift falls on all alike.
 
     What a subject returns is called and awaited outside of its time: its cleaning up.
     """
     for subject in subjects.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             await _clean(await subject())
     order = [name for name in subjects for _ in range(count)]
     random.shuffle(order)

@@ -40,6 +40,7 @@ CHAPTERS = (
     ),
     ("Commands", ("sandyard.process.",)),
     ("Files", ("sandyard.file_verbs.", "sandyard.workspace.events")),
+    ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
     ("Values", ("sandyard.types",)),
     ("What a machine can hold", ("sandyard.checkup", "sandyard.confinement.doctor_values")),

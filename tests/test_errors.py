@@ -23,6 +23,7 @@ from sandyard.errors import (
     ExecNonZeroError,
     ExecTimeoutError,
     ExecTransportError,
+    InvalidCompressionSchemeError,
     InvalidManifestPathError,
     LocalDirReadError,
     LocalFileReadError,
@@ -53,6 +54,7 @@ RESULT = ExecResult(stdout=b"half", stderr=b"", exit_code=-9)
 EVERY: list[SandboxError] = [
     ArgumentError("no", op="read", argument="path", value="x"),
     ArgumentTypeError("no", op="read", argument="path", value=3),
+    InvalidCompressionSchemeError(path="a.rar", scheme="rar", cause=CAUSE),
     PolicyError("no", field="network", value="all"),
     ManifestError("no", field="root", entry="a/b"),
     InvalidManifestPathError(rel="../x", reason="escape_root", cause=CAUSE),

@@ -8,6 +8,8 @@ import importlib
 from typing import Final
 
 _HOMES: Final = {
+    "sandyard.archive.bounds": ("SandboxArchiveLimits",),
+    "sandyard.archive.report": ("ArchiveNote", "ArchiveReport"),
     "sandyard.checkup": ("doctor",),
     "sandyard.client": ("UnixLocalSandboxClient",),
     "sandyard.confinement.doctor_values": ("DoctorCanary", "DoctorReport", "DoctorRow"),
@@ -28,6 +30,7 @@ _HOMES: Final = {
         "ExecNonZeroError",
         "ExecTimeoutError",
         "ExecTransportError",
+        "InvalidCompressionSchemeError",
         "InvalidManifestPathError",
         "LocalArtifactError",
         "LocalDirReadError",
@@ -94,6 +97,7 @@ _HOMES: Final = {
         "ResourceUsage",
         "User",
     ),
+    "sandyard.workspace.persist_stream": ("WorkspaceArchive",),
     "sandyard.workspace.review": ("Finding", "Review"),
     "sandyard.workspace.events": ("FileChange",),
     "sandyard.workspace": (

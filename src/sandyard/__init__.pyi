@@ -1,3 +1,8 @@
+from sandyard.archive.bounds import SandboxArchiveLimits as SandboxArchiveLimits
+from sandyard.archive.report import (
+    ArchiveNote as ArchiveNote,
+    ArchiveReport as ArchiveReport,
+)
 from sandyard.checkup import doctor as doctor
 from sandyard.confinement.doctor_values import (
     DoctorCanary as DoctorCanary,
@@ -24,6 +29,7 @@ from sandyard.errors import (
     ExecNonZeroError as ExecNonZeroError,
     ExecTimeoutError as ExecTimeoutError,
     ExecTransportError as ExecTransportError,
+    InvalidCompressionSchemeError as InvalidCompressionSchemeError,
     InvalidManifestPathError as InvalidManifestPathError,
     LocalArtifactError as LocalArtifactError,
     LocalDirReadError as LocalDirReadError,
@@ -104,6 +110,7 @@ from sandyard.workspace import (
     Skipped as Skipped,
 )
 from sandyard.workspace.events import FileChange as FileChange
+from sandyard.workspace.persist_stream import WorkspaceArchive as WorkspaceArchive
 from sandyard.workspace.review import Finding as Finding, Review as Review
 
 __all__: list[str]

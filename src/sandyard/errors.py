@@ -10,6 +10,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── ApplyPatchError                 a patch can't be carried out; nothing was changed
     │   │   ├── ApplyPatchPathError
     │   │   └── ApplyPatchDiffError
+    │   ├── InvalidCompressionSchemeError   [ValueError]  no such kind of archive
     │   ├── PolicyError                     [ValueError]  what a command may touch
     │   └── ManifestError                   [ValueError]  what should exist before work starts
     │       └── InvalidManifestPathError    a path is absolute or leaves the workspace
@@ -71,6 +72,7 @@ __all__ = [
     "ExecNonZeroError",
     "ExecTimeoutError",
     "ExecTransportError",
+    "InvalidCompressionSchemeError",
     "InvalidManifestPathError",
     "LocalArtifactError",
     "LocalDirReadError",
@@ -118,6 +120,7 @@ OpName = Literal[
     "ls",
     "rm",
     "mkdir",
+    "extract",
     "normalize_path",
     "append",
     "chmod",
@@ -146,6 +149,7 @@ class ErrorCode(StrEnum):
     POLICY_INVALID = "policy_invalid"
     MANIFEST_INVALID = "manifest_invalid"
     INVALID_MANIFEST_PATH = "invalid_manifest_path"
+    INVALID_COMPRESSION_SCHEME = "invalid_compression_scheme"
     CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
     SESSION_CLOSED = "session_closed"
     RESOURCE_LIMIT = "resource_limit"
@@ -317,6 +321,34 @@ class ArgumentTypeError(ArgumentError, TypeError):
     """One argument of one call has the wrong type. It takes what ``ArgumentError`` takes."""
 
     _code = ErrorCode.ARGUMENT_TYPE
+
+
+class InvalidCompressionSchemeError(ConfigurationError, ValueError):
+    """There is no such kind of archive.
+
+    Args:
+        path: where the archive was to stand.
+        scheme: what was asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | PurePath,
+        scheme: object,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        facts = {"path": str(path), "scheme": scheme, **(context or {})}
+        super().__init__(
+            f"compression_scheme {shown(scheme)} for {shown(str(path))} is none that is known; give "
+            "'tar' or 'zip', or None to go by the content",
+            ErrorCode.INVALID_COMPRESSION_SCHEME,
+            "write",
+            facts,
+            cause,
+            retryable=False,
+        )
 
 
 class PolicyError(ConfigurationError, ValueError):

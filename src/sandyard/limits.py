@@ -362,3 +362,48 @@ REVIEW_ENTRIES: Final = 1_000_000
 
 REVIEW_FILES: Final = 500
 """Files of one planted directory that a review reads: beyond that it is no configuration."""
+
+# --- archives ---------------------------------------------------------------------------------
+
+ARCHIVE_INPUT_BYTES: Final = 1024**3
+ARCHIVE_EXTRACTED_BYTES: Final = 4 * 1024**3
+ARCHIVE_MEMBERS: Final = 100_000
+"""What one archive may hold unless its caller says otherwise: as other sandboxes have it, and more
+than a caller means to hand to a model's program."""
+
+ARCHIVE_RATIO: Final = 250
+"""How many times larger than an archive its content may be: source code comes to 5, logs to 50; what
+is made to fill a disk to 1,000 and more."""
+
+ARCHIVE_RATIO_FLOOR: Final = 64 * 1024 * 1024
+"""Bytes of content up to which the ratio does not matter: they harm nobody, and a file of zeros is
+no attack."""
+
+ARCHIVE_DEPTH: Final = 128
+"""Directories that a path in an archive leads through; those of real ones stay below 40."""
+
+ARCHIVE_HEADER_BYTES: Final = 1024 * 1024
+"""Bytes of the headers of one member: a path of 4 KiB and 64 KiB of attributes (xattr(7)) fit many
+times, and they are held in memory."""
+
+ARCHIVE_EXTENTS: Final = 32_768
+"""Pieces of data of one sparse file: their map stays below ``ARCHIVE_HEADER_BYTES``. A file in more
+pieces is saved with its last holes written out."""
+
+ARCHIVE_WINDOW_BITS: Final = 27
+ARCHIVE_XZ_BYTES: Final = 128 * 1024 * 1024
+"""Memory that a compressed archive may ask for, 128 MiB: enough for ``zstd -19 --long`` and
+``xz -9``."""
+
+ARCHIVE_NOTES: Final = 1_000
+"""Paths that a result lists of what was left out or dropped; the rest is counted."""
+
+ARCHIVE_LINK_BYTES: Final = PATH_TOTAL_BYTES
+"""Longest target of a symlink (symlink(2))."""
+
+OPEN_DIRECTORIES: Final = 48
+"""Directories that are held open while a tree is written: opened again, one costs microseconds, and
+this program's limit is often 1,024."""
+
+ZIP_DIRECTORY_BYTES: Final = 128 * 1024 * 1024
+"""Bytes of the list of members of a zip archive, which is held in memory: a million members."""

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
+from sandyard.archive_verbs import ArchiveVerbs
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
 from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
@@ -25,6 +26,7 @@ from sandyard.explaining import ExplainedStream, Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
+from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
@@ -42,7 +44,7 @@ from sandyard.workspace.review import Review
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
+class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -455,6 +457,9 @@ class UnixLocalSandboxSession(FileVerbs, BackgroundVerbs):
     ) -> AbstractAsyncContextManager[CommandStream]:
         environment = {"LC_ALL": "C.UTF-8", "GREP_OPTIONS": ""}
         return self.stream(*words, shell=False, timeout=timeout, env=environment)
+
+    def _present_manifest(self) -> Manifest:
+        return self.state.manifest
 
     async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits

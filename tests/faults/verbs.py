@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import tarfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -360,6 +361,48 @@ async def watch(place: Place) -> None:
             break
 
 
+def packed() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name in ("copied/new", "deep/down/file"):
+            info = tarfile.TarInfo(name)
+            info.size = 100_000
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    return out.getvalue()
+
+
+async def extract(place: Place) -> None:
+    report = await place.session.extract("a.tar", packed())
+    assert report.files == 2
+
+
+async def packed_pieces() -> AsyncIterator[bytes]:
+    data = packed()
+    yield data[:100]
+    await asyncio.sleep(0)
+    yield data[100:]
+
+
+async def extract_pieces(place: Place) -> None:
+    await place.session.extract("a.tar", packed_pieces())
+
+
+async def persist(place: Place) -> None:
+    async with await place.session.persist_workspace() as archive:
+        async for _ in archive:
+            pass
+        assert archive.report is not None
+
+
+async def persist_part(place: Place) -> None:
+    async with await place.session.persist_workspace() as archive:
+        await archive.__anext__()
+
+
+async def hydrate(place: Place) -> None:
+    await place.session.hydrate_workspace(io.BytesIO(packed()))
+
+
 async def normalize_path(place: Place) -> None:
     await place.session.normalize_path("copied/link")
 
@@ -395,6 +438,11 @@ VERBS: dict[str, Verb] = {
     "ls": Verb(ls),
     "mkdir": Verb(mkdir),
     "rm": Verb(rm),
+    "extract": Verb(extract),
+    "extract_pieces": Verb(extract_pieces),
+    "persist": Verb(persist),
+    "persist_part": Verb(persist_part),
+    "hydrate": Verb(hydrate),
     "normalize_path": Verb(normalize_path),
     "ls_tree": Verb(ls_tree),
     "append": Verb(append),

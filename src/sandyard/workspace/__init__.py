@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import threading
+from collections.abc import AsyncIterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from sandyard.errors import ResourceLimitError, SessionClosedError
-from sandyard.finishing import Work, start_thread
+from sandyard.finishing import Work, finished, in_thread, start_thread
 from sandyard.limits import WORKSPACE_THREADS
 from sandyard.workspace import files
 from sandyard.workspace.copying import Skipped
@@ -24,13 +27,15 @@ from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
 from sandyard.workspace.usage import measure_usage
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import PurePath
 
+    from sandyard.archive import SandboxArchiveLimits
+    from sandyard.archive.report import ArchiveReport
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
+    from sandyard.workspace.persist_stream import WorkspaceArchive
 
 __all__ = ["Inode", "Materialized", "Owner", "Skipped", "Workspace", "WorkspaceRoot"]
 
@@ -100,6 +105,66 @@ class Workspace:
         work = partial(files.remove, self.root, path, recursive=recursive)
         await self._in_thread("rm", work)
 
+    async def extract(
+        self,
+        path: str | PurePath,
+        data: object,
+        *,
+        form: str | None = None,
+        limits: SandboxArchiveLimits | None = None,
+        keep: bool = True,
+    ) -> ArchiveReport:
+        """Unpack an archive; see ``extract.extract_archive``."""
+        from sandyard.workspace import extract  # noqa: PLC0415  # few sessions unpack archives
+
+        asked = extract.Extraction(form=form, keep=keep)
+        if limits is not None:
+            asked.limits = limits
+
+        def work(source: object) -> ArchiveReport:
+            return extract.extract_archive(self.root, path, source, asked)
+
+        return await self._from_source("extract", data, work, asked.stopped)
+
+    async def hydrate(self, data: object, limits: SandboxArchiveLimits | None) -> ArchiveReport:
+        """Restore what was saved; see ``extract.hydrate_workspace``."""
+        from sandyard.workspace import extract  # noqa: PLC0415  # few sessions unpack archives
+
+        stopped = threading.Event()
+
+        def work(source: object) -> ArchiveReport:
+            return extract.hydrate_workspace(self.root, source, limits, stopped)
+
+        return await self._from_source("hydrate_workspace", data, work, stopped)
+
+    async def persist(self, excluded: frozenset[tuple[str, ...]]) -> WorkspaceArchive:
+        """Begin to save all of it; see ``persist_stream.persist_workspace``."""
+        from sandyard.workspace import persist_stream  # noqa: PLC0415  # few sessions are saved
+
+        paths = frozenset(tuple(os.fsencode(name) for name in path) for path in excluded)
+        work = partial(persist_stream.persist_workspace, self.root, paths)
+        return await self._in_thread("persist_workspace", work)
+
+    async def _from_source(
+        self,
+        op: OpName,
+        data: object,
+        work: Callable[[object], _Result],
+        stopped: threading.Event,
+    ) -> _Result:
+        """Do work with what a caller gave; pieces that come asynchronously are put into a file."""
+        if not isinstance(data, AsyncIterable) or isinstance(data, io.IOBase):
+            return await self._in_thread(op, partial(work, data), stopped)
+        from sandyard.workspace.extract_source import Spool  # noqa: PLC0415  # for these alone
+
+        spool = Spool(self.root.inside)
+        try:
+            async for piece in data:
+                await self._in_thread(op, partial(spool.add, piece))
+            return await self._in_thread(op, lambda: work(spool.rewound()), stopped)
+        finally:
+            await finished(in_thread(spool.close))
+
     async def measure(self, stopped: threading.Event) -> int:
         """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
         return await self._in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
@@ -125,8 +190,16 @@ class Workspace:
         except ResourceLimitError:  # there is none: then what is under way is waited for here
             _end(threads, self.root)
 
-    async def _in_thread(self, op: OpName, work: Callable[[], _Result]) -> _Result:
-        """Run blocking work in a thread, and stay until it has ended."""
+    async def _in_thread(
+        self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None = None
+    ) -> _Result:
+        """Run blocking work in a thread, and stay until it has ended.
+
+        Args:
+            op: the operation, for errors.
+            work: what is to be done.
+            stopped: set when the caller is cancelled, for work that may take long.
+        """
         if self._closed:
             raise SessionClosedError(op=op, state="closed")
         if self._threads is None:
@@ -136,7 +209,7 @@ class Workspace:
         task = Work(work)
         with task.withdrawn_without_thread(op):
             submitted = self._threads.submit(task)
-        return await _settled(asyncio.wrap_future(submitted), submitted)
+        return await _settled(asyncio.wrap_future(submitted), submitted, stopped)
 
 
 def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:
@@ -145,7 +218,11 @@ def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:
     root.close()
 
 
-async def _settled(waiter: asyncio.Future[_Result], work: Future[_Result] | None = None) -> _Result:
+async def _settled(
+    waiter: asyncio.Future[_Result],
+    work: Future[_Result] | None = None,
+    stopped: threading.Event | None = None,
+) -> _Result:
     """Return what a thread's work returns.
 
     When the caller is cancelled, work that has not begun is dropped; for work that has, the
@@ -154,6 +231,8 @@ async def _settled(waiter: asyncio.Future[_Result], work: Future[_Result] | None
     try:
         return await asyncio.shield(waiter)
     except asyncio.CancelledError:
+        if stopped is not None:
+            stopped.set()
         if work is None or not work.cancel():
             await _outlast(waiter)
             _discard(waiter)

@@ -97,7 +97,9 @@ _FAULTS: Final = {
 
 _ESCAPES: Final = frozenset({errno.EXDEV, errno.ELOOP})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-_READS: Final = frozenset({"read", "normalize_path", "stat", "exists", "glob", "grep", "watch"})
+_READS: Final = frozenset({
+    "read", "normalize_path", "persist_workspace", "stat", "exists", "glob", "grep", "watch",
+})  # fmt: skip
 _FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep"})
 """What tells a missing file by an error of its own."""
 
@@ -172,6 +174,9 @@ _DONE: Final[dict[OpName, str]] = {
     "stat": "looked at",
     "watch": "watched",
     "apply_patch": "patched",
+    "extract": "unpacked",
+    "hydrate_workspace": "restored",
+    "persist_workspace": "saved",
 }
 
 

@@ -20,6 +20,8 @@ from uuid import UUID
 
 from sandyard.errors import SandboxError
 from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
+from sandyard.workspace.acting import acting_as, rightful_owner
+from sandyard.workspace.extract_stage import clear_stages
 from sandyard.workspace.lease import (
     LEASE_NAME,
     is_in_place,
@@ -146,6 +148,7 @@ def _settle_root(record: LeaseRecord) -> bool:
     if record.state == "kept":
         return _has_vanished(record)
     if not record.owned:
+        _clear_top(record)
         return True
     if record.inode is None:
         return _settle_unknown(record.root)
@@ -161,6 +164,18 @@ def _settle_root(record: LeaseRecord) -> bool:
         "was deleted" if gone else f"could not be deleted whole: {root.obstacle}",
     )
     return gone
+
+
+def _clear_top(record: LeaseRecord) -> None:
+    """Remove what was being unpacked into a directory of the caller's; the rest is the caller's."""
+    try:
+        fd = os.open(record.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    with WorkspaceRoot(fd, record.root, owned=False) as root:
+        if root.inode == record.inode:
+            with suppress(OSError), acting_as(rightful_owner(root)):
+                clear_stages(root.fd)
 
 
 def _settle_unknown(path: str) -> bool:

@@ -7,11 +7,13 @@ import re
 import secrets
 import stat
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING
 
 from sandyard.manifest import Dir, File, LocalDir, Manifest
 from sandyard.patching import Operation, apply_diff
 from sandyard.workspace.changing import change_mode, copy, move
+from sandyard.workspace.extract import Extraction, extract_archive, hydrate_workspace
 from sandyard.workspace.files import append, make_directory, read, read_range, remove, write
 from sandyard.workspace.listing import (
     describe,
@@ -23,8 +25,10 @@ from sandyard.workspace.listing import (
 )
 from sandyard.workspace.materialize import apply_manifest
 from sandyard.workspace.patches import carry_out
+from sandyard.workspace.persist_stream import persist_workspace
 from sandyard.workspace.removal import empty_directory
 from sandyard.workspace.watching import Watcher
+from tests.archive.making import item, tar_of
 from tests.workspace.race.arena import ONLY_OUTSIDE, SECRET
 
 if TYPE_CHECKING:
@@ -162,6 +166,25 @@ def content_of(path: str) -> bytes:
         return file.read()
 
 
+ARCHIVE = tar_of(item("new", b"evil"), item("sub/file", b"evil"), item("secret", b"evil"))
+
+
+def unpack(root: WorkspaceRoot, where: str) -> None:
+    extract_archive(root, f"{where}/a.tar", ARCHIVE, Extraction())
+
+
+def restore(root: WorkspaceRoot, where: str) -> None:
+    data = tar_of(item(f"./{where}/new", b"evil"), item(f"./{where}/sub/file", b"evil"))
+    hydrate_workspace(root, data, None, Event())
+
+
+def save(root: WorkspaceRoot, _: str) -> None:
+    with persist_workspace(root, frozenset()) as archive:
+        content = archive.read()
+    assert SECRET not in content
+    assert ONLY_OUTSIDE.encode() not in content
+
+
 # --- naive ways -------------------------------------------------------------------------------
 
 
@@ -263,5 +286,8 @@ VERBS = {
     "cp to": Verb(copy_within, naive_write),
     "patch": Verb(check_patch, naive_remove),
     "watch": Verb(check_watch, naive_list),
+    "extract": Verb(unpack, naive_overwrite),
+    "hydrate": Verb(restore, naive_write),
+    "persist": Verb(save, naive_read),
     "delete": Verb(lambda root, _: empty_directory(root.fd), naive_empty),
 }

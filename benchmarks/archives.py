@@ -1,0 +1,96 @@
+"""Owns the cost of archives: a tree unpacked and saved, beside GNU tar and Python's own module."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tarfile
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Cleaning, Row, interleaved, shown
+from sandyard import UnixLocalSandboxClient
+
+__all__ = ["archive_rows"]
+
+FILES = 20_000
+PER_DIRECTORY = 100
+COUNT = 3
+
+
+async def archive_rows() -> list[Row]:
+    """A tree of 20,000 small files as an uncompressed tar archive, unpacked and saved."""
+    client = UnixLocalSandboxClient()
+    session = await client.create()
+    top = Path(await asyncio.to_thread(tempfile.mkdtemp))
+    root = session.state.manifest.root
+    archive = top / "tree.tar"
+    await asyncio.to_thread(_fill, top / "tree")
+    try:
+        async with session:
+            await _tar("-cf", str(archive), "-C", str(top / "tree"), ".")
+
+            async def ours() -> Cleaning:
+                with open(archive, "rb") as file:  # noqa: ASYNC230  # opening alone
+                    await session.extract("t/tree.tar", file, keep_archive=False)
+                return partial(asyncio.to_thread, shutil.rmtree, f"{root}/t")
+
+            async def tar() -> Cleaning:
+                os.mkdir(top / "t")
+                await _tar("-xf", str(archive), "-C", str(top / "t"))
+                return partial(asyncio.to_thread, shutil.rmtree, top / "t")
+
+            async def module() -> Cleaning:
+                await asyncio.to_thread(_unpack, archive, top / "m")
+                return partial(asyncio.to_thread, shutil.rmtree, top / "m")
+
+            unpacked = await interleaved({"ours": ours, "tar": tar, "tarfile": module}, COUNT, 1)
+            with open(archive, "rb") as file:  # noqa: ASYNC230  # opening alone
+                await session.hydrate_workspace(file)
+
+            async def save() -> None:
+                async with await session.persist_workspace() as stream:
+                    async for _ in stream:
+                        pass
+
+            async def pack() -> None:
+                await _tar("-cf", "/dev/stdout", "--format=posix", "-C", root, ".")
+
+            saved = await interleaved({"ours": save, "tar": pack}, COUNT, 1)
+    finally:
+        await client.delete(session)
+        await asyncio.to_thread(shutil.rmtree, top)
+    mine = unpacked["ours"].median
+    files = f"{FILES:,} files"
+    return [
+        Row(f"extract {files}, beside tar -x", mine / unpacked["tar"].median, 1.3, shown(unpacked)),
+        Row(f"extract {files}, beside tarfile", mine / unpacked["tarfile"].median, 0.5, ""),
+        Row(
+            f"persist {files}, beside tar -c",
+            saved["ours"].median / saved["tar"].median,
+            3.0,
+            shown(saved),
+        ),
+    ]
+
+
+def _fill(tree: Path) -> None:
+    for first in range(0, FILES, PER_DIRECTORY):
+        directory = tree / f"d{first}"
+        directory.mkdir(parents=True)
+        for number in range(PER_DIRECTORY):
+            (directory / f"f{number}").write_bytes(b"x" * (number * 20))
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    with tarfile.open(archive) as file:
+        file.extractall(target, filter="tar")
+
+
+async def _tar(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec("tar", *words, stdout=asyncio.subprocess.PIPE)
+    await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"tar {words} failed")

@@ -1,0 +1,102 @@
+"""ArchiveReport: what unpacking or saving did, and what it could not do; and its tally."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sandyard.archive.model import Kind
+from sandyard.limits import ARCHIVE_NOTES
+
+__all__ = ["ArchiveNote", "ArchiveReport", "Tally"]
+
+_Fate = Literal["skipped", "changed", "dropped"]
+
+
+class ArchiveNote(NamedTuple):
+    """Something that is not in the result as it was.
+
+    Attributes:
+        path: what it is about, beneath the directory that was unpacked into, or the workspace.
+        reason: why: one word, or one and a name.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveReport:
+    """What unpacking an archive, or saving a workspace, did.
+
+    Attributes:
+        files: regular files.
+        directories: directories that the archive names.
+        symlinks: symbolic links.
+        hard_links: further names of files that count once.
+        size: bytes of the files together, holes included.
+        skipped: what was left out: ``fifo``, ``socket``, ``device``, ``unreadable``, ``vanished``,
+            ``temporary``, ``excluded``, ``denied``.
+        changed: files that somebody wrote to while they were read; their content is of several
+            moments: ``grew``, ``shrank``, ``changed``.
+        dropped: what is not kept of something that is there: ``setuid``, ``setgid``, ``sticky``,
+            or ``xattr`` and a name.
+        unlisted: how many more there are of the last three; each list ends at 1,000.
+    """
+
+    files: int = 0
+    directories: int = 0
+    symlinks: int = 0
+    hard_links: int = 0
+    size: int = 0
+    skipped: tuple[ArchiveNote, ...] = ()
+    changed: tuple[ArchiveNote, ...] = ()
+    dropped: tuple[ArchiveNote, ...] = ()
+    unlisted: int = 0
+
+
+class Tally:
+    """Counts towards a report."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(Kind, 0)
+        self._size = 0
+        self._notes: dict[_Fate, list[ArchiveNote]] = {"skipped": [], "changed": [], "dropped": []}
+        self._unlisted = 0
+
+    def count(self, kind: Kind, size: int = 0) -> None:
+        """Count something that is there."""
+        self._counts[kind] += 1
+        self._size += size
+
+    def note(self, fate: _Fate, path: bytes, reason: str) -> None:
+        """Take note of something that is not as it was."""
+        notes = self._notes[fate]
+        if len(notes) < ARCHIVE_NOTES:
+            notes.append(ArchiveNote(os.fsdecode(path) or ".", reason))
+        else:
+            self._unlisted += 1
+
+    def note_special(self, path: bytes, mode: int) -> None:
+        """Take note of the bits of a mode that are never kept."""
+        for bit, name in _SPECIAL:
+            if mode & bit:
+                self.note("dropped", path, name)
+
+    def report(self) -> ArchiveReport:
+        """What there is so far."""
+        return ArchiveReport(
+            files=self._counts[Kind.FILE],
+            directories=self._counts[Kind.DIRECTORY],
+            symlinks=self._counts[Kind.SYMLINK],
+            hard_links=self._counts[Kind.HARD_LINK],
+            size=self._size,
+            skipped=tuple(self._notes["skipped"]),
+            changed=tuple(self._notes["changed"]),
+            dropped=tuple(self._notes["dropped"]),
+            unlisted=self._unlisted,
+        )
+
+
+_SPECIAL = ((0o4000, "setuid"), (0o2000, "setgid"), (0o1000, "sticky"))

@@ -1,0 +1,207 @@
+"""The archive verbs of a session: unpack one into the workspace, save all of it, restore it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Protocol
+
+from sandyard.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    InvalidCompressionSchemeError,
+    InvalidManifestPathError,
+    OpName,
+    shown,
+)
+from sandyard.types import User
+from sandyard.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sandyard.archive import SandboxArchiveLimits
+    from sandyard.archive.report import ArchiveReport
+    from sandyard.manifest import Manifest
+    from sandyard.workspace.persist_stream import WorkspaceArchive
+
+__all__ = ["ArchiveSourceLike", "ArchiveVerbs"]
+
+_SCHEMES = {
+    "zip": "zip",
+    **dict.fromkeys(
+        ("tar", "tar.gz", "tgz", "tar.zst", "tzst", "tar.xz", "txz", "tar.bz2", "tbz2"), "tar"
+    ),
+}
+
+
+class _BinaryStream(Protocol):
+    """Anything that gives bytes when it is read."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+
+
+ArchiveSourceLike = bytes | bytearray | memoryview | _BinaryStream | AsyncIterable[bytes]
+"""An archive: bytes, a binary stream, or what gives pieces of it asynchronously."""
+
+
+class ArchiveVerbs(ABC):
+    """What a session does with archives, in its host's program."""
+
+    _unsaved: frozenset[tuple[str, ...]] = frozenset()
+
+    @abstractmethod
+    def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
+        """The workspace, if the session is in a phase in which ``op`` is possible."""
+
+    @abstractmethod
+    def _present_manifest(self) -> Manifest:
+        """What should exist in the workspace."""
+
+    async def extract(
+        self,
+        path: str | PurePath,
+        data: ArchiveSourceLike,
+        *,
+        compression_scheme: str | None = None,
+        archive_limits: SandboxArchiveLimits | None = None,
+        keep_archive: bool = True,
+    ) -> ArchiveReport:
+        """Put an archive at a path of the workspace, and unpack it beside.
+
+        All of it comes to stand there, or nothing. What kind of archive it is, its content tells:
+        tar, plain or compressed by gzip, zstd, xz or bzip2, or zip. Files keep their permissions
+        and times; symlinks must stay within the archive, names must be such that every system
+        reads them alike. Files and links that have the name of a member are replaced, directories
+        merged.
+
+        Args:
+            path: of the archive, relative to the workspace or absolute within it; its members are
+                unpacked into the directory that holds it, which is made if it is missing.
+            data: bytes, a binary stream, or an asynchronous iterable of bytes.
+            compression_scheme: ``"tar"`` or ``"zip"`` refuses the other (default: either);
+                ``"tar.gz"`` and the like are ``"tar"``.
+            archive_limits: how much it may hold (default: ``SandboxArchiveLimits()``).
+            keep_archive: False leaves the archive itself away (default: True).
+
+        Returns:
+            What was unpacked, and what of it was dropped, such as set-user-id bits.
+
+        Raises:
+            WorkspaceArchiveWriteError: the archive is refused, with the ``reason`` and the
+                ``member``, or can't be written. Nothing of it is there.
+            WorkspaceWriteTypeError: ``data`` is text or something else.
+            InvalidCompressionSchemeError: there is no such scheme.
+            PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
+            InvalidManifestPathError: the path leaves the workspace.
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+
+        Example:
+            >>> report = await session.extract("vendor/library.tar.gz", data)
+            >>> report.files
+            120
+        """
+        workspace = self._open_workspace("extract", None)
+        if compression_scheme is not None and compression_scheme not in _SCHEMES:
+            raise InvalidCompressionSchemeError(path=path, scheme=compression_scheme)
+        form = None if compression_scheme is None else _SCHEMES[compression_scheme]
+        limits = _checked_limits(archive_limits)
+        return await workspace.extract(path, data, form=form, limits=limits, keep=keep_archive)
+
+    async def persist_workspace(self) -> WorkspaceArchive:
+        """Save the workspace as a tar archive, a stream that is made while it is read.
+
+        Permissions, times, symlinks, hard links, holes, empty directories, odd names and user
+        attributes are in it. Ephemeral entries of the manifest are not, nor paths that were
+        registered to be left out. Commands may write meanwhile: what vanished or changed is in the
+        archive's ``report``.
+
+        Returns:
+            The stream, the caller's to close.
+
+        Raises:
+            WorkspaceArchiveReadError: the workspace was removed.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        workspace = self._open_workspace("persist_workspace", None)
+        entries = self._present_manifest().walk()
+        ephemeral = {tuple(path.split("/")) for path, entry in entries if entry.ephemeral}
+        return await workspace.persist(self._unsaved | ephemeral)
+
+    async def hydrate_workspace(
+        self, data: ArchiveSourceLike, *, archive_limits: SandboxArchiveLimits | None = None
+    ) -> ArchiveReport:
+        """Restore into the workspace what ``persist_workspace`` saved, or another tar archive.
+
+        All of it is restored exactly, or nothing and the workspace is as it was. What the archive
+        does not have stays.
+
+        Args:
+            data: bytes, a binary stream, or an asynchronous iterable of bytes; compressed or not.
+            archive_limits: how much it may hold (default: as much as the disk).
+
+        Raises:
+            WorkspaceArchiveWriteError: the archive is refused, with the ``reason`` and the
+                ``member``, or can't be written.
+            PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
+            WorkspaceWriteTypeError: ``data`` is text or something else.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        workspace = self._open_workspace("hydrate_workspace", None)
+        return await workspace.hydrate(data, _checked_limits(archive_limits))
+
+    def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
+        """Leave a path, with all beneath it, out of what ``persist_workspace`` saves.
+
+        It is known to this object only, not to the session's saved state.
+
+        Args:
+            path: relative to the workspace, and not the workspace itself.
+
+        Returns:
+            The path in normal form.
+
+        Raises:
+            InvalidManifestPathError: it is absolute, or has ``..``.
+            ArgumentError, ArgumentTypeError: it is the workspace itself, or can't be a path.
+        """
+        names = _relative_names(path)
+        self._unsaved |= {names}
+        return PurePath(*names)
+
+
+def _relative_names(path: object) -> tuple[str, ...]:
+    if not isinstance(path, str | PurePath):
+        raise ArgumentTypeError(
+            f"path must be a str or a path, not {shown(path)}",
+            op="persist_workspace",
+            argument="path",
+            value=path,
+        )
+    text = str(path)
+    if text.startswith("/"):
+        raise InvalidManifestPathError(rel=text, reason="absolute")
+    names = tuple(name for name in text.split("/") if name not in {"", "."})
+    if ".." in names:
+        raise InvalidManifestPathError(rel=text, reason="escape_root")
+    if not names or "\0" in text:
+        raise ArgumentError(
+            f"path {shown(text)} is the workspace itself, or none; name what is to be left out",
+            op="persist_workspace",
+            argument="path",
+            value=path,
+        )
+    return names
+
+
+def _checked_limits(limits: object) -> SandboxArchiveLimits | None:
+    from sandyard.archive import SandboxArchiveLimits  # noqa: PLC0415  # few sessions unpack archives
+
+    if limits is None or isinstance(limits, SandboxArchiveLimits):
+        return limits
+    raise ArgumentTypeError(
+        "archive_limits is a SandboxArchiveLimits, or None",
+        op="extract",
+        argument="archive_limits",
+        value=limits,
+    )

@@ -1,0 +1,314 @@
+"""Unpacking of archives into a workspace, and of a workspace that was saved: staged, then exchanged."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, Final, Self
+
+from sandyard.archive.bounds import UNLIMITED, ArchiveMeter, SandboxArchiveLimits
+from sandyard.archive.intake import ByteReader, expanded
+from sandyard.archive.model import ArchiveError
+from sandyard.archive.report import Tally
+from sandyard.archive.tar_fields import BLOCK
+from sandyard.archive.tar_reading import is_tar, read_tar
+from sandyard.errors import ArgumentError, WorkspaceArchiveWriteError, shown
+from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.workspace.acting import acting_as, rightful_owner
+from sandyard.workspace.extract_members import Abandoned, Unpacking
+from sandyard.workspace.extract_publish import publish
+from sandyard.workspace.extract_source import ArchiveSource
+from sandyard.workspace.extract_stage import Stage
+from sandyard.workspace.extract_tree import Directories
+from sandyard.workspace.faults import translated
+from sandyard.workspace.names import names_beneath
+from sandyard.workspace.placing import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import PurePath
+    from types import TracebackType
+
+    from sandyard.archive.model import Member, Read
+    from sandyard.archive.naming import Path
+    from sandyard.archive.report import ArchiveReport
+    from sandyard.archive.zip_reading import ReadAt
+    from sandyard.errors import OpName
+    from sandyard.workspace.names import Names
+    from sandyard.workspace.opener import Place
+    from sandyard.workspace.root import Owner, WorkspaceRoot
+
+__all__ = ["Extraction", "extract_archive", "hydrate_workspace"]
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = 0o666
+
+
+@dataclass(slots=True)
+class Extraction:
+    """What is asked of one extraction.
+
+    Attributes:
+        form: ``tar`` or ``zip``; None looks at the content.
+        limits: how much the archive may hold.
+        keep: whether the archive itself comes to stand at its path.
+        stopped: set by whoever wants no more of it.
+    """
+
+    form: str | None = None
+    limits: SandboxArchiveLimits = field(default_factory=SandboxArchiveLimits)
+    keep: bool = True
+    stopped: Event = field(default_factory=Event)
+
+
+def extract_archive(
+    root: WorkspaceRoot,
+    path: str | PurePath,
+    data: object,
+    asked: Extraction,
+) -> ArchiveReport:
+    """Put an archive at a path, and what is in it beside it; all of it, or nothing.
+
+    Args:
+        root: the workspace.
+        path: of the archive.
+        data: its content, or a binary stream that is read to its end.
+        asked: what else is wanted.
+
+    Raises:
+        WorkspaceArchiveWriteError: the archive is refused, or can't be unpacked.
+        WorkspaceWriteTypeError: the data is text or something else.
+        InvalidManifestPathError: the path leaves the workspace.
+        ArgumentError: it can't be a path.
+    """
+    names = names_beneath(path, root.inside, "extract")
+    if not names or names[-1] == "..":
+        raise ArgumentError(
+            f"path {shown(str(path))} is, or ends in, a directory; name the archive's own file, "
+            "beside which its members are to stand",
+            op="extract",
+            argument="path",
+            value=path,
+        )
+    source = ArchiveSource(data, str(path))
+    with _refusals("extract", str(path), root), ExitStack() as stack:
+        owner = rightful_owner(root)
+        with acting_as(owner):
+            place = stack.enter_context(root.opener.place(names[:-1]))
+            look = stack.enter_context(_RootLook(root))
+            if place.real:  # nothing is made at the top itself
+                look.mtime = look.before
+            stage = stack.enter_context(_stage_near(root, place, owner))
+        return _Extracting(root, place, stage, names, asked).run(source, owner)
+
+
+class _Extracting:
+    """One extraction under way."""
+
+    def __init__(
+        self, root: WorkspaceRoot, place: Place, stage: Stage, names: Names, asked: Extraction
+    ) -> None:
+        self._root = root
+        self._place = place
+        self._stage = stage
+        self._asked = asked
+        self._beneath: Path = tuple(os.fsencode(name) for name in place.rest)
+        self._name = os.fsencode(names[-1])
+        self._meter = ArchiveMeter(asked.limits)
+        self._tally = Tally()
+
+    def run(self, source: ArchiveSource, owner: Owner | None) -> ArchiveReport:
+        """Unpack and publish it."""
+        with ExitStack() as stack:
+            with acting_as(owner):
+                tree = stack.enter_context(Directories(self._stage.tree))
+                spool = self._open_spool(tree, source)
+                if spool is not None:
+                    stack.callback(os.close, spool)
+            if spool is not None:
+                self._fill(spool, source)  # as this program: it may be a caller's code
+            read_at, size = self._reader(spool, source)
+            with acting_as(owner):
+                unpacking = Unpacking(
+                    tree,
+                    self._beneath,
+                    self._meter,
+                    self._tally,
+                    strict=True,
+                    stopped=self._asked.stopped,
+                )
+                for member in _members(read_at, size, self._asked.form, self._meter):
+                    unpacking.add(member)
+                unpacking.finish()
+                directory, ward = self._place.directory, self._root.ward
+                publish(self._stage, directory, unpacking.looks, self._tally, ward, strict=True)
+        return self._tally.report()
+
+    def _open_spool(self, tree: Directories, source: ArchiveSource) -> int | None:
+        """Make the file that holds the archive; None if its content is in memory and not kept."""
+        if self._asked.keep:
+            above = tree.at(self._beneath, make=True)
+            return os.open(self._name, _CREATE, _NEW_FILE, dir_fd=above)
+        if source.whole is not None:
+            return None
+        return os.open("archive", _CREATE, _NEW_FILE, dir_fd=self._stage.fd)
+
+    def _fill(self, spool: int, source: ArchiveSource) -> None:
+        """Write the archive to its file."""
+        while piece := source.read(COPY_CHUNK_BYTES):
+            self._meter.take(len(piece))
+            write_all(spool, piece)
+            if self._asked.stopped.is_set():
+                raise Abandoned
+
+    def _reader(self, spool: int | None, source: ArchiveSource) -> tuple[ReadAt, int]:
+        """What reads the archive at any place, and its length."""
+        whole = source.whole
+        if whole is None:
+            assert spool is not None  # noqa: S101  # a stream is always written to a file
+            return lambda offset, size: os.pread(spool, size, offset), self._meter.taken
+        if spool is None:
+            self._meter.take(len(whole))
+        return lambda offset, size: whole[offset : offset + size], len(whole)
+
+
+def hydrate_workspace(
+    root: WorkspaceRoot,
+    data: object,
+    limits: SandboxArchiveLimits | None,
+    stopped: Event,
+) -> ArchiveReport:
+    """Restore what ``persist`` saved, or another tar archive; all of it, or nothing.
+
+    Names, targets of symlinks and sizes are taken as they are. Nothing is ever written through a
+    symlink, whoever made it. What the archive does not have stays.
+
+    Args:
+        root: the workspace.
+        data: the archive, compressed or not, or a binary stream that is read to its end.
+        limits: how much it may hold; None is as much as the disk.
+        stopped: set by whoever wants no more of it.
+
+    Raises:
+        WorkspaceArchiveWriteError: the archive is refused, or can't be unpacked.
+        WorkspaceWriteTypeError: the data is text or something else.
+    """
+    where = root.inside
+    source = ArchiveSource(data, where)
+    meter, tally = ArchiveMeter(limits or UNLIMITED), Tally()
+    with _refusals("hydrate_workspace", where, root), ExitStack() as stack:
+        owner = rightful_owner(root)
+        stack.enter_context(acting_as(owner))
+        look = stack.enter_context(_RootLook(root))
+        stage = stack.enter_context(Stage(root.fd, owner))
+        tree = stack.enter_context(Directories(stage.tree))
+        unpacking = Unpacking(tree, (), meter, tally, strict=False, stopped=stopped)
+
+        def read(size: int) -> memoryview:
+            with source.acting_as_caller(owner):
+                piece = source.read(size)
+            meter.take(len(piece))
+            return piece
+
+        for member in _tar_members(read, meter):
+            unpacking.add(member)
+        unpacking.finish()
+        if () in unpacking.looks:  # set once the stage has gone as well
+            look.mtime = unpacking.looks[()].mtime
+        publish(stage, root.fd, unpacking.looks, tally, root.ward, strict=False)
+    return tally.report()
+
+
+class _RootLook:
+    """When the workspace's directory was changed, kept while a stage comes and goes in it.
+
+    Attributes:
+        before: when it was.
+        mtime: what it is to be in the end, in ns; None leaves it.
+    """
+
+    def __init__(self, root: WorkspaceRoot) -> None:
+        self._fd = root.fd
+        self.before = os.fstat(root.fd).st_mtime_ns
+        self.mtime: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        mtime = self.mtime if kind is None else self.before
+        if mtime is not None:
+            with suppress(PermissionError):  # somebody else's directory
+                os.utime(self._fd, ns=(mtime, mtime))
+
+
+@contextmanager
+def _refusals(op: OpName, path: str, root: WorkspaceRoot) -> Iterator[None]:
+    """Turn a refused archive, and errors of the kernel, into typed errors.
+
+    Raises:
+        WorkspaceArchiveWriteError: the block raised one of either.
+    """
+    try:
+        with translated(op, path, root):
+            yield
+    except ArchiveError as error:
+        facts = {
+            "reason": error.reason,
+            "member": error.member,
+            "limit": error.limit,
+            "actual": error.actual,
+        }
+        raise WorkspaceArchiveWriteError(
+            path=path,
+            message=f"the archive for {shown(path)} is refused: {error}; nothing was written",
+            context={key: value for key, value in facts.items() if value is not None},
+            cause=error,
+            retryable=False,
+        ) from error
+
+
+def _stage_near(root: WorkspaceRoot, place: Place, owner: Owner | None) -> Stage:
+    """A stage on the file system of the target: at the workspace's top, where a sweep looks."""
+    same = os.fstat(place.directory).st_dev == os.fstat(root.fd).st_dev
+    return Stage(root.fd if same else place.directory, owner)
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+def _members(read_at: ReadAt, size: int, form: str | None, meter: ArchiveMeter) -> Iterator[Member]:
+    """Give the members of an archive of which any part can be read."""
+    from sandyard.archive.zip_reading import is_zip, read_zip  # noqa: PLC0415  # where one comes
+
+    is_a_zip = is_zip(bytes(read_at(0, 4)))
+    if form is not None and is_a_zip != (form == "zip"):
+        raise ArchiveError(f"the content is no {form} archive")
+    if is_a_zip:
+        return read_zip(read_at, size, meter)
+    at = 0
+
+    def read(most: int) -> bytes | memoryview:
+        nonlocal at
+        piece = read_at(at, most)
+        at += len(piece)
+        return piece
+
+    return _tar_members(read, meter)
+
+
+def _tar_members(read: Read, meter: ArchiveMeter) -> Iterator[Member]:
+    """Give the members of a tar archive, compressed or not; all of it is read."""
+    source = ByteReader(read)
+    content = expanded(source, meter)
+    if not is_tar(content.peek(BLOCK)):
+        raise ArchiveError("the content is no archive of a known format")
+    yield from read_tar(content)
+    content.drain()

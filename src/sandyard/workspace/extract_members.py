@@ -1,0 +1,272 @@
+"""The members of an archive, made in a tree that nobody else uses yet."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sandyard.archive.model import ArchiveError, Kind, Member
+from sandyard.archive.naming import NameRules, check_links, check_target
+from sandyard.limits import KERNEL_COPY_BYTES
+from sandyard.workspace.extract_tree import Directories
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+    from sandyard.archive.bounds import ArchiveMeter
+    from sandyard.archive.naming import Path
+    from sandyard.archive.report import Tally
+
+__all__ = ["Abandoned", "Look", "Unpacking", "set_attributes"]
+
+_PERMISSIONS: Final = 0o777
+_PRIVATE: Final = 0o600
+_SHARED: Final = 0o666
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_USER: Final = b"user."
+_IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
+
+
+class Look(NamedTuple):
+    """What a directory looks like, as far as an archive tells it.
+
+    Attributes:
+        mode: permissions.
+        mtime: modification time in ns.
+        attributes: extended attributes of the user's.
+    """
+
+    mode: int | None
+    mtime: int | None
+    attributes: dict[bytes, bytes]
+
+
+class Abandoned(Exception):  # noqa: N818  # no error: who asked for it has gone
+    """The caller was cancelled, so the work is undone."""
+
+
+class Unpacking:
+    """Makes members in a tree, and notes what they look like in the end.
+
+    Args:
+        top: descriptor of the tree's own directory.
+        beneath: directories that stand between it and the archive's root.
+        meter: counts members.
+        tally: counts what was made.
+        strict: True takes the archive for somebody else's: only portable names, and only symlinks
+            that stay in it.
+        stopped: set by whoever wants no more of it.
+
+    Attributes:
+        looks: what directories are to look like.
+    """
+
+    def __init__(
+        self,
+        top: Directories,
+        beneath: Path,
+        meter: ArchiveMeter,
+        tally: Tally,
+        *,
+        strict: bool,
+        stopped: threading.Event,
+    ) -> None:
+        self._tree = top
+        self._beneath = beneath
+        self._meter = meter
+        self._tally = tally
+        self._strict = strict
+        self._stopped = stopped
+        self._rules = NameRules(meter.limits, portable=strict)
+        self._links: dict[Path, bytes] = {}
+        self._head = b"/"  # of no member
+        self._above: Path = ()
+        self.looks: dict[Path, Look] = {}
+
+    def add(self, member: Member) -> None:
+        """Make one member.
+
+        Raises:
+            ArchiveError: it may not be made, or the archive ends in it.
+            OSError: it can't be made.
+        """
+        if self._stopped.is_set():
+            raise Abandoned
+        self._meter.note(member)
+        path = self._path_of(member.name)
+        if not path:
+            self._add_root(member)
+            return
+        try:
+            self._ADDERS[member.kind](self, member, path)
+        except FileExistsError:
+            raise ArchiveError(
+                f"duplicate archive path: {_text(path)}", member=member.name
+            ) from None
+        if member.mode is not None and member.mode & ~_PERMISSIONS:
+            self._tally.note_special(b"/".join(path), member.mode)
+
+    def finish(self) -> None:
+        """Check what can be judged only when all is there.
+
+        Raises:
+            ArchiveError: symlinks lead out of the archive.
+        """
+        if self._strict:
+            check_links(self._links)
+
+    def _path_of(self, name: bytes) -> Path:
+        """Take a name apart; that of a member beside the last one, only its end."""
+        head, _, last = name.rpartition(b"/")
+        if head != self._head or not head or last in {b"", b".", b".."}:
+            path = self._rules.path_of(name)
+            if last and last != b".":
+                self._head, self._above = head, path[:-1]
+            return path
+        self._rules.check_last(name, last)
+        return (*self._above, last)
+
+    def _add_root(self, member: Member) -> None:
+        if member.kind is not Kind.DIRECTORY:
+            raise ArchiveError(f"archive root {member.kind.value}", member=member.name)
+        if not self._strict:
+            attributes = self._kept(member.attributes, ())
+            self.looks[self._beneath] = Look(None, member.mtime, attributes)
+
+    def _directory(self, path: Path, member: Member) -> int:
+        """The directory that a path leads to, made where it is missing."""
+        try:
+            return self._tree.at(self._beneath + path, make=True)
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+        for end in range(1, len(path) + 1):
+            if path[:end] in self._links:
+                raise ArchiveError(
+                    f"archive path descends through symlink: {_text(path[:end])}",
+                    member=member.name,
+                )
+        raise ArchiveError(
+            f"archive path descends through non-directory: {_text(path)}", member=member.name
+        )
+
+    # --- kinds --------------------------------------------------------------------------------
+
+    def _add_directory(self, member: Member, path: Path) -> None:
+        above = self._directory(path[:-1], member)
+        try:
+            os.mkdir(path[-1], dir_fd=above)
+        except FileExistsError:
+            self._directory(path, member)  # which refuses all but a directory
+        mode = None if member.mode is None else member.mode & _PERMISSIONS
+        attributes = self._kept(member.attributes, path)
+        self.looks[self._beneath + path] = Look(mode, member.mtime, attributes)
+        self._tally.count(Kind.DIRECTORY)
+
+    def _add_file(self, member: Member, path: Path) -> None:
+        above = self._directory(path[:-1], member)
+        mode = member.mode
+        opened = os.open(path[-1], _CREATE, _SHARED if mode is None else _PRIVATE, dir_fd=above)
+        try:
+            if member.sparse is not None:
+                self._fill_sparse(opened, member)
+            elif member.size:
+                self._fill(opened, member)
+            if member.attributes:
+                kept = self._kept(member.attributes, path)
+                for name in set_attributes(opened, kept):
+                    self._tally.note("dropped", b"/".join(path), f"xattr {os.fsdecode(name)}")
+            if mode is not None:
+                os.fchmod(opened, mode & _PERMISSIONS)
+            if member.mtime is not None:
+                os.utime(opened, ns=(member.mtime, member.mtime))
+        finally:
+            os.close(opened)
+        self._tally.count(Kind.FILE, member.size)
+
+    def _fill(self, opened: int, member: Member) -> None:
+        for _, piece in member.pieces():
+            left = piece
+            while left:
+                left = left[os.write(opened, left[:KERNEL_COPY_BYTES]) :]
+                if self._stopped.is_set():
+                    raise Abandoned
+
+    def _fill_sparse(self, opened: int, member: Member) -> None:
+        os.ftruncate(opened, member.size)
+        for offset, piece in member.pieces():
+            at, left = offset, piece
+            while left:
+                written = os.pwrite(opened, left[:KERNEL_COPY_BYTES], at)
+                at, left = at + written, left[written:]
+            if self._stopped.is_set():
+                raise Abandoned
+
+    def _kept(self, attributes: dict[bytes, bytes] | None, path: Path) -> dict[bytes, bytes]:
+        """The attributes that are restored; what others would obey is not."""
+        kept: dict[bytes, bytes] = {}
+        for name, value in (attributes or {}).items():
+            if name.startswith(_USER):
+                kept[name] = value
+            else:
+                self._tally.note("dropped", b"/".join(path), f"xattr {os.fsdecode(name)}")
+        return kept
+
+    def _add_symlink(self, member: Member, path: Path) -> None:
+        check_target(member.name, member.link, inside=self._strict)
+        above = self._directory(path[:-1], member)
+        os.symlink(member.link, path[-1], dir_fd=above)
+        if member.mtime is not None:
+            times = (member.mtime, member.mtime)
+            os.utime(path[-1], ns=times, dir_fd=above, follow_symlinks=False)
+        self._links[path] = member.link
+        self._tally.count(Kind.SYMLINK)
+
+    def _add_hard_link(self, member: Member, path: Path) -> None:
+        target = self._rules.path_of(member.link)
+        above = os.dup(self._directory(path[:-1], member))
+        try:
+            there = self._tree.at(self._beneath + target[:-1])
+            if not target:
+                raise FileNotFoundError
+            os.link(target[-1], path[-1], src_dir_fd=there, dst_dir_fd=above, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise ArchiveError(
+                f"hard link to what is no earlier file of the archive: {_text(target)}",
+                member=member.name,
+            ) from error
+        finally:
+            os.close(above)
+        if target in self._links:  # the same target, seen from another place
+            self._links[path] = self._links[target]
+        self._tally.count(Kind.HARD_LINK)
+
+    _ADDERS: Final = {
+        Kind.DIRECTORY: _add_directory,
+        Kind.FILE: _add_file,
+        Kind.SYMLINK: _add_symlink,
+        Kind.HARD_LINK: _add_hard_link,
+    }
+
+
+def set_attributes(opened: int, attributes: Mapping[bytes, bytes]) -> list[bytes]:
+    """Set extended attributes; return those that the file system does not take.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    refused: list[bytes] = []
+    for name, value in attributes.items():
+        try:
+            os.setxattr(opened, name, value)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            refused.append(name)
+    return refused
+
+
+def _text(path: Path) -> str:
+    return os.fsdecode(b"/".join(path))

@@ -1,0 +1,137 @@
+"""The private directory in a workspace where an archive is unpacked before anybody sees it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+from sandyard.limits import TEMPORARY_NAME_TRIES
+from sandyard.workspace.acting import acting_as
+from sandyard.workspace.lease import lock_file
+from sandyard.workspace.removal import remove_tree
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from sandyard.workspace.root import Owner
+
+__all__ = ["Stage", "clear_stages", "is_temporary"]
+
+_TREE: Final = "new"
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAME: Final = re.compile(rb"\.sandyard-[0-9a-f]{16}\.(?:stage|tmp)")
+_STAGE: Final = re.compile(r"\.sandyard-[0-9a-f]{16}\.stage")
+
+
+def is_temporary(name: bytes) -> bool:
+    """Tell whether a name in a workspace is one that the library gives to what it is about to write."""
+    return _NAME.fullmatch(name) is not None
+
+
+class Stage:
+    """A private directory; it is made when it is entered, and removed with all in it on leaving.
+
+    It is locked while it is in use: one that nobody has locked was left by a program that died.
+
+    Args:
+        directory: descriptor of where it is made; it stays the caller's.
+        owner: whom it is made as.
+    """
+
+    def __init__(self, directory: int, owner: Owner | None) -> None:
+        self._directory = os.dup(directory)
+        self._owner = owner
+        self._name = ""
+        self._fd = self._tree = -1
+
+    @property
+    def tree(self) -> int:
+        """Descriptor of the directory in it that holds what is to be published."""
+        return self._tree
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the stage itself, where what is replaced can be put."""
+        return self._fd
+
+    def __enter__(self) -> Self:
+        """Make it.
+
+        Raises:
+            OSError: it can't be made; nothing is left.
+        """
+        try:
+            with acting_as(self._owner):
+                self._make()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def _make(self) -> None:
+        for _ in range(TEMPORARY_NAME_TRIES):
+            name = f".sandyard-{secrets.token_hex(8)}.stage"
+            try:
+                os.mkdir(name, 0o700, dir_fd=self._directory)
+            except FileExistsError:
+                continue
+            self._name = name
+            try:
+                self._fd = os.open(name, _OPEN, dir_fd=self._directory)
+            except FileNotFoundError:  # taken for one that was left
+                continue
+            with suppress(OSError):  # a file system without locks: nobody takes it for one
+                if not lock_file(self._fd):
+                    os.close(self._fd)
+                    self._fd = -1
+                    continue
+            if os.fstat(self._fd).st_nlink:
+                os.mkdir(_TREE, 0o700, dir_fd=self._fd)
+                self._tree = os.open(_TREE, _OPEN, dir_fd=self._fd)
+                return
+            os.close(self._fd)
+            self._fd = -1
+        raise FileExistsError(errno.EEXIST, "no temporary name is free")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it; somebody inside may have done so already."""
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._name:
+            with suppress(OSError), acting_as(self._owner):
+                remove_tree(self._directory, self._name)
+        for descriptor in (self._tree, self._fd, self._directory):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._tree = self._fd = self._directory = -1
+
+
+def clear_stages(directory: int) -> None:
+    """Remove the stages in a directory that programs left which died.
+
+    Args:
+        directory: descriptor of a workspace's root.
+
+    Raises:
+        OSError: it can't be listed.
+    """
+    for name in os.listdir(directory):
+        if not _STAGE.fullmatch(name):
+            continue
+        with suppress(OSError):
+            opened = os.open(name, _OPEN, dir_fd=directory)
+            try:
+                if lock_file(opened):
+                    remove_tree(directory, name)
+            finally:
+                os.close(opened)

@@ -1,0 +1,292 @@
+"""A workspace, saved as a tar archive: read by descriptor, and honest about what could not be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from sandyard.archive.model import Kind, Member
+from sandyard.archive.tar_writing import END, headers_of, padding
+from sandyard.limits import ARCHIVE_EXTENTS, COPY_CHUNK_BYTES
+from sandyard.workspace.extract_stage import is_temporary
+from sandyard.workspace.extract_tree import Directories
+from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.ward import NO_RULES, Ward
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sandyard.archive.model import Extent
+    from sandyard.archive.naming import Path
+    from sandyard.archive.report import Tally
+
+__all__ = ["Saving"]
+
+_LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PERMISSIONS: Final = 0o777
+_USER: Final = "user."
+_BY_THE_SYSTEM: Final = frozenset({"security.selinux", "security.SMACK64"})
+"""Labels that the system gives to every file by itself; they are no loss."""
+
+_HELD: Final = 512
+"""``st_blocks`` counts these, whatever the file system's own blocks are."""
+
+_SPECIAL: Final = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
+
+
+class Saving:
+    """Writes what is in a directory as a tar archive.
+
+    The same files make the same bytes: members are sorted by name, and nothing tells whose they
+    are.
+
+    Args:
+        top: descriptor of the directory; it stays the caller's.
+        write: takes the archive, piece by piece.
+        excluded: paths that are left out, with all beneath them.
+        tally: counts, and hears of what could not be saved.
+        ward: what the policy denies; that is left out.
+    """
+
+    def __init__(
+        self,
+        top: int,
+        write: Callable[[bytes], None],
+        excluded: frozenset[Path],
+        tally: Tally,
+        ward: Ward = NO_RULES,
+    ) -> None:
+        self._ward = ward
+        self._top = top
+        self._write = write
+        self._excluded = excluded
+        self._tally = tally
+        self._buffer = bytearray()
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def run(self) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: the directory itself can't be read, or as ``write`` does.
+        """
+        with Directories(self._top) as tree:
+            way: list[Iterator[bytes]] = [self._enter(tree, ())]
+            path: Path = ()
+            while way:
+                name = next(way[-1], None)
+                if name is None:
+                    way.pop()
+                    path = path[:-1]
+                    continue
+                below = self._save_entry(tree, (*path, name))
+                if below is not None:
+                    way.append(below)
+                    path = (*path, name)
+        self._put(END)
+        self._flush()
+
+    # --- entries ------------------------------------------------------------------------------
+
+    def _enter(self, tree: Directories, path: Path) -> Iterator[bytes]:
+        """Save a directory itself, and list what is in it."""
+        opened = os.open(".", _LIST, dir_fd=tree.at(path))
+        try:
+            facts = os.fstat(opened)
+            names = sorted(os.fsencode(name) for name in os.listdir(opened))
+            self._tally.note_special(b"/".join(path), facts.st_mode)
+            member = _member(path, Kind.DIRECTORY, facts)
+            member.attributes = self._attributes(opened, path)
+        finally:
+            os.close(opened)
+        self._put(headers_of(member))
+        if path:
+            self._tally.count(Kind.DIRECTORY)
+        return iter(names)
+
+    def _save_entry(self, tree: Directories, path: Path) -> Iterator[bytes] | None:
+        """Save one entry; return what is in it if it is a directory."""
+        text = b"/".join(path)
+        if path in self._excluded:
+            self._tally.note("skipped", text, "excluded")
+            return None
+        if is_temporary(path[-1]):
+            self._tally.note("skipped", text, "temporary")
+            return None
+        try:
+            handle = os.open(path[-1], _LOOK, dir_fd=tree.at(path[:-1]))
+            try:
+                return self._save_found(tree, path, handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            if error.errno not in _REASONS:
+                raise
+            self._tally.note("skipped", text, _REASONS[error.errno])
+            return None
+
+    def _save_found(self, tree: Directories, path: Path, handle: int) -> Iterator[bytes] | None:
+        facts = os.fstat(handle)
+        form = stat.S_IFMT(facts.st_mode)
+        if self._ward.is_denied(facts):
+            self._tally.note("skipped", b"/".join(path), "denied")
+            return None
+        if form == stat.S_IFDIR:
+            return self._enter(tree, path)
+        if form not in {stat.S_IFREG, stat.S_IFLNK}:
+            self._tally.note("skipped", b"/".join(path), _SPECIAL.get(form, "device"))
+        elif not self._save_again(path, facts):
+            if form == stat.S_IFREG:
+                self._save_file(path, handle)
+            else:
+                member = _member(path, Kind.SYMLINK, facts)
+                member.link = os.fsencode(os.readlink("", dir_fd=handle))
+                self._put(headers_of(member))
+                self._tally.count(Kind.SYMLINK)
+            if facts.st_nlink > 1:
+                self._links[facts.st_dev, facts.st_ino] = _name(path)
+        return None
+
+    def _save_again(self, path: Path, facts: os.stat_result) -> bool:
+        """Save another name of what was saved; tell whether it is one."""
+        if facts.st_nlink == 1:
+            return False
+        first = self._links.get((facts.st_dev, facts.st_ino))
+        if first is None:
+            return False
+        member = _member(path, Kind.HARD_LINK, facts)
+        member.link = first
+        self._put(headers_of(member))
+        self._tally.count(Kind.HARD_LINK)
+        return True
+
+    # --- files --------------------------------------------------------------------------------
+
+    def _save_file(self, path: Path, handle: int) -> None:
+        text = b"/".join(path)
+        opened = reopen_file(handle)
+        try:
+            facts = os.fstat(opened)
+            member = _member(path, Kind.FILE, facts)
+            member.size = facts.st_size
+            member.attributes = self._attributes(opened, path)
+            if facts.st_blocks * _HELD < facts.st_size:
+                member.sparse = _extents(opened, facts.st_size)
+            self._put(headers_of(member))
+            short = stored = 0
+            for offset, length in [(0, member.size)] if member.sparse is None else member.sparse:
+                short += self._copy(opened, offset, length)
+                stored += length
+            self._put(padding(stored))
+            now = os.fstat(opened)
+        finally:
+            os.close(opened)
+        self._tally.note_special(text, facts.st_mode)
+        self._tally.count(Kind.FILE, member.size)
+        if short or now.st_size < facts.st_size:
+            self._tally.note("changed", text, "shrank")
+        elif now.st_size > facts.st_size:
+            self._tally.note("changed", text, "grew")
+        elif now.st_mtime_ns != facts.st_mtime_ns:
+            self._tally.note("changed", text, "changed")
+
+    def _copy(self, opened: int, offset: int, length: int) -> int:
+        """Write a part of a file; what it has lost since is zeros, and their number is returned."""
+        end = offset + length
+        while offset < end:
+            piece = os.pread(opened, min(COPY_CHUNK_BYTES, end - offset), offset)
+            if not piece:
+                break
+            self._put(piece)
+            offset += len(piece)
+        lost = left = end - offset
+        while left:
+            piece = bytes(min(COPY_CHUNK_BYTES, left))
+            self._put(piece)
+            left -= len(piece)
+        return lost
+
+    def _attributes(self, opened: int, path: Path) -> dict[bytes, bytes] | None:
+        """The extended attributes that are kept."""
+        try:
+            names = os.listxattr(opened)
+        except OSError:  # a file system without
+            return None
+        if not names:
+            return None
+        kept: dict[bytes, bytes] = {}
+        for name in names:
+            try:
+                if name.startswith(_USER):
+                    kept[os.fsencode(name)] = os.getxattr(opened, name)
+                    continue
+            except OSError:  # it was removed meanwhile, or may not be read
+                pass
+            if name not in _BY_THE_SYSTEM:
+                self._tally.note("dropped", b"/".join(path), f"xattr {name}")
+        return kept or None
+
+    # --- bytes --------------------------------------------------------------------------------
+
+    def _put(self, piece: bytes) -> None:
+        if len(self._buffer) + len(piece) > COPY_CHUNK_BYTES:
+            self._flush()
+        if len(piece) >= COPY_CHUNK_BYTES:
+            self._write(piece)
+        else:
+            self._buffer += piece
+
+    def _flush(self) -> None:
+        if self._buffer:
+            self._write(bytes(self._buffer))
+            self._buffer.clear()
+
+
+_REASONS: Final = {
+    errno.ENOENT: "vanished",
+    errno.ENOTDIR: "vanished",
+    errno.ELOOP: "vanished",
+    errno.EINVAL: "vanished",
+    errno.EISDIR: "vanished",
+    errno.ESTALE: "vanished",
+    errno.EACCES: "unreadable",
+    errno.EPERM: "unreadable",
+    errno.EAGAIN: "unreadable",
+    errno.EIO: "unreadable",
+}
+"""Why an entry is left out, by what the kernel says of it. Anything else is no entry's fault."""
+
+
+def _name(path: Path) -> bytes:
+    return b"./" + b"/".join(path)
+
+
+def _member(path: Path, kind: Kind, facts: os.stat_result) -> Member:
+    name = _name(path)
+    if kind is Kind.DIRECTORY and path:
+        name += b"/"
+    return Member(name, kind, mode=facts.st_mode & _PERMISSIONS, mtime=facts.st_mtime_ns)
+
+
+def _extents(opened: int, size: int) -> list[Extent]:
+    """Where a file has data; beyond so many pieces, the rest counts as one."""
+    extents: list[Extent] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(opened, at, os.SEEK_DATA)
+            at = os.lseek(opened, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                break
+            return [(0, size)]
+        if start >= size:
+            break
+        if len(extents) == ARCHIVE_EXTENTS - 1:
+            at = size
+        at = min(at, size)
+        extents.append((start, at - start))
+    return extents
