@@ -145,6 +145,7 @@ static bool is_record(const struct record *record) {
     case RECORD_HOSTNAME:
         return is_hostname(data, size);
     case RECORD_LOOPBACK:
+    case RECORD_OUTSIDE:
         return size == 0;
     case RECORD_SCRATCH:
         return is_scratch(data, size);
@@ -170,7 +171,7 @@ static bool is_record(const struct record *record) {
     case RECORD_LANDLOCK:
         return size == sizeof(struct landlock);
     case RECORD_LANDLOCK_RULE:
-        return size > sizeof(uint64_t) && is_path(data + sizeof(uint64_t), size - sizeof(uint64_t));
+        return size > sizeof(struct rule) && is_path(data + sizeof(struct rule), size - sizeof(struct rule));
     case RECORD_SECCOMP:
         return is_filter(data, size);
     default:
@@ -185,6 +186,17 @@ static const char *check_identity(const struct identity *identity) {
         return "the sandbox may not be uid 0";
     if (identity->mode == IDENTITY_LEASED && identity->host_gid == 0)
         return "a leased identity may not be gid 0"; /* an ordinary user's own group may be */
+    return NULL;
+}
+
+/* Without namespaces the wall is Landlock's, and what the end of a pid namespace would end is to be
+ * found by looking; a plan that asks for a mount there would change the host. */
+static const char *check_bare(const unsigned *seen, bool outside) {
+    for (unsigned op = RECORD_HOSTNAME; op < RECORD_LIMIT; op++)
+        if ((seen[op] != 0 && op != RECORD_OUTSIDE) || seen[RECORD_DEVICE] != 0)
+            return "a plan without namespaces has nothing of its own to set up";
+    if (seen[RECORD_LANDLOCK] != 1 || !outside)
+        return "without namespaces a sandbox needs Landlock, and a view of processes";
     return NULL;
 }
 
@@ -218,15 +230,19 @@ static const char *check_whole(struct plan *plan) {
         return "the plan needs one identity";
     if (seen[RECORD_NAMESPACES] != 1)
         return "the plan needs one set of namespaces";
-    if (seen[RECORD_SCRATCH] != 1)
+    if (seen[RECORD_SCRATCH] != 1 && plan->namespaces != 0)
         return "the plan needs one size for its tmpfs";
     if (seen[RECORD_SECCOMP] != 1)
         return "the plan needs one seccomp filter";
-    if (seen[RECORD_HOSTNAME] > 1 || seen[RECORD_LOOPBACK] > 1 || seen[RECORD_LANDLOCK] > 1)
+    if (seen[RECORD_HOSTNAME] > 1 || seen[RECORD_LOOPBACK] > 1 || seen[RECORD_LANDLOCK] > 1 ||
+        seen[RECORD_OUTSIDE] > 1)
         return "the plan says something twice";
+    plan->outside = seen[RECORD_OUTSIDE] != 0;
     const char *problem = check_identity(&plan->identity);
     if (problem != NULL)
         return problem;
+    if (plan->namespaces == 0)
+        return check_bare(seen, plan->outside);
     return check_namespaces(plan->namespaces, seen[RECORD_HOSTNAME] != 0, seen[RECORD_LOOPBACK] != 0);
 }
 

@@ -28,6 +28,7 @@ struct plan {
     struct identity identity;
     uint32_t namespaces;
     struct scratch scratch;
+    bool outside; /* processes are found in the procfs outside */
 };
 
 struct spawn {
@@ -107,21 +108,30 @@ int limit_set(const struct limit *limit);
 void capabilities_bound(void);
 void identity_take(const struct identity *identity, bool set_groups);
 void capabilities_drop(void);
+void capabilities_only_kill(void);
 void privileges_lock(void);
 void privileges_follow_parent(int parent);
 
-/* landlock.c, filter.c: the last two layers, in this order. */
+/* landlock.c, filter.c: the last two layers, in this order. Where init looks outside for processes,
+ * commands get a ruleset of their own, in which that is not allowed. */
 
 void landlock_restrict(const struct plan *plan);
 int landlock_create(const struct landlock *landlock);
 int landlock_allow(int ruleset, int place, uint64_t access);
 int landlock_enter(int ruleset);
+int landlock_keep(int place);
+int landlock_for_command(void);
 void filter_install(const struct plan *plan);
 int filter_add(const struct record *record);
 
 /* tree.c: the descendants of a process, and their end. What can't be seen counts as living. */
 
 #define TREE_UNKNOWN SIZE_MAX
+
+void tree_look_outside(void);
+int tree_outside(void);
+int tree_keep(int place);
+void tree_end(void);
 
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
@@ -142,10 +152,11 @@ _Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state,
 
 enum keeper_state { KEEPER_NONE = 0, KEEPER_IDLE = 1, KEEPER_BUSY = 2 };
 
-/* serve.c: PID 1 after the walls are up. */
+/* serve.c: PID 1 after the walls are up. `parent` is -1, or a socket whose end is the end of the
+ * outer process, where the kernel does not end us with it. */
 
 /* Raises our own soft limit on open files; each command gets its own. */
 void open_files(void);
-_Noreturn void serve(int control, int host);
+_Noreturn void serve(int control, int host, int parent);
 
 #endif

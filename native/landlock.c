@@ -1,4 +1,5 @@
-/* Owns the Landlock layer: a second wall that holds even where a mount was forgotten. */
+/* Owns the Landlock layer: a second wall that holds even where a mount was forgotten, and the first
+ * where there are no mounts. */
 #include "init.h"
 
 #include <errno.h>
@@ -51,35 +52,86 @@ int landlock_allow(int ruleset, int place, uint64_t access) {
 
 int landlock_enter(int ruleset) { return (int)syscall(SYS_landlock_restrict_self, ruleset, 0); }
 
-static bool add_rule(int ruleset, uint32_t index, const unsigned char *data) {
-    uint64_t access;
-    const char *path = (const char *)data + sizeof access;
+#define ABOVE_PLACES 16 /* no descriptor has its place here */
+#define READ_FILE (1ull << 2)
+#define READ_DIRECTORY (1ull << 3)
 
-    memcpy(&access, data, sizeof access);
+static int commands = -1; /* the ruleset of commands, where it is not ours */
+
+/* Returns 0, or the errno for which the rule is left out: of what is not there, or is closed to us as
+ * it will be to commands, nothing can be allowed. */
+static int add_rule(int ruleset, uint32_t index, const unsigned char *data) {
+    struct rule rule;
+    struct stat facts;
+    const char *path = (const char *)data + sizeof rule;
+
+    memcpy(&rule, data, sizeof rule);
+    bool certain = rule.dev != 0 || rule.ino != 0;
     int place = open(path, O_PATH | O_CLOEXEC);
-    if (place < 0 && errno == ENOENT)
-        return false;
-    if (place < 0 || landlock_allow(ruleset, place, access) != 0)
+    if (place < 0 && !certain && (errno == ENOENT || errno == EACCES))
+        return errno;
+    if (place < 0 || fstat(place, &facts) != 0)
+        report_failure(STEP_LANDLOCK, index, errno, path);
+    if (certain && (facts.st_dev != rule.dev || facts.st_ino != rule.ino))
+        report_failure(STEP_LANDLOCK, index, ESTALE, path);
+    if (landlock_allow(ruleset, place, rule.access) != 0)
         report_failure(STEP_LANDLOCK, index, errno, path);
     (void)close(place);
-    return true;
+    return 0;
 }
+
+static int make_ruleset(uint32_t index, const unsigned char *data, bool scoped) {
+    struct landlock landlock;
+    memcpy(&landlock, data, sizeof landlock);
+    if (!scoped)
+        landlock.scoped = 0;
+    int ruleset = landlock_create(&landlock);
+    if (ruleset < 0)
+        report_failure(STEP_LANDLOCK, index, errno, "creating the ruleset");
+    return ruleset;
+}
+
+/* We may look at processes, by the descriptor alone where no path leads there, and commands may not.
+ * They get a ruleset of their own, without the scopes: these they share with us and each other. */
+static void split_rules(int ruleset, uint32_t index, const unsigned char *data) {
+    if (landlock_allow(ruleset, tree_outside(), READ_FILE | READ_DIRECTORY) != 0)
+        report_failure(STEP_LANDLOCK, index, errno, "/proc");
+    int made = make_ruleset(index, data, false);
+    commands = fcntl(made, F_DUPFD_CLOEXEC, ABOVE_PLACES);
+    if (commands < 0)
+        report_failure(STEP_LANDLOCK, index, errno, "keeping the ruleset of commands");
+    (void)close(made);
+}
+
+/* Moves what we hold to `place`; returns the next free one, or -1. */
+int landlock_keep(int place) {
+    if (commands < 0)
+        return place;
+    if (commands != place && dup3(commands, place, O_CLOEXEC) < 0)
+        return -1;
+    commands = place;
+    return place + 1;
+}
+
+/* Called between vfork(2) and execve(2). */
+int landlock_for_command(void) { return commands < 0 || landlock_enter(commands) == 0 ? 0 : errno; }
 
 void landlock_restrict(const struct plan *plan) {
     int ruleset = -1;
     for (uint32_t i = 0; i < plan->count; i++) {
         const unsigned char *data = plan->records[i].data;
         if (plan->records[i].op == RECORD_LANDLOCK) {
-            struct landlock landlock;
-            memcpy(&landlock, data, sizeof landlock);
-            ruleset = landlock_create(&landlock);
-            if (ruleset < 0)
-                report_failure(STEP_LANDLOCK, i, errno, "creating the ruleset");
+            ruleset = make_ruleset(i, data, true);
+            if (tree_outside() >= 0)
+                split_rules(ruleset, i, data);
             report_done(STEP_LANDLOCK, i, 0);
         } else if (plan->records[i].op == RECORD_LANDLOCK_RULE) {
             if (ruleset < 0)
                 report_failure(STEP_LANDLOCK, i, EINVAL, "a rule before its ruleset");
-            report_done(STEP_LANDLOCK, i, add_rule(ruleset, i, data) ? 0 : ENOENT);
+            int left_out = add_rule(ruleset, i, data);
+            if (left_out == 0 && commands >= 0)
+                left_out = add_rule(commands, i, data);
+            report_done(STEP_LANDLOCK, i, (uint16_t)left_out);
         }
     }
     if (ruleset < 0)

@@ -20,14 +20,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CONTROL = 3, HOST = 4, ABOVE_PLACES = 16 };
+enum { CONTROL = 3, HOST = 4, PARENT = 5, ABOVE_PLACES = 16 };
 
 static const idtype_t WAIT_PIDFD = (idtype_t)3; /* P_PIDFD; older headers lack it */
 static struct plan plan;
 
-/* Puts the descriptors that init keeps at their places and closes all others. */
-static void keep_descriptors(int host) {
-    if (dup3(host, HOST, O_CLOEXEC) < 0 || close_from(HOST + 1) != 0)
+/* Puts the descriptors that init keeps at their places and closes all others; `parent` may be -1. */
+static void keep_descriptors(int host, int parent) {
+    int place = dup3(host, HOST, O_CLOEXEC) < 0 ? -1 : HOST + 1;
+    if (place > 0 && parent >= 0)
+        place = dup3(parent, PARENT, O_CLOEXEC) < 0 ? -1 : PARENT + 1;
+    if (place > 0)
+        place = tree_keep(place);
+    if (place < 0 || close_from(place) != 0)
         report_failure(STEP_SERVE, NO_RECORD, errno, "keeping descriptors");
 }
 
@@ -71,11 +76,37 @@ static _Noreturn void become_sandbox(int host, int parent) {
     capabilities_drop();
     privileges_lock();
     privileges_follow_parent(parent);
-    keep_descriptors(host);
+    keep_descriptors(host, -1);
     take_null_device();
     landlock_restrict(&plan);
     filter_install(&plan);
-    serve(CONTROL, HOST);
+    serve(CONTROL, HOST, -1);
+}
+
+/* The same where there are no namespaces. An ordinary user has no capability to drop from the bounding
+ * set, and none comes back without new privileges. Init must not be killed with its parent: it has to
+ * end what the kernel does not end with it. */
+static _Noreturn void become_guest(int host, int parent) {
+    bool leased = plan.identity.mode == IDENTITY_LEASED;
+    struct identity identity = plan.identity;
+
+    identity.uid = identity.host_uid;
+    identity.gid = identity.host_gid;
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "becoming a child subreaper");
+    limits_set(&plan);
+    if (leased)
+        capabilities_bound();
+    identity_take(&identity, leased);
+    capabilities_drop();
+    if (!leased)
+        report_done(STEP_CAPABILITIES, NO_RECORD, 0);
+    privileges_lock();
+    keep_descriptors(host, parent);
+    take_null_device();
+    landlock_restrict(&plan);
+    filter_install(&plan);
+    serve(CONTROL, HOST, PARENT);
 }
 
 /* The outer process has one thing left to do, and keeps nothing that it does not need for it. The
@@ -88,6 +119,27 @@ static _Noreturn void wait_outside(pid_t init, int parent) {
         if (errno != EINTR)
             _exit(1);
     (void)close(parent);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+/* Without a pid namespace nothing ends with init: what it leaves becomes our child, and we end it. We
+ * are out of reach for commands, by Landlock's scope or by our uid. Init is not: stopped by one of
+ * them it would not see the end of its host, so that is the end of the session. */
+static _Noreturn void wait_and_sweep(pid_t init, int parent) {
+    int status;
+    if (close(CONTROL) != 0)
+        _exit(1);
+    do {
+        pid_t changed = waitpid(init, &status, WUNTRACED);
+        if (changed < 0 && errno != EINTR)
+            _exit(1);
+        if (changed == init && WIFSTOPPED(status))
+            (void)kill(init, SIGKILL);
+        else if (changed == init)
+            break;
+    } while (true);
+    (void)close(parent);
+    tree_end();
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
@@ -160,6 +212,27 @@ static void start_clean(const char *argument) {
     (void)umask(022);
 }
 
+static _Noreturn void run_bare(int host, int parent, int child) {
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "becoming a child subreaper");
+    pid_t init = process_clone(0);
+    if (init == 0) {
+        close_awaited(child);
+        become_guest(host, parent);
+    }
+    if (init < 0)
+        report_failure(STEP_NAMESPACES, NO_RECORD, errno, "forking");
+    close_awaited(parent);
+    close_awaited(host);
+    if (plan.identity.mode == IDENTITY_LEASED)
+        capabilities_only_kill();
+    else
+        capabilities_drop();
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        report_failure(STEP_PRIVILEGES, NO_RECORD, errno, "dumpable");
+    wait_and_sweep(init, child);
+}
+
 int main(int argc, char **argv) {
     static struct incoming in;
     int pair[2];
@@ -181,6 +254,10 @@ int main(int argc, char **argv) {
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "socketpair");
     int parent = move_above(pair[1]);
     unsigned long namespaces = plan.namespaces;
+    if (plan.outside)
+        tree_look_outside();
+    if (namespaces == 0)
+        run_bare(host, parent, pair[0]);
     if (plan.identity.mode == IDENTITY_LEASED) {
         user_idmaps_open(&plan);
         namespaces &= ~(unsigned long)CLONE_NEWUSER;

@@ -36,16 +36,16 @@ static bool is_absent(int error) { return error == ENOENT || error == ENOTDIR ||
 
 static int allow(int ruleset, const unsigned char *data) {
     struct stat facts;
-    uint64_t access;
+    struct rule rule;
 
-    memcpy(&access, data, sizeof access);
-    int place = open_place((const char *)data + sizeof access);
+    memcpy(&rule, data, sizeof rule);
+    int place = open_place((const char *)data + sizeof rule);
     if (place < 0)
         return is_absent(errno) ? 0 : errno;
     int error = 0;
     if (fstat(place, &facts) != 0)
         error = errno;
-    else if (!S_ISLNK(facts.st_mode) && landlock_allow(ruleset, place, access) != 0)
+    else if (!S_ISLNK(facts.st_mode) && landlock_allow(ruleset, place, rule.access) != 0)
         error = errno;
     (void)close(place);
     return error;

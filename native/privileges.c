@@ -83,14 +83,19 @@ void identity_take(const struct identity *identity, bool set_groups) {
     report_done(STEP_IDENTITY, NO_RECORD, 0);
 }
 
-void capabilities_drop(void) {
+static void keep_capabilities(uint32_t kept) {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{kept, kept, 0}};
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0)
         report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "clearing ambient capabilities");
     if (syscall(SYS_capset, &header, data) != 0)
         report_failure(STEP_CAPABILITIES, NO_RECORD, errno, "dropping capabilities");
 }
+
+void capabilities_drop(void) { keep_capabilities(0); }
+
+/* For the outer process of a session without a pid namespace: what it ends has another uid than it. */
+void capabilities_only_kill(void) { keep_capabilities(1u << CAP_KILL); }
 
 void privileges_lock(void) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)

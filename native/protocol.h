@@ -81,6 +81,7 @@ enum record_op {
     RECORD_HOSTNAME = 3, /* string */
     RECORD_LOOPBACK = 4, /* nothing */
     RECORD_SCRATCH = 5, /* struct scratch */
+    RECORD_OUTSIDE = 6, /* nothing: processes are found in the procfs outside, since there is none inside */
     RECORD_DIRECTORY = 10, /* struct node, path */
     RECORD_FILE = 11, /* struct node, path, content */
     RECORD_SYMLINK = 12, /* path, target */
@@ -93,7 +94,7 @@ enum record_op {
     RECORD_DENY = 19, /* path */
     RECORD_LIMIT = 20, /* struct limit */
     RECORD_LANDLOCK = 21, /* struct landlock */
-    RECORD_LANDLOCK_RULE = 22, /* uint64_t access, path */
+    RECORD_LANDLOCK_RULE = 22, /* struct rule, path */
     RECORD_SECCOMP = 23, /* struct sock_filter[] */
     RECORD_DEVICE = 24, /* struct device, path */
 };
@@ -136,6 +137,11 @@ struct limit {
 
 struct landlock {
     uint64_t handled, scoped;
+};
+
+struct rule {
+    uint64_t access;
+    uint64_t dev, ino; /* what the path must be, or 0 for no check */
 };
 
 /* --- a start's answer --------------------------------------------------------------------------- */

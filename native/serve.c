@@ -42,7 +42,7 @@ static pid_t keeper_pids[KEEPERS_LIMIT];
 static size_t keepers_used; /* keepers beyond this index were never started */
 static size_t keepers_room; /* as many as the limit on open files leaves */
 static size_t keepers_alive; /* with those that are lost and not told of, never above KEEPERS_LIMIT */
-static int control_fd, host_fd, children_fd;
+static int control_fd, host_fd, children_fd, parent_fd;
 static struct lost losses[KEEPERS_LIMIT];
 static size_t loss_count;
 static bool strays; /* processes that lost their keeper may be left */
@@ -75,7 +75,10 @@ static void refuse(uint32_t job, enum step step, int error) {
 static _Noreturn void become_keeper(int channel, size_t index) {
     if (dup3(channel, KEEPER_CHANNEL, O_CLOEXEC) < 0)
         keeper_refuse(channel, KEEPER_CONTROL, &states[index], errno);
-    if (close_from(KEEPER_CHANNEL + 1) != 0)
+    int place = tree_keep(KEEPER_CHANNEL + 1);
+    if (place > 0)
+        place = landlock_keep(place);
+    if (place < 0 || close_from(place) != 0)
         keeper_refuse(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], errno);
     keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], index == 0);
 }
@@ -304,10 +307,11 @@ void open_files(void) {
         keepers_room = (size_t)files.rlim_cur - SPARE_FILES;
 }
 
-_Noreturn void serve(int control, int host) {
+_Noreturn void serve(int control, int host, int parent) {
     sigset_t children;
     control_fd = control;
     host_fd = host;
+    parent_fd = parent;
     (void)sigemptyset(&children);
     (void)sigaddset(&children, SIGCHLD);
     if (sigprocmask(SIG_SETMASK, &children, NULL) != 0)
@@ -320,13 +324,18 @@ _Noreturn void serve(int control, int host) {
     if (report_send() != 0)
         _exit(1);
     for (;;) {
-        struct pollfd events[3] = {{.fd = control_fd, .events = POLLIN},
+        struct pollfd events[4] = {{.fd = control_fd, .events = POLLIN},
                                    {.fd = host_fd, .events = POLLIN}, /* a pidfd: readable at its end */
-                                   {.fd = children_fd, .events = POLLIN}};
-        if (poll(events, 3, strays ? pace_timeout(&sweep_pace) : -1) < 0 && errno != EINTR)
+                                   {.fd = children_fd, .events = POLLIN},
+                                   {.fd = parent_fd, .events = 0}}; /* its end only */
+        if (poll(events, 4, strays ? pace_timeout(&sweep_pace) : -1) < 0 && errno != EINTR)
             _exit(1);
         if (events[1].revents != 0)
             _exit(0);
+        if (events[3].revents != 0) { /* nobody is left to do it */
+            tree_end();
+            _exit(1);
+        }
         if (events[0].revents != 0)
             handle();
         if (events[2].revents != 0)

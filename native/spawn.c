@@ -70,6 +70,8 @@ static _Noreturn void child_run(const struct spawn *spawn, const int *fds) {
     if (chdir(spawn->cwd) != 0)
         child_fail(STEP_SPAWN_CWD);
     errno = limits_for_command();
+    if (errno == 0)
+        errno = landlock_for_command();
     if (errno != 0)
         child_fail(STEP_SPAWN_EXEC);
     errno = spawn->narrowing == NULL ? 0 : narrow_command(spawn);

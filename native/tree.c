@@ -1,8 +1,13 @@
 /* Owns the knowledge of who descends from whom, and the end of a whole tree.
  *
  * A keeper is its job's child subreaper, so every process of the job, double forks and setsid
- * included, is a descendant of the keeper for as long as both live (prctl(2)). */
+ * included, is a descendant of the keeper for as long as both live (prctl(2)).
+ *
+ * Where there is no procfs inside, the one outside is looked at, by a descriptor that no command
+ * gets. It counts processes in the numbers of outside: a process's own number, the only one that
+ * kill(2) takes here, is the last of those that its status lists. */
 #include "init.h"
+#include "pace.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -10,15 +15,19 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#define TREE_LIMIT 8192 /* processes seen in one pass; what is beyond is seen in the next */
+#define TREE_LIMIT 65536 /* processes seen in one pass: outside there are those of the whole machine */
+#define PLAIN_ROUNDS 3 /* of SIGKILL alone, before the whole tree is frozen first */
+#define ABOVE_PLACES 16 /* no descriptor has its place here */
 #define FREEZE_ROUNDS 20
 #define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
 struct tree {
     size_t count;
-    pid_t pids[TREE_LIMIT];
+    pid_t pids[TREE_LIMIT]; /* as procfs counts them */
+    pid_t numbers[TREE_LIMIT]; /* as we do; 0 until it is asked for */
     pid_t parents[TREE_LIMIT];
     char states[TREE_LIMIT];
     bool inside[TREE_LIMIT];
@@ -33,6 +42,32 @@ struct entry { /* struct linux_dirent64, which no header declares */
 };
 
 static struct tree scanned; /* untouched, and so no memory, until something has to be ended */
+static int outside = -1; /* the procfs outside */
+
+void tree_look_outside(void) {
+    int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    outside = proc < 0 ? -1 : fcntl(proc, F_DUPFD_CLOEXEC, ABOVE_PLACES);
+    if (outside < 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "opening /proc, to see what commands start");
+    (void)close(proc);
+}
+
+int tree_outside(void) { return outside; }
+
+/* Moves what we hold to `place`; returns the next free one, or -1. */
+int tree_keep(int place) {
+    if (outside < 0)
+        return place;
+    if (outside != place && dup3(outside, place, O_CLOEXEC) < 0)
+        return -1;
+    outside = place;
+    return place + 1;
+}
+
+static int open_proc(void) {
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    return outside < 0 ? open("/proc", flags) : openat(outside, ".", flags);
+}
 
 /* Digits to a number; -1 for anything else. */
 static long parse_number(const char *text) {
@@ -80,20 +115,24 @@ static bool read_stat(int proc, const char *pid, char *state, pid_t *parent, cha
     return true;
 }
 
-/* Returns false where the numbers do not ascend, as proc(5)'s do: is_inside() leans on it. */
+/* Returns false where there are too many, or the numbers do not ascend, as proc(5)'s do: is_inside()
+ * leans on it. */
 static bool scan_entries(struct tree *tree, int proc, const char *entries, size_t size) {
     for (size_t at = 0; at < size;) {
         const struct entry *entry = (const struct entry *)(entries + at);
         long pid = parse_number(entry->name);
         at += entry->length;
-        if (pid <= 0 || tree->count == TREE_LIMIT)
+        if (pid <= 0)
             continue;
+        if (tree->count == TREE_LIMIT)
+            return false;
         size_t i = tree->count;
         if (i > 0 && tree->pids[i - 1] >= (pid_t)pid)
             return false;
         if (!read_stat(proc, entry->name, &tree->states[i], &tree->parents[i], NULL))
             continue;
         tree->pids[i] = (pid_t)pid;
+        tree->numbers[i] = outside < 0 ? (pid_t)pid : 0;
         tree->inside[i] = false;
         tree->count++;
     }
@@ -105,7 +144,7 @@ static bool scan(struct tree *tree) {
     bool ascending = true;
     long got = 0;
     tree->count = 0;
-    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int proc = open_proc();
     if (proc < 0)
         return false;
     while (ascending && (got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0)
@@ -135,16 +174,71 @@ static bool is_inside(const struct tree *tree, pid_t pid) {
     return false;
 }
 
-/* Marks the descendants of `root`, leaving out the `spared` and what descends from them. Returns
- * false where not all could be seen; what was seen is marked all the same. */
-static bool tree_find(struct tree *tree, pid_t root, const pid_t *spared, size_t spared_count) {
-    bool whole = scan(tree);
+static void write_number(char text[12], pid_t pid) {
+    char *at = text + 11;
+    *at = '\0';
+    for (pid_t rest = pid; rest > 0; rest /= 10)
+        *--at = (char)('0' + rest % 10);
+    memmove(text, at, (size_t)(text + 12 - at));
+}
+
+/* The last number of the line "NSpid:" of proc_pid_status(5), which lists a process's numbers from
+ * procfs's own namespace down to the process's; 0 for one that has gone. */
+static pid_t read_number(pid_t pid) {
+    char path[24], text[4096];
+    write_number(path, pid);
+    memcpy(path + strlen(path), "/status", 8); /* NOLINT(bugprone-not-null-terminated-result): it brings the NUL */
+    int fd = openat(outside, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        (void)close(fd);
+    if (got <= 0)
+        return 0;
+    text[got] = '\0';
+    char *line = strstr(text, "\nNSpid:"), *end = line == NULL ? NULL : strchr(line + 1, '\n');
+    if (end == NULL)
+        return 0;
+    *end = '\0';
+    long number = parse_number(strrchr(line, '\t') == NULL ? "" : strrchr(line, '\t') + 1);
+    return number > 0 ? (pid_t)number : 0;
+}
+
+/* The number that kill(2) takes, or 0 for a process that has gone. */
+static pid_t own_number(struct tree *tree, size_t i) {
+    if (tree->numbers[i] == 0)
+        tree->numbers[i] = read_number(tree->pids[i]);
+    return tree->numbers[i];
+}
+
+static void signal_one(struct tree *tree, size_t i, int number) {
+    pid_t pid = own_number(tree, i);
+    if (pid > 0)
+        (void)kill(pid, number); /* ESRCH: it ended by itself */
+}
+
+/* Our own number as procfs counts it, or -1. */
+static pid_t root_number(pid_t root) {
+    char text[16];
+    if (outside < 0)
+        return root;
+    ssize_t size = readlinkat(outside, "self", text, sizeof text - 1);
+    if (size <= 0)
+        return -1;
+    text[size] = '\0';
+    return (pid_t)parse_number(text);
+}
+
+/* Marks the descendants of `self`, which is us, leaving out the `spared` and what descends from them.
+ * Returns false where not all could be seen; what was seen is marked all the same. */
+static bool tree_find(struct tree *tree, pid_t self, const pid_t *spared, size_t spared_count) {
+    pid_t root = root_number(self);
+    bool whole = scan(tree) && root > 0;
     for (bool changed = true; changed;) {
         changed = false;
         for (size_t i = 0; i < tree->count; i++) {
-            if (tree->inside[i] || is_among(tree->pids[i], spared, spared_count))
+            if (tree->inside[i] || (tree->parents[i] != root && !is_inside(tree, tree->parents[i])))
                 continue;
-            if (tree->parents[i] == root || is_inside(tree, tree->parents[i]))
+            if (spared_count == 0 || !is_among(own_number(tree, i), spared, spared_count))
                 tree->inside[i] = changed = true;
         }
     }
@@ -159,7 +253,7 @@ size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int num
         if (!scanned.inside[i] || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
             continue;
         living++;
-        (void)kill(scanned.pids[i], number); /* ESRCH: it ended by itself */
+        signal_one(&scanned, i, number);
     }
     return whole ? living : TREE_UNKNOWN;
 }
@@ -177,7 +271,7 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
                 continue;
             if (scanned.states[i] != 'D' || round < HUNG_ROUNDS)
                 running = true;
-            (void)kill(scanned.pids[i], SIGSTOP);
+            signal_one(&scanned, i, SIGSTOP);
         }
         if (!running)
             return;
@@ -187,7 +281,7 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
 /* Describes up to `room` living descendants; returns how many there are, or TREE_UNKNOWN. */
 size_t tree_list(pid_t root, struct leftover *out, size_t room) {
     size_t living = 0;
-    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int proc = open_proc();
     if (proc < 0)
         return TREE_UNKNOWN;
     bool whole = tree_find(&scanned, root, NULL, 0);
@@ -198,14 +292,33 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room) {
             continue;
         if (living++ >= room)
             continue;
-        char *at = pid + sizeof pid;
-        *--at = '\0';
-        for (pid_t rest = scanned.pids[i]; rest > 0; rest /= 10)
-            *--at = (char)('0' + rest % 10);
-        out[living - 1].pid = (uint32_t)scanned.pids[i];
-        if (!read_stat(proc, at, &state, &parent, out[living - 1].name))
+        write_number(pid, scanned.pids[i]);
+        out[living - 1].pid = (uint32_t)own_number(&scanned, i);
+        if (out[living - 1].pid == 0 || !read_stat(proc, pid, &state, &parent, out[living - 1].name))
             living--;
     }
     (void)close(proc);
     return whole ? living : TREE_UNKNOWN;
+}
+
+/* Ends all that descends from us, for as long as it takes. For a process that nobody else's end takes
+ * along, and that is a child subreaper, so that nothing gets away. */
+void tree_end(void) {
+    struct pace pace = {0, 0};
+    for (unsigned rounds = 0;; rounds++) {
+        pid_t ended = waitpid(-1, NULL, WNOHANG);
+        while (ended > 0) {
+            pace_quicken(&pace);
+            ended = waitpid(-1, NULL, WNOHANG);
+        }
+        if (ended < 0 && errno == ECHILD)
+            return;
+        if (pace_is_due(&pace)) {
+            if (rounds >= PLAIN_ROUNDS)
+                tree_freeze(getpid(), NULL, 0);
+            (void)tree_signal(getpid(), NULL, 0, SIGKILL);
+        }
+        struct timespec pause = {0, (long)pace_timeout(&pace) * 1000000};
+        (void)nanosleep(&pause, NULL);
+    }
 }

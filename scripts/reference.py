@@ -43,7 +43,14 @@ CHAPTERS = (
     ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
     ("Values", ("sandyard.types",)),
-    ("What a machine can hold", ("sandyard.checkup", "sandyard.confinement.doctor_values")),
+    (
+        "What a machine can hold",
+        (
+            "sandyard.checkup",
+            "sandyard.confinement.doctor_values",
+            "sandyard.confinement.footing",
+        ),
+    ),
     ("Saved state", ("sandyard.state",)),
     ("Errors", ("sandyard.errors",)),
 )

@@ -30,6 +30,8 @@ def test_default_grants_nothing() -> None:
         "home": "private",
         "syscalls": (),
         "devices": (),
+        "require": (),
+        "accept": (),
         "limits": dataclasses.asdict(ResourceLimits()),
     }
 

@@ -96,7 +96,7 @@ static void check_record(const struct record *record) {
         at = check_path(data);
         break;
     case RECORD_LANDLOCK_RULE:
-        at = sizeof(uint64_t) + check_path(data + sizeof(uint64_t));
+        at = sizeof(struct rule) + check_path(data + sizeof(struct rule));
         break;
     case RECORD_SECCOMP:
         promise(record->size > 0 && record->size % sizeof(struct sock_filter) == 0 &&

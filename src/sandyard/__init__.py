@@ -14,6 +14,7 @@ _HOMES: Final = {
     "sandyard.client": ("UnixLocalSandboxClient",),
     "sandyard.confinement.doctor_values": ("DoctorCanary", "DoctorReport", "DoctorRow"),
     "sandyard.confinement.explanation": ("Explanation",),
+    "sandyard.confinement.footing": ("ConfinementReport", "Held"),
     "sandyard.errors": (
         "ApplyPatchDecodeError",
         "ApplyPatchDiffError",

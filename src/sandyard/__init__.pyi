@@ -10,6 +10,10 @@ from sandyard.confinement.doctor_values import (
     DoctorRow as DoctorRow,
 )
 from sandyard.confinement.explanation import Explanation as Explanation
+from sandyard.confinement.footing import (
+    ConfinementReport as ConfinementReport,
+    Held as Held,
+)
 from sandyard.client import (
     UnixLocalSandboxClient as UnixLocalSandboxClient,
 )

@@ -332,13 +332,14 @@ async def _in_session(
         try:
             async with session:
                 said = await work(session)
+                report = session.confinement
         finally:
             await client.delete(session)
     except _FAILURES as error:
         refused = _refusal(error)
         words = error.message if isinstance(error, SandboxError) else str(error)
         return replace(refused, text=words.partition(". To fix it: ")[0]), b""
-    return Tried("ok"), said
+    return Tried("ok", value="" if report is None else report.rung), said
 
 
 async def _run_true(session: UnixLocalSandboxSession) -> bytes:

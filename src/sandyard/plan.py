@@ -266,10 +266,19 @@ class CgroupPlan:
 
 @dataclass(frozen=True, slots=True)
 class LandlockRule:
-    """Rights (LANDLOCK_ACCESS_FS_* bits) beneath an inside path; a missing path is skipped."""
+    """Rights (LANDLOCK_ACCESS_FS_* bits) beneath an inside path.
+
+    A path that is missing, or that the sandbox's user can't reach, is skipped.
+
+    Attributes:
+        path: the path; symlinks in it are followed.
+        access: the rights.
+        inode: ``(st_dev, st_ino)`` that it must have, or None for no check.
+    """
 
     path: str
     access: int
+    inode: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,33 +300,41 @@ class LandlockRuleset:
 class LaunchPlan:
     """One sandbox, before it exists.
 
+    Without namespaces there is no root of its own, and what makes one is absent: ``steps`` and
+    ``hostname`` are empty, ``scratch`` is None, paths are the host's, and Landlock is the wall.
+
     The new root is an empty tmpfs; ``steps`` fill it in order; then it becomes read-only and the
     old root goes away. Capabilities, no_new_privs and dumpable are not options: they are always
     dropped, set and cleared.
 
     Attributes:
-        identity: who runs inside.
-        namespaces: which namespaces are new.
+        identity: who runs inside; its inside ids count in a user namespace only.
+        namespaces: which namespaces are new: the user, mount and PID namespaces and any others,
+            or none.
         hostname: the name inside.
         loopback: True brings ``lo`` up in the new network namespace.
-        scratch: how much the root's tmpfs may hold.
+        scratch: how much the root's tmpfs may hold; None where there is none.
         steps: the root file system.
         limits: rlimits of every process inside.
         landlock: the Landlock layer, or None where the kernel has none.
         seccomp: the classic BPF program, as an array of ``struct sock_filter``.
         cgroup: the control groups, or None where no limit asks for one.
+        outer_proc: True where there is no procfs inside. The first process then finds the processes
+            of a command in the one outside, by a descriptor that no command gets; the rules of
+            ``landlock`` bind commands, and let it look there.
     """
 
     identity: Identity
     namespaces: Namespaces
     hostname: str
     loopback: bool
-    scratch: Scratch
+    scratch: Scratch | None
     steps: tuple[MountStep, ...]
     limits: tuple[ResourceLimit, ...]
     landlock: LandlockRuleset | None
     seccomp: bytes
     cgroup: CgroupPlan | None = None
+    outer_proc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,33 @@ from sandyard.errors import PolicyError
 from sandyard.planted import PROTECTED_NAMES
 from sandyard.resources import DEFAULT_LIMITS, ResourceLimits
 
-__all__ = ["INHERITED_VARIABLES", "OWN_VARIABLES", "DeviceOption", "Policy", "SyscallOption"]
+__all__ = [
+    "DIMENSIONS",
+    "INHERITED_VARIABLES",
+    "OWN_VARIABLES",
+    "RUNGS",
+    "DeviceOption",
+    "Dimension",
+    "Policy",
+    "Requirement",
+    "Rung",
+    "SyscallOption",
+]
 
 DeviceOption = Literal["gpu", "kvm", "fuse", "tun"]
 """A device that a policy may name."""
+
+Dimension = Literal["read", "write", "network", "processes", "ipc", "syscalls", "resources"]
+"""A part of the wall that holds or does not hold for itself."""
+
+Rung = Literal["full", "full_without_proc", "landlock_seccomp"]
+"""How the wall is built, the best first."""
+
+Requirement = Dimension | Rung | Literal["strict"]
+"""What a policy can insist on."""
+
+DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
+RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
 
 SyscallOption = Literal["ptrace", "no-unix-sockets"]
 """How a policy changes which system calls are refused."""
@@ -113,6 +136,17 @@ class Policy:
             a node of its own. A driver is a large piece of the kernel: what is named here is
             that much more to attack. One that is missing, or that you can't open, refuses the
             start. Does not show the nodes that own a screen.
+        require: Takes names of what must hold whole: dimensions (``"read"``, ``"write"``,
+            ``"network"``, ``"processes"``, ``"ipc"``, ``"syscalls"``, ``"resources"``), ``"strict"``
+            for all of them, or a rung (``"full"``, ``"full_without_proc"``), which means that rung
+            or a better one. Default: none, which refuses where a dimension is absent, or lets
+            through more than metadata of your own files and that processes exist. What the policy
+            itself lifts, such as ``network="host"``, is no loss. Is not needed for the wall to hold:
+            what a machine can't hold is refused anyway.
+        accept: Takes dimensions that may be held in part, or not at all, where this machine can do
+            no better. Default: none. ``session.confinement`` says what was lost. Does not weaken
+            anything on a machine that holds it, and does not lift the other dimensions. Is not the
+            way to give commands more: use ``reads``, ``writes`` or ``network``.
         limits: Takes a ``ResourceLimits``: memory, processes, processors, time, files and output.
             Default: ``ResourceLimits()``, which bounds processes, open files, output and what
             private directories hold, so that neither a fork bomb nor a full /tmp harms the
@@ -133,6 +167,8 @@ class Policy:
     home: Literal["private", "workspace"] = "private"
     syscalls: tuple[SyscallOption, ...] = ()
     devices: tuple[DeviceOption, ...] = ()
+    require: tuple[Requirement, ...] = ()
+    accept: tuple[Dimension, ...] = ()
     limits: ResourceLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
@@ -148,6 +184,13 @@ class Policy:
         for field, known in _OPTIONS.items():
             object.__setattr__(self, field, _options(getattr(self, field), field, known))
         _check_limits(self.limits)
+        for name in self.accept:
+            if name in self.require:
+                raise PolicyError(
+                    f"{name} can't be both required and accepted in part",
+                    field="accept",
+                    value=name,
+                )
 
 
 def _check_choice(
@@ -172,7 +215,12 @@ def _check_limits(value: object) -> None:
         )
 
 
-_OPTIONS: Final = {"syscalls": get_args(SyscallOption), "devices": get_args(DeviceOption)}
+_OPTIONS: Final = {
+    "syscalls": get_args(SyscallOption),
+    "devices": get_args(DeviceOption),
+    "require": ("strict", *RUNGS, *DIMENSIONS),
+    "accept": DIMENSIONS,
+}
 """Fields that take some of a few words."""
 
 

@@ -17,7 +17,10 @@ from sandyard.bounds import SessionLimits
 from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
+from sandyard.confinement.bare import bare_view
 from sandyard.confinement.explanation import Enforced, Explanation
+from sandyard.confinement.footing import ConfinementReport, Footing
+from sandyard.confinement.holding import Circumstances
 from sandyard.errors import (
     OpName,
     SessionClosedError,
@@ -25,6 +28,7 @@ from sandyard.errors import (
 from sandyard.explaining import ExplainedStream, Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import in_thread
+from sandyard.ladder import Ladder
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
@@ -78,6 +82,7 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         self._root = root
         self._lease = lease
         self._protection = Protection(policy.protect)
+        self._ladder = Ladder(policy)
         self._explainer = Explainer()
         self._inode = None if root is None else root.inode
         self._phase = Phase.NEW
@@ -117,7 +122,8 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
                 if self.state.manifest.entries:
                     self.materialized = await self._workspace.apply(self.state.manifest)
                 self.state.workspace_root_ready = True
-            self._init = await InitProcess.start(partial(self._plan, root))
+            self._init = await self._ladder.start(root, partial(self._plan, root))
+            self.state.confinement = self._ladder.document()
             self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
@@ -163,6 +169,11 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
                 if self._lease.held:
                     owned = self.state.workspace_root_owned
                     await in_thread(self._lease.keep if owned else self._lease.remove)
+
+    @property
+    def confinement(self) -> ConfinementReport | None:
+        """What holds, dimension by dimension, and on which rung; None until the first start."""
+        return self._ladder.report
 
     async def running(self) -> bool:
         """Tell whether commands can run: the session is started and its sandbox stands."""
@@ -371,7 +382,7 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         self._lease.note(root.inode)
         return root
 
-    def _plan(self, root: WorkspaceRoot) -> LaunchPlan:
+    def _plan(self, root: WorkspaceRoot, footing: Footing) -> LaunchPlan:
         facts = host_facts(self._host_environment)
         planned = PlannedRoot(path=root.inside, source=root.real_path, inode=root.inode)
         policy = self.policy
@@ -380,8 +391,13 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         govern(root, grants, denied, protected)  # the file verbs keep to what binds commands
         limits = self.limits.plan(facts)
         devices = resolve_devices(policy)
-        plan = plan_session(policy, facts, planned, grants, denied, protected, limits, devices)
-        self._explainer.learn(Enforced(policy, plan, facts.machine, root.inside, grants, denied))
+        kept, held = tuple(part.path for part in protected), limits.enforced
+        known = Circumstances(facts, root.real_path, root.owned, grants, denied, kept, held)
+        footing = self._ladder.judge(known, footing)
+        asked = policy, facts, planned, grants, denied, protected, limits, devices
+        plan = plan_session(*asked, footing)
+        shown = plan if plan.namespaces else bare_view(plan_session(*asked), footing)
+        self._explainer.learn(Enforced(policy, shown, facts.machine, root.inside, grants, denied))
         return plan
 
     async def _let_go(self) -> None:
@@ -414,6 +430,7 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
             self._loop = None
             try:
                 await self._settle_processes()
+                await self._ladder.close()
             finally:
                 await self.limits.close()
 
@@ -471,9 +488,11 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         environment = self.state.manifest.environment
         values = await environment.resolve() if environment.value else {}
         if self._environment is None or self._environment[0] != values:
-            facts = host_facts(self._host_environment)  # as kept since the start
+            facts = self._ladder.facts or host_facts(self._host_environment)  # since the start
             root, host = self.state.manifest.root, self._host_environment
-            pairs = command_environment(self.policy, facts, host, values, root)
+            pairs = command_environment(
+                self.policy, facts, host, values, root, self._ladder.private
+            )
             encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
             self._environment = (values, encoded)
         return self._environment[1]

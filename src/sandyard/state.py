@@ -131,7 +131,11 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
     Attributes:
         workspace_root_owned: True if the workspace is a directory that the library made; only such
             a one is ever deleted.
+        confinement: what held at the last start: the rung, why it was no higher one, and how well
+            each dimension held, in words. None before the first start. It is told and never
+            obeyed.
     """
 
     type: Literal["unix_local"] = "unix_local"
     workspace_root_owned: bool = False
+    confinement: dict[str, str] | None = None

@@ -21,6 +21,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 AGENT: Final = 1000
 NEWNS: Final = 0x00020000
 NEWUSER: Final = 0x10000000
+NEW_ANY: Final = 0x7E020000
+CAPBSET_DROP: Final = 24
+CONTAINER_CAPABILITIES: Final = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31})
+"""Numbers of those that container engines leave to root: CAP_CHOWN to CAP_SETFCAP."""
 MS_BIND_REC: Final = 0x1000 | 0x4000
 MS_PRIVATE_REC: Final = 0x40000 | 0x4000
 MS_NODEV_NOSUID: Final = 0x4 | 0x2
@@ -31,8 +35,14 @@ ALLOW: Final = 0x7FFF0000
 ERRNO: Final = 0x00050000
 KILL: Final = 0x80000000
 
-X86: Final = {"clone": 56, "unshare": 272, "mount": 165, "memfd_create": 319}
-ARM: Final = {"clone": 220, "unshare": 97, "mount": 40, "memfd_create": 279}
+X86: Final = {
+    "clone": 56, "unshare": 272, "mount": 165, "umount2": 166, "pivot_root": 155, "setns": 308,
+    "memfd_create": 319,
+}  # fmt: skip
+ARM: Final = {
+    "clone": 220, "unshare": 97, "mount": 40, "umount2": 39, "pivot_root": 41, "setns": 268,
+    "memfd_create": 279,
+}  # fmt: skip
 EVERYWHERE: Final = {
     "clone3": 435,
     "pidfd_open": 434,
@@ -40,6 +50,7 @@ EVERYWHERE: Final = {
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,
+    "fsmount": 432,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
 }
@@ -99,6 +110,23 @@ def no_landlock() -> None:
     refuse({"landlock_create_ruleset": (0, ERRNO | errno.ENOSYS)})
 
 
+def container() -> None:
+    """As container engines do by default: no namespaces and no mounts, and root without power."""
+    if os.geteuid() == 0:
+        for number in range(41):
+            if number not in CONTAINER_CAPABILITIES:
+                checked(LIBC.prctl(CAPBSET_DROP, number, 0, 0, 0))
+        words = [sum(1 << number for number in CONTAINER_CAPABILITIES)] * 2 + [0]
+        header = struct.pack("=Ii", 0x20080522, 0)
+        checked(LIBC.capset(header, struct.pack("=IIIIII", *words, 0, 0, 0)))
+    no = ERRNO | errno.EPERM
+    calls = ("mount", "umount2", "pivot_root", "setns", "open_tree", "move_mount", "fsopen",
+             "fsmount", "mount_setattr", "unshare")  # fmt: skip
+    refuse(dict.fromkeys(calls, (0, no)) | {
+        "clone": (NEW_ANY, no), "clone3": (0, ERRNO | errno.ENOSYS),
+    })  # fmt: skip
+
+
 def old_filter() -> None:
     refuse(dict.fromkeys(("openat2", "pidfd_open"), (0, ERRNO | errno.EPERM)))
 
@@ -148,6 +176,19 @@ def change_mount(path: bytes, flags: int, add: int, remove: int) -> None:
     checked(LIBC.syscall(call, -100, ctypes.c_char_p(path), flags, attributes, len(attributes)))
 
 
+def no_idmap() -> None:
+    """Temporary files lie on a file system that can't be shown as somebody else's; for root."""
+    checked(LIBC.unshare(NEWNS))
+    mount("none", "/", None, MS_PRIVATE_REC)
+    mount("tmpfs", "/mnt", "tmpfs", 0)
+    for name in ("lower", "upper", "work", "merged"):
+        os.mkdir(f"/mnt/{name}", 0o777)
+        os.chmod(f"/mnt/{name}", 0o1777)
+    options = b"lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work"
+    checked(LIBC.mount(b"overlay", b"/mnt/merged", b"overlay", ctypes.c_ulong(0), options))
+    os.environ["TMPDIR"] = "/mnt/merged"
+
+
 def chroot() -> None:
     """All that there is, except /etc, under a root that is no mount point's."""
     where = os.getcwd()
@@ -188,7 +229,7 @@ def no_home() -> None:
 WAYS: Final[dict[str, Callable[[], None]]] = {
     way.__name__: way
     for way in (
-        no_user, no_mounts, no_landlock, old_filter, old_open, deadly_filter, nested, no_room,
+        no_user, no_mounts, no_landlock, container, no_idmap, old_filter, old_open, deadly_filter, nested, no_room,
         covered_proc, hidden_proc, read_only, chroot, few_processes, few_files, fewest_files,
         no_home,
     )

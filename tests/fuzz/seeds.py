@@ -93,6 +93,16 @@ LEAST: Final = LaunchPlan(
     seccomp=FILTER,
 )
 
+BARE: Final = replace(
+    LEAST,
+    namespaces=Namespaces(0),
+    hostname="",
+    scratch=None,
+    landlock=LandlockRuleset(0x7FFF, 3, (LandlockRule("/usr", 13, (1, 2)),)),
+    outer_proc=True,
+)
+"""Without namespaces."""
+
 LONG_PATH: Final = ("/" + "p" * 255) * 15 + "/" + "q" * 254
 """The longest path, of the longest names: 4,095 bytes."""
 
@@ -120,6 +130,9 @@ BEYOND: Final = {
     "filter": replace(LEAST, seccomp=LONG_FILTER.seccomp + FILTER[:8]),
     "records": replace(LEAST, limits=(ResourceLimit(7, 1),) * 1024),
     "root": replace(LEAST, identity=Identity(0, 0, HostIdentity.CALLER)),
+    "bare-open": replace(BARE, landlock=None),
+    "bare-blind": replace(BARE, outer_proc=False),
+    "bare-mount": replace(BARE, steps=(Proc("/proc"),)),
     "namespaces": replace(LEAST, namespaces=Namespaces.USER | Namespaces.PID),
 }
 
@@ -177,6 +190,7 @@ def make_seeds() -> dict[str, bytes]:
     plans = {
         "whole": WHOLE,
         "least": LEAST,
+        "bare": BARE,
         "long-names": LONG_NAMES,
         "long-paths": LONG_PATHS,
         "long-filter": LONG_FILTER,

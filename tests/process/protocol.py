@@ -56,7 +56,7 @@ START, SPAWN, SIGNAL, KILL = 1, 2, 3, 4
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
 
 # enum record_op
-IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH = 1, 2, 3, 4, 5
+IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH, OUTSIDE = 1, 2, 3, 4, 5, 6
 DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK, DENY = range(10, 20)
 LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE = 20, 21, 22, 23, 24
 
@@ -70,6 +70,7 @@ FORMATS: Final = {
     "scratch": "QQ",
     "limit": "QII",
     "landlock": "QQ",
+    "rule": "QQQ",
     "done": "HHI",
     "failure": "HHiII",
     "spawn_head": "IIII",
@@ -262,6 +263,11 @@ def only(records: list[Record], op: int) -> Bytes:
     return Bytes(found[0])
 
 
+def at_most_one(records: list[Record], op: int) -> Bytes | None:
+    """What the one record of its kind holds, if there is one."""
+    return only(records, op) if any(record.op == op for record in records) else None
+
+
 def decode_identity(source: Bytes) -> tuple[Identity, int, int]:
     """Who runs inside, and the two ids outside."""
     mode, uid, gid, host_uid, host_gid, zero = source.unpack("identity")
@@ -293,9 +299,10 @@ def decode_landlock(records: list[Record]) -> LandlockRuleset | None:
     for record in ours[1:]:
         check(record.op == LANDLOCK_RULE, "two rulesets")
         source = Bytes(record.payload)
-        access, path = source.number("Q"), source.text()
+        access, device, inode = source.unpack("rule")
+        path = source.text()
         source.end()
-        rules.append(LandlockRule(path, access))
+        rules.append(LandlockRule(path, access, (device, inode) if device or inode else None))
     return LandlockRuleset(handled, scoped, tuple(rules))
 
 
@@ -303,22 +310,24 @@ def decode_start(body: bytes) -> Start:
     """The body of a START as the values that it was made of."""
     records = split_records(body)
     identity, host_uid, host_gid = decode_identity(only(records, IDENTITY))
-    namespaces, hostname = only(records, NAMESPACES), only(records, HOSTNAME)
-    scratch, loopback = only(records, SCRATCH), [r for r in records if r.op == LOOPBACK]
-    check(len(loopback) <= 1 and not any(r.payload for r in loopback), "odd loopback")
+    namespaces, hostname = only(records, NAMESPACES), at_most_one(records, HOSTNAME)
+    scratch = at_most_one(records, SCRATCH)
+    loopback, outside = (at_most_one(records, op) for op in (LOOPBACK, OUTSIDE))
     plan = LaunchPlan(
         identity=identity,
         namespaces=Namespaces(namespaces.number("I")),
-        hostname=hostname.text(),
-        loopback=bool(loopback),
-        scratch=Scratch(*scratch.unpack("scratch")),
+        hostname="" if hostname is None else hostname.text(),
+        loopback=loopback is not None,
+        scratch=None if scratch is None else Scratch(*scratch.unpack("scratch")),
         steps=tuple(decode_step(r) for r in records if r.op in STEPS),
         limits=tuple(decode_limit(r) for r in records if r.op == LIMIT),
         landlock=decode_landlock(records),
         seccomp=only(records, SECCOMP).rest,
+        outer_proc=outside is not None,
     )
-    for source in (namespaces, hostname, scratch):
-        source.end()
+    for source in (namespaces, hostname, scratch, loopback, outside):
+        if source is not None:
+            source.end()
     return Start(plan, host_uid, host_gid)
 
 

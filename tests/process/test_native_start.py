@@ -30,6 +30,7 @@ from tests.process.protocol import (
     MAGIC,
     MASK,
     NAMESPACES,
+    OUTSIDE,
     PRIVATE,
     PROC,
     READ_ONLY,
@@ -218,7 +219,7 @@ WITH_PATH: dict[str, Callable[[bytes], Record]] = {
     "devpts": lambda path: Record(DEVPTS, path),
     "read only": lambda path: Record(READ_ONLY, path),
     "mask": lambda path: Record(MASK, path),
-    "rule": lambda path: Record(LANDLOCK_RULE, bytes(8) + path),
+    "rule": lambda path: Record(LANDLOCK_RULE, bytes(24) + path),
 }
 
 
@@ -250,14 +251,14 @@ def test_bad_filter_is_refused(records: Records, name: str) -> None:
 
 
 BAD_RECORDS = {
-    **{f"kind {op}": Record(op, b"") for op in (0, 6, 9, 19, 24, 2**16 - 1)},
+    **{f"kind {op}": Record(op, b"") for op in (0, 7, 9, 19, 24, 2**16 - 1)},
     **{
         f"kind {op} of {size} bytes": Record(op, bytes(size))
-        for op, right in ((LIMIT, 16), (LANDLOCK, 16), (LOOPBACK, 0))
+        for op, right in ((LIMIT, 16), (LANDLOCK, 16), (LOOPBACK, 0), (OUTSIDE, 0))
         for size in (0, 1, right - 1, right + 1, right + 8)
         if size not in (right, -1)
     },
-    **{f"{size} bytes of a rule": Record(LANDLOCK_RULE, bytes(size)) for size in (0, 7, 8)},
+    **{f"{size} bytes of a rule": Record(LANDLOCK_RULE, bytes(size)) for size in (0, 8, 23, 24)},
     **{f"{size} bytes of a file": Record(FILE, bytes(size)) for size in (0, 7, 8)},
     **{f"{size} bytes of a directory": Record(DIRECTORY, bytes(size)) for size in (0, 7, 8)},
     **{f"{size} bytes of a bind": Record(BIND, bytes(size)) for size in (0, 23, 24)},
@@ -422,7 +423,7 @@ def test_host_that_says_nothing(records: Records) -> None:
             Record(BIND, packed("bind", 1, 1, 16, 0) + b"/usr\0/t\0"),
             (Step.SOURCE, errno.ESTALE, "/usr"),
         ),
-        (Record(LANDLOCK_RULE, bytes(8) + b"/\0"), (Step.LANDLOCK, errno.EINVAL, "a rule before its ruleset")),
+        (Record(LANDLOCK_RULE, bytes(24) + b"/\0"), (Step.LANDLOCK, errno.EINVAL, "a rule before its ruleset")),
         (Record(FILE, NODE + b"/proc/new\0"), (Step.MOUNT, errno.EROFS, "/proc/new")),
     ],
 )  # fmt: skip

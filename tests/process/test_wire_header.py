@@ -38,6 +38,7 @@ STRUCTURES = {
     "_LIMIT": "limit",
     "_LANDLOCK": "landlock",
     "_DEVICE": "device",
+    "_RULE": "rule",
     "_DONE": "done",
     "_FAILURE": "failure",
     "_SPAWN": "spawn_head",

@@ -121,7 +121,12 @@ class _Printer:
 
     def _summary(self, report: DoctorReport) -> Iterator[str]:
         yield from self._text(f"Rung that this machine allows: {_RUNGS[report.rung]}.")
-        yield "This version starts only on the full rung."
+        if report.lacks is not None:
+            yield from self._text("What keeps it from a higher one:")
+            yield from self._labelled("cause", report.lacks)
+            yield from self._labelled("fix", report.raises or "")
+            if report.holds:
+                yield from self._commands(report.commands)
         if report.holds:
             yield self._paint("ok", "The default policy holds here.")
             open_ones = [c.key for c in report.canaries if c.state != "held"]

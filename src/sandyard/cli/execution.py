@@ -71,6 +71,7 @@ async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> Exec
         # No "async with": a session that is closed before it is deleted is kept, should we be
         # killed in between.
         await session.start()
+        teller.note(session.confinement)
         return await _run_command(order, session, teller, stopping)
     finally:
         try:

@@ -13,9 +13,10 @@ from sandyard.planted import PROTECTED_NAMES
 from sandyard.resources import LIMIT_UNITS
 
 if TYPE_CHECKING:
-    from sandyard.policy import DeviceOption, SyscallOption
+    from sandyard.policy import DeviceOption, Dimension, Requirement, SyscallOption
 
 __all__ = [
+    "Accept",
     "Denied",
     "Devices",
     "Home",
@@ -23,6 +24,7 @@ __all__ = [
     "Network",
     "Protected",
     "Read",
+    "Require",
     "Syscalls",
     "Toolchains",
     "Unprotected",
@@ -64,6 +66,21 @@ Variables = Annotated[
 ]
 Network = Annotated[
     Literal["none", "host"], typer.Option(help="Its network: loopback alone, or yours.")
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Run where this machine holds it only in part, or not: read, write, network, "
+        "processes, ipc, syscalls or resources; may be repeated.",
+    ),
+]
+Require = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Refuse where this is not so: strict, a rung, or a name that --accept takes.",
+    ),
 ]
 Devices = Annotated[
     list[str] | None,
@@ -113,6 +130,8 @@ def make_policy(  # noqa: PLR0913  # one parameter for each option
     no_toolchains: bool = False,
     home: Literal["private", "workspace"] = "private",
     limit: Iterable[str] | None = None,
+    accept: Iterable[str] | None = None,
+    require: Iterable[str] | None = None,
 ) -> Policy:
     """The policy that options say.
 
@@ -124,6 +143,8 @@ def make_policy(  # noqa: PLR0913  # one parameter for each option
     # Words as they were given: the policy knows which there are, and says so.
     devices = cast("tuple[DeviceOption, ...]", tuple(device or ()))
     options = cast("tuple[SyscallOption, ...]", tuple(syscalls or ()))
+    accepted = cast("tuple[Dimension, ...]", tuple(accept or ()))
+    required = cast("tuple[Requirement, ...]", tuple(require or ()))
     return Policy(
         reads=tuple(absolute_path(path, "--read") for path in read or ()),
         writes=tuple(absolute_path(path, "--write") for path in write or ()),
@@ -136,6 +157,8 @@ def make_policy(  # noqa: PLR0913  # one parameter for each option
         syscalls=options,
         toolchains=not no_toolchains,
         home=home,
+        accept=accepted,
+        require=required,
         limits=_limits(limit or ()),
     )
 

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
-from sandyard import ExecResult, ExecTimeoutError, SandboxError
+from sandyard import ConfinementReport, ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.process.capture import Capture, Captured
@@ -49,6 +49,9 @@ class Teller(Protocol):
     def say(self, text: str) -> None:
         """Say something of our own, on standard error."""
 
+    def note(self, confinement: ConfinementReport | None) -> None:
+        """Take in what holds for the command."""
+
     def end(self, outcome: Outcome) -> int:
         """Tell how it ended; returns the exit code."""
 
@@ -72,6 +75,14 @@ class PlainTeller:
         """Write a line to standard error."""
         _say(text)
 
+    def note(self, confinement: ConfinementReport | None) -> None:
+        """Write a line where it is less than the whole wall."""
+        if confinement is None or confinement.rung == "full":
+            return
+        lost = [name for name, held in confinement.dimensions().items() if held.state != "enforced"]
+        words = f"; in part or not at all: {', '.join(lost)}" if lost else ""
+        _say(f"confined on the rung {confinement.rung}{words}; 'sandyard doctor' says why")
+
     def end(self, outcome: Outcome) -> int:
         """Write a line about an error, one for each denial and for each limit that was reached."""
         if outcome.result is not None and not self._quiet:
@@ -89,6 +100,7 @@ class JsonTeller:
     """Keeps output, bounded, and prints one JSON object at the end."""
 
     def __init__(self) -> None:
+        self._confinement: dict[str, str] | None = None
         self._kept = {"stdout": Capture(OUTPUT_LIMIT_BYTES), "stderr": Capture(OUTPUT_LIMIT_BYTES)}
 
     async def take(self, stream: StreamName, data: bytes) -> None:
@@ -99,11 +111,15 @@ class JsonTeller:
         """Write a line to standard error."""
         _say(text)
 
+    def note(self, confinement: ConfinementReport | None) -> None:
+        """Keep it."""
+        self._confinement = None if confinement is None else confinement.document()
+
     def end(self, outcome: Outcome) -> int:
         """Print the object."""
         streams = {name: capture.result() for name, capture in self._kept.items()}
         try:
-            _write_all(_STDOUT, _report(outcome, streams))
+            _write_all(_STDOUT, _report(outcome, streams, self._confinement))
         except BrokenPipeError:
             return _BROKEN_PIPE
         return outcome.exit_code
@@ -152,7 +168,9 @@ def _words(error: SandboxError) -> str:
     return error.message
 
 
-def _report(outcome: Outcome, streams: dict[str, Captured]) -> bytes:
+def _report(
+    outcome: Outcome, streams: dict[str, Captured], confinement: dict[str, str] | None
+) -> bytes:
     result, error = outcome.result, outcome.error
     usage = None if result is None else result.usage
     fields: dict[str, object] = {
@@ -167,6 +185,7 @@ def _report(outcome: Outcome, streams: dict[str, Captured]) -> bytes:
         "denials": [] if result is None else [asdict(denial) for denial in result.denials],
         "limit_hits": [] if result is None else [asdict(hit) for hit in result.limit_hits],
         "leftovers": [] if result is None else [asdict(left) for left in result.leftovers],
+        "confinement": confinement,
         "error": None if error is None else _error_fields(error),
     }
     return json.dumps(fields, default=str).encode() + b"\n"

@@ -11,6 +11,7 @@ from sandyard import SandboxError
 from sandyard.cli.execution import carry_out, refused
 from sandyard.cli.order import Order
 from sandyard.cli.permissions import (
+    Accept,
     Denied,
     Devices,
     Home,
@@ -18,6 +19,7 @@ from sandyard.cli.permissions import (
     Network,
     Protected,
     Read,
+    Require,
     Syscalls,
     Toolchains,
     Unprotected,
@@ -79,6 +81,8 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     no_toolchains: Toolchains = False,
     home: Home = "private",
     limit: Limits = None,
+    accept: Accept = None,
+    require: Require = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -107,6 +111,8 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
             no_toolchains=no_toolchains,
             home=home,
             limit=limit,
+            accept=accept,
+            require=require,
         )
     except SandboxError as error:
         return teller.end(refused(error))

@@ -9,6 +9,7 @@ from sandyard.confinement.doctor_places import machine_rows, place_rows
 from sandyard.confinement.doctor_rows import kernel_rows
 from sandyard.confinement.doctor_values import DoctorCanary, DoctorReport, DoctorRow, Rung
 from sandyard.platform.probes_facts import Tried
+from sandyard.policy import RUNGS
 
 if TYPE_CHECKING:
     from sandyard.platform.probes_facts import MachineFacts
@@ -51,7 +52,10 @@ def judge(
     cause: str | None = None
     fix: str | None = None
     commands: tuple[str, ...] = ()
-    culprit = next((row for row in rows if row.required and row.state == "missing"), None)
+    missing = [row for row in rows if row.required and row.state == "missing"]
+    culprit = next(iter(missing), None)
+    rung = _rung(rows, session)
+    wall = next((row for row in missing if row.kernel), None) if rung != "full" else None
     if session.ok and broken:
         cause = f"commands got out: {', '.join(canary.key for canary in broken)}"
         fix = "do not rely on this machine's wall; report what you see here as SECURITY.md says"
@@ -60,14 +64,18 @@ def judge(
         commands = culprit.commands
     elif not session.ok:
         cause, fix = session.text or "no session could be started", session.value or None
+    if wall is not None and not commands:
+        commands = wall.commands
     return DoctorReport(
         schema=SCHEMA,
         version=facts.version,
         machine=_in_words(facts),
         holds=holds,
         proven=holds and bool(canaries) and all(canary.state == "held" for canary in canaries),
-        rung=_rung(rows, session),
-        starts_on=("full",),
+        rung=rung,
+        starts_on=RUNGS,
+        lacks=None if wall is None else f"{wall.key}: {wall.cause}",
+        raises=None if wall is None else wall.fix,
         cause=cause,
         fix=fix,
         commands=commands,
@@ -84,11 +92,14 @@ def _in_words(facts: MachineFacts) -> str:
 
 
 def _rung(rows: tuple[DoctorRow, ...], session: Tried) -> Rung:
-    """The highest rung whose parts all work; what could not be tried counts as not there."""
+    """The rung of the session; else the highest whose parts all work, as far as they were tried."""
+    started = [rung for rung in RUNGS if session.ok and session.value in (rung, "")]
+    if started:
+        return started[0]
     states = {row.key: row.state for row in rows}
     needed = [row.key for row in rows if row.required and row.kernel]
     lacking = {key for key in needed if states[key] not in ("ok", "partial")}
-    if session.ok or not lacking:
+    if not lacking:
         return "full"
     if lacking == {"proc"}:
         return "full_without_proc"

@@ -75,12 +75,15 @@ class DoctorReport:
         machine: the machine in words.
         holds: whether a session with the default policy was started here and nothing got out.
         proven: whether, besides, each attempt to get out worked outside.
-        rung: the highest one that the machine allows: ``full``; ``full_without_proc``: all but a
-            fresh /proc; ``landlock_seccomp``: without namespaces; ``none``.
+        rung: the highest one that the machine allows, on which sessions start if their policy
+            accepts what it loses: ``full``; ``full_without_proc``: all but a fresh /proc;
+            ``landlock_seccomp``: without namespaces; ``none``.
         starts_on: the rungs that this version starts on; on all others it refuses.
+        lacks: why it is no higher rung, else None.
+        raises: what to change for a higher one, else None; the lines for it are ``commands``.
         cause: why ``holds`` is False, else None.
         fix: what to change then, else None.
-        commands: lines to be run or written for that, as they are.
+        commands: lines to be run or written for that, or for a higher rung, as they are.
         rows: what was looked at, one by one.
         canaries: the attempts to get out.
         seconds: how long it took.
@@ -93,6 +96,8 @@ class DoctorReport:
     proven: bool
     rung: Rung
     starts_on: tuple[Rung, ...]
+    lacks: str | None
+    raises: str | None
     cause: str | None
     fix: str | None
     commands: tuple[str, ...]

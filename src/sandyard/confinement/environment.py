@@ -10,6 +10,7 @@ from sandyard.platform import is_within
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES
 
 if TYPE_CHECKING:
+    from sandyard.confinement.footing import PrivatePlace
     from sandyard.platform import HostFacts
     from sandyard.policy import Policy
 
@@ -24,6 +25,7 @@ def command_environment(
     environ: Mapping[str, str],
     manifest: Mapping[str, str],
     workspace: str,
+    private: PrivatePlace | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """The whole environment of a command, as ``(name, value)`` pairs.
 
@@ -38,6 +40,8 @@ def command_environment(
 
     Args:
         workspace: where the workspace is inside.
+        private: HOME and TMPDIR, where they can't have the paths that they have in a root of their
+            own.
     """
     paths = _shown_paths(policy, facts)
     shown = tuple(path for path in paths if not _is_shown(path, policy.deny))
@@ -51,12 +55,15 @@ def command_environment(
     search_path = (path for path in facts.search_path if _is_shown(path, shown))
     variables |= {
         "PATH": ":".join(search_path),
-        "HOME": workspace if policy.home == "workspace" else HOME,
-        "TMPDIR": _TMPDIR,
+        "HOME": workspace if policy.home == "workspace" else private.home if private else HOME,
+        "TMPDIR": private.temporary if private else _TMPDIR,
         "USER": USER,
         "LOGNAME": USER,
         "SHELL": facts.shell,
     }
+    if private is not None:
+        # It is there and closed, which git takes for a failure; in a root of its own it is not there.
+        variables["GIT_CONFIG_NOSYSTEM"] = "1"
     variables |= {name: environ[name] for name in policy.inherit if name in environ}
     variables.update(policy.environment)
     variables.update(manifest)

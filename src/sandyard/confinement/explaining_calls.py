@@ -98,11 +98,11 @@ def explain_limit(
         enforced: what the session enforces.
         ceiling: what the calling program itself may have.
     """
-    limits = enforced.policy.limits
+    limits, scratch = enforced.policy.limits, enforced.plan.scratch
     value = {
         "open_files": limits.open_files,
         "processes": limits.processes,
-        "scratch_size": enforced.plan.scratch.size,
+        "scratch_size": None if scratch is None else scratch.size,
         "file_size": limits.file_size,
     }.get(name)
     if value is None:

@@ -1,8 +1,9 @@
-"""The Landlock layer: a second wall, by paths, that holds even where a mount was forgotten."""
+"""The Landlock layer: a second wall, by paths, for a forgotten mount; the first without mounts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from sandyard.plan import LandlockRule, LandlockRuleset
@@ -14,6 +15,7 @@ __all__ = [
     "TRUNCATE",
     "WRITE_FILE",
     "WRITING",
+    "bare_ruleset",
     "closes_abstract_sockets",
     "landlock_ruleset",
 ]
@@ -59,11 +61,7 @@ def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | Non
     """
     if abi < _OLDEST_USED:
         return None
-    handled = _FIRST_ABI | REFER
-    if abi >= _TRUNCATE_ABI:
-        handled |= TRUNCATE
-    if abi >= _IOCTL_ABI:
-        handled |= _IOCTL_DEV
+    handled = _handled(abi)
     rules = (
         LandlockRule("/", READING),
         # Terminals need ioctl; which devices there are is decided by the mounts.
@@ -72,8 +70,49 @@ def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | Non
         LandlockRule("/proc", (READING | WRITE_FILE | TRUNCATE) & handled),
         *(LandlockRule(path, handled) for path in writable),
     )
-    scoped = _SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if abi >= _SCOPE_ABI else 0
-    return LandlockRuleset(handled=handled, scoped=scoped, rules=rules)
+    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules)
+
+
+def bare_ruleset(
+    abi: int,
+    *,
+    reads: tuple[LandlockRule, ...],
+    writes: tuple[LandlockRule, ...],
+    devices: tuple[str, ...],
+) -> LandlockRuleset:
+    """The ruleset for where there are no mounts: what it does not name is closed.
+
+    Args:
+        abi: the version that the kernel supports, 1 at least.
+        reads: paths to be read and executed; their rights are set here.
+        writes: paths beneath which everything is allowed that modes allow.
+        devices: device nodes to be read and written.
+    """
+    handled = _handled(abi)
+    node = (_READ_FILE | WRITE_FILE | TRUNCATE | _IOCTL_DEV) & handled
+    # What can be written to is no place for devices that are made elsewhere: no ioctl there.
+    whole = handled & ~_IOCTL_DEV
+    rules = (
+        *(replace(rule, access=READING) for rule in reads),
+        *(LandlockRule(path, node) for path in devices),
+        *(replace(rule, access=whole) for rule in writes),
+    )
+    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules)
+
+
+def _handled(abi: int) -> int:
+    handled = _FIRST_ABI
+    if abi >= _OLDEST_USED:
+        handled |= REFER
+    if abi >= _TRUNCATE_ABI:
+        handled |= TRUNCATE
+    if abi >= _IOCTL_ABI:
+        handled |= _IOCTL_DEV
+    return handled
+
+
+def _scoped(abi: int) -> int:
+    return _SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if abi >= _SCOPE_ABI else 0
 
 
 def closes_abstract_sockets(ruleset: LandlockRuleset | None) -> bool:

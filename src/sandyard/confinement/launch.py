@@ -6,8 +6,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.bare import bare_plan
 from sandyard.confinement.devices import add_devices
 from sandyard.confinement.etc import HOSTNAME
+from sandyard.confinement.footing import FULL
 from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
 from sandyard.confinement.limiting import LimitsPlan, plan_limits
 from sandyard.confinement.placement import (
@@ -17,6 +19,7 @@ from sandyard.confinement.placement import (
     add_protected,
     add_toolchains,
     add_workspace,
+    give_workspace,
     order_steps,
     step_path,
 )
@@ -30,6 +33,7 @@ from sandyard.platform import NO_CGROUPS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandyard.confinement.footing import Footing
     from sandyard.planted import ProtectedPart
     from sandyard.platform import DeviceNode, Grant, HostFacts
     from sandyard.policy import Policy
@@ -47,7 +51,7 @@ _ALL_NAMESPACES: Final = (
 )
 
 
-def plan_session(
+def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     policy: Policy,
     facts: HostFacts,
     workspace: WorkspaceRoot,
@@ -56,8 +60,9 @@ def plan_session(
     protected: tuple[ProtectedPart, ...] = (),
     limits: LimitsPlan | None = None,
     devices: tuple[DeviceNode, ...] = (),
+    footing: Footing = FULL,
 ) -> LaunchPlan:
-    """Plan a session with full confinement.
+    """Plan a session.
 
     Args:
         policy: what commands may touch.
@@ -68,29 +73,29 @@ def plan_session(
         protected: what of these trees is kept as it is, parents before children.
         limits: what holds the policy's limits (default: what holds them without control groups).
         devices: what it names in ``devices``, as found (``platform.resolve_devices``).
+        footing: the rung (default: the highest).
 
     Raises:
         PolicyError: the policy or the workspace asks for what can't be granted.
         ConfinementUnavailableError: this host can't be made to enforce the policy.
     """
-    if facts.system != "linux":
-        raise ConfinementUnavailableError(
-            "commands can't be confined",
-            dimension="processes",
-            cause_text=f"namespaces are a thing of Linux, and this is {facts.system}",
-            fix="run on Linux",
-        )
+    _check_possible(facts, devices, footing)
     _check_grants(policy, grants)
     if limits is None:
         limits = plan_limits(policy.limits, facts, NO_CGROUPS)
+    if footing.rung == "landlock_seccomp":
+        return bare_plan(policy, facts, workspace, limits, footing)
     host_network = policy.network == "host"
-    steps = dict(_base(facts, host_network=host_network))
+    copies = footing.copies if footing.rung == "full_without_proc" else None
+    steps = dict(_base(facts, host_network=host_network, copies=copies))
     add_devices(steps, devices, leased=facts.euid == 0)
     if policy.toolchains:
         add_toolchains(steps, facts.toolchains)
     add_grants(steps, grants, _shown(facts))
     add_workspace(steps, workspace)
     held = add_protected(steps, protected)
+    if footing.given:
+        give_workspace(steps, workspace)
     add_denied(steps, denied, workspace)
     writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
     landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
@@ -116,7 +121,26 @@ def plan_session(
             ptrace="ptrace" in policy.syscalls,
         ),
         cgroup=limits.cgroup,
+        outer_proc=copies is not None,
     )
+
+
+def _check_possible(facts: HostFacts, devices: tuple[DeviceNode, ...], footing: Footing) -> None:
+    """Refuse what no plan can do on this host, or on this rung."""
+    if facts.system != "linux":
+        raise ConfinementUnavailableError(
+            "commands can't be confined",
+            dimension="processes",
+            cause_text=f"namespaces are a thing of Linux, and this is {facts.system}",
+            fix="run on Linux",
+        )
+    if devices and footing.rung == "landlock_seccomp":
+        raise ConfinementUnavailableError(
+            "devices can't be shown",
+            dimension="read",
+            cause_text=f"without mounts there is no place for them, and {footing.cause}",
+            fix=f"{footing.fix}; or name no devices",
+        )
 
 
 def _check_grants(policy: Policy, grants: tuple[Grant, ...]) -> None:
@@ -140,6 +164,8 @@ def _shown(facts: HostFacts) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8)  # one for each host and network; a program has one host
-def _base(facts: HostFacts, *, host_network: bool) -> Mapping[str, MountStep]:
-    steps = base_steps(facts, host_network=host_network)
+def _base(
+    facts: HostFacts, *, host_network: bool, copies: tuple[tuple[str, bytes], ...] | None
+) -> Mapping[str, MountStep]:
+    steps = base_steps(facts, host_network=host_network, copies=copies)
     return MappingProxyType({step_path(step): step for step in steps})

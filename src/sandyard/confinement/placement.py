@@ -37,6 +37,7 @@ __all__ = [
     "add_protected",
     "add_toolchains",
     "add_workspace",
+    "give_workspace",
     "order_steps",
     "step_path",
 ]
@@ -131,6 +132,13 @@ def add_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
                 inside = root.path + path[len(root.source) :]
                 steps[inside] = replace(step, target=inside)
     steps[root.path] = Bind(root.source, root.path, writable=True, as_owner=True, inode=root.inode)
+
+
+def give_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
+    """Show the workspace, and what is kept in it, with the owner that it has on the disk."""
+    for path, step in list(steps.items()):
+        if isinstance(step, Bind) and is_within(step.source, root.source):
+            steps[path] = replace(step, as_owner=False)
 
 
 def add_protected(steps: dict[str, MountStep], parts: Iterable[ProtectedPart]) -> frozenset[str]:

@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement.etc import HOME, etc_steps, host_entry
-from sandyard.plan import Bind, DevPts, Directory, Mask, MountStep, Private, Proc, ReadOnly, Symlink
+from sandyard.plan import (
+    Bind,
+    DevPts,
+    Directory,
+    Mask,
+    MountStep,
+    Private,
+    Proc,
+    ReadOnly,
+    Symlink,
+    TextFile,
+)
 
 if TYPE_CHECKING:
     from sandyard.platform import HostFacts
@@ -85,23 +96,44 @@ _READ_ONLY_PROC: Final = ("sys",)
 in /proc asks for a capability or for uid 0, and there is neither inside."""
 
 
-def base_steps(facts: HostFacts, *, host_network: bool) -> tuple[MountStep, ...]:
-    """What stands in every root, in no particular order and without toolchains and grants."""
+def base_steps(
+    facts: HostFacts,
+    *,
+    host_network: bool,
+    copies: tuple[tuple[str, bytes], ...] | None = None,
+) -> tuple[MountStep, ...]:
+    """What stands in every root, in no particular order and without toolchains and grants.
+
+    Args:
+        facts: the host.
+        host_network: whether its network is shared.
+        copies: the files of /proc where no procfs can be mounted; None for a fresh one.
+    """
     return (
         *(Bind(tree, tree) for tree in facts.system_trees),
         *(host_entry(entry, optional=False) for entry in facts.root_entries),
         *etc_steps(facts, host_network=host_network),
-        *_kernel_steps(),
+        *(_proc_steps() if copies is None else _copied_proc(copies)),
+        *_device_steps(),
         *_PRIVATE,
         Symlink("/var/run", "/run"),
         Directory("/root"),
     )
 
 
-def _kernel_steps() -> Iterator[MountStep]:
+def _proc_steps() -> Iterator[MountStep]:
     yield Proc()
     yield from (ReadOnly(f"/proc/{name}") for name in _READ_ONLY_PROC)
     yield from (Mask(f"/proc/{name}") for name in _MASKED_PROC)
+
+
+def _copied_proc(copies: tuple[tuple[str, bytes], ...]) -> Iterator[MountStep]:
+    """A /proc that knows the machine as it was at the start, and no process. Never the outer one."""
+    yield Directory("/proc", 0o555)
+    yield from (TextFile(f"/proc/{name}", content, 0o444) for name, content in copies)
+
+
+def _device_steps() -> Iterator[MountStep]:
     yield Directory("/dev")
     for name in USUAL_DEVICES:
         # Read-only holds the node (its mode and times); a device is written to all the same.

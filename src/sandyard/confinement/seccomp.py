@@ -200,17 +200,60 @@ _CONDITIONAL: Final = (
 )
 _ANY_SOCKETS: Final = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
 
+_SHARED_IPC: Final = Rule(
+    # Without an IPC namespace these are the whole machine's, and a user's own are open to him.
+    (
+        "shmget",
+        "shmat",
+        "shmctl",
+        "semget",
+        "semop",
+        "semtimedop",
+        "semctl",
+        "msgget",
+        "msgsnd",
+        "msgrcv",
+        "msgctl",
+        "mq_open",
+        "mq_unlink",
+    ),
+    errno.ENOSYS,
+)
+_SHARED_PROCESSES: Final = (
+    # Without a PID namespace a number can be any process's of the same user. 0 is the caller.
+    Rule(
+        ("sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"),
+        errno.EPERM,
+        (IsNot(0, (0,)),),
+    ),
+    Rule(("setpriority",), errno.EPERM, (IsNot(0, (0,)),)),
+    Rule(("setpriority", "ioprio_set"), errno.EPERM, (IsNot(1, (0,)),)),
+    Rule(("migrate_pages", "move_pages"), errno.EPERM, (IsNot(0, (0,)),)),
+    Rule(("process_madvise", "process_mrelease", "kcmp"), errno.EPERM),
+)
 
-def seccomp_rules(*, unix_sockets: bool = True, ptrace: bool = False) -> tuple[Rule, ...]:
+
+def seccomp_rules(
+    *,
+    unix_sockets: bool = True,
+    ptrace: bool = False,
+    internet: bool = True,
+    shared: bool = False,
+) -> tuple[Rule, ...]:
     """The rules that are in force.
 
     Args:
+        internet: False refuses sockets that speak to a network, loopback included, for where there
+            is no network namespace.
+        shared: True where processes and IPC are those of the host.
         ptrace: True allows debuggers and tracers on other processes inside. Filters are applied
             after a tracer has had its say (Linux 4.8), so it can't talk a call past them.
         unix_sockets: False refuses new Unix sockets; socketpair(2), whose ends reach no one else,
             is allowed always.
     """
-    families = tuple(family for family in _ANY_SOCKETS if unix_sockets or family != _AF_UNIX)
+    families = tuple(
+        family for family in _ANY_SOCKETS if (unix_sockets if family == _AF_UNIX else internet)
+    )
     sockets = (
         # Each family is a protocol stack; most are loaded on demand and seldom looked at.
         Rule(("socket",), errno.EAFNOSUPPORT, (IsNot(0, families),)),
@@ -223,6 +266,7 @@ def seccomp_rules(*, unix_sockets: bool = True, ptrace: bool = False) -> tuple[R
     return (
         *_CONDITIONAL,
         *sockets,
+        *((_SHARED_IPC, *_SHARED_PROCESSES) if shared else ()),
         *((_DEBUGGER_PERSONALITY,) if ptrace else (_OTHERS_MEMORY, _PERSONALITY)),
         _UNREADABLE,
         _OTHERS_FILES,
@@ -235,7 +279,14 @@ def seccomp_rules(*, unix_sockets: bool = True, ptrace: bool = False) -> tuple[R
 
 
 @lru_cache(maxsize=16)  # one program for each machine and set of options
-def seccomp_program(machine: str, *, unix_sockets: bool = True, ptrace: bool = False) -> bytes:
+def seccomp_program(
+    machine: str,
+    *,
+    unix_sockets: bool = True,
+    ptrace: bool = False,
+    internet: bool = True,
+    shared: bool = False,
+) -> bytes:
     """The program for ``machine``, as an array of ``struct sock_filter``.
 
     Raises:
@@ -249,7 +300,10 @@ def seccomp_program(machine: str, *, unix_sockets: bool = True, ptrace: bool = F
             cause_text=f"there is no table of system calls for {machine or 'this processor'}",
             fix=f"use a machine of the kind {' or '.join(SYSCALL_TABLES)}",
         )
-    return _assemble(table, seccomp_rules(unix_sockets=unix_sockets, ptrace=ptrace))
+    rules = seccomp_rules(
+        unix_sockets=unix_sockets, ptrace=ptrace, internet=internet, shared=shared
+    )
+    return _assemble(table, rules)
 
 
 @lru_cache(maxsize=16)

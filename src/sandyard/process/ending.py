@@ -6,7 +6,20 @@ import contextlib
 import os
 import signal
 
-__all__ = ["kill_both"]
+__all__ = ["kill_both", "kill_init"]
+
+
+def kill_init(pid: int, pidfd: int) -> None:
+    """Kills init and what has lost it: the outer process lives on to end the rest (blocking).
+
+    For sandboxes without a PID namespace, in which nothing ends by the end of its first process.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        for child in _children_of(pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)
 
 
 def kill_both(pid: int, pidfd: int) -> None:

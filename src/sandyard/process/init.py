@@ -32,7 +32,7 @@ from sandyard.limits import (
 from sandyard.plan import HostIdentity, LaunchPlan, Spawn
 from sandyard.platform.fixes import REINSTALL
 from sandyard.process.cgroup import Cgroup
-from sandyard.process.ending import kill_both
+from sandyard.process.ending import kill_both, kill_init
 from sandyard.process.identity import IdentityLease
 from sandyard.process.latch import Latch
 from sandyard.process.refusal import launch_refusal, start_refusal
@@ -132,6 +132,7 @@ class InitProcess:
         self._pidfd = launched.pidfd
         self.owner = launched.owner
         self.group = launched.group
+        self._sweeps = not launched.plan.namespaces  # the outer process ends what init leaves
         self.report: Started = Started(())
         self._jobs: dict[int, Job] = {}
         self._last_job = 0
@@ -198,7 +199,8 @@ class InitProcess:
     async def _wait_gone(self, pidfd: int) -> None:
         try:
             if not await _wait_readable(pidfd, CLOSE_TIMEOUT_S):
-                await in_thread(kill_both, self._pid, pidfd)
+                end = kill_init if self._sweeps else kill_both
+                await in_thread(end, self._pid, pidfd)
                 await _wait_readable(pidfd, CLOSE_TIMEOUT_S)
         finally:
             _reap(pidfd)

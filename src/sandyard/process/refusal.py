@@ -22,6 +22,11 @@ _NODES = (
 )
 _PROC = "mount /proc for this program, so that it can write its own id maps"
 
+_REACH = (
+    "let everybody pass through the directories that lead there (chmod o+x), or choose another "
+    "place (TMPDIR, or the workspace's root)"
+)
+
 _BY_STEP: dict[Step, tuple[str, str, str]] = {
     Step.PROTOCOL: ("processes", "understanding the plan", "reinstall sandyard: its parts differ"),
     Step.IDMAP: ("write", "mapping the owner of files", ID_MAPS),
@@ -115,6 +120,8 @@ def start_refusal(answer: Failure | None, plan: LaunchPlan) -> SandboxError:
         fix = _PROC
     if any(isinstance(step, Device) and step.target == answer.text for step in plan.steps):
         fix = _NODES
+    if answer.step is Step.LANDLOCK and answer.text.startswith("/"):
+        fix = _REACH
     cause = os.strerror(answer.error)
     if answer.step is Step.SOURCE:
         cause = _source_of(answer, plan)

@@ -11,10 +11,10 @@ from sandyard.process.wire import NO_RECORD, Done, Failure, Record, Started, Ste
 
 __all__ = ["untold_step"]
 
+_MOUNTED: Final = (Step.PRIVATE_MOUNTS, Step.ROOT, Step.PIVOT)
+"""What every start with a root of its own does once."""
+
 _ALWAYS: Final = (
-    Step.PRIVATE_MOUNTS,
-    Step.ROOT,
-    Step.PIVOT,
     Step.CAPABILITIES,
     Step.IDENTITY,
     Step.PRIVILEGES,
@@ -34,7 +34,7 @@ _STEPS: Final = {
     Record.LANDLOCK_RULE: Step.LANDLOCK,
     Record.SECCOMP: Step.SECCOMP,
 }
-"""The step in which a record is carried out; the others are part of a step of ``_ALWAYS``."""
+"""The step in which a record is carried out; the others are part of a step above."""
 
 _OPTIONAL: Final = (Record.READ_ONLY, Record.MASK, Record.DENY, Record.LANDLOCK_RULE)
 """Records about what may be missing inside, and then needs no wall."""
@@ -55,6 +55,8 @@ def untold_step(body: bytes, report: Started) -> Failure | None:
     optional = set[int]()
     expected = Counter((step, NO_RECORD) for step in _ALWAYS)
     for index, (kind, payload) in enumerate(split_plan(body)):
+        if kind is Record.NAMESPACES and any(payload):
+            expected.update((step, NO_RECORD) for step in _MOUNTED)
         if kind in _STEPS:
             expected[_STEPS[kind], index] += 1
         if kind in _OPTIONAL or (kind is Record.BIND and _is_optional(payload)):

@@ -94,6 +94,7 @@ _SCRATCH = struct.Struct("=QQ")
 _LIMIT = struct.Struct("=QII")
 _LANDLOCK = struct.Struct("=QQ")
 _DEVICE = struct.Struct("=II")
+_RULE = struct.Struct("=QQQ")
 _DONE = struct.Struct("=HHI")
 _FAILURE = struct.Struct("=HHiII")
 _SPAWN = struct.Struct("=IIII")
@@ -133,6 +134,7 @@ class Record(IntEnum):
     HOSTNAME = 3
     LOOPBACK = 4
     SCRATCH = 5
+    OUTSIDE = 6
     DIRECTORY = 10
     FILE = 11
     SYMLINK = 12
@@ -233,7 +235,10 @@ def _limit(limit: ResourceLimit) -> bytes:
 def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
     head = _record(Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped))
     rules = [
-        _record(Record.LANDLOCK_RULE, struct.pack("=Q", rule.access) + _text(rule.path))
+        _record(
+            Record.LANDLOCK_RULE,
+            _RULE.pack(rule.access, *(rule.inode or (0, 0))) + _text(rule.path),
+        )
         for rule in ruleset.rules
     ]
     return [head, *rules]
@@ -246,11 +251,15 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
     records = [
         _record(Record.IDENTITY, identity),
         _record(Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
-        _record(Record.HOSTNAME, _text(plan.hostname)),
-        _record(Record.SCRATCH, _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)),
+        *([_record(Record.HOSTNAME, _text(plan.hostname))] if plan.hostname else ()),
         *map(_mount_step, plan.steps),
         *map(_limit, plan.limits),
     ]
+    if plan.scratch is not None:
+        sizes = _SCRATCH.pack(plan.scratch.size, plan.scratch.inodes)
+        records.append(_record(Record.SCRATCH, sizes))
+    if plan.outer_proc:
+        records.append(_record(Record.OUTSIDE, b""))
     if plan.loopback:
         records.append(_record(Record.LOOPBACK, b""))
     if plan.landlock is not None:
