@@ -21,6 +21,7 @@ from benchmarks.measure import Row
 from benchmarks.output import output_rows
 from benchmarks.peers import bubblewrap
 from benchmarks.sessions import session_rows
+from benchmarks.terminals import terminal_rows
 from benchmarks.walk import walk_rows
 
 PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
@@ -28,6 +29,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "sessions": session_rows,
     "output": output_rows,
     "logs": log_rows,
+    "terminals": terminal_rows,
     "walk": walk_rows,
     "files": file_rows,
     "archives": archive_rows,

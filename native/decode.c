@@ -10,7 +10,7 @@
 #define PATH_LIMIT 4096u
 #define NEEDED_NAMESPACES ((uint32_t)(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
 #define BIND_FLAGS ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE))
-#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_NARROWED))
+#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_TERMINAL | SPAWN_NARROWED))
 #define STANDARD_FDS 7u /* a mask of 0, 1 and 2 */
 #define NO_ID UINT32_MAX /* setresuid(2) and its kind take it for "leave it as it is" */
 #define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
@@ -328,6 +328,13 @@ static const char *decode_narrowing(const unsigned char *bytes, size_t size, siz
     return rulesets > 1 || filters > 1 ? "a narrowing says something twice" : NULL;
 }
 
+/* A terminal has a size and brings all three streams; nobody else has a size. */
+static bool is_window(const struct spawn_head *head) {
+    if ((head->flags & SPAWN_TERMINAL) == 0)
+        return head->rows == 0 && head->columns == 0;
+    return head->rows != 0 && head->columns != 0 && head->fd_mask == 0;
+}
+
 const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn) {
     struct spawn_head head;
     size_t needed = spawn_vector_room(bytes, size);
@@ -336,11 +343,19 @@ const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_
     memcpy(&head, bytes, sizeof head);
     if (head.argc == 0 || (head.fd_mask & ~STANDARD_FDS) != 0 || (head.flags & ~SPAWN_FLAGS) != 0)
         return "a spawn needs words, no more than three descriptors, and flags that are known";
+    if (!is_window(&head))
+        return "a terminal needs a size and no descriptors, and only a terminal has a size";
     size_t at = sizeof head;
     long length = string_length(bytes + at, size - at);
     if (length < 1 || bytes[at] != '/')
         return "the working directory must be absolute";
-    *spawn = (struct spawn){head.fd_mask, head.flags, (char *)bytes + at, vector, vector + head.argc + 1, NULL, 0};
+    *spawn = (struct spawn){.fd_mask = head.fd_mask,
+                            .flags = head.flags,
+                            .cwd = (char *)bytes + at,
+                            .argv = vector,
+                            .envp = vector + head.argc + 1,
+                            .rows = head.rows,
+                            .columns = head.columns};
     at += (size_t)length + 1;
     for (size_t i = 0; i < (size_t)head.argc + head.envc; i++) {
         length = string_length(bytes + at, size - at);

@@ -37,6 +37,7 @@ struct spawn {
     char **argv, **envp; /* NULL-terminated, inside the caller's vector */
     const unsigned char *narrowing; /* records, or NULL */
     size_t narrowing_size;
+    uint16_t rows, columns; /* of its terminal; 0 without SPAWN_TERMINAL */
 };
 
 const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan);
@@ -63,6 +64,7 @@ int close_from(int first); /* and all descriptors above it */
 unsigned channel_bodies(const struct incoming *in); /* descriptors that only carried the body */
 int channel_forward(int channel, const struct incoming *in);
 int channel_send(int channel, uint16_t kind, uint32_t job, const void *body, size_t size);
+int channel_send_fd(int channel, uint16_t kind, uint32_t job, const void *body, size_t size, int fd);
 
 /* report.c: how far a start has come, and the one way in which it fails. */
 
@@ -140,6 +142,17 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room);
 /* narrow.c: what one command has less than its session; 0 or an errno. */
 
 int narrow_command(const struct spawn *spawn);
+
+/* terminal.c: a terminal of the sandbox's own devpts; and the group that has it in the foreground. */
+
+struct terminal {
+    int master, slave; /* close-on-exec; -1: closed */
+};
+
+int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns); /* returns errno */
+int terminal_take(void); /* in the command: standard input becomes its controlling terminal */
+void terminal_close(struct terminal *terminal);
+pid_t terminal_foreground(pid_t command); /* 0: none */
 
 /* spawn.c: the birth of one command; failure->step is 0 where it was born. */
 

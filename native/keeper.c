@@ -30,18 +30,21 @@ struct job {
     unsigned rounds;
     int status;
     struct rusage usage;
+    struct terminal terminal; /* the command's side only: it is held while the command lives */
 };
 
 static int channel_fd, control_fd, children_fd;
 static char *vector[VECTOR_ROOM];
 
-static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size) {
+/* With a descriptor, unless `fd` is -1. */
+static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size, int fd) {
     for (;;) {
-        int error = channel_send(control_fd, kind, id, body, size);
+        int error = fd < 0 ? channel_send(control_fd, kind, id, body, size)
+                           : channel_send_fd(control_fd, kind, id, body, size, fd);
         if (error == 0)
             return;
         if (error != EAGAIN)
-            _exit(1); /* the host is gone, and with it the sandbox in a moment */
+            _exit(1); /* the host is gone, and the sandbox in a moment; or the master can't travel */
         struct pollfd room = {.fd = control_fd, .events = POLLOUT};
         if (poll(&room, 1, -1) < 0 && errno != EINTR)
             _exit(1);
@@ -79,7 +82,7 @@ static void report_exit(struct job *job) {
         .left = (uint32_t)left,
         .listed = (uint32_t)listed,
     };
-    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + listed * sizeof body.left[0]);
+    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + listed * sizeof body.left[0], -1);
     job->reported = true;
     job->left_over = left > 0;
 }
@@ -117,6 +120,18 @@ static void end_tree(struct job *job) {
     (void)tree_signal(getpid(), NULL, 0, SIGKILL);
 }
 
+static void signal_job(const struct job *job, const struct signal_body *request) {
+    int number = (int)request->number;
+    if (request->target == SIGNAL_TREE) {
+        (void)tree_signal(getpid(), NULL, 0, number);
+    } else if (job->command != 0) { /* not reaped, so its pid is still its own */
+        bool all = request->target == SIGNAL_FOREGROUND;
+        pid_t group = all ? terminal_foreground(job->command) : 0;
+        if (!all || group > 1)
+            (void)kill(all ? -group : job->command, number);
+    }
+}
+
 static void obey(struct job *job) {
     struct incoming in;
     enum receive_result result = channel_receive(channel_fd, MSG_DONTWAIT, &in);
@@ -127,10 +142,7 @@ static void obey(struct job *job) {
     } else if (result == RECEIVED && in.head.job == job->id && in.head.kind == REQUEST_SIGNAL) {
         struct signal_body request;
         memcpy(&request, in.body, sizeof request); /* serve.c checked its size and number */
-        if (request.target == SIGNAL_TREE)
-            (void)tree_signal(getpid(), NULL, 0, (int)request.number);
-        else if (job->command != 0) /* not reaped, so its pid is still its own */
-            (void)kill(job->command, (int)request.number);
+        signal_job(job, &request);
     }
     channel_release(&in);
 }
@@ -146,6 +158,8 @@ static void keep(struct job *job) {
             obey(job);
         if (reap(job))
             pace_quicken(&pace);
+        if (job->command == 0)
+            terminal_close(&job->terminal);
         if (job->command == 0 && (job->flags & SPAWN_END_LEFTOVERS) != 0)
             job->ending = true;
         if (job->ending && job->children && pace_is_due(&pace))
@@ -157,10 +171,35 @@ static void keep(struct job *job) {
     }
 }
 
-static void fail(uint32_t id, struct failure failure) { deliver(EVENT_SPAWN_FAILED, id, &failure, sizeof failure); }
+static void fail(uint32_t id, struct failure failure) {
+    deliver(EVENT_SPAWN_FAILED, id, &failure, sizeof failure, -1);
+}
+
+/* A command with a terminal of its own in the place of the host's descriptors. */
+static pid_t spawn_on_terminal(struct spawn *spawn, struct terminal *terminal, struct failure *failure) {
+    int error = terminal_open(terminal, spawn->rows, spawn->columns);
+    if (error != 0) {
+        *failure = (struct failure){STEP_SPAWN_TERMINAL, 0, error, NO_RECORD, 0};
+        return -1;
+    }
+    const int streams[3] = {terminal->slave, terminal->slave, terminal->slave};
+    spawn->fd_mask = 7;
+    return spawn_command(spawn, streams, failure);
+}
+
+/* The master is the host's alone. The other side stays with us as well, or the host would be told of
+ * an end whenever no process of the command has it open; a command may open it again. */
+static void report_birth(struct job *job) {
+    struct spawned spawned = {(uint32_t)job->command, 0};
+    if ((job->flags & (SPAWN_REPORT | SPAWN_TERMINAL)) != 0)
+        deliver(EVENT_SPAWNED, job->id, &spawned, sizeof spawned, job->terminal.master);
+    if (job->terminal.master >= 0)
+        (void)close(job->terminal.master);
+    job->terminal.master = -1;
+}
 
 static void run(struct incoming *in) {
-    struct job job = {.id = in->head.job};
+    struct job job = {.id = in->head.job, .terminal = {-1, -1}};
     struct failure failure = {STEP_PROTOCOL, 0, EPROTO, NO_RECORD, 0};
     struct spawn spawn;
     char **words = vector;
@@ -178,8 +217,9 @@ static void run(struct incoming *in) {
     }
     if (decode_spawn(in->body, in->head.size, words, room > VECTOR_ROOM ? room : VECTOR_ROOM, &spawn) == NULL &&
         in->fd_count - memfds == (unsigned)__builtin_popcount(spawn.fd_mask)) {
-        job.command = spawn_command(&spawn, in->fds + memfds, &failure);
         job.flags = spawn.flags;
+        job.command = (spawn.flags & SPAWN_TERMINAL) != 0 ? spawn_on_terminal(&spawn, &job.terminal, &failure)
+                                                          : spawn_command(&spawn, in->fds + memfds, &failure);
     }
     channel_release(in);
     if (mapped != 0)
@@ -188,16 +228,14 @@ static void run(struct incoming *in) {
         while (job.command > 0 && waitpid(job.command, NULL, 0) < 0 && errno == EINTR) {
             /* it has ended, or is about to */
         }
+        terminal_close(&job.terminal);
         fail(job.id, failure);
         return;
     }
-    if ((job.flags & SPAWN_REPORT) != 0) {
-        struct spawned spawned = {(uint32_t)job.command, 0};
-        deliver(EVENT_SPAWNED, job.id, &spawned, sizeof spawned);
-    }
+    report_birth(&job);
     keep(&job);
     if (job.left_over)
-        deliver(EVENT_GONE, job.id, NULL, 0);
+        deliver(EVENT_GONE, job.id, NULL, 0, -1);
 }
 
 /* Waits for a job; false when there was none for so long that this keeper may go. */

@@ -35,7 +35,8 @@ enum event {
     EVENT_STARTED = 64, /* body: struct done[] */
     EVENT_START_FAILED = 65, /* body: struct failure and text */
     EVENT_SPAWN_FAILED = 66, /* body: struct failure */
-    EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it */
+    EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it, and for a terminal:
+                         * then its master is the one descriptor */
     EVENT_EXITED = 68, /* body: struct exited and struct leftover[] */
     EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
 };
@@ -64,6 +65,7 @@ enum step {
     STEP_SPAWN_STDIO = 33,
     STEP_SPAWN_CWD = 34,
     STEP_SPAWN_EXEC = 35,
+    STEP_SPAWN_TERMINAL = 36,
     STEP_SPAWN_NARROW = 40,
 };
 
@@ -165,6 +167,7 @@ struct failure {
 enum spawn_flag {
     SPAWN_REPORT = 1, /* send EVENT_SPAWNED */
     SPAWN_END_LEFTOVERS = 2, /* end the rest of the tree when the command exits */
+    SPAWN_TERMINAL = 4, /* a terminal of its own is its 0, 1 and 2; EVENT_SPAWNED brings the master */
     SPAWN_NARROWED = 8, /* records follow the strings: what the command has less than its session */
 };
 
@@ -174,6 +177,7 @@ struct spawn_head {
     uint32_t argc, envc;
     uint32_t fd_mask; /* bit n: a descriptor for fd n is passed; otherwise it is /dev/null */
     uint32_t flags;
+    uint16_t rows, columns; /* of the terminal, 1 at least; else 0 */
 };
 
 struct spawned {
@@ -181,7 +185,11 @@ struct spawned {
     uint32_t zero;
 };
 
-enum signal_target { SIGNAL_COMMAND = 0, SIGNAL_TREE = 1 };
+enum signal_target {
+    SIGNAL_COMMAND = 0,
+    SIGNAL_TREE = 1,
+    SIGNAL_FOREGROUND = 2, /* the process group that has the command's terminal */
+};
 
 struct signal_body {
     uint32_t number;

@@ -249,7 +249,7 @@ static void handle_signal(const struct incoming *in) {
     if (in->head.size != sizeof request || in->fd_count != channel_bodies(in) || keeper == NULL)
         return;
     memcpy(&request, in->body, sizeof request);
-    if (request.number == 0 || request.number > SIGNAL_LIMIT || request.target > SIGNAL_TREE)
+    if (request.number == 0 || request.number > SIGNAL_LIMIT || request.target > SIGNAL_FOREGROUND)
         return;
     (void)channel_forward(keeper->channel, in); /* full: it has more signals to deal with than matter */
 }

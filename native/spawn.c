@@ -67,6 +67,8 @@ static _Noreturn void child_run(const struct spawn *spawn, const int *fds) {
     if (setsid() < 0)
         child_fail(STEP_SPAWN_STDIO);
     child_stdio(spawn, fds);
+    if ((spawn->flags & SPAWN_TERMINAL) != 0 && terminal_take() != 0)
+        child_fail(STEP_SPAWN_TERMINAL);
     if (chdir(spawn->cwd) != 0)
         child_fail(STEP_SPAWN_CWD);
     errno = limits_for_command();

@@ -42,7 +42,7 @@ CHAPTERS = (
     ("Files", ("sandyard.file_verbs.", "sandyard.workspace.events")),
     ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
-    ("Values", ("sandyard.types",)),
+    ("Values", ("sandyard.types", "sandyard.truncation")),
     (
         "What a machine can hold",
         (

@@ -39,10 +39,13 @@ _HOMES: Final = {
         "ManifestError",
         "PolicyDeniedError",
         "PolicyError",
+        "PtySessionNotFoundError",
+        "PtyStdinUnavailableError",
         "ResourceLimitError",
         "SandboxError",
         "SandboxRuntimeError",
         "SessionClosedError",
+        "TerminalEndedError",
         "WorkspaceArchiveReadError",
         "WorkspaceArchiveWriteError",
         "WorkspaceIOError",
@@ -76,6 +79,10 @@ _HOMES: Final = {
     "sandyard.process.background": ("BackgroundProcess", "LogStatus"),
     "sandyard.process.background_input": ("ProcessInput",),
     "sandyard.process.logs_reading": ("LogChunk", "LogReader"),
+    "sandyard.process.attachment": ("Attachment",),
+    "sandyard.process.capture": ("Captured",),
+    "sandyard.process.terminal": ("Terminal",),
+    "sandyard.process.updates": ("PtyExecUpdate",),
     "sandyard.resources": (
         "EnforcedLimit",
         "ResourceLimits",
@@ -84,6 +91,11 @@ _HOMES: Final = {
     "sandyard.state": (
         "SandboxSessionState",
         "UnixLocalSandboxSessionState",
+    ),
+    "sandyard.truncation": (
+        "TruncationPolicy",
+        "formatted_truncate_text",
+        "truncate_text",
     ),
     "sandyard.types": (
         "Denial",

@@ -41,10 +41,13 @@ from sandyard.errors import (
     ManifestError as ManifestError,
     PolicyDeniedError as PolicyDeniedError,
     PolicyError as PolicyError,
+    PtySessionNotFoundError as PtySessionNotFoundError,
+    PtyStdinUnavailableError as PtyStdinUnavailableError,
     ResourceLimitError as ResourceLimitError,
     SandboxError as SandboxError,
     SandboxRuntimeError as SandboxRuntimeError,
     SessionClosedError as SessionClosedError,
+    TerminalEndedError as TerminalEndedError,
     WorkspaceArchiveReadError as WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError as WorkspaceArchiveWriteError,
     WorkspaceIOError as WorkspaceIOError,
@@ -85,6 +88,10 @@ from sandyard.process.background import (
 )
 from sandyard.process.background_input import ProcessInput as ProcessInput
 from sandyard.process.logs_reading import LogChunk as LogChunk, LogReader as LogReader
+from sandyard.process.attachment import Attachment as Attachment
+from sandyard.process.capture import Captured as Captured
+from sandyard.process.terminal import Terminal as Terminal
+from sandyard.process.updates import PtyExecUpdate as PtyExecUpdate
 from sandyard.resources import (
     EnforcedLimit as EnforcedLimit,
     ResourceLimits as ResourceLimits,
@@ -95,6 +102,11 @@ from sandyard.session import (
 from sandyard.state import (
     SandboxSessionState as SandboxSessionState,
     UnixLocalSandboxSessionState as UnixLocalSandboxSessionState,
+)
+from sandyard.truncation import (
+    TruncationPolicy as TruncationPolicy,
+    formatted_truncate_text as formatted_truncate_text,
+    truncate_text as truncate_text,
 )
 from sandyard.types import (
     Denial as Denial,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -27,10 +27,12 @@ from sandyard.types import User
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced
+    from sandyard.process.terminal import TerminalCall
 
-__all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call"]
+__all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call", "prepare_terminal"]
 
 Leftovers = Literal["keep", "end"]
+Processes = Literal["keep", "end"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +49,11 @@ class CommandRequest:
     leftovers: Leftovers
     output_limit: int | None = None
     narrow: Narrowing | None = None
+
+    def set_default(self, name: str, value: str, given: Collection[str]) -> None:
+        """Sets a variable, unless the caller or somebody else has given it."""
+        if name not in given and (self.env is None or isinstance(self.env, Mapping)):
+            self.env = {name: value, **(self.env or {})}
 
 
 def prepare_call(
@@ -118,6 +125,21 @@ def _narrowed(
     planned = plan_narrowing(narrowing, enforced)
     place = planned.temporary
     return planned.narrowed, planned.held, {b"TMPDIR": place.encode()} if place else {}
+
+
+def prepare_terminal(
+    call: CommandCall, window: tuple[int, int], name: str | None, scrollback: int
+) -> TerminalCall:
+    """A prepared command, on a terminal instead of pipes."""
+    from sandyard.process.terminal import TerminalCall  # noqa: PLC0415  # not all use them
+
+    return TerminalCall(
+        words=call.words,
+        spawn=replace(call.spawn, window=window),
+        timeout_s=call.timeout_s,
+        name=name,
+        scrollback=scrollback,
+    )
 
 
 def check_user(op: OpName, user: object) -> None:

@@ -22,7 +22,6 @@ from sandyard.session import UnixLocalSandboxSession
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
-from sandyard.workspace.sweep import sweep_sometimes
 
 __all__ = ["UnixLocalSandboxClient"]
 
@@ -134,6 +133,8 @@ def _prepare(
     path = WorkspaceRoot.private_path() if owned else WorkspaceRoot.check(manifest.root)
     state = _state_directory()
     _check_apart(state, None if owned else path, grants)
+    from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
+
     sweep_sometimes(state)
     lease = Lease.take(state, str(session_id), root=path, owned=owned)
     undo.callback(lease.remove)

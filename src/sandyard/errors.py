@@ -18,6 +18,9 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
     │   ├── ResourceLimitError              a limit was reached
+    │   ├── TerminalEndedError              its command has exited
+    │   ├── PtySessionNotFoundError         no process has this id
+    │   ├── PtyStdinUnavailableError        [RuntimeError]  it has no terminal
     │   ├── WorkspaceStartError
     │   ├── WorkspaceStopError
     │   ├── WorkspaceRootNotFoundError
@@ -81,10 +84,13 @@ __all__ = [
     "OpName",
     "PolicyDeniedError",
     "PolicyError",
+    "PtySessionNotFoundError",
+    "PtyStdinUnavailableError",
     "ResourceLimitError",
     "SandboxError",
     "SandboxRuntimeError",
     "SessionClosedError",
+    "TerminalEndedError",
     "WorkspaceArchiveReadError",
     "WorkspaceArchiveWriteError",
     "WorkspaceIOError",
@@ -133,6 +139,7 @@ OpName = Literal[
     "stat",
     "watch",
     "review",
+    "terminal",
     "why",
     "start_process",
     "process",
@@ -156,6 +163,9 @@ class ErrorCode(StrEnum):
     EXEC_NONZERO = "exec_nonzero"
     EXEC_TIMEOUT = "exec_timeout"
     EXEC_TRANSPORT_ERROR = "exec_transport_error"
+    TERMINAL_ENDED = "terminal_ended"
+    PTY_SESSION_NOT_FOUND = "pty_session_not_found"
+    PTY_STDIN_UNAVAILABLE = "pty_stdin_unavailable"
     WORKSPACE_READ_NOT_FOUND = "workspace_read_not_found"
     WORKSPACE_ARCHIVE_READ_ERROR = "workspace_archive_read_error"
     WORKSPACE_ARCHIVE_WRITE_ERROR = "workspace_archive_write_error"
@@ -696,6 +706,93 @@ class ExecTransportError(ExecFailureError):
             context=context,
             cause=cause,
             retryable=retryable,
+        )
+
+
+# --- terminals --------------------------------------------------------------------------------
+
+
+class TerminalEndedError(SandboxRuntimeError):
+    """The command of a terminal has exited, so that nobody reads what is typed.
+
+    Args:
+        name: the terminal's name.
+        exit_code: its exit code, or None if that is not known yet.
+        written: bytes that it had taken before.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        exit_code: int | None,
+        written: int = 0,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        told = "has ended" if exit_code is None else f"has exited with {exit_code}"
+        super().__init__(
+            f"the command of terminal {shown(name)} {told}, and reads nothing any more; what it showed "
+            "is in scrollback(), and session.terminal starts another",
+            ErrorCode.TERMINAL_ENDED,
+            "terminal",
+            {"name": name, "exit_code": exit_code, "written": written, **(context or {})},
+            cause,
+            retryable=False,
+        )
+        self.exit_code = exit_code
+        self.written = written
+
+
+class PtySessionNotFoundError(SandboxRuntimeError):
+    """No process of ``pty_exec_start`` has this id: it never had, or the exit code was told.
+
+    Args:
+        session_id: the id as given.
+        message: what to say instead of the default text.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: int,
+        message: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        super().__init__(
+            message
+            or f"there is no process {session_id!r} here: an id is valid until its exit code was told",
+            ErrorCode.PTY_SESSION_NOT_FOUND,
+            "exec",
+            {"session_id": session_id, **(context or {})},
+            cause,
+            retryable=False,
+        )
+        self.session_id = session_id
+
+
+class PtyStdinUnavailableError(SandboxRuntimeError, RuntimeError):
+    """A process that was started without a terminal can't be typed to; its stdin is empty.
+
+    Args:
+        session_id: its id.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: int,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        super().__init__(
+            "stdin is not available for this process",  # callers compare it
+            ErrorCode.PTY_STDIN_UNAVAILABLE,
+            "exec",
+            {"session_id": session_id, "fix": "start it with tty=True", **(context or {})},
+            cause,
+            retryable=False,
         )
 
 

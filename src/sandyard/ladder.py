@@ -35,7 +35,6 @@ from sandyard.platform.lowering import (
 from sandyard.process import InitProcess
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.deletion import delete_leased
-from sandyard.workspace.giving import give_tree
 from sandyard.workspace.lease import Lease
 from sandyard.workspace.root import Owner
 
@@ -151,7 +150,7 @@ class Ladder:
         given, self._given = self._given, None
         try:
             if given is not None and not given[0].gone:
-                await finished(in_thread(give_tree, *given))
+                await finished(in_thread(_give_tree, *given))
         finally:
             if place is not None:
                 await finished(in_thread(_remove_place, place))
@@ -193,9 +192,9 @@ class Ladder:
             return
         owner = Owner(*leased)
         self._given = (root, root.owner)
-        await finished(in_thread(give_tree, root, owner))
+        await finished(in_thread(_give_tree, root, owner))
         if self._place is not None:
-            await finished(in_thread(give_tree, self._place.root, owner))
+            await finished(in_thread(_give_tree, self._place.root, owner))
 
 
 def _remembered() -> Footing:
@@ -277,3 +276,9 @@ def _remove_place(place: _Place) -> None:
     # What can't be removed now is, with its lease, for the next sweep.
     with suppress(WorkspaceStopError, WorkspaceStartError):
         delete_leased(place.lease, path, inode)
+
+
+def _give_tree(root: WorkspaceRoot, owner: Owner) -> None:
+    from sandyard.workspace.giving import give_tree  # noqa: PLC0415  # few machines need it
+
+    give_tree(root, owner)

@@ -26,6 +26,7 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "shutdown": frozenset(Phase),
     "running": frozenset(Phase),
     "exec": frozenset({Phase.RUNNING}),
+    "terminal": frozenset({Phase.RUNNING}),
     # The workspace outlives the sandbox: results can be read after a shutdown.
     "read": _WITH_FILES,
     "write": _WITH_FILES,

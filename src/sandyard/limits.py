@@ -202,6 +202,79 @@ PROCESSES_KEPT: Final = 256
 PROCESS_NAME_CHARS: Final = 64
 """Longest name of a background process: a column of a list."""
 
+# --- terminals ---------------------------------------------------------------------------------
+
+TERMINAL_READ_BYTES: Final = 16 * 1024
+"""Bytes of one read from a terminal: the kernel hands out 4,095 at most (N_TTY_BUF_SIZE in
+linux/tty.h), or a few times that where more is on its way."""
+
+TERMINAL_TURN_BYTES: Final = 256 * 1024
+"""Bytes read from one terminal before the loop gets its turn: two or three milliseconds, since a
+terminal is forty times slower than a pipe."""
+
+TERMINAL_WRITE_BYTES: Final = 64 * 1024
+"""Bytes written to one terminal before the loop gets its turn."""
+
+TERMINAL_DRAIN_BYTES: Final = 1024 * 1024
+"""Most that is read from a terminal after its command's exit. The kernel holds some 70 KB; whoever
+goes on writing must not keep us."""
+
+TERMINAL_SCROLLBACK_BYTES: Final = 1024 * 1024
+"""Bytes of a terminal's output that are kept to be replayed: some 10,000 lines, as terminal programs
+keep by default. Memory is taken as output comes: an idle terminal has next to none."""
+
+TERMINAL_SCROLLBACK_MAX: Final = 1024**3
+"""Most that a caller may ask to be kept: a gibibyte."""
+
+TERMINAL_STREAM_BYTES: Final = 256 * 1024
+"""Bytes that wait for an attached reader before the terminal's program is made to wait: more than any
+screen, less than shows in memory with a thousand terminals."""
+
+TERMINAL_SIDE_MAX: Final = 65_535
+"""Most rows or columns: the kernel counts them in 16 bits (struct winsize in termios.h)."""
+
+TERMINAL_ROWS: Final = 24
+TERMINAL_COLUMNS: Final = 80
+"""The size of a terminal unless it is given: that of the VT100, which programs expect."""
+
+TERMINAL_TYPE: Final = "xterm-256color"
+"""TERM of a command on a terminal: what nearly every terminal program and web terminal speaks."""
+
+SLOTS: Final = 64
+SLOTS_PROTECTED: Final = 8
+"""Processes that the old API keeps at once, and how many of those that were used last are never
+ended to make room: as its callers know it."""
+
+SLOT_ID_FIRST: Final = 1_000
+SLOT_ID_LIMIT: Final = 100_000
+"""Numbers of such processes, likewise."""
+
+SLOT_YIELD_MIN_S: Final = 0.25
+SLOT_YIELD_MAX_S: Final = 30.0
+SLOT_START_YIELD_S: Final = 10.0
+SLOT_WRITE_YIELD_S: Final = 0.25
+SLOT_POLL_MIN_S: Final = 5.0
+"""Seconds for which output is collected: bounds, defaults of a start and a write, and the least where
+nothing is typed; likewise."""
+
+SLOT_OUTPUT_BYTES: Final = 1024 * 1024
+"""Bytes that such a process may write between two askings before its middle is dropped: several times
+what a model can be shown."""
+
+SLOT_TYPED_BYTES: Final = 16 * 1024 * 1024
+"""Bytes that may wait for such a process to read them: far above any paste."""
+
+TERMINAL_NAME_CHARS: Final = 128
+"""Longest name of a terminal: one line of a list."""
+
+TERMINALS_ENDED_KEPT: Final = 64
+"""Terminals that have ended and are still listed, with what they wrote: the newest. A reader that was
+away for a moment finds its terminal; a program that closes none does not fill its memory."""
+
+BIRTH_TIMEOUT_S: Final = 30.0
+"""Seconds in which a terminal must have come: it takes a millisecond, on a machine in trouble a
+thousand times as long."""
+
 # --- starts and ends --------------------------------------------------------------------------
 
 START_TIMEOUT_S: Final = 30.0

@@ -363,6 +363,7 @@ class Spawn:
         cwd: absolute directory inside.
         end_leftovers: True ends what the command left running as soon as it exits.
         narrowed: what it has less than its session, or None.
+        window: rows and columns of a terminal that is its standard streams; None for descriptors.
     """
 
     argv: tuple[bytes, ...]
@@ -370,3 +371,4 @@ class Spawn:
     cwd: bytes
     end_leftovers: bool = field(default=False)
     narrowed: Narrowed | None = None
+    window: tuple[int, int] | None = field(default=None)

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import TracebackType
 from typing import Self
 
 from sandyard.archive_verbs import ArchiveVerbs
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
-from sandyard.calls import CommandRequest, Leftovers, check_user, prepare_call
+from sandyard.calls import CommandRequest, check_user, prepare_call
+from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
-from sandyard.confinement.bare import bare_view
 from sandyard.confinement.explanation import Enforced, Explanation
 from sandyard.confinement.footing import ConfinementReport, Footing
 from sandyard.confinement.holding import Circumstances
-from sandyard.errors import (
-    OpName,
-    SessionClosedError,
-)
-from sandyard.explaining import ExplainedStream, Explainer
+from sandyard.errors import OpName, SessionClosedError
+from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import in_thread
 from sandyard.ladder import Ladder
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.manifest import Manifest
-from sandyard.narrowing import Narrowing
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
-from sandyard.process import CommandCall, Commands, CommandStream, InitProcess, StdinSource
+from sandyard.process import CommandCall, Commands, CommandStream, InitProcess
 from sandyard.protection import Protection
+from sandyard.pty_verbs import PtyVerbs
 from sandyard.state import UnixLocalSandboxSessionState
-from sandyard.types import ExecResult, User
+from sandyard.terminal_verbs import TerminalVerbs
+from sandyard.types import User
 from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
 from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.lease import Lease
@@ -48,7 +45,9 @@ from sandyard.workspace.review import Review
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
+class UnixLocalSandboxSession(
+    CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundVerbs, TerminalVerbs, PtyVerbs
+):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -134,8 +133,8 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         Sessions of this version have no snapshot to write.
 
         Args:
-            processes: what becomes of background processes, and of what earlier commands left
-                running: ``"keep"`` (default) leaves them alone, ``"end"`` ends them.
+            processes: what becomes of background processes, of terminals, and of what earlier
+                commands left running: ``"keep"`` (default) leaves them alone, ``"end"`` ends them.
 
         Raises:
             ArgumentError: ``processes`` is neither.
@@ -144,6 +143,7 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         check_processes(processes)
         if processes == "end" and self._commands is not None:
             self._check_loop("stop")
+            await self._commands.interactive.end_all()
             await self._end_processes(self._commands)
 
     async def shutdown(self) -> None:
@@ -198,112 +198,7 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         """Close the session."""
         await self.aclose()
 
-    # --- commands ---------------------------------------------------------------------------------
-
-    async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command
-        self,
-        *command: str | Path,
-        timeout: float | None = None,
-        shell: bool | Sequence[str] = True,
-        user: str | User | None = None,
-        cwd: str | PurePath | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: StdinSource | None = None,
-        output_limit: int | None = None,
-        leftovers: Leftovers = "keep",
-        narrow: Narrowing | None = None,
-    ) -> ExecResult:
-        """Run a command and wait for its exit.
-
-        Args:
-            command: with a shell, one word is the shell's text and several are quoted and joined;
-                without, they are the argv.
-            timeout: seconds after which the command and all that it started are ended; None
-                (default) for the policy's ``wall_time``, which is no limit unless it is set.
-            shell: True (default) for ``sh -c``; a list such as ``["bash", "-c"]`` for another
-                shell; False for none.
-            user: ``"agent"``, the one user inside (default).
-            cwd: directory, relative to the workspace or absolute (default: the workspace).
-            env: variables for this command, over those of the session.
-            stdin: bytes, a binary file or an async iterable of bytes; None (default) is empty.
-            output_limit: bytes kept of each of stdout and stderr (default: the policy's ``output``,
-                16 MiB unless it says otherwise): a quarter from
-                the beginning, the rest from the end; the result counts what is missing between.
-            leftovers: what becomes of processes that the command leaves running: ``"keep"``
-                (default) lets them live in the session and lists them in the result, ``"end"``
-                ends them when the command exits.
-            narrow: what this command may do less than the session; None (default) for nothing less.
-
-        Returns:
-            Output and exit code. A signal N that ended the command shows as -N, a program that does
-            not exist as 127, one that can't be executed as 126.
-
-        Raises:
-            ExecTimeoutError: it took too long; with the output so far.
-            ExecTransportError: the sandbox ended meanwhile, or ``stdin`` failed.
-            ResourceLimitError: there is no room for a process, or the host has no descriptor left.
-            ArgumentError: an argument is impossible, ``cwd`` not being a directory included.
-            PolicyError: ``narrow`` names what the session does not have.
-            ConfinementUnavailableError: this machine can't hold a command to less.
-            SessionClosedError: the session is not running.
-        """
-        commands = self._running_commands()
-        request = CommandRequest(
-            command=command,
-            timeout=timeout,
-            shell=shell,
-            user=user,
-            cwd=cwd,
-            env=env,
-            stdin=stdin,
-            output_limit=output_limit,
-            leftovers=leftovers,
-            narrow=narrow,
-        )
-        call = await self._prepared(request)
-        return await self._explainer.told(commands.run(call), call.spawn.cwd)
-
-    @asynccontextmanager
-    async def stream(
-        self,
-        *command: str | Path,
-        timeout: float | None = None,
-        shell: bool | Sequence[str] = True,
-        user: str | User | None = None,
-        cwd: str | PurePath | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: StdinSource | None = None,
-        leftovers: Leftovers = "keep",
-        narrow: Narrowing | None = None,
-    ) -> AsyncIterator[CommandStream]:
-        """Run a command and read its output as it comes.
-
-        Takes what ``exec`` takes, and raises what it raises. The command starts when the stream is
-        entered, and its tree is ended when the block is left. A slow reader makes the command
-        wait.
-
-        Example:
-            >>> async with session.stream("make test", timeout=600) as running:
-            ...     async for chunk in running:
-            ...         print(chunk.stream, chunk.data)
-            >>> running.result.exit_code
-            0
-        """
-        request = CommandRequest(
-            command=command,
-            timeout=timeout,
-            shell=shell,
-            user=user,
-            cwd=cwd,
-            env=env,
-            stdin=stdin,
-            leftovers=leftovers,
-            narrow=narrow,
-        )
-        commands = self._running_commands()
-        call = await self._prepared(request)
-        async with ExplainedStream(commands, call, self._explainer) as stream:
-            yield stream
+    # --- what may be asked of it -------------------------------------------------------------------
 
     async def review(self) -> Review:
         """Tell what has appeared or changed that programs outside would run or obey.
@@ -396,7 +291,11 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
         footing = self._ladder.judge(known, footing)
         asked = policy, facts, planned, grants, denied, protected, limits, devices
         plan = plan_session(*asked, footing)
-        shown = plan if plan.namespaces else bare_view(plan_session(*asked), footing)
+        shown = plan
+        if not plan.namespaces:
+            from sandyard.confinement.bare import bare_view  # noqa: PLC0415  # few machines need it
+
+            shown = bare_view(plan_session(*asked), footing)
         self._explainer.learn(Enforced(policy, shown, facts.machine, root.inside, grants, denied))
         return plan
 
@@ -478,8 +377,11 @@ class UnixLocalSandboxSession(FileVerbs, ArchiveVerbs, BackgroundVerbs):
     def _present_manifest(self) -> Manifest:
         return self.state.manifest
 
-    async def _prepared(self, request: CommandRequest) -> CommandCall:
+    async def _prepared(self, request: CommandRequest, terminal: str | None = None) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits
+        if terminal is not None:
+            given = {*dict(self.policy.environment), *self.state.manifest.environment.value}
+            request.set_default("TERM", terminal, given)
         enforced = None if request.narrow is None else self._explainer.enforced
         return prepare_call(request, environment, self.state.manifest.root, limits, enforced)
 

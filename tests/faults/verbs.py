@@ -277,6 +277,57 @@ async def background_to_the_end(place: Place) -> None:
     await place.session.aclose()
 
 
+# --- terminals ------------------------------------------------------------------------------------
+
+
+async def terminal_whole(place: Place) -> None:
+    command = f"read line; head -c {LARGE // 10} /dev/zero; : {place.token}"
+    terminal = await place.session.terminal(command)
+    total = 0
+    async with terminal, terminal.attach() as view:
+        await terminal.write(b"\n")
+        async for chunk in view:
+            total += len(chunk)
+            await asyncio.sleep(0)  # a reader that takes its time
+    assert total == LARGE // 10 + 2
+    assert await terminal.wait() == 0
+
+
+async def terminal_unread(place: Place) -> None:
+    """Ends with more typed than is read."""
+    async with await place.session.terminal(f"exec sleep {place.token}") as terminal:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await terminal.write(b"line\n" * LARGE)
+        await terminal.signal("INT", to="foreground")
+        await terminal.wait()
+
+
+async def terminal_too_long(place: Place) -> None:
+    command = f"setsid sleep {place.token} & exec sleep {place.token}"
+    async with await place.session.terminal(command, timeout=0.02) as terminal:
+        assert await terminal.wait() == -9
+
+
+async def pty_whole(place: Place) -> None:
+    update = await place.session.pty_exec_start(f"echo out; : {place.token}", tty=True)
+    assert (update.output, update.exit_code) == (b"out\r\n", 0)
+    update = await place.session.pty_exec_start(f"echo out; : {place.token}")
+    assert (update.output, update.exit_code) == (b"out\n", 0)
+
+
+async def pty_ended(place: Place) -> None:
+    command = f"exec sleep {place.token}"
+    try:
+        for tty in (False, True):
+            update = await place.session.pty_exec_start(command, tty=tty, yield_time_s=0)
+            assert update.process_id is not None
+            if tty:
+                await place.session.pty_write_stdin(session_id=update.process_id, chars="x\n")
+    finally:
+        await place.session.pty_terminate_all()
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -432,6 +483,11 @@ VERBS: dict[str, Verb] = {
     "background_missing": Verb(background_missing),
     "background_stopped": Verb(background_stopped, leaves=True),
     "background_to_the_end": Verb(background_to_the_end, keeps=False),
+    "terminal_whole": Verb(terminal_whole),
+    "terminal_unread": Verb(terminal_unread),
+    "terminal_too_long": Verb(terminal_too_long),
+    "pty_whole": Verb(pty_whole),
+    "pty_ended": Verb(pty_ended),
     "write": Verb(write),
     "write_from_stream": Verb(write_from_stream),
     "read": Verb(read),

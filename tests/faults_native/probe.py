@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import select
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sandyard.process.wire import Exited, SpawnFailed, decode_event
+from sandyard.process.wire import Exited, Spawned, SpawnFailed, decode_event
 from tests.process.protocol import SPAWN
 from tests.process.raw_init import ANSWER_S, RawInit, spawn_body
 
@@ -38,6 +39,43 @@ def compare_line(line: str, outside: frozenset[str]) -> str:
         return f"{match[1]} {'shared' if line in outside else 'its own'}"
     # Times of what was made for this sandbox.
     return re.sub(r" [A-Z][a-z]{2} +\d+ +[\d:]+ ", " ", line)
+
+
+def look_through_terminal(init: RawInit, job: int) -> list[str] | SpawnFailed | Exited | None:
+    """The same by a command with a terminal, which comes out of the sandbox."""
+    body = spawn_body([b"sh", b"-c", b"tty; stty -a; cat /proc/$$/limits"], flags=4, window=(9, 70))
+    init.send_body(SPAWN, job, body)
+    datagram, passed = init.receive_passed()
+    try:
+        event = decode_event(datagram) if datagram else None
+        if not isinstance(event, Spawned):
+            assert not passed, passed
+            assert event is None or isinstance(event, SpawnFailed | Exited), event
+            assert not isinstance(event, Exited) or event.keeper_lost, event
+            return event
+        (master,) = passed
+        ended = init.receive()
+        if not ended:
+            return None
+        event = decode_event(ended)
+        assert isinstance(event, Exited), event
+        if event.keeper_lost:
+            return event
+        assert (event.job, event.status, event.left) == (job, 0, 0)
+        os.set_blocking(master, False)
+        return read_all(master).decode().split("\r\n")
+    finally:
+        for fd in passed:
+            os.close(fd)
+
+
+def read_all(master: int) -> bytes:
+    """What was written to a terminal whose programs have ended."""
+    seen = b""
+    with suppress(OSError):  # EIO: its end
+        while chunk := os.read(master, 65536):
+            seen += chunk
+    return seen
 
 
 def look_inside(init: RawInit, job: int) -> list[str] | SpawnFailed | Exited | None:

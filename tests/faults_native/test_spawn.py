@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import pytest
 
 from sandyard.process.wire import Exited, SpawnFailed, Started, Step
 from tests.faults_native.inject import RECORD, Call, Fault, traced
-from tests.faults_native.probe import look_inside
+from tests.faults_native.probe import look_inside, look_through_terminal
 from tests.process.protocol import Record
+from tests.process.raw_init import RawInit
 
 JOB, NEXT = 7, 8
 ERRORS: Final = (errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.EINTR)
@@ -24,14 +25,20 @@ AFTERWARDS: Final = {"poll", "recvmsg"}
 """Calls that wait for what comes next: after the last answer nobody hears of their failure."""
 
 
-def run_two(injector: str, records: list[Record], fault: Fault) -> tuple[list[Call], str | None]:
+Look = Callable[[RawInit, int], list[str] | SpawnFailed | Exited | None]
+LOOKS: Final[dict[str, Look]] = {"pipes": look_inside, "terminal": look_through_terminal}
+
+
+def run_two(
+    injector: str, records: list[Record], fault: Fault, look: Look
+) -> tuple[list[Call], str | None]:
     """Runs two commands, the first with a fault; returns the calls, and what is wrong."""
     with traced(injector, fault) as run:
         run.init.start(records)
         assert isinstance(run.init.event(), Started)
         run.arm()
-        first = look_inside(run.init, JOB)
-        second = None if first is None else look_inside(run.init, NEXT)
+        first = look(run.init, JOB)
+        second = None if first is None else look(run.init, NEXT)
         if first is None or second is None:
             rest = run.init.rest()
             assert rest == [], rest
@@ -65,11 +72,13 @@ def is_needless(call: Call, error: int) -> bool:
     return call.name in NEEDLESS or (error == errno.EINTR and call.name in RESTARTED)
 
 
-def assert_answered(injector: str, records: list[Record], faults: Iterable[Fault]) -> None:
+def assert_answered(
+    injector: str, records: list[Record], faults: Iterable[Fault], look: Look
+) -> None:
     problems = []
     for fault in faults:
         try:
-            _, problem = run_two(injector, records, fault)
+            _, problem = run_two(injector, records, fault, look)
         except (TimeoutError, AssertionError) as error:
             problem = f"{fault}: {error!r}"
         if problem is not None:
@@ -77,26 +86,31 @@ def assert_answered(injector: str, records: list[Record], faults: Iterable[Fault
     assert not problems, "\n".join(problems)
 
 
-def record(injector: str, records: list[Record]) -> list[Call]:
+def record(injector: str, records: list[Record], look: Look) -> list[Call]:
     """The calls of two commands without a fault."""
-    calls, problem = run_two(injector, records, RECORD)
+    calls, problem = run_two(injector, records, RECORD, look)
     assert problem is None
     assert {call.process for call in calls} >= {2, 3, 4}  # init, keeper, command
     return calls
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("part", [0, 1])
-def test_spawn_is_answered(injector: str, records: list[Record], part: int) -> None:
-    calls = record(injector, records)
+def test_spawn_is_answered(injector: str, records: list[Record], part: int, look: str) -> None:
+    calls = record(injector, records, LOOKS[look])
     chosen = list(enumerate(calls))[part::2]
     faults = [Fault(c.process, c.number, ERRORS[i // 2 % len(ERRORS)], 1) for i, c in chosen]
-    assert_answered(injector, records, faults)
+    assert_answered(injector, records, faults, LOOKS[look])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
-def test_each_spawn_is_answered(injector: str, records: list[Record], error: int) -> None:
-    calls = record(injector, records)
-    assert_answered(injector, records, [Fault(c.process, c.number, error, 1) for c in calls])
+def test_each_spawn_is_answered(
+    injector: str, records: list[Record], error: int, look: str
+) -> None:
+    calls = record(injector, records, LOOKS[look])
+    faults = [Fault(c.process, c.number, error, 1) for c in calls]
+    assert_answered(injector, records, faults, LOOKS[look])

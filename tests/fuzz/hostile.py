@@ -274,6 +274,49 @@ def giving(liar: Liar) -> None:
     liar.serve(lambda request: liar.say(exited(request.job), mine))
 
 
+def passed_things(what: str) -> list[int]:
+    """Descriptors of one kind, none of which is the one master that is waited for."""
+    master, slave = os.openpty()
+    kinds: dict[str, Callable[[], list[int]]] = {
+        "nothing": list,
+        "null": lambda: [os.open("/dev/null", os.O_RDWR)],
+        "directory": lambda: [os.open("/", os.O_RDONLY)],
+        "pipe": lambda: [os.pipe()[0]],
+        "memfd": lambda: [os.memfd_create("liar")],
+        "slave": lambda: [slave],
+        "two": lambda: [master, master],
+        "eight": lambda: [master] * 8,
+        "channel": lambda: [socket.socketpair()[0].detach()],
+        "file": lambda: [os.open(__file__, os.O_RDONLY)],
+        "master": lambda: [master],
+    }
+    return kinds[what]()
+
+
+def passing(liar: Liar, what: str) -> None:
+    """Answers each command with a birth and such descriptors."""
+    liar.start()
+    mine = passed_things(what)
+    liar.serve(lambda request: liar.say(message(SPAWNED, request.job, bytes(8)), mine))
+
+
+def passing_late(liar: Liar) -> None:
+    """Answers the end of a command with its birth."""
+    liar.start()
+    job = liar.next_spawn().job
+    while liar.hear().kind != KILL:
+        pass
+    liar.say(message(SPAWNED, job, bytes(8)), passed_things("master"))
+    liar.say(exited(job, 9))
+    liar.serve(lambda _: None)
+
+
+def exiting_unborn(liar: Liar) -> None:
+    """Says that a command has exited that was never born."""
+    liar.start()
+    liar.serve(lambda request: liar.say(exited(request.job)))
+
+
 def writing_on(liar: Liar) -> None:
     """Says that a command has ended, while it goes on writing what the command would have."""
     liar.start()

@@ -36,6 +36,7 @@ from sandyard.plan import (
 from sandyard.process.wire import (
     INLINE_LIMIT,
     Request,
+    SignalTarget,
     encode_kill,
     encode_message,
     encode_plan,
@@ -151,6 +152,7 @@ NARROWED: Final = replace(
         FILTER,
     ),
 )
+TERMINAL: Final = replace(SHELL, window=(24, 80))
 MANY: Final = Spawn((b"x",) * 1100, (), b"/")
 """More words than a keeper has room for without asking for memory."""
 
@@ -166,7 +168,7 @@ def message(
 
 def conversations() -> dict[str, bytes]:
     """Messages to a running sandbox."""
-    spawn, kill = Request.SPAWN, Request.KILL
+    spawn, signal, kill = Request.SPAWN, Request.SIGNAL, Request.KILL
     true, shell = encode_spawn(TRUE, 0), encode_spawn(SHELL, 7, report=True)
     return {
         "spawn": message(spawn, 1, true),
@@ -175,9 +177,11 @@ def conversations() -> dict[str, bytes]:
         "spawn-many-words": message(spawn, 3, encode_spawn(MANY, 0)),
         "spawn-shrinkable": message(spawn, 4, true, SHRINKABLE, in_memfd=True),
         "spawn-no-memfd": message(spawn, 4, true, NO_MEMFD, in_memfd=True),
+        "spawn-terminal": message(spawn, 6, encode_spawn(TERMINAL, 0)),
         "spawn-twice": message(spawn, 5, true, LATER) + message(spawn, 6, true),
-        "signal": message(Request.SIGNAL, BUSY_JOB, encode_signal(15, tree=False)),
-        "signal-tree": message(Request.SIGNAL, BUSY_JOB, encode_signal(9, tree=True)),
+        "signal": message(signal, BUSY_JOB, encode_signal(15, SignalTarget.COMMAND)),
+        "signal-tree": message(signal, BUSY_JOB, encode_signal(9, SignalTarget.TREE)),
+        "signal-front": message(signal, BUSY_JOB, encode_signal(2, SignalTarget.FOREGROUND)),
         "kill": message(kill, BUSY_JOB, encode_kill(force=False)),
         "kill-force": message(kill, BUSY_JOB, encode_kill(force=True)),
         "kill-unknown": message(kill, 99, encode_kill(force=False)),
@@ -197,6 +201,7 @@ def make_seeds() -> dict[str, bytes]:
     }
     spawns = {"true": TRUE, "shell": SHELL, "many": MANY, "narrowed": NARROWED}
     return {
+        "spawn-terminal": b"S" + encode_spawn(TERMINAL, 0),
         **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},
         **{f"beyond-{n}": b"P" + encode_plan(plan, 1000, 1000) for n, plan in BEYOND.items()},
         **{f"spawn-{name}": b"S" + encode_spawn(spawn, 5) for name, spawn in spawns.items()},

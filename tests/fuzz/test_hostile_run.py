@@ -71,7 +71,7 @@ async def test_exit_however_it_is_told(
 
 
 async def test_any_birth_may_fail(play: Scene, deceived: Session) -> None:
-    failures = [(step, error) for step in (1, 8, 18, *range(32, 36)) for error in (0, 11, -(2**31))]
+    failures = [(step, error) for step in (1, 8, 18, *range(32, 37)) for error in (0, 11, -(2**31))]
     answers = [failure(SPAWN_FAILED, 0, step, error, b"\xff" * 30) for step, error in failures]
     play("serving_each", answers=answers)
     await deceived.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sandyard.plan import (
@@ -73,7 +73,7 @@ FORMATS: Final = {
     "rule": "QQQ",
     "done": "HHI",
     "failure": "HHiII",
-    "spawn_head": "IIII",
+    "spawn_head": "IIIIHH",
     "spawned": "II",
     "signal_body": "II",
     "kill_body": "II",
@@ -353,8 +353,9 @@ def decode_narrowed(records: list[Record]) -> Narrowed:
 def decode_spawn(body: bytes) -> SpawnRequest:
     """The body of a SPAWN as the values that it was made of."""
     source = Bytes(body)
-    argc, envc, fd_mask, flags = source.unpack("spawn_head")
-    check(flags & ~11 == 0, "unknown flags")
+    argc, envc, fd_mask, flags, *window = source.unpack("spawn_head")
+    check(flags & ~15 == 0, "unknown flags")
+    check(bool(flags & 4) == any(window), "a window without a terminal, or the other way round")
     cwd = source.word()
     argv = tuple(source.word() for _ in range(argc))
     environment = []
@@ -368,6 +369,8 @@ def decode_spawn(body: bytes) -> SpawnRequest:
         narrowed = decode_narrowed(split_records(source.take(len(source.rest))))
     source.end()
     spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed)
+    if flags & 4:
+        spawn = replace(spawn, window=(window[0], window[1]))
     return SpawnRequest(spawn, fd_mask, bool(flags & 1))
 
 

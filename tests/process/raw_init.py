@@ -60,10 +60,12 @@ def spawn_body(
     environment: Sequence[bytes] = (),
     fd_mask: int = 0,
     flags: int = 0,
+    window: tuple[int, int] = (0, 0),
 ) -> bytes:
     """The body of a SPAWN."""
     strings = (cwd, *argv, *environment, b"")
-    return packed("spawn_head", len(argv), len(environment), fd_mask, flags) + b"\0".join(strings)
+    head = packed("spawn_head", len(argv), len(environment), fd_mask, flags, *window)
+    return head + b"\0".join(strings)
 
 
 def remaining(end: float) -> float:
@@ -182,6 +184,15 @@ class RawInit:
             return self.channel.recv(DATAGRAM_LIMIT)
         except ConnectionResetError:
             return b""
+
+    def receive_passed(self, within: float = ANSWER_S) -> tuple[bytes, list[int]]:
+        """The next datagram, with the descriptors that came along, which are the caller's."""
+        self.channel.settimeout(within)
+        try:
+            data, fds, _, _ = socket.recv_fds(self.channel, DATAGRAM_LIMIT, 8)
+        except ConnectionResetError:
+            return b"", []
+        return data, fds
 
     def event(self) -> Event:
         """The next event."""

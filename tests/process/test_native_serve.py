@@ -89,15 +89,16 @@ def spawned(
     mask: int = 0,
     flags: int = 0,
     strings: bytes = b"/\0true\0",
+    window: tuple[int, int] = (0, 0),
 ) -> bytes:
     """The body of a SPAWN; unless something is said, a right one."""
-    return packed("spawn_head", argc, envc, mask, flags) + strings
+    return packed("spawn_head", argc, envc, mask, flags, *window) + strings
 
 
 MOST = 2**32 - 1
 BAD_SPAWNS: dict[str, bytes] = {
     "nothing": b"",
-    "head cut off": spawned()[:15],
+    "head cut off": spawned()[:19],
     "no strings": spawned(strings=b""),
     "no words": spawned(argc=0, strings=b"/\0"),
     "words that are not counted": spawned(argc=0),
@@ -120,6 +121,13 @@ BAD_SPAWNS: dict[str, bytes] = {
     "empty directory": spawned(strings=b"\0true\0"),
     "fourth descriptor": spawned(mask=8),
     "all descriptors": spawned(mask=MOST),
+    "unknown flag": spawned(flags=8),
+    "terminal without a size": spawned(flags=4),
+    "terminal without rows": spawned(flags=4, window=(0, 80)),
+    "terminal without columns": spawned(flags=4, window=(24, 0)),
+    "terminal and a descriptor": spawned(mask=1, flags=4, window=(24, 80)),
+    "size without a terminal": spawned(window=(24, 80)),
+    "rows without a terminal": spawned(window=(24, 0)),
     "large and cut off": spawned(argc=2, strings=b"/\0" + b"x" * INLINE_LIMIT + b"\0"),
     "large and too long": spawned(strings=b"/\0" + b"x" * INLINE_LIMIT + b"\0\0"),
     "large with most words": spawned(argc=MOST, envc=MOST, strings=bytes(INLINE_LIMIT)),

@@ -37,6 +37,7 @@ from sandyard.process.wire import (
     BODY_LIMIT,
     INLINE_LIMIT,
     Request,
+    SignalTarget,
     encode_kill,
     encode_message,
     encode_plan,
@@ -216,6 +217,7 @@ spawns = st.builds(
         limits=st.lists(st.builds(ResourceLimit, u32, st.integers(0, U64)), max_size=3).map(tuple),
         seccomp=st.binary(max_size=64),
     ),
+    window=st.none() | st.tuples(st.integers(1, 65_535), st.integers(1, 65_535)),
 )
 
 
@@ -240,10 +242,10 @@ def test_command_comes_back(spawn: Spawn) -> None:
     assert decode_spawn(encode_spawn(spawn, 6)) == SpawnRequest(spawn, 6, report=False)
 
 
-@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("target", SignalTarget)
 @pytest.mark.parametrize("number", [1, signal.SIGKILL, 64])
-def test_signal_comes_back(number: int, tree: bool) -> None:
-    assert decode_pair("signal_body", encode_signal(number, tree=tree)) == (number, tree)
+def test_signal_comes_back(number: int, target: SignalTarget) -> None:
+    assert decode_pair("signal_body", encode_signal(number, target)) == (number, target)
 
 
 @pytest.mark.parametrize("force", [False, True])

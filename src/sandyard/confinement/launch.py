@@ -6,8 +6,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.bare import bare_plan
-from sandyard.confinement.devices import add_devices
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.footing import FULL
 from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
@@ -84,11 +82,16 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     if limits is None:
         limits = plan_limits(policy.limits, facts, NO_CGROUPS)
     if footing.rung == "landlock_seccomp":
+        from sandyard.confinement.bare import bare_plan  # noqa: PLC0415  # few machines need it
+
         return bare_plan(policy, facts, workspace, limits, footing)
     host_network = policy.network == "host"
     copies = footing.copies if footing.rung == "full_without_proc" else None
     steps = dict(_base(facts, host_network=host_network, copies=copies))
-    add_devices(steps, devices, leased=facts.euid == 0)
+    if devices:
+        from sandyard.confinement.devices import add_devices  # noqa: PLC0415  # few policies do
+
+        add_devices(steps, devices, leased=facts.euid == 0)
     if policy.toolchains:
         add_toolchains(steps, facts.toolchains)
     add_grants(steps, grants, _shown(facts))

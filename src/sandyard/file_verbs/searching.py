@@ -6,15 +6,17 @@ from abc import abstractmethod
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import PurePath
-from typing import Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ExecNonZeroError, shown
 from sandyard.file_verbs.base import VerbBase
-from sandyard.file_verbs.matches import GrepResult, MatchReader
 from sandyard.limits import GREP_ERROR_BYTES, GREP_MATCHES, GREP_MATCHES_MAX, GREP_PATTERN_BYTES
 from sandyard.process import CommandStream
 from sandyard.types import ExecResult, User
 from sandyard.workspace.listing import describe
+
+if TYPE_CHECKING:
+    from sandyard.file_verbs.matches import GrepResult
 
 __all__ = ["GrepSyntax", "SearchingVerbs"]
 
@@ -107,6 +109,11 @@ class SearchingVerbs(VerbBase):
         workspace = self._open_workspace("grep", user)
         entry = await workspace.run("grep", partial(describe, path=path, op="grep"))
         words = order.words(entry.path)
+        from sandyard.file_verbs.matches import (  # noqa: PLC0415  # for a search
+            GrepResult,
+            MatchReader,
+        )
+
         reader, complaints = MatchReader(), bytearray()
         async with self._running_program(*words, timeout=timeout) as running:
             async for chunk in running:

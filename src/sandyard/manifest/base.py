@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
@@ -226,6 +225,8 @@ def _hint(name: str) -> str:
     known = {field for kind in _all_models(ManifestModel) for field in kind.model_fields}
     if name.startswith("environment."):
         return '; variables go into environment={"value": {"NAME": "text"}}'
+    import difflib  # noqa: PLC0415  # only a slip needs it
+
     close = difflib.get_close_matches(name.rpartition(".")[2], sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -28,13 +28,15 @@ class Captured:
 class Capture:
     """Keeps at most ``limit`` bytes of a stream: a quarter from its beginning, the rest from its end.
 
+    ``head_share`` is that quarter; 0.0 keeps the end alone.
+
     Memory stays within the limit and one chunk, however much comes.
     """
 
     __slots__ = ("_head", "_head_room", "_oldest", "_tail", "_tail_room", "total")
 
-    def __init__(self, limit: int) -> None:
-        self._head_room = int(limit * OUTPUT_HEAD_SHARE)  # what may still be added to the head
+    def __init__(self, limit: int, head_share: float = OUTPUT_HEAD_SHARE) -> None:
+        self._head_room = int(limit * head_share)  # what may still be added to the head
         self._tail_room = limit - self._head_room
         self._head = bytearray()
         self._tail = bytearray()  # a ring, once it is as large as it may be

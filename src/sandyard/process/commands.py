@@ -36,13 +36,15 @@ from sandyard.process.failures import (
     stdin_failed,
     unwatched_output,
 )
-from sandyard.process.init import InitProcess, Job, SandboxEndedError
+from sandyard.process.init import InitProcess, SandboxEndedError
+from sandyard.process.interactive import Interactive
+from sandyard.process.job import Job
 from sandyard.process.latch import Latch
 from sandyard.process.pipes import Dropping, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
 from sandyard.process.results import exec_result, gone_error, unborn_result
 from sandyard.process.trees import end_leftovers, end_patiently, end_whole
 from sandyard.process.watch import LimitWatch, output_hits, own_hits, wall_time_hit
-from sandyard.process.wire import Exited, Failure
+from sandyard.process.wire import Exited, Failure, SignalTarget
 from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
 
@@ -240,7 +242,8 @@ class RunningCommand:
         """Sends a signal to the command, or to each process of its tree."""
         if self._job is not None and not (self._job.gone if tree else self._job.exited).is_set:
             with contextlib.suppress(SandboxEndedError):  # then it has ended as well
-                await self._init.signal(self._job, number, tree=tree)
+                target = SignalTarget.TREE if tree else SignalTarget.COMMAND
+                await self._init.signal(self._job, number, target)
 
     def pause(self) -> None:
         """Lets the command wait until ``resume``."""
@@ -255,7 +258,7 @@ class RunningCommand:
         except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
             self._read_error = error
             if self._job is not None and self._giving_up is None:
-                ending = self._end_tree(self._job)
+                ending = end_whole(self._init, self._job)
                 self._giving_up = asyncio.get_running_loop().create_task(ending)
 
     async def end(self) -> None:
@@ -285,7 +288,7 @@ class RunningCommand:
 
     async def _end_all(self) -> None:
         if self._job is not None and not self._job.exited.is_set:
-            await self._end_tree(self._job)
+            await end_whole(self._init, self._job)
         if self._giving_up is not None:
             await self._giving_up
         self._finish_reading()
@@ -424,6 +427,7 @@ class Commands:
         self.init = init
         self.watch = watch
         self._drained: dict[int, list[OutputPipe]] = {}
+        self.interactive = Interactive(self)
 
     async def run(self, call: CommandCall) -> ExecResult:
         """Runs a command to its exit.
@@ -458,6 +462,7 @@ class Commands:
 
     def close(self) -> None:
         """Closes what is still held for leftovers; the sandbox is ended by its own owner."""
+        self.interactive.leave("the session has ended, and the command with it")
         for number in list(self._drained):
             self._stop_draining(number)
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 
-__all__ = ["kill_both", "kill_init"]
+__all__ = ["kill_both", "kill_init", "reap", "reap_killed"]
 
 
 def kill_init(pid: int, pidfd: int) -> None:
@@ -39,3 +39,19 @@ def _children_of(pid: int) -> list[int]:
             return [int(child) for child in file.read().split()]
     except OSError:  # a kernel without CONFIG_PROC_CHILDREN: then it is as it was
         return []
+
+
+def reap(pidfd: int) -> None:
+    """Takes note of the end of a child that has ended."""
+    # ECHILD: the host ignores SIGCHLD, or something in it waits for every child.
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+
+
+def reap_killed(pidfd: int) -> None:
+    """Kills a child, waits for its end and closes the descriptor (blocking)."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)

@@ -47,6 +47,7 @@ class Step(IntEnum):
     SPAWN_STDIO = 33
     SPAWN_CWD = 34
     SPAWN_EXEC = 35
+    SPAWN_TERMINAL = 36
     SPAWN_NARROW = 40
 
 

@@ -8,8 +8,10 @@ __all__ = [
     "channel_full",
     "full_of_processes",
     "no_descriptor",
+    "no_input_end",
     "no_memory",
     "no_pipe",
+    "no_terminal",
     "no_turn",
     "not_begun",
     "stdin_failed",
@@ -49,6 +51,28 @@ def no_pipe(words: tuple[str, ...], error: OSError) -> ExecTransportError:
         "root needs CAP_CHOWN for them",
         context={"reason": "no_pipe", "errno": error.errno},
         cause=error,
+        retryable=False,
+    )
+
+
+def no_terminal(words: tuple[str, ...]) -> ExecTransportError:
+    """No terminal came in its time, or its command ended before it came."""
+    return ExecTransportError(
+        command=words,
+        message="the sandbox gave no terminal for the command: its first process does not answer, or "
+        "a process inside has stopped or ended its helper",
+        context={"reason": "no_terminal"},
+        retryable=True,
+    )
+
+
+def no_input_end(words: tuple[str, ...]) -> ExecTransportError:
+    """A program has switched off the character that would end its input."""
+    return ExecTransportError(
+        command=words,
+        message="the program has switched off the character that ends the input (stty eof undef); "
+        "write what it expects instead, or send it a signal",
+        context={"reason": "no_end_character"},
         retryable=False,
     )
 

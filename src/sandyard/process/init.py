@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.finishing import finished, in_thread, start_thread
@@ -32,9 +32,11 @@ from sandyard.limits import (
 from sandyard.plan import HostIdentity, LaunchPlan, Spawn
 from sandyard.platform.fixes import REINSTALL
 from sandyard.process.cgroup import Cgroup
-from sandyard.process.ending import kill_both, kill_init
+from sandyard.process.ending import kill_both, kill_init, reap, reap_killed
 from sandyard.process.identity import IdentityLease
+from sandyard.process.job import Job, TerminalJob
 from sandyard.process.latch import Latch
+from sandyard.process.passing import close_all, receive_passed, taken_master
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
@@ -47,6 +49,7 @@ from sandyard.process.wire import (
     Gone,
     ProtocolError,
     Request,
+    SignalTarget,
     Spawned,
     SpawnFailed,
     Started,
@@ -59,7 +62,9 @@ from sandyard.process.wire import (
     encode_spawn,
 )
 
-__all__ = ["InitProcess", "Job", "SandboxEndedError", "program_path"]
+__all__ = ["InitProcess", "SandboxEndedError", "program_path"]
+
+J = TypeVar("J", bound=Job)
 
 _PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 """What a send fails with when the machine is short of something for a moment."""
@@ -73,31 +78,6 @@ def program_path() -> str:
 
 class SandboxEndedError(Exception):
     """The sandbox has ended; a caller of the library is told in the words of its own operation."""
-
-
-class Job:
-    """One command as init knows it.
-
-    Attributes:
-        number: its number on the channel.
-        exited: its exit, or the failure of its birth, or None if the sandbox ended first.
-        gone: set when nothing that it left running is left.
-        pid: its number inside, where that was asked for; None if it was never born.
-    """
-
-    __slots__ = ("exited", "gone", "number", "pid")
-
-    def __init__(self, number: int, *, report: bool = False) -> None:
-        self.number = number
-        self.pid: Latch[int | None] | None = Latch() if report else None
-        self.exited: Latch[Exited | Failure | None] = Latch()
-        self.gone: Latch[None] = Latch()
-
-    def end(self, outcome: Exited | Failure | None) -> None:
-        """Tells whoever waits how it has ended."""
-        self.exited.set(outcome)
-        if self.pid is not None:
-            self.pid.set(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +115,7 @@ class InitProcess:
         self._sweeps = not launched.plan.namespaces  # the outer process ends what init leaves
         self.report: Started = Started(())
         self._jobs: dict[int, Job] = {}
+        self._births: dict[int, TerminalJob] = {}  # terminals whose master has not come yet
         self._last_job = 0
         self._started: Latch[Started | Failure | None] = Latch()
         self._writable: asyncio.Future[None] | None = None
@@ -203,7 +184,7 @@ class InitProcess:
                 await in_thread(end, self._pid, pidfd)
                 await _wait_readable(pidfd, CLOSE_TIMEOUT_S)
         finally:
-            _reap(pidfd)
+            reap(pidfd)
             os.close(pidfd)
             if self.group is not None:
                 await in_thread(self.group.close)
@@ -248,10 +229,33 @@ class InitProcess:
             SandboxEndedError: if it is.
             OSError: if there is no descriptor for a large command, or no room for one to travel.
         """
+        job = Job(self._next_number(), report=report)
+        return await self._spawn(job, spawn, fds, fd_mask, report=report)
+
+    async def spawn_terminal(self, spawn: Spawn) -> TerminalJob:
+        """Sends a command off that gets a terminal; its master comes with the job's birth.
+
+        Raises:
+            SandboxEndedError, OSError: as ``spawn``.
+        """
+        job = TerminalJob(self._next_number())
+        self._births[job.number] = job
+        try:
+            return await self._spawn(job, spawn, [], 0)
+        except BaseException:
+            self._births.pop(job.number, None)
+            raise
+
+    def _next_number(self) -> int:
         self._last_job = self._last_job % 0xFFFFFFFF + 1
-        job = Job(self._last_job, report=report)
+        return self._last_job
+
+    async def _spawn(
+        self, job: J, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
+    ) -> J:
         body = encode_spawn(spawn, fd_mask, report=report)
         if len(body) > BODY_LIMIT:  # far above what execve(2) takes
+            self._births.pop(job.number, None)
             job.end(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
             job.gone.set(None)
             return job
@@ -263,9 +267,11 @@ class InitProcess:
             raise
         return job
 
-    async def signal(self, job: Job, number: int, *, tree: bool = False) -> None:
-        """Sends a signal to a job's command, or to each process of its tree."""
-        await self._send(Request.SIGNAL, job.number, encode_signal(number, tree=tree), [])
+    async def signal(
+        self, job: Job, number: int, target: SignalTarget = SignalTarget.COMMAND
+    ) -> None:
+        """Sends a signal to a job's command, to its tree, or to who has its terminal."""
+        await self._send(Request.SIGNAL, job.number, encode_signal(number, target), [])
 
     async def kill(self, job: Job, *, force: bool = False) -> None:
         """Ends a job's whole tree; its exit is told when nothing of it is left."""
@@ -314,8 +320,14 @@ class InitProcess:
         for _ in range(EVENTS_PER_TURN):
             if self._ended:
                 return
+            passed: list[int] = []
             try:
-                datagram = self._channel.recv(DATAGRAM_LIMIT + 1)  # one more: cut off is not whole
+                if self._births:
+                    datagram, passed = receive_passed(self._channel, DATAGRAM_LIMIT + 1)
+                else:  # what comes with it is closed by the kernel
+                    datagram = self._channel.recv(
+                        DATAGRAM_LIMIT + 1
+                    )  # one more: cut off is not whole
             except BlockingIOError:
                 return
             except OSError:
@@ -324,14 +336,21 @@ class InitProcess:
                 self._end_channel()
                 return
             try:
-                self._handle(decode_event(datagram))
+                self._handle(decode_event(datagram), passed)
             except ProtocolError:
                 # Whatever speaks there is not our init: nothing that it says counts any more.
+                close_all(passed)
                 self._end_channel()
             if not self._jobs:  # nobody is waiting: what else comes will wake us again
                 return
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, passed: list[int]) -> None:
+        born = self._births.pop(event.job, None) if isinstance(event, Spawned) else None
+        if born is not None:
+            born.arrive(taken_master(passed))
+            return
+        if passed:
+            raise ProtocolError("descriptors that nobody waits for")
         match event:
             case Exited():
                 self._resolve(event.job, event, left=event.left)
@@ -361,6 +380,7 @@ class InitProcess:
         job = self._jobs.get(number)
         if job is None:
             return
+        self._births.pop(number, None)
         if left == 0:  # otherwise the job stays known until the last process is gone
             del self._jobs[number]
             job.gone.set(None)
@@ -380,6 +400,7 @@ class InitProcess:
         self._channel.close()
         self._started.set(None)
         jobs, self._jobs = self._jobs, {}
+        self._births.clear()
         for job in jobs.values():
             job.end(None)
             job.gone.set(None)
@@ -413,7 +434,7 @@ def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
             body = encode_plan(plan, host_uid, host_gid)
             pid = _spawn_outer(theirs.fileno())
             pidfd = _open_pidfd(pid)
-            on_failure.callback(_reap_killed, pidfd)
+            on_failure.callback(reap_killed, pidfd)
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
             send_message(ours, Request.START, 0, body, [host, *leases])
@@ -425,7 +446,7 @@ def _discard(launched: _Launched) -> None:
     """Ends a sandbox that nobody will use (blocking: runs in a thread)."""
     launched.channel.close()
     kill_both(launched.pid, launched.pidfd)
-    _reap_killed(launched.pidfd)
+    reap_killed(launched.pidfd)
     if launched.group is not None:
         launched.group.close()
 
@@ -473,17 +494,3 @@ async def _wait_readable(fd: int, timeout: float) -> bool:
         return await ready.wait(timeout)
     finally:
         loop.remove_reader(fd)
-
-
-def _reap(pidfd: int) -> None:
-    # ECHILD: the host ignores SIGCHLD, or something in it waits for every child.
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-
-
-def _reap_killed(pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    os.close(pidfd)

@@ -10,7 +10,7 @@ from functools import partial
 
 from sandyard.finishing import finished
 from sandyard.limits import SCAN_PAUSE_S, SCAN_SHARE
-from sandyard.process.init import Job
+from sandyard.process.job import Job
 
 __all__ = ["Measure", "WorkspaceQuota"]
 

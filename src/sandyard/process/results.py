@@ -27,6 +27,7 @@ NOT_EXECUTABLE = 126
 """What a shell reports for a program that exists but can't be run."""
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_SHORT = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def exit_code(status: int) -> int:
@@ -110,6 +111,16 @@ def _unborn_error(failure: Failure, words: tuple[str, ...], cwd: str, reason: st
             f"the sandbox has no room for one more process ({reason}); end some of its processes, "
             "or give it a higher limit",
             limit="processes",
+            value=failure.error,
+            unit="errno",
+            context={"command": words},
+            retryable=True,
+        )
+    if failure.step is Step.SPAWN_TERMINAL and failure.error in _SHORT:
+        return ResourceLimitError(
+            f"the sandbox has no room for one more terminal ({reason}); close some, or raise the "
+            "machine's limit (kernel.pty.max) or the sandbox's on open files",
+            limit="terminals",
             value=failure.error,
             unit="errno",
             context={"command": words},

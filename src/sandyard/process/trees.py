@@ -15,7 +15,8 @@ from sandyard.limits import (
     END_GIVE_UP_AFTER_S,
     ENDS_AT_ONCE,
 )
-from sandyard.process.init import InitProcess, Job, SandboxEndedError
+from sandyard.process.init import InitProcess, SandboxEndedError
+from sandyard.process.job import Job
 
 __all__ = ["end_in_turn", "end_leftovers", "end_patiently", "end_whole"]
 

@@ -61,6 +61,7 @@ __all__ = [
     "ProtocolError",
     "Record",
     "Request",
+    "SignalTarget",
     "SpawnFailed",
     "Spawned",
     "StartFailed",
@@ -97,7 +98,7 @@ _DEVICE = struct.Struct("=II")
 _RULE = struct.Struct("=QQQ")
 _DONE = struct.Struct("=HHI")
 _FAILURE = struct.Struct("=HHiII")
-_SPAWN = struct.Struct("=IIII")
+_SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
 _EXITED = struct.Struct("=iI9QII")
 _LEFTOVER = struct.Struct("=I16s")
@@ -163,7 +164,16 @@ class _BindFlag(IntFlag):
 class _SpawnFlag(IntFlag):
     REPORT = 1
     END_LEFTOVERS = 2
+    TERMINAL = 4
     NARROWED = 8
+
+
+class SignalTarget(IntEnum):
+    """Whom a signal reaches."""
+
+    COMMAND = 0
+    TREE = 1
+    FOREGROUND = 2
 
 
 class ProtocolError(Exception):
@@ -287,13 +297,16 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
         fd_mask: bit n set where a descriptor for fd n is passed with the message.
         report: True asks for a ``Spawned`` event.
     """
-    flags = (_SpawnFlag.REPORT if report else 0) | (
-        _SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0
+    flags = (
+        (_SpawnFlag.REPORT if report else 0)
+        | (_SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0)
+        | (_SpawnFlag.TERMINAL if spawn.window is not None else 0)
     )
     records = b"" if spawn.narrowed is None else _narrowing(spawn.narrowed)
     if records:
         flags |= _SpawnFlag.NARROWED
-    head = _SPAWN.pack(len(spawn.argv), len(spawn.environment), fd_mask, flags)
+    counts = len(spawn.argv), len(spawn.environment)
+    head = _SPAWN.pack(*counts, fd_mask, flags, *(spawn.window or (0, 0)))
     words = b"\0".join((spawn.cwd, *spawn.argv, b""))
     body = head + words + _variables(spawn.environment)
     return body + bytes(-len(body) % 8) + records if records else body
@@ -312,9 +325,9 @@ def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
     return b"".join(name + b"=" + value + b"\0" for name, value in environment)
 
 
-def encode_signal(number: int, *, tree: bool) -> bytes:
-    """The body of a SIGNAL to a job's command, or to every process of its tree."""
-    return _PAIR.pack(number, 1 if tree else 0)
+def encode_signal(number: int, target: SignalTarget) -> bytes:
+    """The body of a SIGNAL to a job's command, its tree, or who has its terminal."""
+    return _PAIR.pack(number, target)
 
 
 def encode_kill(*, force: bool) -> bytes:

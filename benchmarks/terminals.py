@@ -1,0 +1,170 @@
+"""Owns the cost of terminals: beside a bare pty, beside ``exec``, and of a thousand that idle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import resource
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Cleaning, Row, interleaved, shown
+from sandyard import Terminal, UnixLocalSandboxClient, UnixLocalSandboxSession
+
+__all__ = ["terminal_rows"]
+
+SIZE = 16_000_000
+BULK_ROUNDS = 7
+STARTS = 100
+ECHOES = 300
+IDLE = 1_000
+COMMANDS = 60
+READ_BYTES = 64 * 1024
+BULK = ("/usr/bin/head", "-c", str(SIZE), "/dev/zero")
+
+
+async def terminal_rows() -> list[Row]:
+    """What a terminal costs beside what it replaces."""
+    client = UnixLocalSandboxClient()
+    session = await client.create()
+    try:
+        async with session:
+            return [
+                await _throughput(session),
+                await _echo(session),
+                await _starts(session),
+                *await _idle(session),
+            ]
+    finally:
+        await client.delete(session)
+
+
+# --- bulk output ------------------------------------------------------------------------------------
+
+
+async def _throughput(session: UnixLocalSandboxSession) -> Row:
+    best = {"confined": 0.0, "bare": 0.0}
+    for _ in range(BULK_ROUNDS):
+        best["confined"] = max(best["confined"], await _confined_rate(session))
+        best["bare"] = max(best["bare"], await asyncio.to_thread(_bare_rate))
+    detail = ", ".join(f"{name} {rate / 1e6:.0f} MB/s" for name, rate in best.items())
+    ratio = best["confined"] / best["bare"]
+    return Row("terminal's output, beside a bare pty's reader", ratio, 0.9, detail, at_least=True)
+
+
+async def _confined_rate(session: UnixLocalSandboxSession) -> float:
+    began = time.perf_counter()
+    terminal = await session.terminal(*BULK, shell=False, scrollback=READ_BYTES)
+    await terminal.wait()
+    took = time.perf_counter() - began
+    if terminal.scrollback().total != SIZE:
+        raise RuntimeError(f"{terminal.scrollback().total} bytes came")
+    return SIZE / took
+
+
+def _bare_rate() -> float:
+    began = time.perf_counter()
+    master, slave = pty.openpty()
+    try:
+        with subprocess.Popen(BULK, stdout=slave) as process:
+            os.close(slave)
+            got = 0
+            while got < SIZE:
+                got += len(os.read(master, READ_BYTES))
+            process.wait()
+    finally:
+        os.close(master)
+    return SIZE / (time.perf_counter() - began)
+
+
+# --- keystrokes -------------------------------------------------------------------------------------
+
+
+async def _echo(session: UnixLocalSandboxSession) -> Row:
+    """A key until it is shown, by the kernel's echo, both read by the same loop."""
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    terminal = await session.terminal("exec sleep 1000")
+    async with terminal, terminal.attach() as view:
+
+        async def confined() -> None:
+            await terminal.write(b"x")
+            await anext(view)
+
+        async def bare() -> None:
+            loop = asyncio.get_running_loop()
+            ready = loop.create_future()
+            os.write(master, b"x")
+            loop.add_reader(master, ready.set_result, None)
+            await ready
+            loop.remove_reader(master)
+            os.read(master, READ_BYTES)
+
+        try:
+            series = await interleaved({"confined": confined, "bare": bare}, ECHOES)
+        finally:
+            os.close(master)
+            os.close(slave)
+    ratio = series["confined"].median / series["bare"].median
+    return Row("a key until its echo, beside a bare pty", ratio, 1.2, shown(series))
+
+
+# --- starts -----------------------------------------------------------------------------------------
+
+
+async def _starts(session: UnixLocalSandboxSession) -> Row:
+    async def terminal() -> None:
+        await (await session.terminal("/bin/true", shell=False)).wait()
+
+    async def command() -> None:
+        await session.exec("/bin/true", shell=False)
+
+    series = await interleaved({"terminal": terminal, "exec": command}, STARTS)
+    ratio = series["terminal"].median / series["exec"].median
+    return Row('terminal("/bin/true") to its exit, beside exec', ratio, 1.2, shown(series))
+
+
+# --- many that idle ---------------------------------------------------------------------------------
+
+
+async def _idle(session: UnixLocalSandboxSession) -> list[Row]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * IDLE if hard == resource.RLIM_INFINITY else min(4 * IDLE, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        return await _measure_idle(session)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _measure_idle(session: UnixLocalSandboxSession) -> list[Row]:
+    alone = await _exec_time(session)
+    before = _own_memory()
+    terminals = [await session.terminal("/bin/cat", shell=False) for _ in range(IDLE)]
+    memory = (_own_memory() - before) / IDLE
+    among = await _exec_time(session)
+    await asyncio.gather(*map(Terminal.close, terminals))
+    detail = f"alone {alone * 1e3:.2f} ms, among them {among * 1e3:.2f} ms"
+    return [
+        Row(f"{IDLE} idle terminals: memory of ours for each", memory, 64.0, "RSS", unit=" KB"),
+        Row("… exec beside them, beside exec alone", among / alone, 1.2, detail),
+    ]
+
+
+async def _exec_time(session: UnixLocalSandboxSession) -> float:
+    async def run() -> Cleaning | None:
+        await session.exec("/bin/true", shell=False)
+        return None
+
+    return (await interleaved({"exec": partial(run)}, COMMANDS))["exec"].median
+
+
+def _own_memory() -> int:
+    """Resident kilobytes of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise RuntimeError("no VmRSS in /proc/self/status")

@@ -1,0 +1,148 @@
+"""The command verbs of a session: one that waits for the exit, and one that reads on the way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from sandyard.calls import CommandRequest, Leftovers
+from sandyard.explaining import ExplainedStream
+from sandyard.types import ExecResult, User
+
+if TYPE_CHECKING:
+    from sandyard.errors import OpName
+    from sandyard.explaining import Explainer
+    from sandyard.narrowing import Narrowing
+    from sandyard.process import CommandCall, Commands, CommandStream, StdinSource
+
+__all__ = ["CommandVerbs"]
+
+
+class CommandVerbs(ABC):
+    """What a session does with commands that somebody waits for."""
+
+    _explainer: Explainer
+
+    @abstractmethod
+    def _running_commands(self, op: OpName = "exec") -> Commands:
+        """The commands of the running sandbox.
+
+        Raises:
+            SessionClosedError: there is none.
+        """
+
+    @abstractmethod
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
+        """A call that is ready to run.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+        """
+
+    async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command
+        self,
+        *command: str | Path,
+        timeout: float | None = None,
+        shell: bool | Sequence[str] = True,
+        user: str | User | None = None,
+        cwd: str | PurePath | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: StdinSource | None = None,
+        output_limit: int | None = None,
+        leftovers: Leftovers = "keep",
+        narrow: Narrowing | None = None,
+    ) -> ExecResult:
+        """Run a command and wait for its exit.
+
+        Args:
+            command: with a shell, one word is the shell's text and several are quoted and joined;
+                without, they are the argv.
+            timeout: seconds after which the command and all that it started are ended; None
+                (default) for the policy's ``wall_time``, which is no limit unless it is set.
+            shell: True (default) for ``sh -c``; a list such as ``["bash", "-c"]`` for another
+                shell; False for none.
+            user: ``"agent"``, the one user inside (default).
+            cwd: directory, relative to the workspace or absolute (default: the workspace).
+            env: variables for this command, over those of the session.
+            stdin: bytes, a binary file or an async iterable of bytes; None (default) is empty.
+            output_limit: bytes kept of each of stdout and stderr (default: the policy's ``output``,
+                16 MiB unless it says otherwise): a quarter from
+                the beginning, the rest from the end; the result counts what is missing between.
+            leftovers: what becomes of processes that the command leaves running: ``"keep"``
+                (default) lets them live in the session and lists them in the result, ``"end"``
+                ends them when the command exits.
+            narrow: what this command may do less than the session; None (default) for nothing less.
+
+        Returns:
+            Output and exit code. A signal N that ended the command shows as -N, a program that does
+            not exist as 127, one that can't be executed as 126.
+
+        Raises:
+            ExecTimeoutError: it took too long; with the output so far.
+            ExecTransportError: the sandbox ended meanwhile, or ``stdin`` failed.
+            ResourceLimitError: there is no room for a process, or the host has no descriptor left.
+            ArgumentError: an argument is impossible, ``cwd`` not being a directory included.
+            PolicyError: ``narrow`` names what the session does not have.
+            ConfinementUnavailableError: this machine can't hold a command to less.
+            SessionClosedError: the session is not running.
+        """
+        commands = self._running_commands()
+        request = CommandRequest(
+            command=command,
+            timeout=timeout,
+            shell=shell,
+            user=user,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            output_limit=output_limit,
+            leftovers=leftovers,
+            narrow=narrow,
+        )
+        call = await self._prepared(request)
+        return await self._explainer.told(commands.run(call), call.spawn.cwd)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        *command: str | Path,
+        timeout: float | None = None,
+        shell: bool | Sequence[str] = True,
+        user: str | User | None = None,
+        cwd: str | PurePath | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: StdinSource | None = None,
+        leftovers: Leftovers = "keep",
+        narrow: Narrowing | None = None,
+    ) -> AsyncIterator[CommandStream]:
+        """Run a command and read its output as it comes.
+
+        Takes what ``exec`` takes, and raises what it raises. The command starts when the stream is
+        entered, and its tree is ended when the block is left. A slow reader makes the command
+        wait.
+
+        Example:
+            >>> async with session.stream("make test", timeout=600) as running:
+            ...     async for chunk in running:
+            ...         print(chunk.stream, chunk.data)
+            >>> running.result.exit_code
+            0
+        """
+        request = CommandRequest(
+            command=command,
+            timeout=timeout,
+            shell=shell,
+            user=user,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            leftovers=leftovers,
+            narrow=narrow,
+        )
+        commands = self._running_commands()
+        call = await self._prepared(request)
+        async with ExplainedStream(commands, call, self._explainer) as stream:
+            yield stream

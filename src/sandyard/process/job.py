@@ -1,0 +1,75 @@
+"""Owns what init tells of one command: its birth where that brings a terminal, its exit, its last process."""
+
+from __future__ import annotations
+
+import os
+
+from sandyard.process.latch import Latch
+from sandyard.process.wire import Exited, Failure
+
+__all__ = ["Job", "TerminalJob"]
+
+
+class Job:
+    """One command as init knows it.
+
+    Attributes:
+        number: its number on the channel.
+        exited: its exit, or the failure of its birth, or None if the sandbox ended first.
+        gone: set when nothing that it left running is left.
+        pid: its number inside, where that was asked for; None if it was never born.
+    """
+
+    __slots__ = ("exited", "gone", "number", "pid")
+
+    def __init__(self, number: int, *, report: bool = False) -> None:
+        self.number = number
+        self.pid: Latch[int | None] | None = Latch() if report else None
+        self.exited: Latch[Exited | Failure | None] = Latch()
+        self.gone: Latch[None] = Latch()
+
+    def end(self, outcome: Exited | Failure | None) -> None:
+        """Tells whoever waits how it has ended."""
+        self.exited.set(outcome)
+        if self.pid is not None:
+            self.pid.set(None)
+
+
+class TerminalJob(Job):
+    """A command with a terminal, whose master is held here until somebody takes it.
+
+    Attributes:
+        born: set when the master has come, or can't come any more.
+    """
+
+    __slots__ = ("_forsaken", "_master", "born")
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.born: Latch[None] = Latch()
+        self._master: int | None = None
+        self._forsaken = False
+
+    def arrive(self, master: int) -> None:
+        """Holds the master; one that nobody wants any more is closed."""
+        if self._forsaken:
+            os.close(master)
+        else:
+            self._master = master
+        self.born.set(None)
+
+    def take(self) -> int | None:
+        """Gives the master away, to be closed by whoever takes it; None if there is none."""
+        master, self._master = self._master, None
+        return master
+
+    def forsake(self) -> None:
+        """Closes the master, whether it has come or is still to come."""
+        self._forsaken = True
+        if (master := self.take()) is not None:
+            os.close(master)
+
+    def end(self, outcome: Exited | Failure | None) -> None:
+        """Takes note of the end, after which no master comes."""
+        super().end(outcome)
+        self.born.set(None)

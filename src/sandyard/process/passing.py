@@ -1,0 +1,77 @@
+"""Owns descriptors that come out of a sandbox: a terminal's master is taken, anything else is closed.
+
+Whoever has broken init chooses what comes: a directory, a device, the end of a pipe. So it is looked
+at before it is used, and none but a pty's master is.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import stat
+import termios
+
+from sandyard.process.wire import ProtocolError
+
+__all__ = ["close_all", "receive_passed", "taken_master"]
+
+_MASTER = (5, 2)
+"""Major and minor number of /dev/ptmx, and of every master that is opened by it
+(Documentation/admin-guide/devices.txt)."""
+
+_PTY_NUMBER = 0x80045430
+"""TIOCGPTN, which only a master answers; termios has no name for it."""
+
+_ITEM = array.array("i").itemsize
+_ROOM = socket.CMSG_LEN(_ITEM)
+"""For one descriptor: more are closed by the kernel, which says so."""
+
+
+def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """One datagram, and the descriptors that came with it, which are the caller's to close.
+
+    Raises:
+        OSError: as recvmsg(2); a datagram that can't be taken whole is an error of the connection.
+    """
+    data, control, flags, _ = channel.recvmsg(size, _ROOM, socket.MSG_CMSG_CLOEXEC)
+    passed: list[int] = []
+    for level, kind, content in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found = array.array("i", content[: len(content) - len(content) % _ITEM])
+            passed.extend(found)
+    if flags & socket.MSG_CTRUNC:
+        close_all(passed)
+        raise ConnectionResetError(errno.ECONNRESET, "more descriptors came than can be asked for")
+    return data, passed
+
+
+def close_all(passed: list[int]) -> None:
+    """Closes what was passed, and forgets it."""
+    while passed:
+        os.close(passed.pop())
+
+
+def taken_master(passed: list[int]) -> int:
+    """The one descriptor that was passed, if it is a terminal's master; it never blocks.
+
+    Raises:
+        ProtocolError: if it is anything else; then ``passed`` is as it was.
+    """
+    if len(passed) != 1:
+        raise ProtocolError("a terminal is born with one descriptor")
+    (master,) = passed
+    try:
+        facts = os.fstat(master)
+        number = (os.major(facts.st_rdev), os.minor(facts.st_rdev))
+        if not stat.S_ISCHR(facts.st_mode) or number != _MASTER:
+            raise ProtocolError("what was passed is no terminal's master")
+        fcntl.ioctl(master, _PTY_NUMBER, b"\0" * _ITEM)
+        termios.tcgetattr(master)
+        os.set_blocking(master, False)
+    except (OSError, termios.error) as error:
+        raise ProtocolError("what was passed does not answer as a terminal's master") from error
+    passed.clear()
+    return master

@@ -1,0 +1,133 @@
+"""The terminal verbs of a session: each is checked, then done by the terminals of its sandbox."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from sandyard.calls import CommandRequest, Leftovers, prepare_terminal
+from sandyard.errors import OpName
+from sandyard.limits import (
+    TERMINAL_COLUMNS,
+    TERMINAL_ROWS,
+    TERMINAL_SCROLLBACK_BYTES,
+    TERMINAL_TYPE,
+)
+from sandyard.process import CommandCall, Commands
+from sandyard.types import User
+
+if TYPE_CHECKING:
+    from sandyard.process.terminal import Terminal
+
+__all__ = ["TerminalVerbs"]
+
+
+class TerminalVerbs(ABC):
+    """What a session does with terminals."""
+
+    @abstractmethod
+    def _running_commands(self, op: OpName = "exec") -> Commands:
+        """The commands of the running sandbox.
+
+        Raises:
+            SessionClosedError: the session is not running.
+        """
+
+    @abstractmethod
+    async def _prepared(self, request: CommandRequest, terminal: str | None = None) -> CommandCall:
+        """A request as the process room takes it.
+
+        Args:
+            request: what the caller asks.
+            terminal: TERM, unless the caller, the policy or the manifest sets it; None for no terminal.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+        """
+
+    async def terminal(  # noqa: PLR0913  # what exec takes, and a window
+        self,
+        *command: str | Path,
+        rows: int = TERMINAL_ROWS,
+        columns: int = TERMINAL_COLUMNS,
+        shell: bool | Sequence[str] = True,
+        timeout: float | None = None,
+        user: str | User | None = None,
+        cwd: str | PurePath | None = None,
+        env: Mapping[str, str] | None = None,
+        name: str | None = None,
+        scrollback: int = TERMINAL_SCROLLBACK_BYTES,
+        leftovers: Leftovers = "keep",
+    ) -> Terminal:
+        r"""Start a command on a terminal of its own.
+
+        Returns at once; the command runs until it exits, the terminal is closed or the session ends.
+        A program that does not exist is a terminal that has ended with exit code 127, as a shell would
+        tell of it.
+
+        Args:
+            command: with a shell, one word is the shell's text and several are quoted and joined;
+                without, they are the argv.
+            rows: lines of its window (default: 24), ``columns`` (80) the characters of a line.
+            shell: True (default) for ``sh -c``; a list for another shell; False for none.
+            timeout: seconds after which the command and all that it started are ended, its exit code
+                is -9, and its output says so; None (default) for the policy's ``wall_time``.
+            user: ``"agent"``, the one user inside (default).
+            cwd: directory, relative to the workspace or absolute (default: the workspace).
+            env: variables for this command; TERM is ``xterm-256color`` unless it is given here, by
+                the policy or by the manifest.
+            name: what ``terminals()`` lists it as (default: its number).
+            scrollback: bytes of its output that are kept to be replayed (default: 1 MiB); the oldest
+                are dropped first, and counted.
+            leftovers: what becomes of processes that the command leaves running when it exits:
+                ``"keep"`` (default) lets them live in the session, without a terminal, ``"end"`` ends
+                them.
+
+        Raises:
+            ExecTransportError: the sandbox ended, or gives no terminal.
+            ResourceLimitError: no room for a process, a terminal or a descriptor.
+            ArgumentError, ArgumentTypeError: an argument is impossible, or the name is in use.
+            SessionClosedError: the session is not running.
+
+        Example:
+            >>> shell = await session.terminal("bash", rows=40, columns=120)
+            >>> await shell.write(b"ls\n")
+            >>> async with shell.attach() as output:
+            ...     async for chunk in output:
+            ...         show(chunk)
+        """
+        from sandyard.process.windows import (  # noqa: PLC0415  # not all use them
+            checked_name,
+            checked_scrollback,
+            checked_window,
+        )
+
+        window = checked_window(rows, columns)
+        name, scrollback = checked_name(name), checked_scrollback(scrollback)
+        self._running_commands()
+        request = CommandRequest(
+            command=command,
+            timeout=timeout,
+            shell=shell,
+            user=user,
+            cwd=cwd,
+            env=env,
+            stdin=None,
+            leftovers=leftovers,
+        )
+        call = await self._prepared(request, TERMINAL_TYPE)
+        terminals = self._running_commands().interactive.terminals
+        return await terminals.open(prepare_terminal(call, window, name, scrollback))
+
+    def terminals(self) -> tuple[Terminal, ...]:
+        """List the terminals of the running sandbox, in the order in which they were started.
+
+        Those that have exited are listed, too, the newest 64 of them, so that what they showed can
+        still be read.
+
+        Raises:
+            SessionClosedError: the session is not running.
+        """
+        return self._running_commands().interactive.terminals.listed()
