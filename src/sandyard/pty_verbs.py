@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, prepare_terminal
-from sandyard.errors import ArgumentError, ArgumentTypeError, OpName
-from sandyard.limits import TERMINAL_COLUMNS, TERMINAL_ROWS, TERMINAL_TYPE
-from sandyard.process import CommandCall, Commands
+from sandyard.errors import ArgumentError, ArgumentTypeError
+from sandyard.limits import TERMINAL_COLUMNS, TERMINAL_ROWS
+from sandyard.terminal_verbs import TerminalVerbs
 from sandyard.types import User
 
 if TYPE_CHECKING:
@@ -20,16 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["PtyVerbs"]
 
 
-class PtyVerbs(ABC):
+class PtyVerbs(TerminalVerbs):
     """What callers of the old API do with processes that run on; ``terminal`` does more."""
-
-    @abstractmethod
-    def _running_commands(self, op: OpName = "exec") -> Commands:
-        """The commands of the running sandbox; as ``TerminalVerbs`` has it."""
-
-    @abstractmethod
-    async def _prepared(self, request: CommandRequest, terminal: str | None = None) -> CommandCall:
-        """A request as the process room takes it; as ``TerminalVerbs`` has it."""
 
     def supports_pty(self) -> bool:
         """Tell whether there are terminals: always."""
@@ -80,7 +71,8 @@ class PtyVerbs(ABC):
             stdin=None,
             leftovers="keep",
         )
-        call = await self._prepared(request, TERMINAL_TYPE if tty else None)
+        prepare = self._prepared_for_terminal if tty else self._prepared
+        call = await prepare(request)
         window = (TERMINAL_ROWS, TERMINAL_COLUMNS)
         terminal = prepare_terminal(call, window, None, 0) if tty else None
         return await self._running_commands().interactive.slots.start(

@@ -34,7 +34,6 @@ from sandyard.process import CommandCall, Commands, CommandStream, InitProcess
 from sandyard.protection import Protection
 from sandyard.pty_verbs import PtyVerbs
 from sandyard.state import UnixLocalSandboxSessionState
-from sandyard.terminal_verbs import TerminalVerbs
 from sandyard.types import User
 from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
 from sandyard.workspace.deletion import delete_leased
@@ -45,9 +44,7 @@ from sandyard.workspace.review import Review
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession(
-    CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundVerbs, TerminalVerbs, PtyVerbs
-):
+class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundVerbs, PtyVerbs):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -377,11 +374,8 @@ class UnixLocalSandboxSession(
     def _present_manifest(self) -> Manifest:
         return self.state.manifest
 
-    async def _prepared(self, request: CommandRequest, terminal: str | None = None) -> CommandCall:
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits
-        if terminal is not None:
-            given = {*dict(self.policy.environment), *self.state.manifest.environment.value}
-            request.set_default("TERM", terminal, given)
         enforced = None if request.narrow is None else self._explainer.enforced
         return prepare_call(request, environment, self.state.manifest.root, limits, enforced)
 

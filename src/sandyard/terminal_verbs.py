@@ -19,13 +19,18 @@ from sandyard.process import CommandCall, Commands
 from sandyard.types import User
 
 if TYPE_CHECKING:
+    from sandyard.policy import Policy
     from sandyard.process.terminal import Terminal
+    from sandyard.state import UnixLocalSandboxSessionState as SessionState
 
 __all__ = ["TerminalVerbs"]
 
 
 class TerminalVerbs(ABC):
     """What a session does with terminals."""
+
+    policy: Policy
+    state: SessionState
 
     @abstractmethod
     def _running_commands(self, op: OpName = "exec") -> Commands:
@@ -36,16 +41,18 @@ class TerminalVerbs(ABC):
         """
 
     @abstractmethod
-    async def _prepared(self, request: CommandRequest, terminal: str | None = None) -> CommandCall:
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
         """A request as the process room takes it.
-
-        Args:
-            request: what the caller asks.
-            terminal: TERM, unless the caller, the policy or the manifest sets it; None for no terminal.
 
         Raises:
             ArgumentError, ArgumentTypeError: an argument is impossible.
         """
+
+    async def _prepared_for_terminal(self, request: CommandRequest) -> CommandCall:
+        """The same with TERM, unless the caller, the policy or the manifest sets it."""
+        given = {*dict(self.policy.environment), *self.state.manifest.environment.value}
+        request.set_default("TERM", TERMINAL_TYPE, given)
+        return await self._prepared(request)
 
     async def terminal(  # noqa: PLR0913  # what exec takes, and a window
         self,
@@ -117,7 +124,7 @@ class TerminalVerbs(ABC):
             stdin=None,
             leftovers=leftovers,
         )
-        call = await self._prepared(request, TERMINAL_TYPE)
+        call = await self._prepared_for_terminal(request)
         terminals = self._running_commands().interactive.terminals
         return await terminals.open(prepare_terminal(call, window, name, scrollback))
 

@@ -36,7 +36,6 @@ from sandyard.process.ending import kill_both, kill_init, reap, reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.job import Job, TerminalJob
 from sandyard.process.latch import Latch
-from sandyard.process.passing import close_all, receive_passed, taken_master
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
@@ -323,7 +322,7 @@ class InitProcess:
             passed: list[int] = []
             try:
                 if self._births:
-                    datagram, passed = receive_passed(self._channel, DATAGRAM_LIMIT + 1)
+                    datagram, passed = TerminalJob.receive(self._channel)
                 else:  # what comes with it is closed by the kernel
                     datagram = self._channel.recv(
                         DATAGRAM_LIMIT + 1
@@ -339,7 +338,8 @@ class InitProcess:
                 self._handle(decode_event(datagram), passed)
             except ProtocolError:
                 # Whatever speaks there is not our init: nothing that it says counts any more.
-                close_all(passed)
+                while passed:
+                    os.close(passed.pop())
                 self._end_channel()
             if not self._jobs:  # nobody is waiting: what else comes will wake us again
                 return
@@ -347,7 +347,7 @@ class InitProcess:
     def _handle(self, event: Event, passed: list[int]) -> None:
         born = self._births.pop(event.job, None) if isinstance(event, Spawned) else None
         if born is not None:
-            born.arrive(taken_master(passed))
+            born.arrive(passed)
             return
         if passed:
             raise ProtocolError("descriptors that nobody waits for")

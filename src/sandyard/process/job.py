@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from sandyard.process.latch import Latch
-from sandyard.process.wire import Exited, Failure
+from sandyard.process.wire import DATAGRAM_LIMIT, Exited, Failure
 
 __all__ = ["Job", "TerminalJob"]
 
@@ -50,8 +51,22 @@ class TerminalJob(Job):
         self._master: int | None = None
         self._forsaken = False
 
-    def arrive(self, master: int) -> None:
-        """Holds the master; one that nobody wants any more is closed."""
+    @staticmethod
+    def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+        """One datagram, and the descriptors that came with it, which are the caller's to close."""
+        from sandyard.process.passing import receive_passed  # noqa: PLC0415  # not all have terminals
+
+        return receive_passed(channel, DATAGRAM_LIMIT + 1)
+
+    def arrive(self, passed: list[int]) -> None:
+        """Holds the master that was passed; one that nobody wants any more is closed.
+
+        Raises:
+            ProtocolError: if it is no master; then ``passed`` is as it was.
+        """
+        from sandyard.process.passing import taken_master  # noqa: PLC0415  # not all have terminals
+
+        master = taken_master(passed)
         if self._forsaken:
             os.close(master)
         else:
