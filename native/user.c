@@ -97,33 +97,46 @@ void user_map(pid_t pid, const struct identity *identity) {
  * by a procfs that is still without its covers. */
 static int proc_outside = -1;
 
-void user_counts_open(void) { proc_outside = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+void user_counts_open(void) {
+    proc_outside = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (proc_outside < 0)
+        report_failure(STEP_COUNTS, NO_RECORD, errno, "/proc");
+}
 
 /* A part of what the machine allows each user, so that a few sessions leave the caller some. */
-static void bound_count(const char *machine, const char *own) {
+static int bound_count(const char *machine, const char *own) {
     char text[16];
     int fd = openat(proc_outside, machine, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        (void)close(fd);
-    text[length > 0 ? length : 0] = '\0';
+    if (fd < 0)
+        return errno;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    int error = length < 0 ? errno : 0;
+    (void)close(fd);
+    if (error != 0)
+        return error;
+    text[length] = '\0';
     long whole = strtol(text, NULL, 10);
-    if (whole <= 0 || whole > INT_MAX)
-        return;
+    if (whole < 0 || whole > INT_MAX)
+        return ERANGE;
     append_number(text, (uint32_t)(whole / COUNTS_SHARE + 1));
     fd = openat(proc_outside, own, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
-        return;
-    (void)!write(fd, text, strlen(text));
+        return errno;
+    ssize_t size = (ssize_t)strlen(text), written = write(fd, text, (size_t)size);
+    error = written == size ? 0 : written < 0 ? errno : EIO;
     (void)close(fd);
+    return error;
 }
 
-/* Where /proc/sys is read-only (Docker) or missing, the kernel's own limits stay: it is no wall. */
+/* Where /proc/sys is read-only (containers), closed or missing, the kernel's own limits stay, and that
+ * is told: it is no wall. */
 void user_counts_bound(void) {
-    if (proc_outside < 0)
-        return;
-    bound_count("sys/fs/inotify/max_user_instances", "sys/user/max_inotify_instances");
-    bound_count("sys/fs/inotify/max_user_watches", "sys/user/max_inotify_watches");
+    int error = bound_count("sys/fs/inotify/max_user_instances", "sys/user/max_inotify_instances");
+    if (error == 0)
+        error = bound_count("sys/fs/inotify/max_user_watches", "sys/user/max_inotify_watches");
+    if (error != 0 && error != EROFS && error != EACCES && error != ENOENT)
+        report_failure(STEP_COUNTS, NO_RECORD, error, "bounding what is counted for the caller");
+    report_done(STEP_COUNTS, NO_RECORD, error);
     (void)close(proc_outside);
     proc_outside = -1;
 }

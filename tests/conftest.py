@@ -23,6 +23,24 @@ settings.load_profile("sandyard")
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 
+ONCE = (
+    "archive",
+    "background/test_layout.py",
+    "cli/test_pumping.py",
+    "confinement",
+    "explain/test_cli.py",
+    "explain/test_messages.py",
+    "fuzz",
+    "manifest",
+    "process/test_native_builds.py",
+    "session/test_sweep.py",
+    "terminal/test_truncation.py",
+    "workspace/race",
+    "workspace/test_patches.py",
+    "workspace/test_properties.py",
+)
+"""What shows the same for every user, beneath this directory: marked ``once``."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run its own temporary, runtime and state directories.
@@ -72,6 +90,9 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what the present user cannot show."""
     is_root = os.geteuid() == 0
     unwanted, reason = ("user", "needs an ordinary user") if is_root else ("root", "needs root")
+    once = tuple(Path(__file__).parent / name for name in ONCE)
     for item in items:
         if item.get_closest_marker(unwanted):
             item.add_marker(pytest.mark.skip(reason=reason))
+        if not item.get_closest_marker("user") and any(map(item.path.is_relative_to, once)):
+            item.add_marker(pytest.mark.once)

@@ -6,14 +6,14 @@ import asyncio
 import contextvars
 import errno
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
 from sandyard.errors import OpName, ResourceLimitError
 
-__all__ = ["Work", "finished", "in_thread", "start_thread"]
+__all__ = ["Work", "all_finished", "finished", "finishing", "in_thread", "start_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,8 +29,24 @@ class _Unstoppable(asyncio.Task[T]):
 
 async def finished(work: Coroutine[None, None, T]) -> T:
     """Runs clean-up work to its end; a cancellation, however often it comes, waits for that."""
-    task: asyncio.Task[T] = _Unstoppable(work, loop=asyncio.get_running_loop())
-    return await _outlasted(task)
+    return await _outlasted(finishing(work))
+
+
+async def all_finished(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Runs clean-up works at once, each to its end; the first error is raised when all have ended."""
+    tasks = [finishing(work) for work in works]
+    if tasks:
+        await finished(_ended(tasks))
+    for task in tasks:
+        task.result()
+
+
+def finishing(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+    """Begins clean-up work that nobody stops.
+
+    An ordinary task that is cancelled before it had its first turn has done nothing at all.
+    """
+    return _Unstoppable(work, loop=asyncio.get_running_loop())
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,6 +103,10 @@ class Work(Generic[T]):
                 cause=error,
                 retryable=True,
             ) from error
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    await asyncio.wait([*tasks])
 
 
 async def _outlasted(work: asyncio.Future[T]) -> T:

@@ -15,8 +15,6 @@ import pytest
 
 from tests.cli.calling import PATIENCE_S, SANDYARD, begin, call, find_token, make_token
 
-pytestmark = pytest.mark.once
-
 MUCH = 5_000_000
 SOON_S = 5  # a call takes less than one second; a hang takes forever
 

@@ -14,8 +14,6 @@ from sandyard.explaining.complaints import PHRASES, TAIL_BYTES
 from sandyard.explaining.parsing import find_complaints
 from tests.explain.probing import opened
 
-pytestmark = pytest.mark.once
-
 SAMPLES: tuple[tuple[str, str, str, str | None], ...] = (
     # (what a program wrote, errno, the likeliest subject, operation); <> are curly quotes
     ("cat: /etc/shadow: No such file or directory", "ENOENT", "/etc/shadow", None),

@@ -27,7 +27,7 @@ USAGE: Final = (0,) * 9
 FDS: Final = 8
 
 # Steps of a start that belong to no record, and those of a record by its kind.
-WHOLE_STEPS: Final = (5, 7, 9, 13, 14, 15, 18)
+WHOLE_STEPS: Final = (5, 7, 9, 19, 13, 14, 15, 18)
 RECORD_STEPS: Final = {
     3: 10, 4: 11, **dict.fromkeys(range(10, 20), 8), 20: 12, 21: 16, 22: 16, 23: 17,
 }  # fmt: skip
@@ -376,7 +376,7 @@ def random_event(job: int, dice: random.Random) -> bytes:
         case "s":
             event = message(SPAWNED, job, bytes(8))
         case "t":
-            event = report([(dice.randint(1, 18), dice.randint(0, 40), dice.randint(0, 9))])
+            event = report([(dice.randint(1, 19), dice.randint(0, 40), dice.randint(0, 9))])
         case _:
             event = failure(START_FAILED, 0, dice.randint(1, 40), 2, dice.randbytes(30))
     changed = bytearray(event)

@@ -14,8 +14,6 @@ import pytest
 from tests.fuzz.seconds import fuzz_seconds
 from tests.fuzz.seeds import CORPUS, make_seeds
 
-pytestmark = pytest.mark.once
-
 FUZZ = Path(__file__).parents[2] / "native" / "fuzz"
 CORPUS_BYTES = 200 * 1024
 

@@ -19,8 +19,6 @@ from tests.fuzz.seconds import fuzz_seconds
 from tests.process.protocol import EXITED, STARTED, encode_datagram, encode_event, packed
 from tests.process.test_wire_events import events
 
-pytestmark = pytest.mark.once
-
 ODD = (0, 1, 7, 8, 16, 19, 63, 64, 65, 99, 0x7F, 0x7FFF, 0xFFFF, 0x10000, 2**31, 2**32 - 1)
 HEAD = 16
 LINES_FOR_EACH = 40

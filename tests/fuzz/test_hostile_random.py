@@ -19,8 +19,6 @@ from sandyard import ExecResult, SandboxError, UnixLocalSandboxClient, UnixLocal
 from tests.fuzz.conftest import ANSWER_S, Scene, bounded, no_lost_errors
 from tests.fuzz.seconds import fuzz_seconds
 
-pytestmark = pytest.mark.once
-
 MEMORY_BYTES = 16 * 1024 * 1024
 """What one conversation may take: far more than honest ones do, far less than a leak in a flood."""
 

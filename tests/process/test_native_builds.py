@@ -12,8 +12,6 @@ import pytest
 
 from tests.house.sources import ROOT
 
-pytestmark = pytest.mark.once
-
 SANITIZED, MUSL = "sanitized", "musl"
 TARGETS = {SANITIZED: ["sanitize"], MUSL: ["all", "CC=musl-gcc"]}
 FILES = [f"tests/process/test_native_{name}.py" for name in ("start", "serve", "strict")]

@@ -141,7 +141,7 @@ FILTER = Record(
 )
 
 
-def narrowed(*records: Record, padding: bytes = bytes(1), flags: int = 8) -> bytes:
+def narrowed(*records: Record, padding: bytes = bytes(5), flags: int = 8) -> bytes:
     """The body of a SPAWN that narrows; unless something is said, it is padded as it must be."""
     return spawned(flags=flags) + padding + join_records(records)
 
@@ -149,9 +149,9 @@ def narrowed(*records: Record, padding: bytes = bytes(1), flags: int = 8) -> byt
 BAD_SPAWNS |= {
     "nothing to narrow": narrowed(),
     "nothing, unpadded": narrowed(padding=b""),
-    "padding that is not zero": narrowed(LIMIT_RECORD, padding=b"1"),
+    "padding that is not zero": narrowed(LIMIT_RECORD, padding=bytes(4) + b"1"),
     "padding missing": narrowed(LIMIT_RECORD, padding=b""),
-    "padding too long": narrowed(LIMIT_RECORD, padding=bytes(9)),
+    "padding too long": narrowed(LIMIT_RECORD, padding=bytes(13)),
     "narrowing without its flag": narrowed(LIMIT_RECORD, flags=0),
     "narrowing cut off": narrowed(LIMIT_RECORD)[:-1],
     "narrowing with more": narrowed(LIMIT_RECORD) + b"\0",

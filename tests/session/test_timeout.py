@@ -124,7 +124,7 @@ class TestKeepers:
     async def test_killed_keeper_takes_its_tree(self, session: Session) -> None:
         token = make_token()
         await session.exec(f"setsid sleep {token} & echo")
-        assert len(find_survivors(token)) == 1
+        await until(lambda: len(find_survivors(token)) == 1)  # it may not have become sleep yet
         result = await session.exec(KILL_KEEPERS, timeout=10)
         assert result.exit_code == -9
         await until(lambda: not find_survivors(token))

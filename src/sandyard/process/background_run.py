@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Literal
 
 from sandyard.errors import SandboxError
-from sandyard.finishing import finished
+from sandyard.finishing import finished, finishing
 from sandyard.process.background_input import ProcessInput
 from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
@@ -167,7 +167,7 @@ class ProcessRun:
             self._set_off(self._close)
 
     def _set_off(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        task = self._loop.create_task(work())
+        task = finishing(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandyard.errors import ExecTimeoutError
-from sandyard.finishing import finished
+from sandyard.finishing import finished, finishing
 from sandyard.limits import (
     DESCRIPTORS_PER_COMMAND,
     DESCRIPTORS_PER_LEFTOVER,
@@ -259,7 +259,7 @@ class RunningCommand:
             self._read_error = error
             if self._job is not None and self._giving_up is None:
                 ending = end_whole(self._init, self._job)
-                self._giving_up = asyncio.get_running_loop().create_task(ending)
+                self._giving_up = finishing(ending)
 
     async def end(self) -> None:
         """Ends what still runs of the tree, reads what is left in the pipes, gives all back."""

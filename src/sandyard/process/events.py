@@ -43,6 +43,7 @@ class Step(IntEnum):
     LANDLOCK = 16
     SECCOMP = 17
     SERVE = 18
+    COUNTS = 19
     SPAWN_FORK = 32
     SPAWN_STDIO = 33
     SPAWN_CWD = 34

@@ -6,7 +6,7 @@ import asyncio
 import signal
 
 from sandyard.errors import SandboxError
-from sandyard.finishing import finished
+from sandyard.finishing import finished, finishing
 from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
 from sandyard.process.gathering import Gathering
@@ -62,7 +62,7 @@ class PipedProcess:
 
     def _begin_end(self, notice: str = "") -> None:
         if self._ending is None:
-            self._ending = asyncio.get_running_loop().create_task(self._end(notice))
+            self._ending = finishing(self._end(notice))
 
     async def _end(self, notice: str) -> None:
         asked = not self._command.exited

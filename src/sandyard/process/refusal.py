@@ -50,6 +50,7 @@ _BY_STEP: dict[Step, tuple[str, str, str]] = {
         "use a kernel with CONFIG_SECCOMP_FILTER",
     ),
     Step.SERVE: ("processes", "beginning to serve", LIMITS),
+    Step.COUNTS: ("resources", "bounding what is counted for the caller", LIMITS),
 }
 _UNKNOWN = ("processes", "an unknown step", "reinstall sandyard: its parts differ")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from sandyard.errors import (
     SandboxError,
     TerminalEndedError,
 )
-from sandyard.finishing import finished
+from sandyard.finishing import all_finished, finished
 from sandyard.limits import (
     SLOT_ID_FIRST,
     SLOT_ID_LIMIT,
@@ -187,7 +187,7 @@ class PtySlots:
     async def end_all(self) -> None:
         """Ends all of them, and forgets them."""
         slots, self._slots = self._slots, {}
-        await finished(_all_of(slot.close() for slot in slots.values()))
+        await all_finished(slot.close() for slot in slots.values())
 
     async def _started(
         self, slot: _Slot, call: CommandCall, terminal: TerminalCall | None
@@ -254,7 +254,3 @@ class PtySlots:
         if number in self._evicted:
             message = f"process {number} made room for a newer one: at most {SLOTS} are kept"
         return PtySessionNotFoundError(session_id=number, message=message)
-
-
-async def _all_of(works: Iterable[Coroutine[None, None, None]]) -> None:
-    await asyncio.gather(*works)

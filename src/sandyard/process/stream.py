@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from sandyard.errors import ExecTransportError
+from sandyard.finishing import finishing
 from sandyard.limits import STREAM_BUFFER_BYTES
 from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
@@ -159,7 +160,7 @@ class CommandStream:
     def _expire(self) -> None:
         if self._command.exited:
             return
-        self._expired = asyncio.get_running_loop().create_task(self._command.end())
+        self._expired = finishing(self._command.end())
         self._news.set()
 
     def _take(self, stream: StreamName, data: bytes) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from sandyard.errors import SandboxError, TerminalEndedError
-from sandyard.finishing import finished
+from sandyard.finishing import finished, finishing
 from sandyard.limits import BIRTH_TIMEOUT_S, TERMINAL_SCROLLBACK_BYTES
 from sandyard.plan import Spawn
 from sandyard.process.attachment import Attachment, Audience, Reader
@@ -384,7 +384,7 @@ class Terminal:
         if self._done.is_set or self._ending is not None:
             return
         self._notice = notice
-        self._ending = asyncio.get_running_loop().create_task(self._end_whole())
+        self._ending = finishing(self._end_whole())
 
     async def _end_whole(self) -> None:
         job = self._job

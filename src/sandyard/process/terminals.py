@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable
 from weakref import WeakSet
 
 from sandyard.errors import ArgumentError, ResourceLimitError
-from sandyard.finishing import finished
+from sandyard.finishing import all_finished
 from sandyard.limits import TERMINALS_ENDED_KEPT
 from sandyard.process.budget import descriptor_budget
 from sandyard.process.init import InitProcess
@@ -86,7 +84,7 @@ class Terminals:
 
     async def end_all(self) -> None:
         """Ends all that run."""
-        await finished(_all_of(terminal.close() for terminal in self.listed()))
+        await all_finished(terminal.close() for terminal in self.listed())
 
     def leave(self, notice: str) -> None:
         """Says why those that run end in a moment: the sandbox does, with all that is inside."""
@@ -115,10 +113,6 @@ class Terminals:
         ended = [name for name, one in self._listed.items() if one.exit_code is not None]
         for name in ended[:-TERMINALS_ENDED_KEPT]:
             del self._listed[name]
-
-
-async def _all_of(works: Iterable[Coroutine[None, None, None]]) -> None:
-    await asyncio.gather(*works)
 
 
 def _no_room() -> ResourceLimitError:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 
+from sandyard.finishing import all_finished
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
     END_FORCE_AFTER_S,
@@ -58,4 +59,4 @@ async def end_in_turn(endings: Iterable[Callable[[], Coroutine[None, None, None]
         async with turns:
             await ending()
 
-    await asyncio.gather(*map(end, endings))
+    await all_finished(map(end, endings))

@@ -168,7 +168,7 @@ def test_descriptors_of_a_deep_walk(raced: WorkspaceRoot, arena: Arena) -> None:
 def test_nobody_nests_faster_than_we_give_up(
     raced: WorkspaceRoot, arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandyard.workspace.removal._LEVELS", 500)
+    monkeypatch.setattr("sandyard.workspace.removal.DESCENT_LEVELS", 500)
     words: list[str | None] = [str(arena.attacker), "towers", str(arena.base), str(arena.outside)]
     with running(words), within() as rounds:
         assert any("ever deeper" in str(removal_cause(raced)) for _ in rounds)
