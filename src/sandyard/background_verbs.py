@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from sandyard.calls import CommandRequest
 from sandyard.errors import ArgumentError, OpName, ResourceLimitError
 from sandyard.finishing import finished, in_thread
+from sandyard.narrowing import Narrowing
 from sandyard.types import User
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class BackgroundVerbs(ABC):
             SessionClosedError: it is not.
         """
 
-    async def start_process(
+    async def start_process(  # noqa: PLR0913  # what exec takes, and a name and a log
         self,
         *command: str | Path,
         name: str | None = None,
@@ -71,6 +72,7 @@ class BackgroundVerbs(ABC):
         env: Mapping[str, str] | None = None,
         stdin: StdinSource | bool | None = None,
         log_limit: int | None = None,
+        narrow: Narrowing | None = None,
     ) -> BackgroundProcess:
         """Start a command in the background, and return when it runs.
 
@@ -91,6 +93,8 @@ class BackgroundVerbs(ABC):
                 ``stdin``; None or False (default) is empty.
             log_limit: bytes of the file that keeps its output: a quarter of them keeps the
                 beginning, the rest the end (default: 16 MiB, at least 64 KiB).
+            narrow: what it may do less than the session, with all that it starts; None (default) for
+                nothing less.
 
         Returns:
             Its handle. A program that does not exist has the exit code 127, one that can't be
@@ -101,6 +105,8 @@ class BackgroundVerbs(ABC):
             ExecTransportError: the sandbox is gone.
             ArgumentError: an argument is impossible, a name that is taken and a ``cwd`` that is no
                 directory included.
+            PolicyError: ``narrow`` names what the session does not have.
+            ConfinementUnavailableError: this machine can't hold a command to less.
             SessionClosedError: the session is not running.
 
         Example:
@@ -122,6 +128,7 @@ class BackgroundVerbs(ABC):
             env=env,
             stdin=None if isinstance(stdin, bool) else stdin,
             leftovers="keep",
+            narrow=narrow,
         )
         limit = checked_log_limit(log_limit)
         call = await self._prepared(request)

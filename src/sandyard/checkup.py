@@ -34,6 +34,7 @@ from sandyard.errors import ResourceLimitError, SandboxError
 from sandyard.finishing import in_thread
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
+from sandyard.platform.host import bare_facts
 from sandyard.platform.probes import machine_facts, threads_work
 from sandyard.platform.probes_facts import MachineFacts, Tried
 from sandyard.policy import Policy
@@ -71,7 +72,7 @@ async def doctor() -> DoctorReport:
     """
     began = time.monotonic()
     threads = threads_work()
-    host = await _aside(host_facts, dict(os.environ), threads=threads)
+    host = await _aside(_known_host, threads=threads)
     facts = await _aside(_look, host, threads, threads=threads)
     trials: dict[str, Tried] = {}
     canaries: tuple[DoctorCanary, ...] = ()
@@ -81,6 +82,11 @@ async def doctor() -> DoctorReport:
         await _try_parts(host, trials)
         if host.euid == 0 and trials["base"].ok:
             await _try_owners(host, facts, trials)
+        if trials["base"].errno in _NO_DESCRIPTOR:
+            # Without one a session can be neither started nor deleted.
+            why = "no descriptor was left for a session"
+            canaries = judge_canaries({}, {}, root=host.euid == 0, why=why)
+            return judge(facts, trials, canaries, time.monotonic() - began)
         made = await in_thread(_missing_directories, facts.places["state"])
         try:
             trials["session"], canaries = await _try_session(facts)
@@ -97,6 +103,14 @@ async def _aside(function: Callable[..., T], *arguments: object, threads: bool) 
     if threads:
         return await in_thread(function, *arguments)
     return function(*arguments)
+
+
+def _known_host() -> HostFacts:
+    """The host, or what is known of it without a descriptor; the trials then tell what is missing."""
+    try:
+        return host_facts(os.environ)
+    except OSError:
+        return bare_facts()
 
 
 def _look(host: HostFacts, threads: bool) -> MachineFacts:
@@ -117,8 +131,13 @@ def _try_lease() -> Tried:
         with IdentityLease.take() as lease:
             return Tried("ok", value=f"such as {lease.uid}")
     except _FAILURES as error:
-        return _refusal(error)
+        refused = _refusal(error)
+        if refused.errno in _NO_DESCRIPTOR:  # which says nothing of the machine's identities
+            return Tried("unknown", text="no descriptor was left to try it with")
+        return refused
 
+
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 _BY_LIMIT: Final = {"processes": errno.EAGAIN, "open_files": errno.EMFILE}
 
@@ -322,19 +341,27 @@ async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, 
         await in_thread(bait.stack.close)
 
 
+_RESERVE: Final = 8
+"""Descriptors held back while a session runs, so that it can be deleted whatever it found."""
+
+
 async def _in_session(
     work: Callable[[UnixLocalSandboxSession], Awaitable[bytes]],
 ) -> tuple[Tried, bytes]:
     """Do something in a session with the default policy; whether it held, and what was said."""
     client = UnixLocalSandboxClient(policy=Policy())
     try:
-        session = await client.create()
-        try:
-            async with session:
-                said = await work(session)
-                report = session.confinement
-        finally:
-            await client.delete(session)
+        with ExitStack() as reserve:
+            for _ in range(_RESERVE):
+                reserve.callback(os.close, os.eventfd(0))
+            session = await client.create()
+            try:
+                async with session:
+                    said = await work(session)
+                    report = session.confinement
+            finally:
+                reserve.close()
+                await client.delete(session)
     except _FAILURES as error:
         refused = _refusal(error)
         words = error.message if isinstance(error, SandboxError) else str(error)

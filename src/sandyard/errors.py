@@ -438,11 +438,12 @@ class InvalidManifestPathError(ManifestError):
 
 
 class ConfinementUnavailableError(SandboxRuntimeError):
-    """The machine can't enforce a part of the policy, so nothing was started.
+    """The machine can't do a part of what was asked for behind a wall, so nothing was started.
 
     Args:
         message: what was refused, as one clause; cause and fix are appended to it.
-        dimension: the part: read, write, network, processes, ipc, syscalls or resources.
+        dimension: the part: read, write, network, processes, ipc, syscalls or resources; or
+            terminals, where the session runs, but on a rung that has none.
         cause_text: why the machine can't.
         fix: what to change.
     """

@@ -94,6 +94,29 @@ class Ladder:
         """The report as a session's state holds it."""
         return None if self.report is None else self.report.document()
 
+    @property
+    def has_terminals(self) -> bool:
+        """Whether commands can be given terminals; so far as is known before the first start."""
+        return self.report is None or self.report.rung != "landlock_seccomp"
+
+    def check_terminals(self) -> None:
+        """Refuse a terminal where the rung has none.
+
+        Raises:
+            ConfinementUnavailableError: it has none.
+        """
+        if self.report is None or self.has_terminals:
+            return
+        raise ConfinementUnavailableError(
+            "there are no terminals in this session",
+            dimension="terminals",
+            # Whoever may open one there may open those that the same user works in.
+            cause_text="without namespaces it would have to share those of this machine, and "
+            f"{self.report.cause}",
+            fix=f"{self.report.fix}; or run the command without a terminal, by exec, start_process, "
+            "or pty_exec_start with tty=False",
+        )
+
     def judge(self, circumstances: Circumstances, footing: Footing) -> Footing:
         """Say what holds, and refuse what is not enough (blocking).
 

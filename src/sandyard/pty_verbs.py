@@ -23,8 +23,8 @@ class PtyVerbs(TerminalVerbs):
     """What callers of the old API do with processes that run on; ``terminal`` does more."""
 
     def supports_pty(self) -> bool:
-        """Tell whether there are terminals: always."""
-        return True
+        """Tell whether there are terminals: on every rung but ``landlock_seccomp``."""
+        return self._ladder.has_terminals
 
     async def pty_exec_start(
         self,
@@ -55,12 +55,15 @@ class PtyVerbs(TerminalVerbs):
 
         Raises:
             ExecTransportError, ResourceLimitError, ArgumentError: as ``exec``.
+            ConfinementUnavailableError: ``tty``, on a rung that has no terminals.
             SessionClosedError: the session is not running.
         """
         from sandyard.process.slots import start_yield  # noqa: PLC0415  # not all use them
 
         yield_s, tokens = start_yield(_seconds(yield_time_s)), _tokens(max_output_tokens)
         self._running_commands()
+        if tty:
+            self._ladder.check_terminals()
         request = CommandRequest(
             command=command,
             timeout=timeout,

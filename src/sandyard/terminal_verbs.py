@@ -15,10 +15,12 @@ from sandyard.limits import (
     TERMINAL_SCROLLBACK_BYTES,
     TERMINAL_TYPE,
 )
+from sandyard.narrowing import Narrowing
 from sandyard.process import CommandCall, Commands
 from sandyard.types import User
 
 if TYPE_CHECKING:
+    from sandyard.ladder import Ladder
     from sandyard.policy import Policy
     from sandyard.process.terminal import Terminal
     from sandyard.state import UnixLocalSandboxSessionState as SessionState
@@ -31,6 +33,7 @@ class TerminalVerbs(ABC):
 
     policy: Policy
     state: SessionState
+    _ladder: Ladder
 
     @abstractmethod
     def _running_commands(self, op: OpName = "exec") -> Commands:
@@ -67,6 +70,7 @@ class TerminalVerbs(ABC):
         name: str | None = None,
         scrollback: int = TERMINAL_SCROLLBACK_BYTES,
         leftovers: Leftovers = "keep",
+        narrow: Narrowing | None = None,
     ) -> Terminal:
         r"""Start a command on a terminal of its own.
 
@@ -91,9 +95,14 @@ class TerminalVerbs(ABC):
             leftovers: what becomes of processes that the command leaves running when it exits:
                 ``"keep"`` (default) lets them live in the session, without a terminal, ``"end"`` ends
                 them.
+            narrow: what the command may do less than the session, with all that it starts; None
+                (default) for nothing less.
 
         Raises:
-            ExecTransportError: the sandbox ended, or gives no terminal.
+            ExecTransportError: the sandbox ended.
+            ConfinementUnavailableError: the session's rung has no terminals, or this machine can't
+                hold a command to less.
+            PolicyError: ``narrow`` names what the session does not have.
             ResourceLimitError: no room for a process, a terminal or a descriptor.
             ArgumentError, ArgumentTypeError: an argument is impossible, or the name is in use.
             SessionClosedError: the session is not running.
@@ -114,6 +123,7 @@ class TerminalVerbs(ABC):
         window = checked_window(rows, columns)
         name, scrollback = checked_name(name), checked_scrollback(scrollback)
         self._running_commands()
+        self._ladder.check_terminals()
         request = CommandRequest(
             command=command,
             timeout=timeout,
@@ -123,6 +133,7 @@ class TerminalVerbs(ABC):
             env=env,
             stdin=None,
             leftovers=leftovers,
+            narrow=narrow,
         )
         call = await self._prepared_for_terminal(request)
         terminals = self._running_commands().interactive.terminals

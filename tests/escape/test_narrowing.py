@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandyard import (
+    ArgumentTypeError,
     ExecResult,
     Narrowing,
     Policy,
@@ -266,6 +267,37 @@ async def test_wider_is_refused() -> None:
         async with session.stream("touch x", narrow=Narrowing(writes=())) as running:
             said = b"".join([chunk.data async for chunk in running])
         assert b"Permission denied" in said
+
+
+async def test_lasting_commands_are_narrowed() -> None:
+    less = Narrowing(writes=("build",), open_files=32)
+    code = "ulimit -n; echo x > build/it; echo x > kept && echo ESCAPE; :"
+    async with sandbox() as session:
+        await session.exec("mkdir build")
+        async with await session.start_process(code, narrow=less) as process:
+            said = b"".join([chunk.data async for chunk in process.logs(stream="stdout")])
+            assert said == b"32\n"
+        async with await session.terminal(code, narrow=less) as terminal:
+            assert await terminal.wait() == 0
+            shown = terminal.scrollback().data
+            assert shown.startswith(b"32\r\n")
+            assert b"Permission denied" in shown
+        assert (await session.exec("ls; cat build/it")).stdout == b"build\nx\n"
+        for start in (session.start_process, session.terminal):
+            with pytest.raises(PolicyError):
+                await start("true", narrow=Narrowing(writes=("/srv/x",)))
+            with pytest.raises(ArgumentTypeError):
+                await start("true", narrow="build")  # type: ignore[arg-type]
+        assert session.processes()[1:] == ()
+        assert session.terminals()[1:] == ()
+
+
+async def test_lower_limit_is_told() -> None:
+    async with sandbox() as session:
+        code = "while :; do :; done"
+        async with await session.start_process(code, narrow=Narrowing(cpu_time=1)) as process:
+            result = await process.wait()
+        assert [(hit.limit, hit.value) for hit in result.limit_hits] == [("cpu_time", 1)]
 
 
 async def test_presets_work() -> None:

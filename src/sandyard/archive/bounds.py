@@ -108,6 +108,16 @@ class ArchiveMeter:
         self._given += size
         self._compare(self._given)
 
+    def expect(self, count: int) -> None:
+        """Refuse an archive that says itself that it has too many members.
+
+        Raises:
+            ArchiveError: it does.
+        """
+        most = self.limits.max_members
+        if most is not None and count > most:
+            raise _exceeded("archive member count exceeds limit", "max_members", most, count)
+
     def note(self, member: Member) -> None:
         """Count a member.
 

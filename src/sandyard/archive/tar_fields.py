@@ -36,6 +36,9 @@ _NEGATIVE: Final = 0xFF
 _OCTAL: Final = re.compile(rb"[0-7]*", re.ASCII)
 _OCTAL_DIGITS: Final = b"01234567"
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
+_MAX_SIZE: Final = 2**63 - 1
+"""The largest file that a system call takes (off_t)."""
+
 _TIME: Final = re.compile(rb"(-?)([0-9]{1,12})(?:\.([0-9]*))?")
 _RECORD: Final = re.compile(rb"([0-9]{1,9}) ")
 
@@ -160,6 +163,6 @@ def parse_map(numbers: list[int], size: int, stored: int) -> list[Extent]:
         if offset < end or length < 0:
             raise ArchiveError("corrupt map of a sparse file")
         end = offset + length
-    if end > size or sum(length for _, length in extents) != stored:
+    if not end <= size <= _MAX_SIZE or sum(length for _, length in extents) != stored:
         raise ArchiveError("corrupt map of a sparse file")
     return [extent for extent in extents if extent[1]]

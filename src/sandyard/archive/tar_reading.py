@@ -48,10 +48,10 @@ _NAMED: Final = {
 }
 _LOCAL: Final = frozenset({b"x", b"X"})
 _LONG: Final = {b"L": b"path", b"K": b"linkpath"}
-_UNFIT: Final = (b"path", b"linkpath", b"size", b"GNU.sparse.")
+_XATTR: Final = b"SCHILY.xattr."
+_UNFIT: Final = (b"path", b"linkpath", b"size", b"GNU.sparse.", _XATTR)
 """What an extended header for all members may not say: it would give them all one name."""
 
-_XATTR: Final = b"SCHILY.xattr."
 _PERMISSIONS: Final = 0o7777
 _SPARSE_ENTRIES: Final = 4
 _MORE_ENTRIES: Final = 21
@@ -142,8 +142,11 @@ class _Told:
             self.pairs.extend(parse_pax(data, self.pax))
             self.nothing = False
         elif kind == b"g":
-            if parse_pax(data, self._shared) or any(key.startswith(_UNFIT) for key in self._shared):
+            told: Pax = {}
+            if parse_pax(data, told) or any(key.startswith(_UNFIT) for key in told):
                 raise ArchiveError("unsupported global header")
+            # Of all else nothing is used, and it would be held, and copied for each member.
+            self._shared.update((key, told[key]) for key in told if key == b"mtime")
         elif kind in _LONG:
             self.long[_LONG[kind]] = parse_text(data)
             self.nothing = False

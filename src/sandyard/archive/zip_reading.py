@@ -85,7 +85,7 @@ def read_zip(read_at: ReadAt, size: int, meter: ArchiveMeter) -> Iterator[Member
     Raises:
         ArchiveError: it is truncated, corrupt, encrypted, or has a member that is not supported.
     """
-    entries, listed_at = _read_list(read_at, size)
+    entries, listed_at = _read_list(read_at, size, meter)
     ends = _check_apart(entries, listed_at)
     for entry in entries:
         start = _check_local(read_at, entry, ends[entry.offset])
@@ -95,7 +95,7 @@ def read_zip(read_at: ReadAt, size: int, meter: ArchiveMeter) -> Iterator[Member
 # --- the list ---------------------------------------------------------------------------------
 
 
-def _read_list(read_at: ReadAt, size: int) -> tuple[list[_Entry], int]:
+def _read_list(read_at: ReadAt, size: int, meter: ArchiveMeter) -> tuple[list[_Entry], int]:
     """Read the list of members, and where it begins."""
     tail_at = max(0, size - _COMMENT - _END.size)
     tail = bytes(read_at(tail_at, size - tail_at))
@@ -118,6 +118,7 @@ def _read_list(read_at: ReadAt, size: int) -> tuple[list[_Entry], int]:
         raise ArchiveError(f"{_CORRUPT}: its list is not where it should be")
     if length > ZIP_DIRECTORY_BYTES:
         raise ArchiveError("zip archive has too long a list of members")
+    meter.expect(count)  # before memory is taken for each
     return _parse_list(bytes(read_at(offset, length)), count), offset
 
 
@@ -138,7 +139,8 @@ def _read_wide(read_at: ReadAt, end_at: int) -> tuple[int, int, int, int, int, i
 
 
 def _parse_list(raw: bytes, count: int) -> list[_Entry]:
-    entries, at = [], 0
+    entries: list[_Entry] = []
+    at = 0
     while at < len(raw):
         if len(raw) - at < _CENTRAL.size or raw[at : at + 4] != b"PK\x01\x02":
             raise ArchiveError(_CORRUPT)
@@ -146,7 +148,7 @@ def _parse_list(raw: bytes, count: int) -> list[_Entry]:
         name_at = at + _CENTRAL.size
         extra_at = name_at + fields[10]
         at = extra_at + fields[11] + fields[12]
-        if at > len(raw):
+        if at > len(raw) or len(entries) == count:
             raise ArchiveError(_CORRUPT)
         entries.append(_entry(fields, raw[name_at:extra_at], raw[extra_at : extra_at + fields[11]]))
     if len(entries) != count:

@@ -55,15 +55,19 @@ class MatchReader:
     def __init__(self) -> None:
         self._record = bytearray()
         self._dropped = False
+        self._named = False
         self.found: list[GrepMatch] = []
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the output."""
         while data:
             # A path may hold line feeds; behind its NUL the first one ends the record.
-            if 0 not in self._record:
+            if not self._named:
                 path, nul, data = data.partition(b"\0")
-                self._keep(path + nul)
+                self._keep(path)
+                if nul:
+                    self._named = True
+                    self._record += nul
                 continue
             text, end, data = data.partition(b"\n")
             self._keep(text)
@@ -71,12 +75,13 @@ class MatchReader:
                 self._finish()
 
     def _keep(self, data: bytes) -> None:
-        room = _LONGEST - len(self._record)
+        room = max(0, _LONGEST - len(self._record))
         self._record += data[:room]
         self._dropped = self._dropped or len(data) > room
 
     def _finish(self) -> None:
         path, _, rest = bytes(self._record).partition(b"\0")
+        self._named = False
         number, colon, text = rest.partition(b":")
         if colon and number.isdigit():
             cut = self._dropped or len(text) > GREP_LINE_BYTES

@@ -13,7 +13,7 @@ from sandyard.patching.operations import Operation
 
 __all__ = ["apply_hunks", "parse_unified"]
 
-_HEAD: Final = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HEAD: Final = re.compile(r"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
 _NOWHERE: Final = "/dev/null"
 _NO_NEWLINE: Final = "\\"
 
@@ -51,7 +51,7 @@ def parse_unified(text: str) -> tuple[Operation, ...]:
         ApplyPatchDiffError: it is malformed, or changes what is no text.
     """
     files: list[_File] = []
-    left = (0, 0)
+    left, behind = (0, 0), False
     for line in text.split("\n"):
         if left != (0, 0) or (files and line.startswith(_NO_NEWLINE)):
             files[-1].body.append(line)
@@ -60,14 +60,30 @@ def parse_unified(text: str) -> tuple[Operation, ...]:
             if not files or not files[-1].new:
                 raise ApplyPatchDiffError("a hunk stands before any '--- ' and '+++ ' lines")
             files[-1].body.append(line)
-            left = int(match[2] or 1), int(match[4] or 1)
+            left, behind = (int(match[2] or 1), int(match[4] or 1)), True
         else:
+            behind = behind and _is_behind(files[-1], line)
             _note(files, line)
     if left != (0, 0):
         raise ApplyPatchDiffError("the last hunk has fewer lines than its head says")
     if not files:
         raise ApplyPatchDiffError("the text is no unified diff: it has no '--- ' and '+++ ' lines")
     return tuple(_operation(each) for each in files)
+
+
+def _is_behind(file: _File, line: str) -> bool:
+    """Tell whether a line may still be meant for the hunk before it.
+
+    Raises:
+        ApplyPatchDiffError: it is a change, which would be lost without a word.
+    """
+    if line.startswith(("--- ", "+++ ")) or line.rstrip("\r") == "-- ":  # a mail's signature
+        return False
+    if line.startswith(("+", "-")):
+        raise ApplyPatchDiffError(
+            f"a hunk of {shown(file.new)} has more lines than its head says: {shown(line)}"
+        )
+    return line.startswith(" ")
 
 
 def _counted(left: tuple[int, int], line: str) -> tuple[int, int]:
@@ -86,6 +102,8 @@ def _name(said: str) -> str:
 
 def _note(files: list[_File], line: str) -> None:
     """Take note of a line between hunks; what says nothing about a file is left out."""
+    if line.startswith("@@ ") and files and files[-1].new:
+        raise ApplyPatchDiffError(f"Invalid Line: {shown(line)} is no head of a hunk")
     word, _, rest = line.partition(" ")
     if line.startswith("diff --git ") or (word == "---" and not (files and not files[-1].old)):
         files.append(_File())

@@ -6,15 +6,16 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from sandyard.platform.facts import HostEntry, HostFacts, is_within
+from sandyard.platform.facts import HostEntry, HostFacts, Toolchains, is_within
 from sandyard.platform.shared_etc import NETWORK_ETC, SHARED_ETC
 from sandyard.platform.shortage import refuse_shortage
 from sandyard.platform.toolchains import ToolchainSearch, find_toolchains
 
-__all__ = ["host_facts"]
+__all__ = ["bare_facts", "host_facts"]
 
 _CONSULTED: Final = ("PATH", "HOME", "VIRTUAL_ENV", "RUSTUP_HOME")
 """The variables on which facts depend."""
@@ -62,6 +63,25 @@ def host_facts(environ: Mapping[str, str]) -> HostFacts:
     return _facts(tuple((name, environ.get(name, "")) for name in _CONSULTED), os.geteuid())
 
 
+def bare_facts() -> HostFacts:
+    """What can be told of the host without a descriptor to look with: no trees, and no toolchains."""
+    return HostFacts(
+        system=sys.platform,
+        machine=os.uname().machine,
+        euid=os.geteuid(),
+        egid=os.getegid(),
+        landlock_abi=_landlock_abi(),
+        memory_bytes=_memory_bytes(),
+        shell="/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh",
+        system_trees=(),
+        root_entries=(),
+        etc=(),
+        network_etc=(),
+        toolchains=Toolchains(),
+        search_path=_DEFAULT_PATH,
+    )
+
+
 @lru_cache(maxsize=_CACHED_HOSTS)
 def _facts(consulted: tuple[tuple[str, str], ...], euid: int) -> HostFacts:
     # No real environment holds a NUL, but a caller's mapping may, and the kernel takes none.
@@ -78,14 +98,8 @@ def _facts(consulted: tuple[tuple[str, str], ...], euid: int) -> HostFacts:
     )
     toolchains = find_toolchains(search)
     shown = visible + toolchains.roots + tuple(path for path, _ in toolchains.links)
-    return HostFacts(
-        system=sys.platform,
-        machine=os.uname().machine,
-        euid=euid,
-        egid=os.getegid(),
-        landlock_abi=_landlock_abi(),
-        memory_bytes=_memory_bytes(),
-        shell="/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh",
+    return replace(
+        bare_facts(),
         system_trees=trees + tuple(path for path in _SHOWN_SYSFS if os.path.isdir(path)),
         root_entries=root_entries,
         etc=_etc_entries(SHARED_ETC, visible),

@@ -121,6 +121,8 @@ def _version() -> str:
         return metadata.version("sandyard")
     except metadata.PackageNotFoundError:
         return "(not installed)"
+    except OSError:  # no descriptor to look with
+        return "(not known)"
 
 
 def _nearest(path: str) -> str:

@@ -124,7 +124,7 @@ class Workspace:
         def work(source: object) -> ArchiveReport:
             return extract.extract_archive(self.root, path, source, asked)
 
-        return await self._from_source("extract", data, work, asked.stopped)
+        return await self._from_source("extract", data, work, asked.stopped, asked.limits)
 
     async def hydrate(self, data: object, limits: SandboxArchiveLimits | None) -> ArchiveReport:
         """Restore what was saved; see ``extract.hydrate_workspace``."""
@@ -135,7 +135,7 @@ class Workspace:
         def work(source: object) -> ArchiveReport:
             return extract.hydrate_workspace(self.root, source, limits, stopped)
 
-        return await self._from_source("hydrate_workspace", data, work, stopped)
+        return await self._from_source("hydrate_workspace", data, work, stopped, limits)
 
     async def persist(self, excluded: frozenset[tuple[str, ...]]) -> WorkspaceArchive:
         """Begin to save all of it; see ``persist_stream.persist_workspace``."""
@@ -151,13 +151,14 @@ class Workspace:
         data: object,
         work: Callable[[object], _Result],
         stopped: threading.Event,
+        limits: SandboxArchiveLimits | None,
     ) -> _Result:
         """Do work with what a caller gave; pieces that come asynchronously are put into a file."""
         if not isinstance(data, AsyncIterable) or isinstance(data, io.IOBase):
             return await self._in_thread(op, partial(work, data), stopped)
         from sandyard.workspace.extract_source import Spool  # noqa: PLC0415  # for these alone
 
-        spool = Spool(self.root.inside)
+        spool = Spool(self.root.inside, limits)
         try:
             async for piece in data:
                 await self._in_thread(op, partial(spool.add, piece))

@@ -260,7 +260,7 @@ def _put_tree(tree: Tree, opened: int, spot: Spot) -> None:
             _rename((target.directory, staged), (target.directory, target.name))
         except BaseException:
             with acting_as(owner):
-                remove_tree(target.directory, staged)
+                remove_tree(target.directory, staged, spot.tree.ward)
             raise
 
 

@@ -232,7 +232,8 @@ class Tree:
         done: where to report.
         own: ``(st_dev, st_ino)`` of the directories that are copied into, which a copy of something
             around them must leave out, or it would never end.
-        ward: what of the source is denied, so that all of the copy is (default: nothing).
+        ward: what of the source is denied, so that all of the copy is; and what must stay as it is,
+            if somebody moves it into the copy (default: nothing).
     """
 
     src: Path
@@ -291,6 +292,8 @@ def _copy_child(tree: Tree, pair: tuple[int, int], name: str, path: str, depth: 
     if copy is None:
         tree.done.skipped.append(Skipped(path, _special(facts.st_mode)))
         return
+    if name in tree.ward.names:
+        tree.ward.check_itself(target, name)
     copy(tree, source, Target(target, name, facts_of(target, name)), facts, path, depth)
 
 
@@ -325,6 +328,7 @@ def _copy_directory(
         with acting_as(tree.owner):
             made = open_or_make(target.directory, target.name)
         try:
+            tree.ward.check_directory(made)  # somebody may have put another in its place
             unlock(made, tree.owner)
             _copy_children(tree, deeper, made, path, depth - 1)
             # Last, since a read-only directory takes no files, and each file changes its time.

@@ -14,12 +14,12 @@ from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import Tally
 from sandyard.archive.tar_fields import BLOCK
 from sandyard.archive.tar_reading import is_tar, read_tar
-from sandyard.errors import ArgumentError, WorkspaceArchiveWriteError, shown
+from sandyard.errors import ArgumentError, shown
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.extract_members import Abandoned, Unpacking
 from sandyard.workspace.extract_publish import publish
-from sandyard.workspace.extract_source import ArchiveSource
+from sandyard.workspace.extract_source import ArchiveSource, refused_archive
 from sandyard.workspace.extract_stage import Stage
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.faults import translated
@@ -121,15 +121,22 @@ class _Extracting:
 
     def run(self, source: ArchiveSource, owner: Owner | None) -> ArchiveReport:
         """Unpack and publish it."""
+        admit = self._root.ward.refuse_foreign
         with ExitStack() as stack:
             with acting_as(owner):
-                tree = stack.enter_context(Directories(self._stage.tree))
+                tree = stack.enter_context(Directories(self._stage.tree, admit))
                 spool = self._open_spool(tree, source)
                 if spool is not None:
                     stack.callback(os.close, spool)
             if spool is not None:
                 self._fill(spool, source)  # as this program: it may be a caller's code
-            read_at, size = self._reader(spool, source)
+            whole_at, size = self._reader(spool, source)
+
+            def read_at(offset: int, size: int) -> bytes | memoryview:
+                if self._asked.stopped.is_set():  # what is passed over may take long, too
+                    raise Abandoned
+                return whole_at(offset, size)
+
             with acting_as(owner):
                 unpacking = Unpacking(
                     tree,
@@ -138,6 +145,7 @@ class _Extracting:
                     self._tally,
                     strict=True,
                     stopped=self._asked.stopped,
+                    ward=self._root.ward,
                 )
                 for member in _members(read_at, size, self._asked.form, self._meter):
                     unpacking.add(member)
@@ -202,11 +210,14 @@ def hydrate_workspace(
         owner = rightful_owner(root)
         stack.enter_context(acting_as(owner))
         look = stack.enter_context(_RootLook(root))
-        stage = stack.enter_context(Stage(root.fd, owner))
-        tree = stack.enter_context(Directories(stage.tree))
-        unpacking = Unpacking(tree, (), meter, tally, strict=False, stopped=stopped)
+        stage = stack.enter_context(Stage(root.fd, owner, root.ward))
+        tree = stack.enter_context(Directories(stage.tree, root.ward.refuse_foreign))
+        ward = root.ward
+        unpacking = Unpacking(tree, (), meter, tally, strict=False, stopped=stopped, ward=ward)
 
         def read(size: int) -> memoryview:
+            if stopped.is_set():
+                raise Abandoned
             with source.acting_as_caller(owner):
                 piece = source.read(size)
             meter.take(len(piece))
@@ -217,7 +228,7 @@ def hydrate_workspace(
         unpacking.finish()
         if () in unpacking.looks:  # set once the stage has gone as well
             look.mtime = unpacking.looks[()].mtime
-        publish(stage, root.fd, unpacking.looks, tally, root.ward, strict=False)
+        publish(stage, root.fd, unpacking.looks, tally, ward, strict=False)
     return tally.report()
 
 
@@ -260,25 +271,13 @@ def _refusals(op: OpName, path: str, root: WorkspaceRoot) -> Iterator[None]:
         with translated(op, path, root):
             yield
     except ArchiveError as error:
-        facts = {
-            "reason": error.reason,
-            "member": error.member,
-            "limit": error.limit,
-            "actual": error.actual,
-        }
-        raise WorkspaceArchiveWriteError(
-            path=path,
-            message=f"the archive for {shown(path)} is refused: {error}; nothing was written",
-            context={key: value for key, value in facts.items() if value is not None},
-            cause=error,
-            retryable=False,
-        ) from error
+        raise refused_archive(path, error) from error
 
 
 def _stage_near(root: WorkspaceRoot, place: Place, owner: Owner | None) -> Stage:
     """A stage on the file system of the target: at the workspace's top, where a sweep looks."""
     same = os.fstat(place.directory).st_dev == os.fstat(root.fd).st_dev
-    return Stage(root.fd if same else place.directory, owner)
+    return Stage(root.fd if same else place.directory, owner, root.ward)
 
 
 # --- formats ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from sandyard.archive.model import ArchiveError, Kind, Member
 from sandyard.archive.naming import NameRules, check_links, check_target
 from sandyard.limits import KERNEL_COPY_BYTES
 from sandyard.workspace.extract_tree import Directories
+from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
     import threading
@@ -58,12 +59,13 @@ class Unpacking:
         strict: True takes the archive for somebody else's: only portable names, and only symlinks
             that stay in it.
         stopped: set by whoever wants no more of it.
+        ward: what no name of the archive may lead to, if somebody moved it into the tree.
 
     Attributes:
         looks: what directories are to look like.
     """
 
-    def __init__(
+    def __init__(  # what is made, where, by which rules, and who hears of it
         self,
         top: Directories,
         beneath: Path,
@@ -72,7 +74,9 @@ class Unpacking:
         *,
         strict: bool,
         stopped: threading.Event,
+        ward: Ward = NO_RULES,
     ) -> None:
+        self._ward = ward
         self._tree = top
         self._beneath = beneath
         self._meter = meter
@@ -231,7 +235,12 @@ class Unpacking:
             there = self._tree.at(self._beneath + target[:-1])
             if not target:
                 raise FileNotFoundError
+            name = os.fsdecode(target[-1])
+            if name in self._ward.names:
+                self._ward.check_itself(there, name)
             os.link(target[-1], path[-1], src_dir_fd=there, dst_dir_fd=above, follow_symlinks=False)
+        except ClosedError:
+            raise
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise ArchiveError(
                 f"hard link to what is no earlier file of the archive: {_text(target)}",
@@ -261,6 +270,8 @@ def set_attributes(opened: int, attributes: Mapping[bytes, bytes]) -> list[bytes
     for name, value in attributes.items():
         try:
             os.setxattr(opened, name, value)
+        except ValueError:  # a NUL in its name
+            refused.append(name)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise

@@ -81,10 +81,11 @@ def publish(  # what is moved, where to, by which rules, and who hears of it
         ArchiveError: something of another kind is in the way; nothing has changed.
         OSError: something can't be moved; all is as it was.
     """
-    with Directories(stage.tree) as tree, Directories(target) as there:
-        publishing = _Publishing(stage, tree, there, looks, tally)
+    new, old = Directories(stage.tree, ward.refuse_foreign), Directories(target, ward.admit)
+    with new as tree, old as there:
+        publishing = _Publishing(stage, tree, there, looks, tally, ward)
         publishing.plan(strict=strict)
-        publishing.ask(ward)
+        publishing.ask()
         publishing.dress_staged()
         try:
             publishing.carry_out()
@@ -103,7 +104,10 @@ class _Publishing:
         there: Directories,
         looks: Mapping[Path, Look],
         tally: Tally,
+        ward: Ward,
     ) -> None:
+        self._ward = ward
+        self._known: dict[Path, tuple[int, int]] = {}
         self._stage = stage
         self._tree = tree
         self._there = there
@@ -137,20 +141,44 @@ class _Publishing:
                 self._steps.append(_Step(path, replaces=True))
         self._late = {*self._merged, *(step.path for step in self._steps)}
 
-    def ask(self, ward: Ward) -> None:
-        """Refuse what a rule forbids: to change what is in a directory, an entry, or its look."""
+    def ask(self) -> None:
+        """Refuse what a rule forbids: to change what is in a directory, an entry, or its look.
+
+        What was asked about is noted, since somebody may give its name to another directory.
+        """
+        ward = self._ward
         if ward.idle:
             return
         changed = {step.path[:-1] for step in self._steps}
         changed.update(path for path in self._merged if path and path in self._looks)
-        for path in changed:
-            ward.check_directory(self._there.at(path))
-        for path in self._merged[1:]:
-            ward.admit(self._there.at(path))
+        for path in self._merged:
+            here = self._there.at(path)
+            self._known[path] = _identity(here)
+            if path in changed:
+                ward.check_directory(here)
         for step in self._steps:
-            name = os.fsdecode(step.path[-1])
-            if name in ward.names:
-                ward.check_itself(self._there.at(step.path[:-1]), name)
+            self._refuse_rule(self._at(step.path[:-1]), step.path[-1])
+
+    def _refuse_rule(self, directory: int, raw: bytes) -> None:
+        """Refuse to move what has a rule of its own."""
+        name = os.fsdecode(raw)
+        if name in self._ward.names:
+            self._ward.check_itself(directory, name)
+
+    def _at(self, path: Path) -> int:
+        """A directory of the target, if it is the one that was asked about.
+
+        Raises:
+            ClosedError: it is a new one, and lies by now where a rule forbids to change it.
+            OSError: EAGAIN if another one has its name by now.
+        """
+        here = self._there.at(path)
+        if path in self._known:
+            if _identity(here) != self._known[path]:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fsdecode(path[-1]))
+        else:
+            self._ward.check_directory(here)
+        return here
 
     def _names(self, path: Path) -> list[bytes]:
         opened = os.open(".", _READ, dir_fd=self._tree.at(path))
@@ -196,22 +224,24 @@ class _Publishing:
     def carry_out(self) -> None:
         """Move everything."""
         for path in self._merged:
-            facts = os.stat(".", dir_fd=self._there.at(path))
+            here = self._at(path)
+            facts = os.stat(".", dir_fd=here)
             self._done.append(_Done(path, None, facts=facts))
             look = self._looks.get(path)
             if look is not None and look.mode is not None and not facts.st_mode & stat.S_IWUSR:
                 # Its owner may always allow this, and its look is set anew afterwards.
                 mode = stat.S_IMODE(facts.st_mode) | stat.S_IRWXU
-                os.chmod(".", mode, dir_fd=self._there.at(path))
+                os.chmod(".", mode, dir_fd=here)
         for step in self._steps:
             self._move(step)
         for path in sorted(self._late, key=len, reverse=True):
-            self._dress(path, self._there.at(path))
+            self._dress(path, self._at(path))
 
     def _move(self, step: _Step) -> None:
         name, how = step.path[-1], EXCHANGE if step.replaces else KEEP
         here = self._tree.at(step.path[:-1])
-        there = self._there.at(step.path[:-1])
+        there = self._at(step.path[:-1])
+        self._refuse_rule(here, name)
         aside: bytes | None = None
         try:
             rename(here, name, there, name, how)
@@ -242,11 +272,11 @@ class _Publishing:
     def _undo(self, done: _Done) -> None:
         if done.facts is not None:
             times = (done.facts.st_atime_ns, done.facts.st_mtime_ns)
-            here = self._there.at(done.path)
+            here = self._at(done.path)
             os.utime(".", ns=times, dir_fd=here)
             os.chmod(".", stat.S_IMODE(done.facts.st_mode), dir_fd=here)
             return
-        here, there = self._tree.at(done.path[:-1]), self._there.at(done.path[:-1])
+        here, there = self._tree.at(done.path[:-1]), self._at(done.path[:-1])
         name = done.path[-1]
         if done.how == EXCHANGE:
             rename(here, name, there, name, EXCHANGE)
@@ -254,6 +284,11 @@ class _Publishing:
         rename(there, name, here, name)
         if done.aside is not None:
             rename(self._stage.fd, done.aside, there, name)
+
+
+def _identity(directory: int) -> tuple[int, int]:
+    facts = os.fstat(directory)
+    return facts.st_dev, facts.st_ino
 
 
 def _refuse_clash(path: Path, new: int, old: int, *, strict: bool) -> None:

@@ -8,6 +8,8 @@ import tempfile
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
+from sandyard.archive.bounds import UNLIMITED, ArchiveMeter, SandboxArchiveLimits
+from sandyard.archive.model import ArchiveError
 from sandyard.errors import WorkspaceArchiveWriteError, WorkspaceWriteTypeError, shown
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
@@ -16,7 +18,7 @@ from sandyard.workspace.root import Owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ArchiveSource", "Spool"]
+__all__ = ["ArchiveSource", "Spool", "refused_archive"]
 
 
 class ArchiveSource:
@@ -43,7 +45,7 @@ class ArchiveSource:
         self.whole: memoryview | None = None
         if isinstance(data, bytes | bytearray | memoryview):
             view = memoryview(data)
-            whole = view.cast("B") if view.contiguous else memoryview(view.tobytes())
+            whole = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
             self.whole = self._left = whole
             return
         read_some = getattr(data, "read", None)
@@ -91,15 +93,34 @@ class ArchiveSource:
         return memoryview(bytes(piece))
 
 
+def refused_archive(path: str, error: ArchiveError) -> WorkspaceArchiveWriteError:
+    """Say what of an archive is refused."""
+    facts = {
+        "reason": error.reason,
+        "member": error.member,
+        "limit": error.limit,
+        "actual": error.actual,
+    }
+    return WorkspaceArchiveWriteError(
+        path=path,
+        message=f"the archive for {shown(path)} is refused: {error}; nothing was written",
+        context={key: value for key, value in facts.items() if value is not None},
+        cause=error,
+        retryable=False,
+    )
+
+
 class Spool:
     """A file without a name that takes pieces as they come, and gives them as a stream.
 
     Args:
         path: what is written, for errors.
+        limits: how much it may take (default: as much as the disk).
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limits: SandboxArchiveLimits | None = None) -> None:
         self._path = path
+        self._meter = ArchiveMeter(limits or UNLIMITED)
         self._file: IO[bytes] | None = None
 
     def add(self, piece: object) -> None:
@@ -107,11 +128,15 @@ class Spool:
 
         Raises:
             WorkspaceWriteTypeError: it is no bytes.
-            WorkspaceArchiveWriteError: it can't be written.
+            WorkspaceArchiveWriteError: it can't be written, or is too much.
         """
         if not isinstance(piece, bytes | bytearray | memoryview):
             kind = f"an iterable of {type(piece).__name__}"
             raise WorkspaceWriteTypeError(path=self._path, actual_type=kind)
+        try:
+            self._meter.take(memoryview(piece).nbytes)
+        except ArchiveError as error:
+            raise refused_archive(self._path, error) from error
         try:
             self._opened().write(piece)
         except OSError as error:

@@ -13,6 +13,7 @@ from sandyard.limits import TEMPORARY_NAME_TRIES
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.lease import lock_file
 from sandyard.workspace.removal import remove_tree
+from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,10 +41,12 @@ class Stage:
     Args:
         directory: descriptor of where it is made; it stays the caller's.
         owner: whom it is made as.
+        ward: what stays, also if somebody moves it into the stage (default: nothing).
     """
 
-    def __init__(self, directory: int, owner: Owner | None) -> None:
+    def __init__(self, directory: int, owner: Owner | None, ward: Ward = NO_RULES) -> None:
         self._directory = os.dup(directory)
+        self._ward = ward
         self._owner = owner
         self._name = ""
         self._fd = self._tree = -1
@@ -109,7 +112,7 @@ class Stage:
     def _remove(self) -> None:
         if self._name:
             with suppress(OSError), acting_as(self._owner):
-                remove_tree(self._directory, self._name)
+                remove_tree(self._directory, self._name, self._ward)
         for descriptor in (self._tree, self._fd, self._directory):
             if descriptor >= 0:
                 os.close(descriptor)

@@ -12,6 +12,7 @@ from sandyard.limits import OPEN_DIRECTORIES
 from sandyard.workspace.kernel import WALK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from sandyard.archive.naming import Path
@@ -26,10 +27,12 @@ class Directories:
 
     Args:
         top: descriptor of the tree's own directory; it stays the caller's.
+        admit: raises for a directory that may not be entered (default: all may).
     """
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, admit: Callable[[int], None] | None = None) -> None:
         self._top = top
+        self._admit = admit
         self._held: dict[Path, int] = {}
 
     def at(self, path: Path, *, make: bool = False) -> int:
@@ -40,7 +43,7 @@ class Directories:
             make: True makes what is missing of it.
 
         Raises:
-            OSError: ENOTDIR if a part of the path is something else, or else.
+            OSError: ENOTDIR if a part of the path is something else, what ``admit`` raises, or else.
         """
         if not path:
             return self._top
@@ -64,6 +67,12 @@ class Directories:
         return here
 
     def _keep(self, path: Path, descriptor: int) -> int:
+        if self._admit is not None:
+            try:
+                self._admit(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
         if len(self._held) >= OPEN_DIRECTORIES:
             os.close(self._held.pop(next(iter(self._held))))
         self._held[path] = descriptor

@@ -99,7 +99,9 @@ def read_range(root: WorkspaceRoot, path: str | PurePath, offset: int, size: int
     def work(spot: Spot) -> bytes:
         opened = spot.tree.opener.open_file(spot.names)
         try:
-            start = offset if offset >= 0 else max(0, os.fstat(opened).st_size + offset)
+            end = os.fstat(opened).st_size
+            # Also a number that no system call takes lies behind the end.
+            start = min(offset, end) if offset >= 0 else max(0, end + offset)
             return _read_at(opened, start, size)
         finally:
             os.close(opened)
@@ -170,7 +172,7 @@ def append(root: WorkspaceRoot, path: str | PurePath, data: bytes | bytearray | 
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise WorkspaceWriteTypeError(path=str(path), actual_type=type(data).__name__)
-    whole = memoryview(data).cast("B")
+    whole = _flat(data)
 
     def work(spot: Spot) -> None:
         names = real_names(spot)
@@ -242,10 +244,16 @@ def _appending(tree: WorkspaceRoot, directory: int, handle: int, name: str) -> i
         os.close(handle)
 
 
+def _flat(data: bytes | bytearray | memoryview) -> memoryview:
+    """Its bytes in order, also of a view that leaves some out."""
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
 def _filler(data: object, path: str) -> Callable[[int], None]:
     """Return what writes the data to a descriptor; the first piece is read at once."""
     if isinstance(data, bytes | bytearray | memoryview):
-        whole = memoryview(data).cast("B")
+        whole = _flat(data)
         return lambda opened: write_all(opened, whole)
     read_some = getattr(data, "read", None)
     if isinstance(data, io.TextIOBase) or not callable(read_some):

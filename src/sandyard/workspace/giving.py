@@ -8,8 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import WorkspaceStartError
+from sandyard.workspace.extract_tree import Directories
 
 if TYPE_CHECKING:
+    from sandyard.archive.naming import Path
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
 __all__ = ["give_tree"]
@@ -34,26 +36,28 @@ def give_tree(root: WorkspaceRoot, owner: Owner) -> None:
 
 
 def _give_below(top: int, device: int, owner: Owner) -> None:
-    """One directory after the other, by descriptors: a deep tree takes no deep stack."""
-    waiting = [os.open(".", _OPEN, dir_fd=top)]
-    try:
+    """One directory after the other, by descriptors, of which few are open at a time."""
+    waiting: list[Path] = [()]
+    with Directories(top) as tree:
         while waiting:
-            directory = waiting.pop()
+            path = waiting.pop()
+            directory = os.open(".", _OPEN, dir_fd=tree.at(path))
             try:
-                _give_entries(directory, device, owner, waiting)
+                waiting += [(*path, name) for name in _given(directory, device, owner)]
             finally:
                 os.close(directory)
-    finally:
-        for directory in waiting:
-            os.close(directory)
 
 
-def _give_entries(directory: int, device: int, owner: Owner, waiting: list[int]) -> None:
-    for name in os.listdir(directory):
+def _given(directory: int, device: int, owner: Owner) -> list[bytes]:
+    """Give what is in a directory; return the names of directories in it."""
+    inner: list[bytes] = []
+    for text in os.listdir(directory):
+        name = os.fsencode(text)
         with suppress(FileNotFoundError):
             facts = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if facts.st_dev != device:
                 continue
-            if stat.S_ISDIR(facts.st_mode):
-                waiting.append(os.open(name, _OPEN, dir_fd=directory))
             os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(facts.st_mode):
+                inner.append(name)
+    return inner

@@ -159,7 +159,9 @@ class _Draft:
         mode: Literal["default", "create"],
     ) -> str:
         try:
-            return differ(text, operation.diff, mode)
+            done = differ(text, operation.diff, mode)
+            done.encode()  # which lone surrogates, as JSON may hold them, refuse
+            return done
         except ApplyPatchDiffError as error:
             if "path" in error.context:
                 raise

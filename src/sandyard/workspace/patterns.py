@@ -94,12 +94,21 @@ def compile_glob(pattern: object) -> Glob:
                 break
             if ".." in parts:
                 problem = "has '..'; give path= for the directory that is meant"
-            found.append(parts)
+            found.append(_without_repeats(parts))
     if problem:
         raise ArgumentError(
             f"pattern {shown(pattern)} {problem}", op="glob", argument="pattern", value=pattern
         )
     return Glob(tuple(dict.fromkeys(found)))
+
+
+def _without_repeats(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """``**`` after ``**`` means nothing more, and would cost at every name."""
+    return tuple(
+        part
+        for at, part in enumerate(parts)
+        if part != _ANY_DEPTH or not at or parts[at - 1] != _ANY_DEPTH
+    )
 
 
 def _problem(pattern: str) -> str:
@@ -114,15 +123,26 @@ def _problem(pattern: str) -> str:
 
 def _braces(pattern: str) -> Iterator[str]:
     """Each way through the braces of a pattern, the left ones first; lone braces stand as they are."""
+    waiting = [pattern]
+    while waiting:
+        here = waiting.pop()
+        opening, closing = _first_pair(here)
+        if closing < 0:
+            yield here
+            continue
+        choices = here[opening + 1 : closing].split(",")
+        waiting += [here[:opening] + choice + here[closing + 1 :] for choice in choices[::-1]]
+
+
+def _first_pair(pattern: str) -> tuple[int, int]:
+    """Where the first braces with alternatives stand; -1 where there are none."""
     opening = -1
     for at, char in enumerate(pattern):
         if char == "{":
             opening = at
         elif char == "}" and opening >= 0 and "," in pattern[opening:at]:
-            for choice in pattern[opening + 1 : at].split(","):
-                yield from _braces(pattern[:opening] + choice + pattern[at + 1 :])
-            return
-    yield pattern
+            return opening, at
+    return -1, -1
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -73,7 +73,7 @@ class Saving:
         Raises:
             OSError: the directory itself can't be read, or as ``write`` does.
         """
-        with Directories(self._top) as tree:
+        with Directories(self._top, self._ward.admit) as tree:
             way: list[Iterator[bytes]] = [self._enter(tree, ())]
             path: Path = ()
             while way:

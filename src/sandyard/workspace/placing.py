@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sandyard.workspace.names import Names
     from sandyard.workspace.root import Owner, WorkspaceRoot
+    from sandyard.workspace.ward import Ward
 
 __all__ = [
     "Look",
@@ -145,7 +146,7 @@ def _made_parent(root: WorkspaceRoot, names: Names) -> Target:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "/".join(names))
             root.ward.check_directory(place.directory)  # before anything is made in it
             try:
-                directory = _below(place.directory, place.rest[:-1])
+                directory = _below(root.ward, place.directory, place.rest[:-1])
             except FileNotFoundError:
                 continue  # somebody removed a directory that was just made or found
             return _target(root, directory, place.rest[-1])
@@ -163,20 +164,22 @@ def made_directory(root: WorkspaceRoot, names: Names, owner: Owner | None) -> in
     """
     for _ in range(PARENT_RETRIES):
         with acting_as(owner), root.opener.place(names) as place:
-            if place.rest:
-                root.ward.check_directory(place.directory)
             try:
-                return _below(place.directory, place.rest)
+                return _below(root.ward, place.directory, place.rest)
             except FileNotFoundError:
                 continue
     raise OSError(errno.EAGAIN, "it is removed again and again")
 
 
-def _below(directory: int, names: Names) -> int:
-    """Open the directory that ``names`` leads to, making each one that is missing."""
+def _below(ward: Ward, directory: int, names: Names) -> int:
+    """Open the directory that ``names`` leads to, making each one that is missing.
+
+    Each is asked about: somebody may put a directory there that holds what is closed.
+    """
     here = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
     try:
         for name in names:
+            ward.check_directory(here)
             deeper = open_or_make(here, name)
             os.close(here)
             here = deeper

@@ -98,6 +98,16 @@ class Ward:
             if rule is not None and rule.kind == "deny":
                 raise ClosedError(rule)
 
+    def refuse_foreign(self, descriptor: int) -> None:
+        """Refuse to work in what has a rule where nothing can have one: somebody moved it there.
+
+        Raises:
+            ClosedError: it has one.
+        """
+        rule = None if self.idle else self.rule_of(os.fstat(descriptor))
+        if rule is not None:
+            raise ClosedError(rule, entry=True)
+
     def check_directory(self, directory: int) -> None:
         """Refuse to add to a directory, or to take from it, where a rule forbids it.
 
