@@ -35,7 +35,7 @@ from sandyard.finishing import in_thread
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
 from sandyard.platform.host import bare_facts
-from sandyard.platform.probes import machine_facts, threads_work
+from sandyard.platform.probes import check_spare, machine_facts, threads_work
 from sandyard.platform.probes_facts import MachineFacts, Tried
 from sandyard.policy import Policy
 from sandyard.process import InitProcess
@@ -283,6 +283,7 @@ def _lay_bait() -> _Bait:
                 spec["port"] = str(listener.getsockname()[1])
         os.environ[spec["variable"]] = token
         stack.callback(os.environ.pop, spec["variable"], None)
+        check_spare()
         # It ends when its input does, so also when this program is killed.
         witness = stack.enter_context(
             subprocess.Popen(
@@ -299,6 +300,7 @@ def _lay_bait() -> _Bait:
 def _run_outside(script: bytes) -> Findings:
     """Make the same attempts without a sandbox (blocking)."""
     try:
+        check_spare()
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-"],
             input=script,

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from typing import Final, Literal
 
@@ -25,7 +26,7 @@ from sandyard.platform import probes_child, probes_host
 from sandyard.platform.facts import HostFacts
 from sandyard.platform.probes_facts import CgroupFacts, MachineFacts, Tried
 
-__all__ = ["machine_facts", "threads_work", "try_machine"]
+__all__ = ["check_spare", "machine_facts", "threads_work", "try_machine"]
 
 _PATIENCE_S: Final = 12.0
 """Seconds for the whole program: more than it gives itself."""
@@ -116,6 +117,22 @@ def _temporary(named: str) -> str:
         return named
 
 
+_SPARE_PIPES: Final = 4
+"""As many descriptors as starting a program takes: its three streams, and how it went."""
+
+
+def check_spare() -> None:
+    """Refuse to start a program with too few descriptors: ``subprocess`` would lose some of them.
+
+    Raises:
+        OSError: there are too few.
+    """
+    with ExitStack() as spare:
+        for _ in range(_SPARE_PIPES):
+            for descriptor in os.pipe():
+                spare.callback(os.close, descriptor)
+
+
 def _version() -> str:
     try:
         return metadata.version("sandyard")
@@ -158,6 +175,7 @@ def _words(error: OSError) -> str:
 def _run(order: str) -> str:
     if not sys.executable:
         raise OSError(errno.ENOENT, "this program does not know its interpreter")
+    check_spare()
     # Isolated and without site: nothing of the caller's is imported, and it starts in a few ms.
     done = subprocess.run(
         [sys.executable, "-I", "-S", probes_child.__file__, order],
