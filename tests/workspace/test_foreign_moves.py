@@ -15,6 +15,7 @@ from sandyard.errors import PolicyDeniedError, SandboxError
 from sandyard.workspace import WorkspaceRoot, copying
 from sandyard.workspace.changing import copy
 from sandyard.workspace.extract import hydrate_workspace
+from sandyard.workspace.listing import normalize
 from sandyard.workspace.persist import Saving
 from sandyard.workspace.placing import Target
 from sandyard.workspace.ward import Rule, Ward
@@ -160,3 +161,9 @@ def test_nothing_of_it_is_saved(
 
     Saving(root.fd, saved.append, frozenset(), Swapping(), ward).run()
     assert b"of project" not in b"".join(saved)
+
+
+def test_a_denied_file_is_nowhere(root: WorkspaceRoot, project: Path) -> None:
+    assert normalize(root, "project/.git") == project / ".git"
+    with pytest.raises(PolicyDeniedError):
+        normalize(root, "project/.env")

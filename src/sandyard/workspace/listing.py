@@ -16,7 +16,9 @@ from sandyard.types import EntryKind, FileEntry
 from sandyard.workspace.descent import descend
 from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.patterns import compile_glob
+from sandyard.workspace.placing import facts_of
 from sandyard.workspace.reach import Spot, at_path, real_names, spot_of
+from sandyard.workspace.ward import ClosedError
 
 if TYPE_CHECKING:
     from pathlib import PurePath
@@ -291,11 +293,16 @@ def normalize(root: WorkspaceRoot, path: str | PurePath, *, for_write: bool = Fa
     """
 
     def work(spot: Spot) -> Path:
+        ward = spot.tree.ward
         with spot.tree.opener.place(spot.names) as place:
+            facts = facts_of(place.directory, place.rest[0]) if place.rest else None
+            rule = None if facts is None else ward.rule_of(facts)
+            if rule is not None and rule.kind == "deny":  # a file, which no walk goes into
+                raise ClosedError(rule)
             if for_write:
                 for name in place.rest[:1]:
-                    spot.tree.ward.check_itself(place.directory, name)
-                spot.tree.ward.check_directory(place.directory)
+                    ward.check_itself(place.directory, name)
+                ward.check_directory(place.directory)
             return Path(spot.tree.inside, *place.real, *place.rest)
 
     return at_path(root, path, "normalize_path", work)
