@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from sandyard import (
     UnixLocalSandboxSession,
     WorkspaceArchiveWriteError,
 )
+from tests.archive.making import directory, hard_link, item, tar_of
 
 Act = Callable[[UnixLocalSandboxSession], Awaitable[object]]
 
@@ -221,3 +224,36 @@ async def test_another_start_asks_anew(tree: Path) -> None:
         with pytest.raises(PolicyDeniedError):
             await session.write("other/.git/config", b"evil")
     await client.delete(session)
+
+
+class Held(io.BytesIO):
+    """An archive of which a part is held back until a path is gone."""
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        super().__init__(data)
+        self._path = path
+        self._pieces = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on; before the fourth piece, wait."""
+        self._pieces += 1
+        deadline = time.monotonic() + 10
+        while self._pieces == 4 and self._path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return super().read(size)
+
+
+async def test_a_denied_file_is_not_unpacked_as_another(tree: Path) -> None:
+    # What is denied stays in its directory; but that may be moved to where the host unpacks.
+    items = directory("x"), item("big", os.urandom(2_000_000)), hard_link("leak", "x/main.py")
+    archive = Held(tar_of(*items), tree / "work/project")
+    async with opened(tree, Policy(deny=(f"{tree}/work/project/main.py",))) as session:
+        place = ".sandyard-*.stage/new/x"
+        move = (
+            f"until [ -d {place} ]; do sleep 0.01; done; d=$(echo {place}); rmdir $d; mv project $d"
+        )
+        mover = asyncio.create_task(session.exec(move, timeout=20))
+        with pytest.raises(PolicyDeniedError):
+            await session.hydrate_workspace(archive)
+        assert (await mover).exit_code == 0
+        assert (await session.exec("cat leak")).exit_code == 1
