@@ -39,8 +39,8 @@ class Narrowing:
             files as they are, for which Landlock has no word.
         network: Takes a bool. False refuses new sockets but Unix ones, the loopback included.
             Default: True, as the session.
-        unix_sockets: Takes a bool. False refuses new Unix sockets; socket pairs work. Default: True,
-            as the session.
+        unix_sockets: Takes a bool. False refuses new Unix sockets; pairs of streams work. Default:
+            True, as the session.
         ptrace: Takes a bool. False refuses debuggers where the policy allows them. Default: True, as
             the session.
         memory: Takes bytes, 16 MiB at least. Bounds the data of each process alone (RLIMIT_DATA).

@@ -113,7 +113,7 @@ class Policy:
         network: Takes ``"none"`` or ``"host"``. Default: ``"none"``, a loopback of the session's
             own and no other interface. ``"host"`` shares the host's network, its loopback services
             included; abstract Unix sockets of the host stay closed, which on kernels before 6.12
-            costs all Unix sockets except socket pairs.
+            costs all Unix sockets except pairs of streams.
         toolchains: Takes a bool. Default: True, interpreters and toolchains that are found through
             PATH, VIRTUAL_ENV and the running interpreter are visible read-only at their own path,
             without the credentials beside them. False leaves the system's own (``/usr``). Does not
@@ -126,7 +126,7 @@ class Policy:
             reaches into the kernel, other processes or mounts is refused. ``"ptrace"`` allows debuggers and tracers
             on processes of the same session (the first process stays closed to them).
             ``"no-unix-sockets"`` refuses new Unix sockets, which closes those that host programs
-            put into granted directories; socket pairs work. Does not take the names of calls.
+            put into granted directories; pairs of streams work. Does not take the names of calls.
         devices: Takes names of devices. Default: none, only ``/dev/null`` and its like. ``"gpu"``
             shows what computes and draws (``/dev/dri/renderD*``, ``/dev/nvidia*``, ``/dev/kfd``,
             ``/dev/dxg``) and what the kernel tells of that hardware; ``"kvm"`` shows ``/dev/kvm``,

@@ -84,8 +84,8 @@ def watch_child() -> None:
     os.close(pidfd)
 
 
-def pair() -> None:
-    for end in socket.socketpair():
+def pair(family: int = socket.AF_UNIX, kind: int = socket.SOCK_STREAM) -> None:
+    for end in socket.socketpair(family, kind):
         end.close()
 
 
@@ -111,6 +111,8 @@ def main() -> None:
     tell("TIOCSTI with a high half", lambda: call(NUMBERS["ioctl"], 0, 0x5412 | high, 0))
     tell("unix", lambda: socket.socket(socket.AF_UNIX))
     tell("socketpair", pair)
+    tell("datagram pair", lambda: pair(kind=socket.SOCK_DGRAM))
+    tell("pair of another family", lambda: pair(40))
     tell("inet", lambda: socket.socket(socket.AF_INET))
     tell("netlink route", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
     tell("netlink audit", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9))

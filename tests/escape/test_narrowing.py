@@ -178,6 +178,8 @@ for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_UNI
         try: socket.socket(family, kind); tell(family.name)
         except OSError as error: escape_if(error.errno not in (13, 94, 1, 93, 97), family, error)
 socket.socketpair()
+try: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); tell("AF_UNIX")  # connect() leads on
+except OSError: pass
 """
     async with sandbox() as session:
         result = await run_narrowed(session, Narrowing(network=False), code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +94,26 @@ except OSError as error:
         "Address family not supported by protocol\n",
         "",
     )
+
+
+async def test_datagram_pairs_lead_nowhere(tmp_path: Path) -> None:
+    """From one end of such a pair connect(2) leads to any socket that a host program has put there."""
+    script = """
+import socket, sys
+try:
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"hello", sys.argv[1])
+except OSError as error:
+    print(error.strerror)
+"""
+    address = f"{tmp_path}/socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as host:
+        host.bind(address)
+        host.setblocking(False)
+        policy = Policy(reads=(str(tmp_path),), syscalls=("no-unix-sockets",))
+        told = await traced(policy, "python3", "-W", "ignore", "-c", script, address)
+        assert told == (0, "Socket type not supported\n", "")
+        with pytest.raises(BlockingIOError):
+            host.recv(8)
 
 
 async def test_workspace_is_home() -> None:

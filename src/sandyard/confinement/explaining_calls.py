@@ -27,6 +27,7 @@ _PARTS: Final = {
     "personality": "all but turning address randomisation off",
     "prlimit64": "other processes",
     "socket": "families other than Unix, IPv4, IPv6 and routing netlink",
+    "socketpair": "families other than Unix",
 }
 """Which part of a call is refused; of those that are not named, it is the set-id bits of a mode."""
 
@@ -84,6 +85,11 @@ def explain_syscall(name: str, enforced: Enforced) -> Explanation | None:
         lifted = tuple(option for option in options if option != "no-unix-sockets")
         grant = policy_text("syscalls", lifted) if lifted != options else None
         return Explanation(name, "read", rule, grant)
+    if name == "socketpair" and not unix:
+        rule = (
+            f"refused with {error} for families other than Unix, and for pairs of datagram sockets"
+        )
+        return Explanation(name, "read", rule, None)
     rule = f"refused with {error} for {_PARTS.get(name, _SET_ID)}"
     return Explanation(name, "read", rule, None)
 

@@ -91,6 +91,9 @@ _AF_INET: Final = 2
 _AF_INET6: Final = 10
 _AF_NETLINK: Final = 16
 _NETLINK_ROUTE: Final = 0
+_SOCKET_NAMES_OTHERS: Final = 0b10
+"""Of the kinds of Unix sockets, SOCK_DGRAM (2) and SOCK_RAW (3, the same) have this bit; SOCK_STREAM
+(1) and SOCK_SEQPACKET (5) do not, and neither do the flags that come with a kind."""
 _ADDR_NO_RANDOMIZE: Final = 0x0040000
 
 _NEW_NAMESPACES: Final = 0x7E020000
@@ -233,6 +236,19 @@ _SHARED_PROCESSES: Final = (
 )
 
 
+_OTHER_PAIRS: Final = Rule(
+    # It makes a socket of any family before it finds out that the family has no pairs.
+    ("socketpair",),
+    errno.EAFNOSUPPORT,
+    (IsNot(0, (_AF_UNIX,)),),
+)
+
+
+def _unconnected_pairs(error: int) -> Rule:
+    """Pairs whose ends are not bound to each other: connect and sendto go on from them to any name."""
+    return Rule(("socketpair",), error, (AnyBit(1, _SOCKET_NAMES_OTHERS),))
+
+
 def seccomp_rules(
     *,
     unix_sockets: bool = True,
@@ -248,8 +264,8 @@ def seccomp_rules(
         shared: True where processes and IPC are those of the host.
         ptrace: True allows debuggers and tracers on other processes inside. Filters are applied
             after a tracer has had its say (Linux 4.8), so it can't talk a call past them.
-        unix_sockets: False refuses new Unix sockets; socketpair(2), whose ends reach no one else,
-            is allowed always.
+        unix_sockets: False refuses new Unix sockets, and pairs of datagram sockets, which can be
+            connected to others; pairs of streams, whose ends reach no one else, are allowed always.
     """
     families = tuple(
         family for family in _ANY_SOCKETS if (unix_sockets if family == _AF_UNIX else internet)
@@ -262,6 +278,8 @@ def seccomp_rules(
             errno.EAFNOSUPPORT,
             (IsValue(0, _AF_NETLINK), IsNot(2, (_NETLINK_ROUTE,))),
         ),
+        _OTHER_PAIRS,
+        *(() if unix_sockets else (_unconnected_pairs(errno.ESOCKTNOSUPPORT),)),
     )
     return (
         *_CONDITIONAL,
@@ -317,7 +335,7 @@ def narrowing_program(
     Args:
         machine: the processor; its table is known, since the session runs.
         network: False refuses new sockets of all families but Unix ones.
-        unix_sockets: False refuses new Unix sockets.
+        unix_sockets: False refuses new Unix sockets, and pairs that can be connected to others.
         ptrace: False refuses reaching into other processes.
     """
     rules: tuple[Rule, ...] = ()
@@ -325,6 +343,7 @@ def narrowing_program(
         rules += (Rule(("socket",), errno.EACCES, (IsNot(0, (_AF_UNIX,)),)),)
     if not unix_sockets:
         rules += (Rule(("socket",), errno.EACCES, (IsValue(0, _AF_UNIX),)),)
+        rules += (_unconnected_pairs(errno.EACCES),)
     if not ptrace:
         rules += (_OTHERS_MEMORY,)
     return _assemble(SYSCALL_TABLES[machine], rules) if rules else b""
