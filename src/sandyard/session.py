@@ -289,10 +289,12 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         asked = policy, facts, planned, grants, denied, protected, limits, devices
         plan = plan_session(*asked, footing)
         shown = plan
+        if footing.given or not plan.namespaces:
+            shown = plan_session(*asked)  # it tells what is the caller's from what is the system's
         if not plan.namespaces:
             from sandyard.confinement.bare import bare_view  # noqa: PLC0415  # few machines need it
 
-            shown = bare_view(plan_session(*asked), footing)
+            shown = bare_view(shown, footing)
         self._explainer.learn(Enforced(policy, shown, facts.machine, root.inside, grants, denied))
         return plan
 

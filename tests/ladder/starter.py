@@ -8,7 +8,13 @@ import sys
 import tempfile
 from typing import Any
 
-from sandyard import ConfinementUnavailableError, Manifest, Policy, UnixLocalSandboxClient
+from sandyard import (
+    ConfinementUnavailableError,
+    Manifest,
+    Narrowing,
+    Policy,
+    UnixLocalSandboxClient,
+)
 
 
 async def attempt(order: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +33,10 @@ async def attempt(order: dict[str, Any]) -> dict[str, Any]:
             result = await session.exec(order.get("command", "echo works > f; cat f"), timeout=20)
             await session.write("made", b"by the host")
             again = await session.exec("cat made && echo more >> made", timeout=20)
+            code = "cat made; ls; echo x > new; echo x > $TMPDIR/new && cat $TMPDIR/new"
+            less = await session.exec(code, timeout=20, narrow=Narrowing(reads=(), writes=()))
             return {
+                "narrowed": less.stdout.decode(),
                 "report": report.document(),
                 "state": session.state.model_dump(mode="json")["confinement"],
                 "fix": report.fix,

@@ -121,6 +121,15 @@ def test_workspace_without_idmap_is_given() -> None:
     assert (told["said"], told["shared"]) == ("works\n", 0)
 
 
+@pytest.mark.parametrize(
+    "how", [pytest.param("no_idmap", marks=pytest.mark.root), "nested,covered_proc", "no_user"]
+)
+def test_narrowed_command_has_less(how: str) -> None:
+    """Whoever the workspace belongs to on the disk, and wherever TMPDIR lies."""
+    (told,) = start(how, {"policy": {"accept": ["write"]}})
+    assert told["narrowed"] == "x\n", told
+
+
 @pytest.mark.root
 def test_directory_without_idmap_is_refused() -> None:
     (told,) = start("no_idmap", {"policy": {}, "root": "/mnt/merged/mine"})
