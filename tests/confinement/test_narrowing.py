@@ -159,9 +159,10 @@ def test_kernel_that_can_not_hold_it(facts: HostFacts) -> None:
     whole = enforced(facts=facts)
     with pytest.raises(ConfinementUnavailableError, match=r"Linux 6\.2"):
         planned(Narrowing(writes=()), whole)
-    assert planned(Narrowing(open_files=16), whole).narrowed == Narrowed(
-        limits=(ResourceLimit(7, 16),)
-    )
+    narrowed = planned(Narrowing(open_files=16), whole).narrowed
+    assert narrowed is not None
+    assert narrowed.limits == (ResourceLimit(7, 16),)
+    assert (narrowed.landlock is None) == (facts is ARM_BARE)
 
 
 def test_calls_come_with_a_layer() -> None:
@@ -177,13 +178,14 @@ def test_limits_are_lower() -> None:
     narrowing = Narrowing(memory=2**25, processes=10, cpu_time=3, file_size=1000, open_files=64)
     command = planned(narrowing)
     assert command.narrowed == Narrowed(
+        layer(Narrowing(network=False)),  # or it could have one of its neighbours do more
         limits=(
             ResourceLimit(2, 2**25),
             ResourceLimit(6, 10),
             ResourceLimit(0, 3),
             ResourceLimit(1, 1000),
             ResourceLimit(7, 64),
-        )
+        ),
     )
     assert [(limit.limit, limit.value) for limit in command.held] == [
         ("memory", 2**25), ("processes", 10), ("cpu_time", 3), ("file_size", 1000),

@@ -193,8 +193,14 @@ except OSError: pass
 
 @pytest.mark.parametrize(
     "narrowing",
-    [Narrowing(network=False), Narrowing(writes=()), Narrowing(reads=()), Narrowing(ptrace=False)],
-    ids=["network", "writes", "reads", "ptrace"],
+    [
+        Narrowing(network=False),
+        Narrowing(writes=()),
+        Narrowing(reads=()),
+        Narrowing(ptrace=False),
+        Narrowing(open_files=64),
+    ],
+    ids=["network", "writes", "reads", "ptrace", "limits"],
 )
 async def test_neighbours_are_out_of_reach(narrowing: Narrowing) -> None:
     """What a command may not do, it can't have another command of the session do."""

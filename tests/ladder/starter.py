@@ -33,7 +33,7 @@ async def attempt(order: dict[str, Any]) -> dict[str, Any]:
             result = await session.exec(order.get("command", "echo works > f; cat f"), timeout=20)
             await session.write("made", b"by the host")
             again = await session.exec("cat made && echo more >> made", timeout=20)
-            code = "cat made; ls; echo x > new; echo x > $TMPDIR/new && cat $TMPDIR/new"
+            code = "cat made; ls; echo x > new; echo x > $TMPDIR/new; cat $TMPDIR/new; ls $HOME"
             less = await session.exec(code, timeout=20, narrow=Narrowing(reads=(), writes=()))
             return {
                 "narrowed": less.stdout.decode(),

@@ -95,7 +95,9 @@ def plan_narrowing(narrowing: Narrowing, enforced: Enforced) -> NarrowedCommand:
         ptrace=ptrace,
     )
     landlock, temporary = None, None
-    if program or narrowing.reads is not None or narrowing.writes is not None:
+    walls = bool(program) or narrowing.reads is not None or narrowing.writes is not None
+    # Lower limits alone hold without Landlock too, as far as other commands are not made to help.
+    if walls or (limits and enforced.plan.landlock is not None):
         landlock, temporary = _layer(narrowing, enforced)
     narrowed = Narrowed(landlock, limits, program) if landlock or limits else None
     return NarrowedCommand(narrowed, temporary, held)
@@ -126,7 +128,7 @@ def _held_limits(narrowing: Narrowing, enforced: Enforced) -> Iterator[EnforcedL
 def _layer(narrowing: Narrowing, enforced: Enforced) -> tuple[LandlockRuleset, str | None]:
     """The layer of Landlock, and where temporary files go if not to /tmp.
 
-    Also where only a filter is wanted: in a layer of its own a command can't trace or signal the
+    Also where only a filter or a limit is wanted: in a layer of its own a command can't trace or signal the
     session's other processes, nor write to their memory, and so have them do what it may not.
     """
     session = enforced.plan.landlock
@@ -219,7 +221,7 @@ def _private_directories(enforced: Enforced) -> Iterator[str]:
     found = [step.path for step in enforced.plan.steps if isinstance(step, Private)]
     # The one that everybody expects first, then the others that are emptied with the session.
     yield from sorted(
-        found, key=lambda path: (path != _TEMPORARY, path != f"/var{_TEMPORARY}", path)
+        found, key=lambda path: (path != _TEMPORARY, posixpath.basename(path) != "tmp", path)
     )
 
 
