@@ -217,6 +217,24 @@ def test_pairs_reach_nobody_else(machine: str) -> None:
             assert answer(machine, number, 1, kind | flags, 0, unix_sockets=False) == expected
 
 
+def test_shared_files_are_opened_by_rights(machine: str) -> None:
+    """Landlock asks for no right for access mode 3, nor, at first, for emptying a file."""
+    no, truncate = refused(errno.EACCES), {"x86_64": 76, "aarch64": 45}[machine]
+    held = seccomp_program(machine, shared=True)
+    older = seccomp_program(machine, shared=True, truncation=False)
+    for number, (flags_at, _) in OPEN_ARGUMENTS[machine].items():
+        for flags in (0, 1, 2, 3, 0o1000, 0o1001, 0o1002, 0o1003, 0o1101, 0o2000000, 0o2001000):
+            words = arguments_at(flags_at, flags | HIGH_HALF)
+            both, emptied = flags & 3 == 3, flags & 0o1000 != 0 and flags & 3 == 0
+            expected = no if both else ALLOW
+            assert run_filter(held, ARCHES[machine], number, *words) == expected, flags
+            expected = no if both or emptied else ALLOW
+            assert run_filter(older, ARCHES[machine], number, *words) == expected, flags
+            assert answer(machine, number, *words) == ALLOW
+    assert run_filter(held, ARCHES[machine], truncate) == ALLOW
+    assert run_filter(older, ARCHES[machine], truncate) == no
+
+
 def test_terminal_input_is_refused(machine: str) -> None:
     number = IOCTL[machine]
     for high in (0, HIGH_HALF):

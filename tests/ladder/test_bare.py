@@ -73,7 +73,9 @@ def test_plan_is_this() -> None:
                 LandlockRule("/tmp/p/tmp", ABI_2, (7, 3)),
             ),
         ),
-        seccomp=seccomp_program("x86_64", unix_sockets=False, internet=False, shared=True),
+        seccomp=seccomp_program(
+            "x86_64", unix_sockets=False, internet=False, shared=True, truncation=False
+        ),
         cgroup=None,
         outer_proc=True,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.landlock import bare_ruleset
+from sandyard.confinement.landlock import TRUNCATE, bare_ruleset
 from sandyard.confinement.seccomp import seccomp_program
 from sandyard.confinement.sizes import AGENT_GID, AGENT_UID
 from sandyard.errors import ConfinementUnavailableError
@@ -92,6 +92,12 @@ def bare_plan(
         *_granted(grants, writable=True),
         *_private(footing),
     )
+    landlock = bare_ruleset(
+        facts.landlock_abi,
+        reads=reads,
+        writes=writes,
+        devices=tuple(f"/dev/{name}" for name in _DEVICES),
+    )
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,
@@ -104,12 +110,7 @@ def bare_plan(
         scratch=None,
         steps=(),
         limits=limits.rlimits,
-        landlock=bare_ruleset(
-            facts.landlock_abi,
-            reads=reads,
-            writes=writes,
-            devices=tuple(f"/dev/{name}" for name in _DEVICES),
-        ),
+        landlock=landlock,
         seccomp=seccomp_program(
             facts.machine,
             # Landlock does not keep connect(2) from sockets that lie in the file system.
@@ -117,6 +118,7 @@ def bare_plan(
             ptrace="ptrace" in policy.syscalls,
             internet=host_network,
             shared=True,
+            truncation=bool(landlock.handled & TRUNCATE),
         ),
         cgroup=limits.cgroup,
         outer_proc=True,

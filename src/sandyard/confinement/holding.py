@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Circumstances", "check_enough", "check_given", "report_holding"]
 
-_TRUNCATE_ABI: Final = 3
 _SCOPE_ABI: Final = 6
 
 _HOST_NETWORK: Final = Held("absent", "the policy shares the host's network", chosen=True)
@@ -36,7 +35,6 @@ _METADATA_CHANGES: Final = (
     "there is no mount namespace, and Landlock does not hold metadata: modes, times and attributes "
     "of files that are your own can be changed anywhere"
 )
-_TRUNCATES: Final = "Landlock before ABI 3 (Linux 6.2) does not keep your own files from truncation"
 _NUMBERS_SHOW: Final = (
     "there is no PID namespace: that processes outside exist, and whose they are, shows"
 )
@@ -121,8 +119,6 @@ def _bare_write(circumstances: Circumstances) -> Held:
         why.append(f"Landlock can't keep a part of a writable tree as it is: {_some(kept)}")
     if circumstances.facts.euid != 0:
         why.append(_METADATA_CHANGES)
-        if circumstances.facts.landlock_abi < _TRUNCATE_ABI:
-            why.append(_TRUNCATES)
     return Held("partial", "; ".join(why)) if why else Held()
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Condition",
     "IsNot",
     "IsValue",
+    "NoBit",
     "Rule",
     "narrowing_program",
     "seccomp_program",
@@ -63,7 +64,15 @@ class AnyBit:
     mask: int
 
 
-Condition = IsValue | IsNot | AnyBit
+@dataclass(frozen=True, slots=True)
+class NoBit:
+    """The argument at ``index`` has no bit of ``mask``."""
+
+    index: int
+    mask: int
+
+
+Condition = IsValue | IsNot | AnyBit | NoBit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,10 @@ class Rule:
 
 
 _SETUID_SETGID: Final = 0o6000
+_O_WRONLY: Final = 0o1
+_O_RDWR: Final = 0o2
 _O_CREAT: Final = 0o100
+_O_TRUNC: Final = 0o1000
 _O_TMPFILE_BIT: Final = 0o20000000  # __O_TMPFILE: O_TMPFILE without O_DIRECTORY, which varies
 _TIOCSTI: Final = 0x5412
 _TIOCLINUX: Final = 0x541C
@@ -236,6 +248,21 @@ _SHARED_PROCESSES: Final = (
 )
 
 
+_SHARED_FILES: Final = tuple(
+    # The third access mode, both bits, asks for no right of Landlock's, and opens whatever modes
+    # allow: to empty a file (ABI 1 and 2), or for the ioctl calls of a device (before ABI 5).
+    Rule((call,), errno.EACCES, (AnyBit(at, _O_WRONLY), AnyBit(at, _O_RDWR)))
+    for call, at in (("open", 1), ("openat", 2))
+)
+_TRUNCATING: Final = (
+    # Of a Landlock that does not know truncation, what opens for writing is all that is asked.
+    Rule(("truncate",), errno.EACCES),
+    *(
+        Rule((call,), errno.EACCES, (AnyBit(at, _O_TRUNC), NoBit(at, _O_WRONLY | _O_RDWR)))
+        for call, at in (("open", 1), ("openat", 2))
+    ),
+)
+
 _OTHER_PAIRS: Final = Rule(
     # It makes a socket of any family before it finds out that the family has no pairs.
     ("socketpair",),
@@ -255,13 +282,15 @@ def seccomp_rules(
     ptrace: bool = False,
     internet: bool = True,
     shared: bool = False,
+    truncation: bool = True,
 ) -> tuple[Rule, ...]:
     """The rules that are in force.
 
     Args:
         internet: False refuses sockets that speak to a network, loopback included, for where there
             is no network namespace.
-        shared: True where processes and IPC are those of the host.
+        shared: True where processes, IPC and files are those of the host.
+        truncation: False refuses to empty a file that is not open for writing.
         ptrace: True allows debuggers and tracers on other processes inside. Filters are applied
             after a tracer has had its say (Linux 4.8), so it can't talk a call past them.
         unix_sockets: False refuses new Unix sockets, and pairs of datagram sockets, which can be
@@ -284,7 +313,8 @@ def seccomp_rules(
     return (
         *_CONDITIONAL,
         *sockets,
-        *((_SHARED_IPC, *_SHARED_PROCESSES) if shared else ()),
+        *((_SHARED_IPC, *_SHARED_PROCESSES, *_SHARED_FILES) if shared else ()),
+        *(() if truncation else _TRUNCATING),
         *((_DEBUGGER_PERSONALITY,) if ptrace else (_OTHERS_MEMORY, _PERSONALITY)),
         _UNREADABLE,
         _OTHERS_FILES,
@@ -304,6 +334,7 @@ def seccomp_program(
     ptrace: bool = False,
     internet: bool = True,
     shared: bool = False,
+    truncation: bool = True,
 ) -> bytes:
     """The program for ``machine``, as an array of ``struct sock_filter``.
 
@@ -319,7 +350,11 @@ def seccomp_program(
             fix=f"use a machine of the kind {' or '.join(SYSCALL_TABLES)}",
         )
     rules = seccomp_rules(
-        unix_sockets=unix_sockets, ptrace=ptrace, internet=internet, shared=shared
+        unix_sockets=unix_sockets,
+        ptrace=ptrace,
+        internet=internet,
+        shared=shared,
+        truncation=truncation,
     )
     return _assemble(table, rules)
 
@@ -406,6 +441,8 @@ def _add_condition(code: Assembler, condition: Condition, unmatched: Label) -> N
                 code.if_equal(value, yes=unmatched)
         case AnyBit():
             code.if_any_bit(condition.mask, no=unmatched)
+        case NoBit():
+            code.if_any_bit(condition.mask, yes=unmatched)
 
 
 def _refused_numbers(table: SyscallTable, rules: tuple[Rule, ...]) -> Mapping[int, int]:
