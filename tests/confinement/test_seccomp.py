@@ -232,6 +232,9 @@ def test_shared_files_are_opened_by_rights(machine: str) -> None:
             assert run_filter(older, ARCHES[machine], number, *words) == expected, flags
             assert answer(machine, number, *words) == ALLOW
     assert run_filter(held, ARCHES[machine], truncate) == ALLOW
+    for listing in (457, 458):  # statmount, listmount
+        assert run_filter(held, ARCHES[machine], listing) == ENOSYS
+        assert answer(machine, listing) == ALLOW
     assert run_filter(older, ARCHES[machine], truncate) == no
 
 

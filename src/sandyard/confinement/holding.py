@@ -28,8 +28,8 @@ _GRANTED_SOCKETS: Final = Held(
     chosen=True,
 )
 _METADATA_SHOWS: Final = (
-    "there is no mount namespace: whoever knows a path can ask for the size, owner, mode and times "
-    "of what lies there, and be told of changes to it; the host's name shows"
+    "there is no mount namespace: whoever knows a path can ask for the size, owner, mode, times "
+    "and attributes of what lies there and where a link leads, and be told of changes to it; the host's name shows"
 )
 _METADATA_CHANGES: Final = (
     "there is no mount namespace, and Landlock does not hold metadata: modes, times and attributes "

@@ -248,6 +248,11 @@ _SHARED_PROCESSES: Final = (
 )
 
 
+_SHARED_MOUNTS: Final = Rule(
+    # They list what is mounted where outside, without a path to ask for.
+    ("statmount", "listmount"),
+    errno.ENOSYS,
+)
 _SHARED_FILES: Final = tuple(
     # The third access mode, both bits, asks for no right of Landlock's, and opens whatever modes
     # allow: to empty a file (ABI 1 and 2), or for the ioctl calls of a device (before ABI 5).
@@ -313,7 +318,7 @@ def seccomp_rules(
     return (
         *_CONDITIONAL,
         *sockets,
-        *((_SHARED_IPC, *_SHARED_PROCESSES, *_SHARED_FILES) if shared else ()),
+        *((_SHARED_IPC, *_SHARED_PROCESSES, _SHARED_MOUNTS, *_SHARED_FILES) if shared else ()),
         *(() if truncation else _TRUNCATING),
         *((_DEBUGGER_PERSONALITY,) if ptrace else (_OTHERS_MEMORY, _PERSONALITY)),
         _UNREADABLE,

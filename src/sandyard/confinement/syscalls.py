@@ -39,6 +39,7 @@ _COMMON: Final = {
     "io_uring_enter": 426,
     "io_uring_register": 427,
     "io_uring_setup": 425,
+    "listmount": 458,
     "mount_setattr": 442,
     "move_mount": 429,
     "open_tree": 428,
@@ -48,6 +49,7 @@ _COMMON: Final = {
     "process_madvise": 440,
     "process_mrelease": 448,
     "quotactl_fd": 443,
+    "statmount": 457,
 }
 
 _X86_64: Final = {
