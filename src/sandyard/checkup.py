@@ -31,7 +31,7 @@ from sandyard.confinement.doctor_plans import (
 )
 from sandyard.confinement.doctor_values import DoctorCanary, DoctorReport, DoctorRow
 from sandyard.errors import ResourceLimitError, SandboxError
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, in_thread
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
 from sandyard.platform.host import bare_facts
@@ -231,17 +231,15 @@ def _remove_directories(paths: list[str]) -> None:
 
 @dataclass(slots=True)
 class _Bait:
-    """What the canaries try to reach: made on the host, and gone when the block is left.
+    """What the canaries try to reach: made on the host.
 
     Attributes:
         spec: what they are told.
         directory: a private directory.
-        stack: what takes it all away.
     """
 
     spec: dict[str, str]
     directory: str
-    stack: ExitStack
 
     def script(self, side: str) -> bytes:
         """The canaries as a program for one side of the wall."""
@@ -255,8 +253,8 @@ class _Bait:
         return os.path.lexists(f"{self.directory}/written-{side}")
 
 
-def _lay_bait() -> _Bait:
-    """Make what the canaries try to reach (blocking)."""
+def _lay_bait(kept: ExitStack) -> _Bait:
+    """Make what the canaries try to reach, for as long as ``kept`` is open (blocking)."""
     token = secrets.token_hex(16)
     with ExitStack() as stack:
         directory = tempfile.mkdtemp(prefix="sandyard-doctor-")
@@ -294,7 +292,8 @@ def _lay_bait() -> _Bait:
             )
         )
         stack.callback(witness.kill)
-        return _Bait(spec, directory, stack.pop_all())
+        kept.push(stack.pop_all())
+        return _Bait(spec, directory)
 
 
 def _run_outside(script: bytes) -> Findings:
@@ -316,8 +315,12 @@ def _run_outside(script: bytes) -> Findings:
 async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, ...]]:
     """Start a session as anybody would, and let the canaries loose in it."""
     root = facts.euid == 0
+    kept = ExitStack()
     try:
-        bait = await in_thread(_lay_bait)
+        bait = await in_thread(_lay_bait, kept)
+    except asyncio.CancelledError:
+        await finished(in_thread(kept.close))
+        raise
     except _FAILURES as error:
         why = f"nothing to reach could be made outside: {error}"
         started, _ = await _in_session(_run_true)
@@ -340,7 +343,7 @@ async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, 
         why = "no session could be started" if not started.ok else "no Python was found inside"
         return started, judge_canaries(inside, outside.result(), root=root, why=why)
     finally:
-        await in_thread(bait.stack.close)
+        await in_thread(kept.close)
 
 
 _RESERVE: Final = 8

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -150,3 +152,25 @@ def test_reader_may_stop() -> None:
     with os.fdopen(into, "wb") as stopped:
         done = subprocess.run(DOCTOR, stdout=stopped, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+async def test_cancelled_doctor_leaves_no_bait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The cancellation comes while a thread makes the bait; what it makes then is taken away."""
+    task = asyncio.ensure_future(doctor())
+    loop, make, baits = asyncio.get_running_loop(), tempfile.mkdtemp, list[str]()
+
+    def make_and_cancel(prefix: str) -> str:
+        baits.append(make(prefix=prefix, dir=tmp_path))
+        loop.call_soon_threadsafe(task.cancel)
+        while not task.cancelling():
+            time.sleep(0.001)
+        return baits[-1]
+
+    monkeypatch.setattr("sandyard.checkup.tempfile.mkdtemp", make_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(baits) == 1
+    assert not os.listdir(tmp_path)
+    assert not any(name.startswith("SANDYARD_DOCTOR_") for name in os.environ)
