@@ -131,6 +131,7 @@ int filter_add(const struct record *record);
 #define TREE_UNKNOWN SIZE_MAX
 
 void tree_look_outside(void);
+void tree_try_outside(void); /* without privileges, and not dumpable: as commands can be */
 int tree_outside(void);
 int tree_keep(int place);
 void tree_end(void);

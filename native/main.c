@@ -76,6 +76,7 @@ static _Noreturn void become_sandbox(int host, int parent) {
     capabilities_drop();
     privileges_lock();
     privileges_follow_parent(parent);
+    tree_try_outside();
     keep_descriptors(host, -1);
     take_null_device();
     landlock_restrict(&plan);
@@ -102,6 +103,7 @@ static _Noreturn void become_guest(int host, int parent) {
     if (!leased)
         report_done(STEP_CAPABILITIES, NO_RECORD, 0);
     privileges_lock();
+    tree_try_outside();
     keep_descriptors(host, parent);
     take_null_device();
     landlock_restrict(&plan);

@@ -278,6 +278,25 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
     }
 }
 
+/* Where the procfs outside hides what others may not trace (hidepid), a command that gives up being
+ * dumpable would be out of our sight, and never ended. Tried by such a process, since we are one. */
+void tree_try_outside(void) {
+    if (outside < 0)
+        return;
+    pid_t child = fork();
+    if (child == 0)
+        for (;;)
+            (void)pause();
+    if (child < 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "forking, to see whether processes can be seen");
+    size_t seen = tree_signal(getpid(), NULL, 0, SIGKILL);
+    (void)kill(child, SIGKILL);
+    if (waitpid(child, NULL, 0) != child)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "waiting for a child");
+    if (seen != 1)
+        report_failure(STEP_SERVE, NO_RECORD, EACCES, "not all processes can be seen in /proc (hidepid?)");
+}
+
 /* Describes up to `room` living descendants; returns how many there are, or TREE_UNKNOWN. */
 size_t tree_list(pid_t root, struct leftover *out, size_t room) {
     size_t living = 0;

@@ -164,6 +164,13 @@ def hidden_proc() -> None:
     mount("tmpfs", "/proc", "tmpfs", 0)
 
 
+def unseen_proc() -> None:
+    """A /proc that hides the processes which one may not trace; for root."""
+    checked(LIBC.unshare(NEWNS))
+    mount("none", "/", None, MS_PRIVATE_REC)
+    checked(LIBC.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(0), b"hidepid=2"))
+
+
 def read_only() -> None:
     """Every file system, except /proc."""
     change_mount(b"/", AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0)
@@ -230,7 +237,7 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
     way.__name__: way
     for way in (
         no_user, no_mounts, no_landlock, container, no_idmap, old_filter, old_open, deadly_filter, nested, no_room,
-        covered_proc, hidden_proc, read_only, chroot, few_processes, few_files, fewest_files,
+        covered_proc, hidden_proc, unseen_proc, read_only, chroot, few_processes, few_files, fewest_files,
         no_home,
     )
 }  # fmt: skip

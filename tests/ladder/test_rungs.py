@@ -58,6 +58,13 @@ def test_no_landlock_is_no_rung() -> None:
     assert "making namespaces" in told["refused"]
 
 
+@pytest.mark.root
+def test_unseen_processes_are_no_rung() -> None:
+    """What gives up being dumpable would not be found under hidepid, and outlive its timeout."""
+    (told,) = start("unseen_proc,no_user", ACCEPTING)
+    assert told["context"]["dimension"] == "processes", told
+
+
 @pytest.mark.parametrize("required", ["strict", "full", "read", "processes", "full_without_proc"])
 def test_required_is_refused(required: str) -> None:
     (told,) = start("nested,no_user", {"policy": {"accept": ["write"], "require": [required]}})
