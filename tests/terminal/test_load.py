@@ -18,6 +18,7 @@ from sandyard import (
 )
 from sandyard.limits import DESCRIPTORS_SPARED
 from sandyard.process.budget import descriptor_budget
+from tests.exhaustion.shortage import attempt, few_descriptors
 from tests.session.host import find_survivors, living_processes, make_token, open_descriptors, until
 from tests.terminal.screen import shows, watching
 
@@ -49,6 +50,21 @@ async def assert_many(session: Session, count: int) -> None:
         expected = b"".join(b"%d\r\n" % n for n in range(number, number + 2001))
         assert seen == b"\r\n" + expected
         assert terminals[number].exit_code == number % 200
+
+
+async def test_no_descriptor_for_the_master(session: Session) -> None:
+    """It is this terminal's misfortune alone: the session and what else runs in it go on."""
+    await session.exec("true")
+    other = await session.terminal("read line; echo got it")
+    token = make_token()
+    error = await attempt(session.terminal(f"exec sleep {token}"), few_descriptors(0))
+    assert isinstance(error, ResourceLimitError), error
+    assert error.context["limit"] == "open_files"
+    assert await session.running()
+    await until(lambda: find_survivors(token) == [])
+    await other.write(b"\n")
+    assert await other.wait() == 0
+    assert (await session.exec("echo on", timeout=30)).stdout == b"on\n"
 
 
 async def test_many_print_at_once(session: Session) -> None:

@@ -319,7 +319,7 @@ class InitProcess:
         for _ in range(EVENTS_PER_TURN):
             if self._ended:
                 return
-            passed: list[int] = []
+            passed: list[int] | None = []
             try:
                 if self._births:
                     datagram, passed = TerminalJob.receive(self._channel)
@@ -344,7 +344,7 @@ class InitProcess:
             if not self._jobs:  # nobody is waiting: what else comes will wake us again
                 return
 
-    def _handle(self, event: Event, passed: list[int]) -> None:
+    def _handle(self, event: Event, passed: list[int] | None) -> None:
         born = self._births.pop(event.job, None) if isinstance(event, Spawned) else None
         if born is not None:
             born.arrive(passed)

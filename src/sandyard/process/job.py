@@ -41,31 +41,42 @@ class TerminalJob(Job):
 
     Attributes:
         born: set when the master has come, or can't come any more.
+        missed: True if it came, and this program had no descriptor left for it.
     """
 
-    __slots__ = ("_forsaken", "_master", "born")
+    __slots__ = ("_forsaken", "_master", "born", "missed")
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.born: Latch[None] = Latch()
         self._master: int | None = None
         self._forsaken = False
+        self.missed = False
 
     @staticmethod
-    def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
-        """One datagram, and the descriptors that came with it, which are the caller's to close."""
+    def receive(channel: socket.socket) -> tuple[bytes, list[int] | None]:
+        """One datagram, and the descriptors that came with it, which are the caller's to close.
+
+        In their place is None where this program had no descriptor left.
+        """
         from sandyard.process.passing import receive_passed  # noqa: PLC0415  # not all have terminals
 
         return receive_passed(channel, DATAGRAM_LIMIT + 1)
 
-    def arrive(self, passed: list[int]) -> None:
+    def arrive(self, passed: list[int] | None) -> None:
         """Holds the master that was passed; one that nobody wants any more is closed.
+
+        None for ``passed`` stands for one that was lost on its way, for want of a descriptor.
 
         Raises:
             ProtocolError: if it is no master; then ``passed`` is as it was.
         """
         from sandyard.process.passing import taken_master  # noqa: PLC0415  # not all have terminals
 
+        if passed is None:
+            self.missed = True
+            self.born.set(None)
+            return
         master = taken_master(passed)
         if self._forsaken:
             os.close(master)

@@ -30,8 +30,10 @@ _ROOM = socket.CMSG_LEN(_ITEM)
 """For one descriptor: more are closed by the kernel, which says so."""
 
 
-def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
+def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int] | None]:
     """One datagram, and the descriptors that came with it, which are the caller's to close.
+
+    In their place is None where this program had no descriptor left for the first of them.
 
     Raises:
         OSError: as recvmsg(2); a datagram that can't be taken whole is an error of the connection.
@@ -42,6 +44,8 @@ def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int]]
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found = array.array("i", content[: len(content) - len(content) % _ITEM])
             passed.extend(found)
+    if flags & socket.MSG_CTRUNC and not passed:
+        return data, None
     if flags & socket.MSG_CTRUNC:
         close_all(passed)
         raise ConnectionResetError(errno.ECONNRESET, "more descriptors came than can be asked for")

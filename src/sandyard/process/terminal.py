@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal as signals
 import time
 from collections.abc import Callable
@@ -171,6 +173,8 @@ class Terminal:
         outcome = job.exited.get()
         if outcome is None and not self._init.alive:
             raise gone_error(self.command, born=False)
+        if job.missed:
+            raise no_descriptor(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         if not isinstance(outcome, Failure):
             raise no_terminal(self.command)
         result = unborn_result(outcome, self.command, spawn.cwd.decode("utf-8", "replace"))
