@@ -138,13 +138,14 @@ void tree_end(void);
 
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
+pid_t tree_foreground(pid_t command); /* the group that has its terminal; 0: none */
 size_t tree_list(pid_t root, struct leftover *out, size_t room);
 
 /* narrow.c: what one command has less than its session; 0 or an errno. */
 
 int narrow_command(const struct spawn *spawn);
 
-/* terminal.c: a terminal of the sandbox's own devpts; and the group that has it in the foreground. */
+/* terminal.c: a terminal of the sandbox's own devpts. */
 
 struct terminal {
     int master, slave; /* close-on-exec; -1: closed */
@@ -153,7 +154,6 @@ struct terminal {
 int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns); /* returns errno */
 int terminal_take(void); /* in the command: standard input becomes its controlling terminal */
 void terminal_close(struct terminal *terminal);
-pid_t terminal_foreground(pid_t command); /* 0: none */
 
 /* spawn.c: the birth of one command; failure->step is 0 where it was born. */
 

@@ -126,7 +126,7 @@ static void signal_job(const struct job *job, const struct signal_body *request)
         (void)tree_signal(getpid(), NULL, 0, number);
     } else if (job->command != 0) { /* not reaped, so its pid is still its own */
         bool all = request->target == SIGNAL_FOREGROUND;
-        pid_t group = all ? terminal_foreground(job->command) : 0;
+        pid_t group = all ? tree_foreground(job->command) : 0;
         if (!all || group > 1)
             (void)kill(all ? -group : job->command, number);
     }

@@ -22,6 +22,8 @@
 #define PLAIN_ROUNDS 3 /* of SIGKILL alone, before the whole tree is frozen first */
 #define ABOVE_PLACES 16 /* no descriptor has its place here */
 #define FREEZE_ROUNDS 20
+#define SPACES_TO_GROUP 3 /* from the parenthesis that ends the name, see proc_pid_stat(5) */
+#define SPACES_TO_FOREGROUND 6
 #define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
 struct tree {
@@ -182,9 +184,9 @@ static void write_number(char text[12], pid_t pid) {
     memmove(text, at, (size_t)(text + 12 - at));
 }
 
-/* The last number of the line "NSpid:" of proc_pid_status(5), which lists a process's numbers from
- * procfs's own namespace down to the process's; 0 for one that has gone. */
-static pid_t read_number(pid_t pid) {
+/* The last number of a line of proc_pid_status(5), "\nNSpid:" or "\nNSpgid:", which lists a process's
+ * numbers from procfs's own namespace down to the process's; 0 for one that has gone. */
+static pid_t read_number(pid_t pid, const char *name) {
     char path[24], text[4096];
     write_number(path, pid);
     memcpy(path + strlen(path), "/status", 8); /* NOLINT(bugprone-not-null-terminated-result): it brings the NUL */
@@ -195,7 +197,7 @@ static pid_t read_number(pid_t pid) {
     if (got <= 0)
         return 0;
     text[got] = '\0';
-    char *line = strstr(text, "\nNSpid:"), *end = line == NULL ? NULL : strchr(line + 1, '\n');
+    char *line = strstr(text, name), *end = line == NULL ? NULL : strchr(line + 1, '\n');
     if (end == NULL)
         return 0;
     *end = '\0';
@@ -206,7 +208,7 @@ static pid_t read_number(pid_t pid) {
 /* The number that kill(2) takes, or 0 for a process that has gone. */
 static pid_t own_number(struct tree *tree, size_t i) {
     if (tree->numbers[i] == 0)
-        tree->numbers[i] = read_number(tree->pids[i]);
+        tree->numbers[i] = read_number(tree->pids[i], "\nNSpid:");
     return tree->numbers[i];
 }
 
@@ -276,6 +278,45 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
         if (!running)
             return;
     }
+}
+
+/* A number of a process's stat, as procfs counts it; 0 for none, or for a process that has gone. */
+static pid_t read_field(pid_t pid, int spaces) {
+    char path[24], text[512];
+    int proc = open_proc();
+    if (proc < 0)
+        return 0;
+    write_number(path, pid);
+    memcpy(path + strlen(path), "/stat", 6); /* NOLINT(bugprone-not-null-terminated-result): it brings the NUL */
+    int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        (void)close(fd);
+    (void)close(proc);
+    if (got <= 0)
+        return 0;
+    text[got] = '\0';
+    const char *at = strrchr(text, ')'); /* the name before it is the process's own to choose */
+    for (int space = 0; at != NULL && space < spaces; space++)
+        at = strchr(at + 1, ' ');
+    long number = at == NULL ? 0 : parse_number(at + 1);
+    return number > 0 ? (pid_t)number : 0;
+}
+
+/* The group that has a command's terminal, in our own namespace, in which a signal reaches nobody
+ * outside. One of which no process is left has nobody to be told either. */
+pid_t tree_foreground(pid_t command) {
+    pid_t group = 0;
+    if (outside < 0)
+        return read_field(command, SPACES_TO_FOREGROUND);
+    (void)tree_find(&scanned, getpid(), NULL, 0);
+    for (size_t i = 0; i < scanned.count && group == 0; i++)
+        if (scanned.inside[i] && own_number(&scanned, i) == command)
+            group = read_field(scanned.pids[i], SPACES_TO_FOREGROUND);
+    for (size_t i = 0; i < scanned.count && group != 0; i++)
+        if (scanned.inside[i] && read_field(scanned.pids[i], SPACES_TO_GROUP) == group)
+            return read_number(scanned.pids[i], "\nNSpgid:");
+    return 0;
 }
 
 /* Where the procfs outside hides what others may not trace (hidepid), a command that gives up being

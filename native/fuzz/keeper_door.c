@@ -69,7 +69,7 @@ void terminal_close(struct terminal *terminal) {
     *terminal = (struct terminal){-1, -1};
 }
 
-pid_t terminal_foreground(pid_t command) {
+pid_t tree_foreground(pid_t command) {
     (void)command;
     return 0;
 }

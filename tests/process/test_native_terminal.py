@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from sandyard.process.wire import Exited, Spawned, SpawnFailed, Step, decode_event
+from sandyard.process.wire import Exited, Spawned, SpawnFailed, Started, Step, decode_event
 from tests.house.leaks import find_descendants
-from tests.process.protocol import KILL, SIGNAL, SPAWN, packed
+from tests.process.protocol import KILL, OUTSIDE, PROC, SIGNAL, SPAWN, Record, packed
 from tests.process.raw_init import ANSWER_S, RawInit, spawn_body
 from tests.session.host import name_of
 
@@ -113,6 +113,19 @@ def test_signal_for_the_foreground(started: RawInit, number: int) -> None:
         read_until(master, b"ready")
         started.send_body(SIGNAL, JOB, packed("signal_body", number, 2))
         assert exited(started).status == number
+
+
+def test_signal_where_no_proc_is_inside(records: list[Record]) -> None:
+    """The group is found in the procfs outside, which counts processes otherwise."""
+    plan = [record for record in records if record.op != PROC]
+    with RawInit() as init:
+        init.start([*plan, Record(OUTSIDE, b"")])
+        assert isinstance(init.event(), Started)
+        script = b"trap 'exit 7' USR1; (exec sleep 99) & echo $$ ready; wait"
+        with born(init, script) as master:
+            read_until(master, b"ready")
+            init.send_body(SIGNAL, JOB, packed("signal_body", 10, 2))
+            assert os.waitstatus_to_exitcode(exited(init).status) == 7
 
 
 def test_foreground_of_who_has_no_terminal(started: RawInit) -> None:
