@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 
+from sandyard.limits import PIPE_LARGE_BYTES
 from sandyard.process.pipes import ChunkSink, OutputPipe, open_pipe
 
 
@@ -26,3 +28,16 @@ async def test_draining_ends_though_somebody_writes() -> None:
     pipe.close()
     os.close(write_end)
     assert 65536 <= total < 10_000_000
+
+
+async def test_draining_takes_all_of_it() -> None:
+    # A command owns its pipes, and may resize them: nothing of what it left there may be lost.
+    read_end, write_end = open_pipe(None)
+    came = bytearray()
+    pipe = OutputPipe(read_end, ChunkSink(came.extend), asyncio.get_running_loop())
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_LARGE_BYTES)
+    assert os.write(write_end, bytes(PIPE_LARGE_BYTES)) == PIPE_LARGE_BYTES
+    os.close(write_end)
+    pipe.drain()
+    pipe.close()
+    assert len(came) == PIPE_LARGE_BYTES

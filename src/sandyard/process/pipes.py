@@ -137,7 +137,9 @@ class OutputPipe:
         No more than fits into a pipe: what comes after that was not there when this was called, and
         somebody who goes on writing must not keep us here.
         """
-        room = PIPE_LARGE_BYTES if self._grown else PIPE_READ_BYTES
+        if self._fd < 0:
+            return
+        room = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)  # whoever writes may have changed it
         while room > 0 and (got := self._read_some()):
             room -= got
 
