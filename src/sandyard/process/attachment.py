@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from sandyard.limits import TERMINAL_STREAM_BYTES
 from sandyard.process.capture import Captured
+from sandyard.process.latch import wake
 
 __all__ = ["Attachment", "Audience", "Reader"]
 
@@ -157,5 +158,5 @@ class Attachment:
 
     def wake(self) -> None:
         """Lets the reader look again."""
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._news is not None:
+            wake(self._news)

@@ -35,7 +35,7 @@ from sandyard.process.cgroup import Cgroup
 from sandyard.process.ending import kill_both, kill_init, reap, reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.job import Job, TerminalJob
-from sandyard.process.latch import Latch
+from sandyard.process.latch import Latch, wake
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
@@ -307,9 +307,10 @@ class InitProcess:
         return bool(done)
 
     def _wake_writers(self) -> None:
-        self._loop.remove_writer(self._channel.fileno())
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        if not self._loop.is_closed():
+            self._loop.remove_writer(self._channel.fileno())
+        if self._writable is not None:
+            wake(self._writable)
         self._writable = None
 
     # --- events -----------------------------------------------------------------------------------

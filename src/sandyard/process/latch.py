@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Latch"]
+__all__ = ["Latch", "wake"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Latch(Generic[T]):
         self._set = True
         self._value = value
         for waiter in self._waiters or ():
-            _wake(waiter)
+            wake(waiter)
         for callback in self._callbacks or ():
             callback()
 
@@ -63,7 +63,7 @@ class Latch(Generic[T]):
             return True
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, waiter)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, wake, waiter)
         waiters = self._waiters = self._waiters or []
         waiters.append(waiter)
         try:
@@ -75,6 +75,7 @@ class Latch(Generic[T]):
         return self._set
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Wakes whoever waits; on a loop that is closed nobody does any more."""
+    if not waiter.done() and not waiter.get_loop().is_closed():
         waiter.set_result(None)

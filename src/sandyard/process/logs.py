@@ -11,6 +11,7 @@ from typing import Protocol
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import start_thread
 from sandyard.limits import LOG_BUFFER_BYTES, LOG_JOIN_BYTES
+from sandyard.process.latch import wake
 from sandyard.process.logs_layout import STREAMS, LogLayout, Piece
 
 __all__ = ["LogFiles", "LogSink", "ProcessLog"]
@@ -211,8 +212,7 @@ class ProcessLog:
     def _tell(self) -> None:
         news, self._news = self._news, []
         for waiter in news:
-            if not waiter.done():
-                waiter.set_result(None)
+            wake(waiter)
 
 
 class LogSink:

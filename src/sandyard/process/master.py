@@ -19,6 +19,7 @@ from sandyard.limits import (
     TERMINAL_TURN_BYTES,
     TERMINAL_WRITE_BYTES,
 )
+from sandyard.process.latch import wake
 
 __all__ = ["Master"]
 
@@ -165,5 +166,5 @@ class Master:
         waiter, self._writable = self._writable, None
         if not self._loop.is_closed():
             self._loop.remove_writer(fd)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            wake(waiter)

@@ -20,6 +20,7 @@ from sandyard.limits import (
     PIPE_READ_BYTES,
     PIPE_TURN_BYTES,
 )
+from sandyard.process.latch import wake
 
 __all__ = ["ChunkSink", "Dropping", "InputPipe", "OutputPipe", "Sink", "StdinSource", "open_pipe"]
 
@@ -237,9 +238,9 @@ class InputPipe:
     def end(self) -> None:
         """Closes the pipe: the command reads the end of its input."""
         if self._waiter is not None:
-            self._loop.remove_writer(self._fd)
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+            if not self._loop.is_closed():
+                self._loop.remove_writer(self._fd)
+            wake(self._waiter)
             self._waiter = None
         if self._fd >= 0:
             os.close(self._fd)
@@ -261,8 +262,8 @@ class InputPipe:
 
     def _wake(self) -> None:
         self._loop.remove_writer(self._fd)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            wake(self._waiter)
         self._waiter = None
 
 
