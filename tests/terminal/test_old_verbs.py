@@ -238,6 +238,20 @@ async def test_oldest_makes_room(quick: Session, monkeypatch: pytest.MonkeyPatch
     assert descriptor_budget.used == 0
 
 
+async def test_room_is_for_one(quick: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Those that start while another one is put out must put out their own.
+    monkeypatch.setattr(slots, "SLOTS", 12)
+    monkeypatch.setattr(slots, "SLOT_START_YIELD_S", 0.0025)
+    for _ in range(3):
+        await asyncio.gather(*(quick.pty_exec_start("exec sleep 99") for _ in range(4)))
+    used = descriptor_budget.used
+    for _ in range(3):
+        await asyncio.gather(*(quick.pty_exec_start("exec sleep 99") for _ in range(4)))
+        assert descriptor_budget.used == used
+    await quick.pty_terminate_all()
+    assert descriptor_budget.used == 0
+
+
 async def test_cancelled_start_leaves_nothing(session: Session) -> None:
     for tty in (False, True):
         token, before = make_token(), open_descriptors()

@@ -148,10 +148,11 @@ class PtySlots:
         Raises:
             SandboxError: as ``exec`` and ``terminal`` raise it; nothing is left then.
         """
-        notice = await self._make_room()
+        victim = self._make_room()  # and the room is taken at once: others start as well
         slot = _Slot(self._free_number(), Gathering())
         self._slots[slot.number] = slot
         try:
+            notice = b"" if victim is None else await _put_out(victim)
             slot.process = await self._started(slot, call, terminal)
             if slot.number not in self._slots:  # all were ended meanwhile, so this one, too
                 await slot.close()
@@ -217,10 +218,10 @@ class PtySlots:
             original_token_count=count,
         )
 
-    async def _make_room(self) -> bytes:
-        """Ends one of the processes where there are too many; returns what is to be told of that."""
+    def _make_room(self) -> _Slot | None:
+        """Forgets one of the processes where there are too many, and returns it to be ended."""
         if len(self._slots) < SLOTS:
-            return b""
+            return None
         slots = [*self._slots.values()]
         chosen = choose_victim([slot.ended if slot.process else None for slot in slots])
         if chosen is None:
@@ -236,11 +237,7 @@ class PtySlots:
         self._evicted[victim.number] = None
         for number in [*self._evicted][:-SLOTS]:
             del self._evicted[number]
-        what = "forgotten" if victim.ended else "ended"
-        await finished(victim.close())
-        return (
-            f"[sandyard: process {victim.number} was {what}: at most {SLOTS} are kept]\n".encode()
-        )
+        return victim
 
     def _free_number(self) -> int:
         while True:
@@ -254,3 +251,10 @@ class PtySlots:
         if number in self._evicted:
             message = f"process {number} made room for a newer one: at most {SLOTS} are kept"
         return PtySessionNotFoundError(session_id=number, message=message)
+
+
+async def _put_out(victim: _Slot) -> bytes:
+    """Ends a process that made room; returns what is to be told of that."""
+    what = "forgotten" if victim.ended else "ended"
+    await finished(victim.close())
+    return f"[sandyard: process {victim.number} was {what}: at most {SLOTS} are kept]\n".encode()
