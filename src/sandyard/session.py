@@ -138,10 +138,11 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         """
         check_phase("stop", self._phase)
         check_processes(processes)
-        if processes == "end" and self._commands is not None:
+        commands = self._commands  # which a shutdown meanwhile lets go
+        if processes == "end" and commands is not None:
             self._check_loop("stop")
-            await self._commands.interactive.end_all()
-            await self._end_processes(self._commands)
+            await commands.interactive.end_all()
+            await self._end_processes(commands)
 
     async def shutdown(self) -> None:
         """Ends everything that runs in the sandbox and takes the sandbox down.

@@ -308,6 +308,12 @@ async def test_checkpoint_may_end_them(quick: Session) -> None:
         await ask(quick, number)
 
 
+async def test_checkpoint_during_a_shutdown(quick: Session) -> None:
+    await quick.pty_exec_start("trap '' TERM; sleep 99")
+    await asyncio.gather(quick.stop(processes="end"), quick.shutdown())
+    assert not await quick.running()
+
+
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
