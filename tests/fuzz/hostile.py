@@ -294,10 +294,13 @@ def passed_things(what: str) -> list[int]:
 
 
 def passing(liar: Liar, what: str) -> None:
-    """Answers each command with a birth and such descriptors."""
+    """Answers each command with a birth and such descriptors; ``void`` comes with no word at all."""
     liar.start()
-    mine = passed_things(what)
-    liar.serve(lambda request: liar.say(message(SPAWNED, request.job, bytes(8)), mine))
+    void = what == "void"
+    mine = passed_things("pipe" if void else what)
+    liar.serve(
+        lambda request: liar.say(b"" if void else message(SPAWNED, request.job, bytes(8)), mine)
+    )
 
 
 def passing_late(liar: Liar) -> None:

@@ -123,7 +123,19 @@ async def test_stopped_keeper_does_not_save_it(session: Session) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["nothing", "null", "directory", "pipe", "memfd", "slave", "two", "eight", "channel", "file"],
+    [
+        "nothing",
+        "null",
+        "directory",
+        "pipe",
+        "memfd",
+        "slave",
+        "two",
+        "eight",
+        "channel",
+        "file",
+        "void",
+    ],
 )
 async def test_what_is_no_master_is_refused(play: Scene, deceived: Session, what: str) -> None:
     play("passing", what=what)

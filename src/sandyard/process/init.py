@@ -332,10 +332,9 @@ class InitProcess:
                 return
             except OSError:
                 datagram = b""
-            if not datagram:
-                self._end_channel()
-                return
             try:
+                if not datagram:
+                    raise ProtocolError("the end, or nothing at all")  # whatever came with it
                 self._handle(decode_event(datagram), passed)
             except ProtocolError:
                 # Whatever speaks there is not our init: nothing that it says counts any more.
