@@ -55,6 +55,25 @@ async def test_first_come_first_served() -> None:
     assert budget.used == 10 + 14 - 15
 
 
+class Racing(DescriptorBudget):
+    """One of which all is given back, as by another thread, just after it was found to be taken."""
+
+    def take_now(self, count: int) -> bool:
+        """Takes what there is, which is nothing yet."""
+        taken = super().take_now(count)
+        if not taken:
+            self.give(10)
+        return taken
+
+
+async def test_nothing_is_given_back_in_between() -> None:
+    budget = Racing(10)
+    await budget.take(10)
+    async with asyncio.timeout(5):
+        await budget.take(4)
+    assert budget.used == 4
+
+
 async def test_taking_now_does_not_overtake() -> None:
     budget = DescriptorBudget(10)
     await budget.take(8)

@@ -87,7 +87,10 @@ class DescriptorBudget:
         """
         if self.take_now(count):
             return
-        with self._lock:
+        with self._lock:  # in between another thread may have given back all, and woken nobody
+            if not self._waiting and self._fits(count):
+                self._used += count
+                return
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((count, turn))
         try:
