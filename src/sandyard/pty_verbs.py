@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, prepare_terminal
 from sandyard.errors import ArgumentError, ArgumentTypeError
-from sandyard.limits import TERMINAL_COLUMNS, TERMINAL_ROWS
+from sandyard.limits import SLOT_YIELD_MAX_S, TERMINAL_COLUMNS, TERMINAL_ROWS
 from sandyard.terminal_verbs import TerminalVerbs
 from sandyard.types import User
 
@@ -109,12 +109,10 @@ class PtyVerbs(TerminalVerbs):
         """
         from sandyard.process.slots import poll_yield, write_yield  # noqa: PLC0415  # not all use them
 
-        data, tokens = _encoded(chars), _tokens(max_output_tokens)
+        number, data, tokens = _number(session_id), _encoded(chars), _tokens(max_output_tokens)
         seconds = _seconds(yield_time_s)
         yield_s = write_yield(seconds) if data else poll_yield(seconds)
-        return await self._running_commands().interactive.slots.write(
-            session_id, data, yield_s, tokens
-        )
+        return await self._running_commands().interactive.slots.write(number, data, yield_s, tokens)
 
     async def pty_terminate_all(self) -> None:
         """End all processes of ``pty_exec_start``, with all that they started."""
@@ -124,11 +122,26 @@ class PtyVerbs(TerminalVerbs):
 def _seconds(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or _is_nan(value):
         raise ArgumentTypeError(
             "yield_time_s is a number of seconds", op="exec", argument="yield_time_s", value=value
         )
-    return float(value)
+    return float(min(max(value, 0), SLOT_YIELD_MAX_S))  # no float is as large as some numbers
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(
+            "session_id is the process_id of an update",
+            op="exec",
+            argument="session_id",
+            value=value,
+        )
+    return value
 
 
 def _tokens(value: object) -> int | None:

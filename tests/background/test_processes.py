@@ -131,6 +131,9 @@ async def test_list_and_lookup(session: Session) -> None:
     assert await session.remove_process("p1")
     assert not await session.remove_process(web)
     assert session.processes() == (other, again)
+    for nothing in (None, 1):
+        with pytest.raises(ArgumentTypeError, match="handle"):
+            await session.remove_process(nothing)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(SessionClosedError, match="gone"):
         await read_whole(web.logs())
 

@@ -22,6 +22,15 @@ async def test_input_is_empty_unless_given(session: Session) -> None:
     assert (await session.exec("cat", stdin=b"", timeout=10)).stdout == b""
 
 
+async def test_views_may_have_gaps(session: Session) -> None:
+    gaps = memoryview(b"h-i-")[::2]
+    assert (await session.exec("cat", stdin=gaps, timeout=20)).stdout == b"hi"
+    process = await session.start_process("cat", stdin=True)
+    await process.stdin.write(gaps)
+    await process.stdin.close()
+    assert (await process.wait(timeout=20)).stdout_total == len(gaps)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
 async def test_a_megabyte_arrives(session: Session, kind: type) -> None:
     data = make_dice(1).randbytes(1_000_000)

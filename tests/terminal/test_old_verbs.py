@@ -338,6 +338,17 @@ async def test_impossible_text(quick: Session, chars: str, error: type[SandboxEr
         await ask(quick, number, chars)
 
 
+@pytest.mark.parametrize("number", [None, True, "1000", [1000], 1000.0])
+async def test_impossible_number(quick: Session, number: int) -> None:
+    with pytest.raises(ArgumentTypeError, match="process_id"):
+        await ask(quick, number)
+
+
+async def test_impatience_has_no_bounds(quick: Session) -> None:
+    for seconds in (10**400, -(10**400)):
+        assert (await quick.pty_exec_start("true", yield_time_s=seconds)).exit_code == 0
+
+
 async def test_session_must_run(client: UnixLocalSandboxClient) -> None:
     made = await client.create()
     for call in (made.pty_exec_start("true"), made.pty_terminate_all()):

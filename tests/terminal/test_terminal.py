@@ -234,6 +234,13 @@ async def test_text_must_be_encoded(session: Session) -> None:
         await terminal.write("text")  # type: ignore[arg-type]
 
 
+async def test_views_may_have_gaps(session: Session) -> None:
+    terminal = await session.terminal("cat")
+    await terminal.write(memoryview(b"h-i-\n-\x04-")[::2])
+    assert await terminal.wait() == 0
+    assert terminal.scrollback().data.endswith(b"hi\r\n")
+
+
 async def test_end_of_input(session: Session) -> None:
     async with watching(await session.terminal("cat; echo over")) as screen:
         await screen.type("line\n")

@@ -114,7 +114,18 @@ class BackgroundProcesses:
         )
 
     async def remove(self, process: BackgroundProcess) -> bool:
-        """Ends a process, and removes its log; False if it was not listed any more."""
+        """Ends a process, and removes its log; False if it was not listed any more.
+
+        Raises:
+            ArgumentTypeError: it is no process.
+        """
+        if not isinstance(process, BackgroundProcess):
+            raise ArgumentTypeError(
+                "a process is given by its id, its name or its handle",
+                op="process",
+                argument="which",
+                value=process,
+            )
         known, run = self._known.get(process.id, (None, None))
         if known is not process or run is None:
             return False

@@ -20,6 +20,7 @@ from sandyard.limits import (
     TERMINAL_WRITE_BYTES,
 )
 from sandyard.process.latch import wake
+from sandyard.process.pipes import as_bytes
 
 __all__ = ["Master"]
 
@@ -81,7 +82,7 @@ class Master:
         Returns:
             How many bytes the kernel has taken: all, unless the terminal was closed meanwhile.
         """
-        whole = memoryview(data).cast("B")
+        whole = as_bytes(data)
         written = 0
         if self._turn is None:
             self._turn = asyncio.Lock()

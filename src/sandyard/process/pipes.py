@@ -22,7 +22,16 @@ from sandyard.limits import (
 )
 from sandyard.process.latch import wake
 
-__all__ = ["ChunkSink", "Dropping", "InputPipe", "OutputPipe", "Sink", "StdinSource", "open_pipe"]
+__all__ = [
+    "ChunkSink",
+    "Dropping",
+    "InputPipe",
+    "OutputPipe",
+    "Sink",
+    "StdinSource",
+    "as_bytes",
+    "open_pipe",
+]
 
 StdinSource = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
 """What a command may be given to read: bytes, a binary file, or chunks as they come."""
@@ -46,6 +55,12 @@ def open_pipe(owner: Identity | None) -> tuple[int, int]:
         os.close(write_end)
         raise
     return read_end, write_end
+
+
+def as_bytes(data: bytes | bytearray | memoryview) -> memoryview:
+    """What is to be written, byte by byte; a view with gaps is copied."""
+    view = memoryview(data)
+    return (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
 
 
 class Sink(Protocol):
@@ -211,7 +226,7 @@ class InputPipe:
 
     async def write(self, data: bytes | bytearray | memoryview) -> bool:
         """Writes all of ``data``; False once nobody reads any more."""
-        rest = memoryview(data).cast("B")
+        rest = as_bytes(data)
         while rest:
             if self._fd < 0:
                 return False

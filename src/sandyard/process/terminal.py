@@ -269,7 +269,7 @@ class Terminal:
         """
         checked_input(data)
         written = await self._open_master().write(data)
-        if written < len(memoryview(data).cast("B")):
+        if written < memoryview(data).nbytes:
             raise TerminalEndedError(name=self.name, exit_code=self._code, written=written)
 
     async def send_eof(self) -> None:
