@@ -129,7 +129,7 @@ def _seconds(value: object) -> float | None:
     return float(min(max(value, 0), SLOT_YIELD_MAX_S))  # no float is as large as some numbers
 
 
-def _is_nan(value: float) -> bool:
+def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
