@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 
-from sandyard.limits import PIPE_LARGE_BYTES
-from sandyard.process.pipes import ChunkSink, OutputPipe, open_pipe
+import pytest
+
+from sandyard.limits import PIPE_LARGE_BYTES, PIPE_READ_BYTES
+from sandyard.process.pipes import ChunkSink, InputPipe, OutputPipe, open_pipe
+from tests.process.test_latch import let_run
 
 
 async def test_draining_ends_though_somebody_writes() -> None:
@@ -41,3 +45,26 @@ async def test_draining_takes_all_of_it() -> None:
     pipe.drain()
     pipe.close()
     assert len(came) == PIPE_LARGE_BYTES
+
+
+async def test_input_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The next one must wait for the reader, and not for whoever was never told to wake it.
+    read_end, write_end = open_pipe(None)
+    loop = asyncio.get_running_loop()
+    pipe = InputPipe(write_end, loop)
+    with monkeypatch.context() as shortage:
+        shortage.setattr(loop, "add_writer", refuse_watch)
+        with pytest.raises(OSError, match="No space"):
+            await pipe.write(bytes(PIPE_LARGE_BYTES))
+    writing = asyncio.create_task(pipe.write(b"more"))
+    await let_run()
+    assert os.read(read_end, PIPE_READ_BYTES)
+    async with asyncio.timeout(5):
+        assert await writing
+    pipe.end()
+    os.close(read_end)
+
+
+def refuse_watch(*_: object) -> None:
+    """What a loop does that can't watch one more descriptor."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -24,6 +24,7 @@ from sandyard import (
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
+from tests.process.test_pipes import refuse_watch
 from tests.session.host import find_init, find_survivors, make_token, open_descriptors, until
 from tests.terminal.screen import shows, watching
 
@@ -226,6 +227,15 @@ async def test_end_is_told_to_writers(session: Session) -> None:
     for attempt in (terminal.write(b""), terminal.send_eof()):
         with pytest.raises(TerminalEndedError):
             await attempt
+
+
+async def test_watch_that_is_refused(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, loop = await session.terminal("exec sleep 99"), asyncio.get_running_loop()
+    with monkeypatch.context() as shortage:
+        shortage.setattr(loop, "add_writer", refuse_watch)
+        with pytest.raises(ResourceLimitError, match="can't be watched"):
+            await terminal.write(b"a line\n" * 150_000)
+    assert terminal.exit_code is None
 
 
 async def test_text_must_be_encoded(session: Session) -> None:

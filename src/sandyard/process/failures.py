@@ -15,6 +15,7 @@ __all__ = [
     "no_turn",
     "not_begun",
     "stdin_failed",
+    "unwatched_input",
     "unwatched_output",
 ]
 
@@ -82,6 +83,20 @@ def unwatched_output(words: tuple[str, ...], error: OSError) -> ResourceLimitErr
     return ResourceLimitError(
         f"the output of a command can't be watched ({error.strerror}), so it was ended; close some "
         "descriptors, or raise fs.epoll.max_user_watches",
+        limit="epoll_watches",
+        value=error.errno or 0,
+        unit="errno",
+        context={"command": words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def unwatched_input(words: tuple[str, ...], error: OSError) -> ResourceLimitError:
+    """The loop can't watch a terminal that takes nothing for now; its command lives on."""
+    return ResourceLimitError(
+        f"the input of a command can't be watched ({error.strerror}); close some descriptors, or "
+        "raise fs.epoll.max_user_watches",
         limit="epoll_watches",
         value=error.errno or 0,
         unit="errno",

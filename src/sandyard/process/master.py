@@ -81,6 +81,9 @@ class Master:
 
         Returns:
             How many bytes the kernel has taken: all, unless the terminal was closed meanwhile.
+
+        Raises:
+            OSError: if the loop can't watch one more descriptor.
         """
         whole = as_bytes(data)
         written = 0
@@ -155,8 +158,8 @@ class Master:
     async def _wait_writable(self) -> None:
         """Waits until the terminal takes something, or is closed."""
         fd, waiter = self._fd, self._loop.create_future()
-        self._writable = waiter
         self._loop.add_writer(fd, self._wake, fd)
+        self._writable = waiter
         try:
             await waiter
         finally:

@@ -271,8 +271,8 @@ class InputPipe:
 
     async def _writable(self) -> None:
         if self._waiter is None:
+            self._loop.add_writer(self._fd, self._wake)  # which may fail: then nobody may wait
             self._waiter = self._loop.create_future()
-            self._loop.add_writer(self._fd, self._wake)
         await asyncio.shield(self._waiter)
 
     def _wake(self) -> None:

@@ -20,7 +20,13 @@ from sandyard.limits import BIRTH_TIMEOUT_S, TERMINAL_SCROLLBACK_BYTES
 from sandyard.plan import Spawn
 from sandyard.process.attachment import Attachment, Audience, Reader
 from sandyard.process.capture import Capture, Captured
-from sandyard.process.failures import no_descriptor, no_input_end, no_terminal, unwatched_output
+from sandyard.process.failures import (
+    no_descriptor,
+    no_input_end,
+    no_terminal,
+    unwatched_input,
+    unwatched_output,
+)
 from sandyard.process.init import InitProcess, SandboxEndedError
 from sandyard.process.job import TerminalJob
 from sandyard.process.latch import Latch
@@ -265,10 +271,14 @@ class Terminal:
 
         Raises:
             TerminalEndedError: if the command has exited, or exits before all is taken.
+            ResourceLimitError: if the loop can't watch one more descriptor; a part may be typed.
             ArgumentTypeError: if ``data`` is no bytes.
         """
         checked_input(data)
-        written = await self._open_master().write(data)
+        try:
+            written = await self._open_master().write(data)
+        except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
+            raise unwatched_input(self.command, error) from error
         if written < memoryview(data).nbytes:
             raise TerminalEndedError(name=self.name, exit_code=self._code, written=written)
 
