@@ -183,6 +183,10 @@ LOG_HEAD_SHARE: Final = 0.25
 LOG_BUFFER_BYTES: Final = 2 * 1024 * 1024
 """Bytes that wait to be written to a log; then the process waits in its write."""
 
+LOG_CHUNK_BYTES: Final = 256
+"""What a chunk that waits to be written counts beside its bytes: its objects take about that, and
+the bytes of two streams in turn are a chunk each."""
+
 LOG_JOIN_BYTES: Final = 64 * 1024
 """Small chunks of one stream are joined up to this size, so that a record's header costs little."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -60,3 +61,19 @@ async def test_writer_waits_for_the_disk(tmp_path: Path) -> None:
     assert len(text_of(told)) == size
     assert log.layout.lost == log.layout.dropped == 0
     assert await source.close() is None
+
+
+async def test_many_small_chunks_are_full(tmp_path: Path) -> None:
+    # The bytes of two streams in turn can't be joined, and their objects are a hundred times as large.
+    files = SlowFiles(tmp_path)
+    log = ProcessLog(files, "log", 16 * 1024 * 1024)
+    count = 0
+    while not log.full:
+        log.take(count % 2, b"x")
+        count += 1
+    files.answers.set()
+    assert count * sys.getsizeof((0, b"x")) <= LOG_BUFFER_BYTES
+    log.finish()
+    await log.settled()
+    assert sum(log.layout.totals) == count
+    assert not log.full

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import start_thread
-from sandyard.limits import LOG_BUFFER_BYTES, LOG_JOIN_BYTES
+from sandyard.limits import LOG_BUFFER_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES
 from sandyard.process.latch import wake
 from sandyard.process.logs_layout import STREAMS, LogLayout, Piece
 
@@ -116,6 +116,7 @@ class ProcessLog:
                 self._waiting[-1] = (stream, joined)
                 return
         self._waiting.append((stream, data))
+        self._waiting_bytes += LOG_CHUNK_BYTES
         if self._writing is None:
             self._write()
 
