@@ -26,20 +26,30 @@ RUN_DIRECTORY = pytest.StashKey[Path]()
 ONCE = (
     "archive",
     "background/test_layout.py",
+    "background/test_logs.py",
+    "background/test_slow_disk.py",
     "cli/test_pumping.py",
     "confinement",
     "explain/test_cli.py",
     "explain/test_messages.py",
+    "exhaustion/test_channel.py",
+    "exhaustion/test_descriptors.py",
+    "faults/test_awaits.py",
+    "faults/test_calls.py",
+    "faults/test_kills.py",
     "fuzz",
     "manifest",
     "process/test_native_builds.py",
     "session/test_sweep.py",
+    "terminal/test_load.py",
+    "terminal/test_programs.py",
     "terminal/test_truncation.py",
     "workspace/race",
     "workspace/test_patches.py",
     "workspace/test_properties.py",
 )
-"""What shows the same for every user, beneath this directory: marked ``once``."""
+"""What shows the same for every user, or nearly so and takes long; beneath this directory: marked
+``once``."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
