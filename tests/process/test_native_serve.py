@@ -135,7 +135,10 @@ BAD_SPAWNS: dict[str, bytes] = {
 
 
 LIMIT_RECORD = Record(LIMIT, packed("limit", 64, 7, 0))
-RULESET, RULE = Record(LANDLOCK, packed("landlock", 2, 0)), Record(LANDLOCK_RULE, bytes(8) + b"/\0")
+RULESET, RULE = (
+    Record(LANDLOCK, packed("landlock", 2, 0)),
+    Record(LANDLOCK_RULE, bytes(24) + b"/\0"),
+)
 FILTER = Record(
     SECCOMP, struct.pack("=HBBI", 0x20, 0, 0, 4) + struct.pack("=HBBI", 6, 0, 0, 2**31 - 2**16)
 )
@@ -159,8 +162,8 @@ BAD_SPAWNS |= {
     "two rulesets": narrowed(RULESET, RULESET),
     "two filters": narrowed(FILTER, FILTER),
     "a filter for any processor": narrowed(Record(SECCOMP, FILTER.payload[8:])),
-    "a relative rule": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(8) + b"tmp\0")),
-    "a rule with dots": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(8) + b"/tmp/../etc\0")),
+    "a relative rule": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(24) + b"tmp\0")),
+    "a rule with dots": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(24) + b"/tmp/../etc\0")),
     "a limit with more": narrowed(Record(LIMIT, packed("limit", 64, 7, 1))),
     **{
         f"record {op} of a plan": narrowed(LIMIT_RECORD, Record(op, payload))
@@ -267,7 +270,7 @@ def test_well_formed_command_runs(started: RawInit, body: bytes) -> None:
 def test_narrowed_command_runs(started: RawInit) -> None:
     body = narrowed(
         RULESET,
-        Record(LANDLOCK_RULE, packed("landlock", 2, 0)[:8] + b"/dev\0"),
+        Record(LANDLOCK_RULE, packed("rule", 2, 0, 0) + b"/dev\0"),
         LIMIT_RECORD,
         FILTER,
     )

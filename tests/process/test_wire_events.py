@@ -137,7 +137,7 @@ LEFTOVER = packed("leftover", 7, b"sleep")
         (2**16 - 1, b""),
         (STARTED, bytes(7)),
         (STARTED, packed("done", 0, 0, 0)),
-        (STARTED, packed("done", 19, 0, 0)),
+        (STARTED, packed("done", 20, 0, 0)),
         (START_FAILED, b""),
         (START_FAILED, packed("failure", 99, 0, 1, 0, 0)),
         (START_FAILED, packed("failure", 1, 0, 1, 0, 1)),
