@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from uuid import UUID, uuid4
 
+from sandyard.caller import Caller
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -32,6 +34,14 @@ class UnixLocalSandboxClient:
     Args:
         policy: what commands of its sessions may touch, unless a session is given another
             (default: ``Policy()``).
+        environ: the variables of the program that its sessions are made for: what a policy inherits,
+            and where toolchains are looked for (default: those of this program, at each start). For
+            a program that makes sessions for others.
+        directory: where relative sources of manifests begin, absolute (default: this program's
+            working directory). Likewise.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: an argument is impossible.
 
     Example:
         >>> client = UnixLocalSandboxClient()
@@ -44,8 +54,19 @@ class UnixLocalSandboxClient:
     backend_id = "unix_local"
     supports_default_options = True
 
-    def __init__(self, *, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        environ: Mapping[str, str] | None = None,
+        directory: str | None = None,
+    ) -> None:
         self._policy = _checked_policy(policy) or Policy()
+        if directory is not None and not directory.startswith("/"):
+            raise ArgumentError(
+                "directory is an absolute path", op="create", argument="directory", value=directory
+            )
+        self._caller = Caller(None if environ is None else dict(environ), directory)
 
     async def create(
         self,
@@ -96,7 +117,7 @@ class UnixLocalSandboxClient:
         state = UnixLocalSandboxSessionState(
             session_id=session_id, manifest=manifest, workspace_root_owned=owned
         )
-        return UnixLocalSandboxSession(state, whole, root, lease)
+        return UnixLocalSandboxSession(state, whole, root, lease, self._caller)
 
     async def delete(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """Close a session, and delete its workspace if the library made it.

@@ -12,8 +12,9 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   │   └── ApplyPatchDiffError
     │   ├── InvalidCompressionSchemeError   [ValueError]  no such kind of archive
     │   ├── PolicyError                     [ValueError]  what a command may touch
-    │   └── ManifestError                   [ValueError]  what should exist before work starts
-    │       └── InvalidManifestPathError    a path is absolute or leaves the workspace
+    │   ├── ManifestError                   [ValueError]  what should exist before work starts
+    │   │   └── InvalidManifestPathError    a path is absolute or leaves the workspace
+    │   └── SessionNotFoundError            [LookupError]  no session has this id or name
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
@@ -21,6 +22,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── TerminalEndedError              its command has exited
     │   ├── PtySessionNotFoundError         no process has this id
     │   ├── PtyStdinUnavailableError        [RuntimeError]  it has no terminal
+    │   ├── ServerError                     whoever holds the sessions can't be asked
     │   ├── WorkspaceStartError
     │   ├── WorkspaceStopError
     │   ├── WorkspaceRootNotFoundError
@@ -89,8 +91,10 @@ __all__ = [
     "ResourceLimitError",
     "SandboxError",
     "SandboxRuntimeError",
+    "ServerError",
     "SessionClosedError",
     "TerminalEndedError",
+    "SessionNotFoundError",
     "WorkspaceArchiveReadError",
     "WorkspaceArchiveWriteError",
     "WorkspaceIOError",
@@ -144,6 +148,9 @@ OpName = Literal[
     "start_process",
     "process",
     "logs",
+    "connect",
+    "list",
+    "attach",
 ]
 """The operation in which an error happened."""
 
@@ -159,6 +166,8 @@ class ErrorCode(StrEnum):
     INVALID_COMPRESSION_SCHEME = "invalid_compression_scheme"
     CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
     SESSION_CLOSED = "session_closed"
+    SESSION_NOT_FOUND = "session_not_found"
+    SERVER_ERROR = "server_error"
     RESOURCE_LIMIT = "resource_limit"
     EXEC_NONZERO = "exec_nonzero"
     EXEC_TIMEOUT = "exec_timeout"
@@ -434,6 +443,29 @@ class InvalidManifestPathError(ManifestError):
         )
 
 
+class SessionNotFoundError(ConfigurationError, LookupError):
+    """No session that is held has this id or name.
+
+    Args:
+        which: the id, the beginning of one, or the name that was given.
+        message: what to say instead of the default text.
+        reason: ``unknown``, ``ambiguous`` for a beginning that several ids have, or ``gone``.
+    """
+
+    def __init__(
+        self,
+        *,
+        which: str,
+        op: OpName = "connect",
+        message: str | None = None,
+        reason: Literal["unknown", "ambiguous", "gone"] = "unknown",
+        cause: BaseException | None = None,
+    ) -> None:
+        text = message or f"there is no session {shown(which)}; sandyard ls lists those there are"
+        facts = {"session": which, "reason": reason}
+        super().__init__(text, ErrorCode.SESSION_NOT_FOUND, op, facts, cause, retryable=False)
+
+
 # --- the sandbox ------------------------------------------------------------------------------
 
 
@@ -487,6 +519,29 @@ class SessionClosedError(SandboxRuntimeError, RuntimeError):
         )
         facts = {"op": op, "state": state}
         super().__init__(text, ErrorCode.SESSION_CLOSED, op, facts, cause, retryable=False)
+
+
+class ServerError(SandboxRuntimeError):
+    """Whoever holds the sessions can't be reached, can't be trusted, or is not understood.
+
+    Args:
+        message: what happened, and what to do about it.
+        reason: ``unreachable``, ``lost`` for one that went away under a call, ``version`` for one
+            of another version, ``foreign`` for another user's, ``protocol`` for what makes no sense.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Literal["unreachable", "lost", "version", "foreign", "protocol"],
+        op: OpName = "connect",
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        facts = {"reason": reason, **(context or {})}
+        super().__init__(message, ErrorCode.SERVER_ERROR, op, facts, cause, retryable)
 
 
 class ResourceLimitError(SandboxRuntimeError):

@@ -13,6 +13,7 @@ from typing import Self
 from sandyard.archive_verbs import ArchiveVerbs
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
+from sandyard.caller import Caller
 from sandyard.calls import CommandRequest, check_user, prepare_call
 from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
@@ -69,6 +70,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         policy: Policy,
         root: WorkspaceRoot | None,
         lease: Lease,
+        caller: Caller | None = None,
     ) -> None:
         """Take over a workspace; use ``UnixLocalSandboxClient.create`` instead."""
         self.state = state
@@ -77,6 +79,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         self.materialized: Materialized | None = None
         self._root = root
         self._lease = lease
+        self._caller = caller or Caller()
         self._protection = Protection(policy.protect)
         self._ladder = Ladder(policy)
         self._explainer = Explainer()
@@ -110,13 +113,14 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             self._check_loop("start")
             if self._phase is Phase.RUNNING:
                 return
-            self._host_environment, self._environment = dict(os.environ), None
+            self._host_environment, self._environment = self._caller.variables(), None
             root = await self._open_root()
             if self._workspace is None:
                 self._workspace = Workspace(root)
             if not self.state.workspace_root_ready:
                 if self.state.manifest.entries:
-                    self.materialized = await self._workspace.apply(self.state.manifest)
+                    manifest, directory = self.state.manifest, self._caller.directory
+                    self.materialized = await self._workspace.apply(manifest, base_dir=directory)
                 self.state.workspace_root_ready = True
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()

@@ -1,0 +1,312 @@
+"""The answers of a server: what becomes of each request, one function for each."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, cast
+
+from sandyard.finishing import in_thread
+from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.process.background import BackgroundProcess
+from sandyard.server import messages
+from sandyard.server.call import CallInput, ServerCall
+from sandyard.server.connection import package_version
+from sandyard.server.messages import Message, Request
+from sandyard.server.outcomes import (
+    Done,
+    FileInfo,
+    FilesInfo,
+    ProcessesInfo,
+    ProcessInfo,
+    Result,
+    ServerInfo,
+    SessionsInfo,
+)
+from sandyard.server.sessions import Sessions
+from sandyard.session import UnixLocalSandboxSession
+
+__all__ = ["Server", "answer"]
+
+_Asked = TypeVar("_Asked", bound=Message)
+_Answer = Callable[[_Asked, ServerCall, "Server"], Awaitable[Message]]
+
+
+@dataclass(slots=True)
+class Server:
+    """What calls are answered from.
+
+    Attributes:
+        sessions: the sessions that are held.
+        shut: called when a caller wants the server to end.
+        started: when it began, in seconds since 1970.
+    """
+
+    sessions: Sessions
+    shut: Callable[[], None]
+    started: float = field(default_factory=time.time)
+
+    def session(self, which: str) -> UnixLocalSandboxSession:
+        """A session that is held.
+
+        Raises:
+            SessionNotFoundError: there is none.
+        """
+        return self.sessions.find(which).session
+
+
+async def answer(request: Request, call: ServerCall, server: Server) -> Message:
+    """Do what a caller wants; returns what is said last.
+
+    Raises:
+        SandboxError: it can't be done.
+        ConnectionError: the caller has hung up.
+    """
+    do = cast("_Answer[Message]", _ANSWERS[type(request)])
+    return await do(request, call, server)
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+async def _create(request: messages.Create, call: ServerCall, server: Server) -> Message:
+    held = await server.sessions.create(request)
+    return await held.info()
+
+
+async def _list(request: messages.ListSessions, call: ServerCall, server: Server) -> Message:
+    return SessionsInfo(sessions=await server.sessions.listed())
+
+
+async def _status(request: messages.Status, call: ServerCall, server: Server) -> Message:
+    return ServerInfo(
+        pid=os.getpid(),
+        version=package_version(),
+        sessions=len(server.sessions),
+        started=server.started,
+    )
+
+
+async def _shut(request: messages.Shut, call: ServerCall, server: Server) -> Message:
+    server.shut()
+    return Done()
+
+
+async def _delete(request: messages.Delete, call: ServerCall, server: Server) -> Message:
+    await server.sessions.delete(server.sessions.find(request.session, "delete"))
+    return Done()
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+async def _exec(request: messages.Exec, call: ServerCall, server: Server) -> Message:
+    stream = server.session(request.session).stream(
+        *request.command,
+        shell=_shell(request.shell),
+        timeout=request.timeout,
+        user=request.user,
+        cwd=request.cwd,
+        env=request.env,
+        stdin=call.input if request.input else None,
+        leftovers=request.leftovers,
+        narrow=request.narrow,
+    )
+    async with stream as running:
+        call.on_signal = lambda number, tree: running.signal(number, tree=tree)
+        await call.say(messages.Started())
+        if request.input:
+            await call.input.open()
+        async for chunk in running:
+            await call.put(chunk.stream, chunk.data)
+        return Result.of(running.result)
+
+
+async def _start_process(
+    request: messages.StartProcess, call: ServerCall, server: Server
+) -> Message:
+    process = await server.session(request.session).start_process(
+        *request.command,
+        shell=_shell(request.shell),
+        name=request.name,
+        timeout=request.timeout,
+        user=request.user,
+        cwd=request.cwd,
+        env=request.env,
+        stdin=request.input,
+        log_limit=request.log_limit,
+    )
+    return _process_info(process)
+
+
+async def _processes(request: messages.ListProcesses, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    return ProcessesInfo(processes=tuple(_process_info(one) for one in session.processes()))
+
+
+async def _logs(request: messages.Logs, call: ServerCall, server: Server) -> Message:
+    process = server.session(request.session).process(request.process)
+    reader = process.logs(
+        start=request.start,
+        last_bytes=request.last_bytes,
+        last_lines=request.last_lines,
+        stream=request.stream,
+        follow=request.follow,
+    )
+    await call.say(messages.Started())
+    async for chunk in reader:
+        if chunk.missed:
+            await call.say(messages.Missed(stream=chunk.stream, bytes=chunk.missed))
+        await call.put(chunk.stream, chunk.data)
+    return _process_info(process)
+
+
+async def _wait(request: messages.WaitProcess, call: ServerCall, server: Server) -> Message:
+    process = server.session(request.session).process(request.process)
+    return Result.of(await process.wait(request.timeout))
+
+
+async def _signal(request: messages.SignalProcess, call: ServerCall, server: Server) -> Message:
+    process = server.session(request.session).process(request.process)
+    await process.signal(request.signal, tree=request.tree)
+    return Done()
+
+
+async def _write_process(
+    request: messages.WriteProcess, call: ServerCall, server: Server
+) -> Message:
+    stdin = server.session(request.session).process(request.process).stdin
+    await call.input.open()
+    async for data in call.input:
+        await stdin.write(data)
+    if request.close:
+        await stdin.close()
+    return Done()
+
+
+async def _remove_process(
+    request: messages.RemoveProcess, call: ServerCall, server: Server
+) -> Message:
+    session = server.session(request.session)
+    if request.forget:
+        return Done(changed=await session.remove_process(request.process))
+    await session.process(request.process).close()
+    return Done()
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+async def _read(request: messages.ReadFile, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    file = await session.read(request.path, user=request.user)
+    try:
+        while data := await in_thread(file.read, COPY_CHUNK_BYTES):
+            await call.put("stdout", data)
+    finally:
+        await in_thread(file.close)
+    return Done()
+
+
+async def _write(request: messages.WriteFile, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    await call.input.open()
+    source = _InputFile(call.input, asyncio.get_running_loop())
+    await session.write(request.path, source, user=request.user)
+    return Done()
+
+
+async def _ls(request: messages.ListFiles, call: ServerCall, server: Server) -> Message:
+    entries = await server.session(request.session).ls(request.path, user=request.user)
+    return FilesInfo(files=tuple(FileInfo.of(entry) for entry in entries))
+
+
+async def _mkdir(request: messages.MakeDirectory, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    await session.mkdir(request.path, parents=request.parents, user=request.user)
+    return Done()
+
+
+async def _rm(request: messages.RemoveFile, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    await session.rm(request.path, recursive=request.recursive, user=request.user)
+    return Done()
+
+
+class _InputFile(io.RawIOBase):
+    """A call's input as a file, for a thread that reads it.
+
+    Args:
+        source: the input.
+        loop: the loop that it belongs to.
+    """
+
+    def __init__(self, source: CallInput, loop: asyncio.AbstractEventLoop) -> None:
+        self._source = source
+        self._loop = loop
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Wait for bytes, in the thread."""
+        view = memoryview(cast("bytearray", buffer)).cast("B")
+        if not self._rest:
+            self._rest = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+        taken = self._rest[: len(view)]
+        view[: len(taken)] = taken
+        self._rest = self._rest[len(taken) :]
+        return len(taken)
+
+    async def _next(self) -> bytes:
+        try:
+            return await anext(self._source)
+        except StopAsyncIteration:
+            return b""
+        except ConnectionError as error:
+            raise OSError(error.errno, "the caller has hung up") from error
+
+
+def _process_info(process: BackgroundProcess) -> ProcessInfo:
+    return ProcessInfo(
+        kind="process",
+        id=process.id,
+        name=process.name,
+        command=process.command,
+        state=process.state,
+        pid=process.pid,
+        exit_code=process.exit_code,
+    )
+
+
+def _shell(given: bool | tuple[str, ...]) -> bool | list[str]:
+    return given if isinstance(given, bool) else list(given)
+
+
+_ANSWERS: Final[dict[type[Message], object]] = {
+    messages.Create: _create,
+    messages.ListSessions: _list,
+    messages.Status: _status,
+    messages.Shut: _shut,
+    messages.Delete: _delete,
+    messages.Exec: _exec,
+    messages.StartProcess: _start_process,
+    messages.ListProcesses: _processes,
+    messages.Logs: _logs,
+    messages.WaitProcess: _wait,
+    messages.SignalProcess: _signal,
+    messages.WriteProcess: _write_process,
+    messages.RemoveProcess: _remove_process,
+    messages.ReadFile: _read,
+    messages.WriteFile: _write,
+    messages.ListFiles: _ls,
+    messages.MakeDirectory: _mkdir,
+    messages.RemoveFile: _rm,
+}
+"""The answer to each kind of request."""

@@ -1,0 +1,186 @@
+"""Owns the caller's end of one call: the request, what comes back, and the input that it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from sandyard.errors import ServerError
+from sandyard.server.connection import Connection, check_versions, own_hello
+from sandyard.server.framing import Channel, Frame, FrameError
+from sandyard.server.messages import Credit, InputEnd, Message
+from sandyard.server.outcomes import Failed, FromServer, error_of, parse_from_server
+
+__all__ = ["CallerInput", "Connect", "OutgoingCall", "asked", "opened_call", "senseless"]
+
+Connect = Callable[[], Awaitable[Connection]]
+"""Opens a connection to a server.
+
+Raises:
+    ServerError: there is none.
+"""
+
+_Wanted = TypeVar("_Wanted", bound=Message)
+
+
+class CallerInput:
+    """What is sent to the server on the input channel: no more than it has given credit for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._credit = 0
+        self._news = asyncio.Event()
+
+    def allow(self, size: int) -> None:
+        """Hear that so many more bytes may be sent."""
+        self._credit += size
+        self._news.set()
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of some bytes, as the server takes them.
+
+        Raises:
+            ConnectionError: the server has hung up.
+        """
+        rest = memoryview(data).cast("B")
+        while rest:
+            await self.wait()
+            part = rest[: self._credit]
+            self._credit -= len(part)
+            await self._connection.send(Channel.INPUT, bytes(part))
+            rest = rest[len(part) :]
+
+    async def wait(self) -> None:
+        """Wait until something may be sent."""
+        while not self._credit:
+            self._news.clear()
+            await self._news.wait()
+
+    async def end(self) -> None:
+        """Say that nothing more comes.
+
+        Raises:
+            ConnectionError: the server has hung up.
+        """
+        await self._connection.say(InputEnd())
+
+    async def pump(self, source: AsyncIterable[bytes]) -> None:
+        """Send what a source gives, asking it only when there is room.
+
+        Raises:
+            ConnectionError: the server has hung up.
+        """
+        chunks = aiter(source)
+        await self.wait()
+        async for data in chunks:
+            await self.send(data)
+            await self.wait()
+        await self.end()
+
+
+class OutgoingCall:
+    """One call that is under way; iterate it for what the server says, until it is over.
+
+    Attributes:
+        input: what is sent to the server.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Take over a connection whose request was sent."""
+        self.input = CallerInput(connection)
+        self._connection = connection
+
+    async def say(self, message: Message) -> None:
+        """Tell the server something; one that has answered is left alone."""
+        try:
+            await self._connection.say(message)
+        except ConnectionError:
+            return
+
+    async def next(self) -> FromServer | Frame:
+        """Wait for a message, or for bytes of a channel of output.
+
+        Raises:
+            SandboxError: the call has failed.
+            ServerError: the server has gone, or what it says makes no sense.
+        """
+        while True:
+            try:
+                frame = await self._connection.receive()
+                if frame is None:
+                    raise _lost()
+                if frame.channel in (Channel.OUTPUT, Channel.ERRORS):
+                    return frame
+                if frame.channel is Channel.INPUT:
+                    raise FrameError("a server sends no input")
+                said = parse_from_server(frame.payload)
+            except FrameError as error:
+                raise senseless(error) from error
+            if isinstance(said, Failed):
+                raise error_of(said)
+            if not isinstance(said, Credit):
+                return said
+            self.input.allow(said.bytes)
+
+    async def result(self, wanted: type[_Wanted]) -> _Wanted:
+        """Wait for the message that ends the call.
+
+        Raises:
+            SandboxError: the call has failed.
+        """
+        said = await self.next()
+        if not isinstance(said, wanted):
+            raise senseless(FrameError(f"another answer than {wanted.__name__}"))
+        return said
+
+
+@asynccontextmanager
+async def opened_call(connect: Connect, request: Message) -> AsyncIterator[OutgoingCall]:
+    """Hold a call for the length of a block; leaving it hangs up.
+
+    Raises:
+        ServerError: there is no server, or it is of another version.
+        SandboxError: the server refuses the call.
+    """
+    async with await connect() as connection:
+        call = OutgoingCall(connection)
+        own = own_hello()
+        try:
+            server = await connection.meet(own)
+            check_versions(own, server)
+            await connection.say(request)
+        except TimeoutError as error:
+            raise ServerError(
+                "the server does not answer", reason="unreachable", retryable=True, cause=error
+            ) from error
+        except FrameError as error:
+            raise senseless(error) from error
+        except ConnectionError as error:
+            raise _lost() from error
+        yield call
+
+
+async def asked(connect: Connect, request: Message, wanted: type[_Wanted]) -> _Wanted:
+    """Make a call that only has a result.
+
+    Raises:
+        SandboxError: it has failed.
+    """
+    async with opened_call(connect, request) as call:
+        return await call.result(wanted)
+
+
+def senseless(error: FrameError) -> ServerError:
+    """The error for a server that says what makes no sense."""
+    return ServerError(
+        f"what the server says makes no sense: {error}", reason="protocol", retryable=False
+    )
+
+
+def _lost() -> ServerError:
+    return ServerError(
+        "the server has gone while it was asked; if it was killed, its sessions have ended",
+        reason="lost",
+    )

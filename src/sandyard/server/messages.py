@@ -1,0 +1,463 @@
+"""What a frame of the control channel may say: JSON objects, as models that accept nothing else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
+
+from sandyard.errors import ArgumentError, SandboxError, shown
+from sandyard.narrowing import Narrowing
+from sandyard.policy import Policy
+from sandyard.server.framing import FrameError
+
+__all__ = [
+    "PROTOCOL",
+    "Create",
+    "Credit",
+    "Delete",
+    "Exec",
+    "FromCaller",
+    "Hello",
+    "InputEnd",
+    "ListFiles",
+    "ListProcesses",
+    "ListSessions",
+    "Logs",
+    "MakeDirectory",
+    "Message",
+    "Missed",
+    "OpenTerminal",
+    "ReadFile",
+    "ReadTerminal",
+    "RemoveFile",
+    "RemoveProcess",
+    "Request",
+    "Resize",
+    "Shut",
+    "Signal",
+    "SignalProcess",
+    "StartProcess",
+    "Started",
+    "Status",
+    "WaitProcess",
+    "WriteFile",
+    "WriteProcess",
+    "parse_from_caller",
+    "parse_hello",
+    "parse_request",
+]
+
+PROTOCOL: Final = 1
+"""The version of the wire; it changes with the first release that says something else."""
+
+_BASE64: Final = "base64"
+
+_Model = TypeVar("_Model")
+
+
+def _text(value: object) -> str:
+    """Take text; what is not Unicode travels as its bytes, which JSON has no other word for."""
+    if isinstance(value, dict) and list(value) == [_BASE64] and isinstance(value[_BASE64], str):
+        try:
+            value = os.fsdecode(base64.b64decode(value[_BASE64], validate=True))
+        except binascii.Error:
+            raise ValueError("this is no base64") from None
+    if not isinstance(value, str):
+        raise ValueError("this is no text")  # pydantic wants a ValueError
+    return value
+
+
+def _travelling(value: str) -> str | dict[str, str]:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {_BASE64: base64.b64encode(os.fsencode(value)).decode()}
+    return value
+
+
+Text = Annotated[str, PlainValidator(_text), PlainSerializer(_travelling)]
+"""A word of a command, a path, a variable's value: bytes of the kernel, as Python decodes them."""
+
+Variables = dict[str, Text]
+
+
+class Message(BaseModel):
+    """Anything that is said; fields that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Hello(Message):
+    """The first message of each side.
+
+    Attributes:
+        protocol: version of the wire.
+        version: version of the package.
+        pid: the process that says it, for messages.
+    """
+
+    # What a later version says besides must not hide which version it is.
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["hello"] = "hello"
+    protocol: int
+    version: str
+    pid: int = 0
+
+
+# --- requests: the caller's second message ----------------------------------------------------
+
+
+class Create(Message):
+    """Make a session and start it; the result is a ``SessionInfo``.
+
+    Attributes:
+        name: what it is called, or None for its id.
+        policy: what its commands may touch.
+        manifest: what its workspace is made of, as ``Manifest.model_dump(mode="json")`` has it.
+        environ: the caller's variables.
+        directory: the caller's working directory.
+    """
+
+    type: Literal["create"] = "create"
+    name: str | None = None
+    policy: Policy = Policy()
+    manifest: dict[str, JsonValue] = {}
+    environ: Variables = {}
+    directory: Text = "/"
+
+
+class ListSessions(Message):
+    """List the sessions; the result has a ``SessionInfo`` for each."""
+
+    type: Literal["list"] = "list"
+
+
+class Status(Message):
+    """Ask how the server is; the result is a ``ServerInfo``."""
+
+    type: Literal["status"] = "status"
+
+
+class Shut(Message):
+    """End all sessions, and the server."""
+
+    type: Literal["shut"] = "shut"
+
+
+class _OfSession(Message):
+    """A request about one session.
+
+    Attributes:
+        session: its name, its id, or the beginning of its id.
+    """
+
+    session: str
+
+
+class Delete(_OfSession):
+    """End a session, and delete its workspace if it is private."""
+
+    type: Literal["delete"] = "delete"
+
+
+class _Command(_OfSession):
+    """A command: what ``session.exec`` takes."""
+
+    command: tuple[Text, ...]
+    shell: bool | tuple[Text, ...] = True
+    timeout: float | None = None
+    user: str | None = None
+    cwd: Text | None = None
+    env: Variables | None = None
+
+
+class Exec(_Command):
+    """Run a command; it ends with the call. Output comes on its channels, the result at the end.
+
+    Attributes:
+        input: True if bytes for its stdin come on the input channel.
+    """
+
+    type: Literal["exec"] = "exec"
+    input: bool = False
+    leftovers: Literal["keep", "end"] = "keep"
+    narrow: Narrowing | None = None
+
+
+class StartProcess(_Command):
+    """Start a command in the background; the result is a ``ProcessInfo``.
+
+    Attributes:
+        input: True for an input that ``WriteProcess`` writes to.
+    """
+
+    type: Literal["start_process"] = "start_process"
+    name: str | None = None
+    input: bool = False
+    log_limit: int | None = None
+
+
+class ListProcesses(_OfSession):
+    """List what runs in the background and on terminals."""
+
+    type: Literal["processes"] = "processes"
+
+
+class _OfProcess(_OfSession):
+    """A request about one background process.
+
+    Attributes:
+        process: its id or name.
+    """
+
+    process: str
+
+
+class Logs(_OfProcess):
+    """Read what a process wrote: what ``process.logs`` takes."""
+
+    type: Literal["logs"] = "logs"
+    start: Literal["beginning", "now"] = "beginning"
+    last_bytes: int | None = None
+    last_lines: int | None = None
+    stream: Literal["both", "stdout", "stderr"] = "both"
+    follow: bool = True
+
+
+class WaitProcess(_OfProcess):
+    """Wait for the exit of a process."""
+
+    type: Literal["wait"] = "wait"
+    timeout: float | None = None
+
+
+class SignalProcess(_OfProcess):
+    """Send a signal to a process, or to the command of a terminal."""
+
+    type: Literal["signal_process"] = "signal_process"
+    signal: str | int = "TERM"
+    tree: bool = False
+
+
+class WriteProcess(_OfProcess):
+    """Write what comes on the input channel to a process that was started with an input.
+
+    Attributes:
+        close: True closes its input afterwards.
+    """
+
+    type: Literal["write_process"] = "write_process"
+    close: bool = False
+
+
+class RemoveProcess(_OfProcess):
+    """End a process; with ``forget`` its log goes, too."""
+
+    type: Literal["remove_process"] = "remove_process"
+    forget: bool = True
+
+
+class OpenTerminal(_Command):
+    """Start a command on a terminal; the result is a ``ProcessInfo``."""
+
+    type: Literal["terminal"] = "terminal"
+    name: str | None = None
+    rows: int = 24
+    columns: int = 80
+
+
+class ReadTerminal(_OfProcess):
+    """Be at a terminal until its command exits or the caller hangs up, which leaves it running.
+
+    Attributes:
+        rows: size of the caller's window; None leaves the terminal's as it is.
+        replay: True begins with what it has shown.
+        input: True if what is typed comes on the input channel.
+    """
+
+    type: Literal["attach"] = "attach"
+    rows: int | None = None
+    columns: int | None = None
+    replay: bool = True
+    input: bool = True
+
+
+class _OfPath(_OfSession):
+    """A request about one path.
+
+    Attributes:
+        path: relative to the workspace, or absolute within it.
+    """
+
+    path: Text
+    user: str | None = None
+
+
+class ReadFile(_OfPath):
+    """Read a file; its bytes come on the output channel."""
+
+    type: Literal["read"] = "read"
+
+
+class WriteFile(_OfPath):
+    """Write a file, whole or not at all; its bytes come on the input channel."""
+
+    type: Literal["write"] = "write"
+
+
+class ListFiles(_OfPath):
+    """List a directory."""
+
+    type: Literal["ls"] = "ls"
+
+
+class MakeDirectory(_OfPath):
+    """Make a directory."""
+
+    type: Literal["mkdir"] = "mkdir"
+    parents: bool = False
+
+
+class RemoveFile(_OfPath):
+    """Remove a file or a directory."""
+
+    type: Literal["rm"] = "rm"
+    recursive: bool = False
+
+
+Request = (
+    Create | ListSessions | Status | Shut | Delete | Exec | StartProcess | ListProcesses | Logs
+    | WaitProcess | SignalProcess | WriteProcess | RemoveProcess | OpenTerminal | ReadTerminal
+    | ReadFile | WriteFile | ListFiles | MakeDirectory | RemoveFile
+)  # fmt: skip
+"""What a caller may want."""
+
+
+# --- during a call ----------------------------------------------------------------------------
+
+
+class Signal(Message):
+    """From the caller: send the command a signal."""
+
+    type: Literal["signal"] = "signal"
+    number: int
+    tree: bool = False
+
+
+class Resize(Message):
+    """From the caller: the window has another size."""
+
+    type: Literal["resize"] = "resize"
+    rows: int
+    columns: int
+
+
+class InputEnd(Message):
+    """From the caller: nothing more comes on the input channel."""
+
+    type: Literal["input_end"] = "input_end"
+
+
+FromCaller = Signal | Resize | InputEnd
+"""What a caller may say after its request."""
+
+
+class Started(Message):
+    """From the server: it runs, and signals reach it."""
+
+    type: Literal["started"] = "started"
+
+
+class Credit(Message):
+    """From the server: so many more bytes of input may be sent."""
+
+    type: Literal["credit"] = "credit"
+    bytes: int = Field(gt=0)
+
+
+class Missed(Message):
+    """From the server: bytes of a stream that are missing at this place."""
+
+    type: Literal["missed"] = "missed"
+    stream: Literal["stdout", "stderr"]
+    bytes: int = Field(gt=0)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+_HELLO: Final = TypeAdapter[Hello](Hello)
+_REQUEST: Final = TypeAdapter[Request](Annotated[Request, Field(discriminator="type")])
+_FROM_CALLER: Final = TypeAdapter[FromCaller](Annotated[FromCaller, Field(discriminator="type")])
+
+
+def parse_hello(payload: bytes) -> Hello:
+    """Read the first message of the other side.
+
+    Raises:
+        FrameError: it is something else.
+    """
+    return parse(_HELLO, payload)
+
+
+def parse_request(payload: bytes) -> Request:
+    """Read a caller's request.
+
+    Raises:
+        FrameError: it is none.
+        ArgumentError, PolicyError: it is one, and one of its fields has an impossible value.
+    """
+    return parse(_REQUEST, payload)
+
+
+def parse_from_caller(payload: bytes) -> FromCaller:
+    """Read what a caller says during a call.
+
+    Raises:
+        FrameError: it is something else.
+    """
+    return parse(_FROM_CALLER, payload)
+
+
+def parse(adapter: TypeAdapter[_Model], payload: bytes) -> _Model:
+    """Read a message.
+
+    Raises:
+        FrameError: it is something else.
+        SandboxError: a value in it refuses itself, as a policy does.
+    """
+    try:
+        return adapter.validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        own = first.get("ctx", {}).get("error")
+        if isinstance(own, SandboxError):
+            raise own from None
+        place = ".".join(str(part) for part in first["loc"])
+        if place and first["type"] not in _SHAPELESS:
+            raise ArgumentError(
+                f"the request can't be read: {shown(place)}: {first['msg']}",
+                op="connect",
+                argument=place,
+                value=None,
+            ) from None
+        raise FrameError(first["msg"]) from None
+    except RecursionError:
+        raise FrameError("it is nested too deeply") from None
+
+
+_SHAPELESS: Final = frozenset({"json_invalid", "union_tag_invalid", "union_tag_not_found"})
+"""Errors of a message that is none, rather than of one field of it."""

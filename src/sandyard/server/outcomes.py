@@ -1,0 +1,372 @@
+"""How calls end: results and errors as they travel, and back."""
+
+from __future__ import annotations
+
+import errno
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+
+from sandyard import errors
+from sandyard.errors import ErrorCode, ExecFailureError, ExecTimeoutError, SandboxError, shown
+from sandyard.server.framing import FrameError
+from sandyard.server.messages import Credit, Message, Missed, Started, Text
+from sandyard.types import (
+    Denial,
+    EntryKind,
+    ExecResult,
+    FileEntry,
+    Leftover,
+    LimitHit,
+    Permissions,
+    ResourceUsage,
+)
+
+__all__ = [
+    "Done",
+    "Failed",
+    "FileInfo",
+    "FilesInfo",
+    "FromServer",
+    "ProcessInfo",
+    "ProcessesInfo",
+    "Result",
+    "ServerInfo",
+    "SessionInfo",
+    "SessionsInfo",
+    "error_of",
+    "failure_of",
+    "parse_from_server",
+]
+
+
+class ServerInfo(Message):
+    """How a server is.
+
+    Attributes:
+        pid: its process.
+        version: version of its package.
+        sessions: how many it holds.
+        started: when it began, in seconds since 1970.
+    """
+
+    type: Literal["server"] = "server"
+    pid: int
+    version: str
+    sessions: int
+    started: float
+
+
+class SessionInfo(Message):
+    """A session that is held.
+
+    Attributes:
+        id: its id: 32 hexadecimal digits.
+        name: what it is called; the first 12 digits of its id, unless it was given a name.
+        state: ``running``; ``ended`` where its sandbox has gone, as when the machine ran out of
+            memory.
+        workspace: its directory.
+        private: True if that is deleted with the session.
+        created: when it was made, in seconds since 1970.
+        processes: how many background processes and terminals it has that have not ended.
+    """
+
+    type: Literal["session"] = "session"
+    id: str
+    name: str
+    state: Literal["running", "ended"]
+    workspace: Text
+    private: bool
+    created: float
+    processes: int
+
+
+class SessionsInfo(Message):
+    """All sessions, oldest first."""
+
+    type: Literal["sessions"] = "sessions"
+    sessions: tuple[SessionInfo, ...]
+
+
+class ProcessInfo(Message):
+    """A background process, or a terminal.
+
+    Attributes:
+        kind: which of the two.
+        id: what it is found by in its session.
+        name: what it is called.
+        command: its words.
+        state: ``running``, ``leftovers`` if only what it started does, or ``ended``.
+        pid: its process inside; None where that is not known.
+        exit_code: None while it runs; -N where signal N ended it.
+        started: when, in seconds since 1970; None where that is not known.
+    """
+
+    type: Literal["process"] = "process"
+    kind: Literal["process", "terminal"]
+    id: str
+    name: str
+    command: tuple[Text, ...]
+    state: str
+    pid: int | None = None
+    exit_code: int | None = None
+
+
+class ProcessesInfo(Message):
+    """What runs in the background of a session, and on its terminals."""
+
+    type: Literal["processes"] = "processes"
+    processes: tuple[ProcessInfo, ...]
+
+
+class FileInfo(Message):
+    """A ``FileEntry``."""
+
+    path: Text
+    mode: int
+    directory: bool
+    owner: str
+    group: str
+    size: int
+    kind: str
+
+    @classmethod
+    def of(cls, entry: FileEntry) -> FileInfo:
+        """One as it travels."""
+        return cls(
+            path=entry.path,
+            mode=entry.permissions.to_mode() & 0o777,
+            directory=entry.permissions.directory,
+            owner=entry.owner,
+            group=entry.group,
+            size=entry.size,
+            kind=entry.kind.value,
+        )
+
+    def entry(self) -> FileEntry:
+        """The entry.
+
+        Raises:
+            FrameError: it is of no kind that there is.
+        """
+        try:
+            kind = EntryKind(self.kind)
+        except ValueError:
+            raise FrameError(f"there are no files of the kind {shown(self.kind)}") from None
+        permissions = Permissions.from_mode(self.mode)
+        permissions.directory = self.directory
+        return FileEntry(
+            path=self.path,
+            permissions=permissions,
+            owner=self.owner,
+            group=self.group,
+            size=self.size,
+            kind=kind,
+        )
+
+
+class FilesInfo(Message):
+    """A directory."""
+
+    type: Literal["files"] = "files"
+    files: tuple[FileInfo, ...]
+
+
+class Result(Message):
+    """An ``ExecResult`` without its output, which came before it."""
+
+    type: Literal["result"] = "result"
+    exit_code: int
+    stderr: Text = ""
+    stdout_total: int = 0
+    stderr_total: int = 0
+    duration_s: float = 0.0
+    usage: ResourceUsage | None = None
+    leftovers: tuple[Leftover, ...] = ()
+    limit_hits: tuple[LimitHit, ...] = ()
+    denials: tuple[Denial, ...] = ()
+
+    @classmethod
+    def of(cls, result: ExecResult) -> Result:
+        """One as it travels: what it has of stderr are words about a program that could not run."""
+        return cls(
+            exit_code=result.exit_code,
+            stderr=result.stderr.decode("utf-8", "surrogateescape"),
+            stdout_total=result.stdout_total,
+            stderr_total=result.stderr_total,
+            duration_s=result.duration_s,
+            usage=result.usage,
+            leftovers=result.leftovers,
+            limit_hits=result.limit_hits,
+            denials=result.denials,
+        )
+
+    def whole(
+        self, stdout: bytes = b"", dropped: tuple[int, int] = (0, 0), stderr: bytes = b""
+    ) -> ExecResult:
+        """The result, with the output that came before it."""
+        return ExecResult(
+            stdout=stdout,
+            stderr=stderr + self.stderr.encode("utf-8", "surrogateescape"),
+            exit_code=self.exit_code,
+            stdout_dropped=dropped[0],
+            stderr_dropped=dropped[1],
+            stdout_total=self.stdout_total,
+            stderr_total=self.stderr_total,
+            duration_s=self.duration_s,
+            usage=self.usage,
+            leftovers=self.leftovers,
+            limit_hits=self.limit_hits,
+            denials=self.denials,
+        )
+
+
+class Done(Message):
+    """It is done, and there is nothing to say of it."""
+
+    type: Literal["done"] = "done"
+    changed: bool = True
+
+
+class Failed(Message):
+    """It was not done: a ``SandboxError``.
+
+    Attributes:
+        code: the error's code; context, op and retryable are the error's.
+        result: what is known of a command that was ended.
+    """
+
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+    op: str
+    context: dict[str, JsonValue] = Field(default_factory=dict)
+    retryable: bool | None = None
+    result: Result | None = None
+
+
+FromServer = (
+    Started | Credit | Missed | ServerInfo | SessionInfo | SessionsInfo | ProcessInfo
+    | ProcessesInfo | FilesInfo | Result | Done | Failed
+)  # fmt: skip
+"""What a server may say after its hello."""
+
+_FROM_SERVER: Final = TypeAdapter[FromServer](Annotated[FromServer, Field(discriminator="type")])
+
+
+def parse_from_server(payload: bytes) -> FromServer:
+    """Read what a server says.
+
+    Raises:
+        FrameError: it is no message of a server's.
+    """
+    try:
+        return _FROM_SERVER.validate_json(payload)
+    except (ValidationError, RecursionError) as error:
+        raise FrameError(f"this is no message of a server's: {type(error).__name__}") from None
+
+
+def failure_of(error: SandboxError) -> Failed:
+    """An error as it travels; what JSON can't hold of its context is quoted."""
+    result = getattr(error, "result", None)
+    return Failed(
+        code=error.code,
+        message=_unicode(error.message),
+        op=error.op,
+        context={str(key): _json(value) for key, value in error.context.items()},
+        retryable=error.retryable,
+        result=Result.of(result) if isinstance(result, ExecResult) else None,
+    )
+
+
+def error_of(failed: Failed) -> SandboxError:
+    """The error that a message tells of: of the same class, where this version has it."""
+    kind = _CLASSES.get(failed.code, errors.SandboxRuntimeError)
+    error = kind.__new__(kind, failed.message)
+    SandboxError.__init__(
+        error,
+        failed.message,
+        _known_code(failed.code),
+        _known_op(failed.op),
+        failed.context,
+        None,
+        failed.retryable,
+    )
+    _add_facts(error, failed)
+    return error
+
+
+def _add_facts(error: SandboxError, failed: Failed) -> None:
+    """Give an error the attributes that its class has besides."""
+    if isinstance(error, errors.WorkspaceReadNotFoundError):
+        error.errno, error.filename = errno.ENOENT, str(failed.context.get("path", ""))
+    if isinstance(error, ExecFailureError):
+        words = failed.context.get("command")
+        error.command = tuple(str(word) for word in words) if isinstance(words, list) else ()
+    if isinstance(error, ExecTimeoutError):
+        limit = failed.context.get("timeout_s")
+        error.timeout_s = float(limit) if isinstance(limit, int | float) else None
+        error.result = None if failed.result is None else failed.result.whole()
+        error.stdout, error.stderr = b"", b""
+    if isinstance(error, errors.ResourceLimitError):
+        error.result = None if failed.result is None else failed.result.whole()
+    if isinstance(error, errors.ExecNonZeroError):
+        code, out, err = (failed.context.get(key) for key in ("exit_code", "stdout", "stderr"))
+        error.exit_code = code if isinstance(code, int) else 1
+        error.stdout, error.stderr = str(out or "").encode(), str(err or "").encode()
+
+
+def _json(value: object) -> JsonValue:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _unicode(value)
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _json(one) for key, one in value.items()}
+    return _unicode(shown(value))
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _known_code(code: str) -> ErrorCode:
+    try:
+        return ErrorCode(code)
+    except ValueError:
+        return ErrorCode.SERVER_ERROR
+
+
+def _known_op(op: str) -> errors.OpName:
+    return next((known for known in _OPS if known == op), "connect")
+
+
+_CLASSES: Final[dict[str, type[SandboxError]]] = {
+    ErrorCode.ARGUMENT_INVALID: errors.ArgumentError,
+    ErrorCode.ARGUMENT_TYPE: errors.ArgumentTypeError,
+    ErrorCode.POLICY_INVALID: errors.PolicyError,
+    ErrorCode.MANIFEST_INVALID: errors.ManifestError,
+    ErrorCode.INVALID_MANIFEST_PATH: errors.InvalidManifestPathError,
+    ErrorCode.CONFINEMENT_UNAVAILABLE: errors.ConfinementUnavailableError,
+    ErrorCode.SESSION_CLOSED: errors.SessionClosedError,
+    ErrorCode.SESSION_NOT_FOUND: errors.SessionNotFoundError,
+    ErrorCode.SERVER_ERROR: errors.ServerError,
+    ErrorCode.RESOURCE_LIMIT: errors.ResourceLimitError,
+    ErrorCode.EXEC_NONZERO: errors.ExecNonZeroError,
+    ErrorCode.EXEC_TIMEOUT: errors.ExecTimeoutError,
+    ErrorCode.EXEC_TRANSPORT_ERROR: errors.ExecTransportError,
+    ErrorCode.WORKSPACE_READ_NOT_FOUND: errors.WorkspaceReadNotFoundError,
+    ErrorCode.WORKSPACE_ARCHIVE_READ_ERROR: errors.WorkspaceArchiveReadError,
+    ErrorCode.WORKSPACE_ARCHIVE_WRITE_ERROR: errors.WorkspaceArchiveWriteError,
+    ErrorCode.WORKSPACE_WRITE_TYPE_ERROR: errors.WorkspaceWriteTypeError,
+    ErrorCode.WORKSPACE_START_ERROR: errors.WorkspaceStartError,
+    ErrorCode.WORKSPACE_STOP_ERROR: errors.WorkspaceStopError,
+    ErrorCode.WORKSPACE_ROOT_NOT_FOUND: errors.WorkspaceRootNotFoundError,
+    ErrorCode.LOCAL_FILE_READ_ERROR: errors.LocalFileReadError,
+    ErrorCode.LOCAL_DIR_READ_ERROR: errors.LocalDirReadError,
+}
+"""The class of each code; the class is made without its constructor, whose arguments did not travel."""
+
+_OPS: Final[tuple[errors.OpName, ...]] = get_args(errors.OpName)

@@ -1,0 +1,242 @@
+"""Owns the sessions that a server holds: made, found by id or name, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sandyard.client import UnixLocalSandboxClient
+from sandyard.errors import ArgumentError, OpName, SandboxError, SessionNotFoundError, shown
+from sandyard.finishing import finished, in_thread
+from sandyard.limits import SESSION_NAME_CHARS
+from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.platform import is_within
+from sandyard.policy import Policy
+from sandyard.server.messages import Create
+from sandyard.server.outcomes import SessionInfo
+from sandyard.session import UnixLocalSandboxSession
+
+__all__ = ["HeldSession", "SessionRecord", "Sessions"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHORT_ID: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What is known of a session that is gone, or would be.
+
+    Attributes:
+        id: its id.
+        name: what it was called.
+    """
+
+    id: str
+    name: str
+
+
+class HeldSession:
+    """One session that is held.
+
+    Attributes:
+        id: its id.
+        name: what it is called.
+        session: the session.
+        created: when it was made, in seconds since 1970.
+    """
+
+    def __init__(
+        self, client: UnixLocalSandboxClient, session: UnixLocalSandboxSession, name: str | None
+    ) -> None:
+        """Hold a session that runs."""
+        self.id = session.state.session_id.hex
+        self.name = name or self.id[:_SHORT_ID]
+        self.session = session
+        self.created = time.time()
+        self._client = client
+
+    async def info(self) -> SessionInfo:
+        """How it is."""
+        running = await self.session.running()
+        alive = [one for one in self.session.processes() if one.state != "ended"] if running else []
+        return SessionInfo(
+            id=self.id,
+            name=self.name,
+            state="running" if running else "ended",
+            workspace=self.session.state.manifest.root,
+            private=self.session.state.workspace_root_owned,
+            created=self.created,
+            processes=len(alive),
+        )
+
+    async def end(self) -> None:
+        """End it, and delete its workspace if it is private.
+
+        Raises:
+            WorkspaceStopError: something in the workspace can't be removed.
+        """
+        await self._client.delete(self.session)
+
+
+class Sessions:
+    """The sessions of one server, and of one event loop.
+
+    Args:
+        closed: directories that no session may reach, such as the server's own socket.
+        gone: sessions of a former server that was killed.
+        noted: hears of the sessions that there are, whenever that changes; it may block.
+    """
+
+    def __init__(
+        self,
+        *,
+        closed: Iterable[str] = (),
+        gone: Iterable[SessionRecord] = (),
+        noted: Callable[[tuple[SessionRecord, ...]], None] | None = None,
+    ) -> None:
+        self._closed = tuple(closed)
+        self._gone = tuple(gone)
+        self._noted = noted
+        self._held: dict[str, HeldSession] = {}
+        self._coming: set[str] = set()  # names of sessions that are being made
+        self._noting = asyncio.Lock()
+
+    def __len__(self) -> int:
+        """How many are held, or being made."""
+        return len(self._held) + len(self._coming)
+
+    async def create(self, request: Create) -> HeldSession:
+        """Make a session, and start it; whoever is cancelled meanwhile leaves none.
+
+        Raises:
+            ArgumentError: there can be no session of this name, or an argument is impossible.
+            SandboxError: what ``client.create`` and ``session.start`` raise.
+        """
+        name = self._checked_name(request.name)
+        manifest = Manifest.model_validate(request.manifest)
+        policy = await in_thread(self._apart, request.policy, manifest)
+        client = UnixLocalSandboxClient(
+            policy=policy, environ=request.environ, directory=request.directory
+        )
+        place = name or f" {id(request)}"  # no name has a space
+        self._coming.add(place)
+        try:
+            session = await client.create(manifest=manifest)
+            try:
+                await session.start()
+                held = HeldSession(client, session, name)
+                self._held[held.id] = held
+                await self._note()
+            except BaseException:
+                self._held.pop(session.state.session_id.hex, None)
+                await finished(_ended(client, session))
+                raise
+        finally:
+            self._coming.discard(place)
+        return held
+
+    def find(self, which: str, op: OpName = "connect") -> HeldSession:
+        """A session by its name, its id, or the beginning of its id.
+
+        Raises:
+            SessionNotFoundError: there is none, or there are several.
+        """
+        for held in self._held.values():
+            if which in (held.name, held.id):
+                return held
+        begun = [held for key, held in self._held.items() if which and key.startswith(which)]
+        if len(begun) == 1:
+            return begun[0]
+        if begun:
+            raise SessionNotFoundError(
+                which=which,
+                op=op,
+                message=f"{len(begun)} sessions have an id that begins with {shown(which)}; give more",
+                reason="ambiguous",
+            )
+        if any(which and which in (one.name, one.id[: len(which)]) for one in self._gone):
+            raise SessionNotFoundError(
+                which=which,
+                op=op,
+                message=f"the session {shown(which)} is gone: the supervisor that held it was killed, "
+                "which ended all that ran in it; create another one",
+                reason="gone",
+            )
+        raise SessionNotFoundError(which=which, op=op)
+
+    async def listed(self) -> tuple[SessionInfo, ...]:
+        """All that are held, oldest first."""
+        return tuple([await held.info() for held in tuple(self._held.values())])
+
+    async def delete(self, held: HeldSession) -> None:
+        """End a session; it is listed no more, whatever becomes of its files.
+
+        Raises:
+            WorkspaceStopError: something in its workspace can't be removed.
+        """
+        if self._held.pop(held.id, None) is None:
+            raise SessionNotFoundError(which=held.name, op="delete")
+        try:
+            await finished(held.end())
+        finally:
+            await self._note()
+
+    async def close(self) -> tuple[SandboxError, ...]:
+        """End all of them; returns what went wrong."""
+        held, self._held = tuple(self._held.values()), {}
+        ended = await asyncio.gather(*(finished(one.end()) for one in held), return_exceptions=True)
+        await self._note()
+        return tuple(error for error in ended if isinstance(error, SandboxError))
+
+    def _checked_name(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if len(name) > SESSION_NAME_CHARS or not _NAME.fullmatch(name):
+            raise ArgumentError(
+                f"a name has letters, digits, '.', '_' and '-', at most {SESSION_NAME_CHARS} of them, "
+                "and begins with a letter or digit",
+                op="create",
+                argument="name",
+                value=name,
+            )
+        if name in self._coming or any(name in (one.name, one.id) for one in self._held.values()):
+            raise ArgumentError(
+                f"there is a session called {name} already; choose another name, or end it: "
+                f"sandyard rm {name}",
+                op="create",
+                argument="name",
+                value=name,
+            )
+        return name
+
+    def _apart(self, policy: Policy, manifest: Manifest) -> Policy:
+        """The policy, with what belongs to the server closed wherever the session would see it.
+
+        A command that reached the server's socket could ask it for a session without walls.
+        """
+        given = [*policy.reads, *policy.writes, *(g.path for g in manifest.extra_path_grants)]
+        if manifest.root != DEFAULT_ROOT:
+            given.append(manifest.root)
+        trees = [os.path.realpath(path) for path in given]
+        shut = [
+            place
+            for place in map(os.path.realpath, self._closed)
+            if any(is_within(place, tree) or is_within(tree, place) for tree in trees)
+        ]
+        return replace(policy, deny=(*policy.deny, *shut)) if shut else policy
+
+    async def _note(self) -> None:
+        if self._noted is None:
+            return
+        async with self._noting:
+            records = tuple(SessionRecord(one.id, one.name) for one in self._held.values())
+            await in_thread(self._noted, records)
+
+
+async def _ended(client: UnixLocalSandboxClient, session: UnixLocalSandboxSession) -> None:
+    await client.delete(session)
