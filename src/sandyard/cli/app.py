@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from sandyard.cli.create import create
 from sandyard.cli.doctor import examine
+from sandyard.cli.exec import execute
+from sandyard.cli.kill import kill
+from sandyard.cli.logs import show_logs
+from sandyard.cli.ls import list_sessions
+from sandyard.cli.ps import list_processes
+from sandyard.cli.rm import remove
 from sandyard.cli.run import run
+from sandyard.cli.supervisor import supervisor
 from sandyard.cli.why import explain
 
 __all__ = ["app"]
@@ -20,7 +28,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Options end with the first word of the command, so that its own need no "--" before them.
-app.command(name="run", context_settings={"allow_interspersed_args": False})(run)
+_COMMAND_FOLLOWS: Final = {"allow_interspersed_args": False}
+app.command(name="run", context_settings=_COMMAND_FOLLOWS)(run)
+app.command(name="create")(create)
+app.command(name="exec", context_settings=_COMMAND_FOLLOWS)(execute)
+app.command(name="ls")(list_sessions)
+app.command(name="ps")(list_processes)
+app.command(name="logs")(show_logs)
+app.command(name="kill")(kill)
+app.command(name="rm")(remove)
+app.add_typer(supervisor, name="supervisor")
 app.command(name="doctor")(examine)
 app.command(name="why")(explain)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
 
 from sandyard import (
-    CommandStream,
     ExecResult,
     ExecTimeoutError,
     ExecTransportError,
+    OutputChunk,
     SandboxError,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
@@ -19,9 +21,9 @@ from sandyard import (
 from sandyard.cli.order import Order
 from sandyard.cli.pumping import Inlet
 from sandyard.cli.report import Outcome, Teller
-from sandyard.cli.stopping import Stopping
+from sandyard.cli.stopping import Signalled, Stopping
 
-__all__ = ["carry_out", "refused"]
+__all__ = ["carry_out", "outcome_of", "pass_through", "refused", "shell_code"]
 
 # Exit codes as shells, env and timeout give them.
 _TIMED_OUT: Final = 124
@@ -33,6 +35,17 @@ _UNREAD_GRACE_S: Final = 1.0
 """Seconds after a timeout in which our own reader may still take what the command had written."""
 
 
+class Running(Signalled, Protocol):
+    """A command that runs, here or in a session that somebody else holds."""
+
+    @property
+    def result(self) -> ExecResult:
+        """How it ended, once its output has."""
+
+    def __aiter__(self) -> AsyncIterator[OutputChunk]:
+        """Iterate over its output."""
+
+
 def refused(error: SandboxError) -> Outcome:
     """The outcome of an order that could not be carried out."""
     return Outcome(exit_code=_REFUSED, error=error)
@@ -40,9 +53,16 @@ def refused(error: SandboxError) -> Outcome:
 
 async def carry_out(order: Order, teller: Teller) -> Outcome:
     """Run a command to its end, whatever that is; nothing of it is left afterwards."""
+    return await outcome_of(order.command, lambda stopping: _run_session(order, teller, stopping))
+
+
+async def outcome_of(
+    command: tuple[str, ...], run: Callable[[Stopping], Awaitable[ExecResult]]
+) -> Outcome:
+    """How a command ends that something runs, while we listen to signals."""
     with Stopping() as stopping:
         try:
-            result = await _run_session(order, teller, stopping)
+            result = await run(stopping)
         except ExecTimeoutError as error:
             return Outcome(exit_code=_TIMED_OUT, result=error.result, error=error)
         except SandboxError as error:
@@ -50,13 +70,17 @@ async def carry_out(order: Order, teller: Teller) -> Outcome:
         except BrokenPipeError:
             return Outcome(exit_code=_BROKEN_PIPE)
         except OSError as error:
-            return refused(_unwritable(order, error))
+            return refused(_unwritable(command, error))
         except asyncio.CancelledError:
             if stopping.cause is None:
                 raise
             return Outcome(exit_code=_SIGNALLED + stopping.cause)
-    code = result.exit_code
-    return Outcome(exit_code=code if code >= 0 else _SIGNALLED - code, result=result)
+    return Outcome(exit_code=shell_code(result.exit_code), result=result)
+
+
+def shell_code(code: int) -> int:
+    """The exit code as a shell has it: 128+N where signal N ended the command."""
+    return code if code >= 0 else _SIGNALLED - code
 
 
 async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> ExecResult:
@@ -84,18 +108,31 @@ async def _run_command(
     order: Order, session: UnixLocalSandboxSession, teller: Teller, stopping: Stopping
 ) -> ExecResult:
     running = session.stream(*order.command, shell=False, timeout=order.timeout, stdin=Inlet(0))
+    return await pass_through(running, order.command, order.timeout, teller, stopping)
+
+
+async def pass_through(
+    running: AbstractAsyncContextManager[Running],
+    words: tuple[str, ...],
+    timeout: float | None,
+    teller: Teller,
+    stopping: Stopping,
+) -> ExecResult:
+    """Let a command run, its output be told, and signals reach it."""
     async with running as command:
         stopping.send_to(command)
-        await _pass_output(command, order, teller)
+        await _pass_output(command, words, timeout, teller)
     result = command.result
     if result.stderr:  # a program that could not be executed: the words of a shell
         await teller.take("stderr", result.stderr)
     return result
 
 
-async def _pass_output(command: CommandStream, order: Order, teller: Teller) -> None:
+async def _pass_output(
+    command: Running, words: tuple[str, ...], timeout: float | None, teller: Teller
+) -> None:
     """Hand on the output; a reader of ours that does not read can't hold up a timeout."""
-    limit = None if order.timeout is None else order.timeout + _UNREAD_GRACE_S
+    limit = None if timeout is None else timeout + _UNREAD_GRACE_S
     try:
         async with asyncio.timeout(limit):
             async for chunk in command:
@@ -103,12 +140,12 @@ async def _pass_output(command: CommandStream, order: Order, teller: Teller) -> 
     except ExecTimeoutError:
         raise
     except TimeoutError:
-        raise ExecTimeoutError(command=order.command, timeout_s=order.timeout) from None
+        raise ExecTimeoutError(command=words, timeout_s=timeout) from None
 
 
-def _unwritable(order: Order, error: OSError) -> ExecTransportError:
+def _unwritable(command: tuple[str, ...], error: OSError) -> ExecTransportError:
     return ExecTransportError(
-        command=order.command,
+        command=command,
         message=f"its output can't be written: {error.strerror}",
         context={"reason": "output_failed"},
         cause=error,

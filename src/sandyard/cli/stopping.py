@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
-from sandyard import CommandStream
-
-__all__ = ["Stopping"]
+__all__ = ["Signalled", "Stopping"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Signalled(Protocol):
+    """What a signal is sent on to."""
+
+    async def signal(self, number: int = ..., *, tree: bool = ...) -> None:
+        """Send it a signal, and with ``tree`` to all that descends from it."""
 
 
 class Stopping:
@@ -27,7 +32,7 @@ class Stopping:
         self.cause: int | None = None
         self._loop = asyncio.get_running_loop()
         self._task = _current_task()
-        self._command: CommandStream | None = None
+        self._command: Signalled | None = None
         self._heard = 0
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -48,7 +53,7 @@ class Stopping:
         for number in _SIGNALS:
             self._loop.remove_signal_handler(number)
 
-    def send_to(self, command: CommandStream) -> None:
+    def send_to(self, command: Signalled) -> None:
         """Name the command that the first signal goes to; until then it ends everything."""
         self._command = command
 
@@ -65,7 +70,7 @@ class Stopping:
         sending.add_done_callback(self._sending.discard)
 
 
-async def _send(command: CommandStream, number: int) -> None:
+async def _send(command: Signalled, number: int) -> None:
     await command.signal(number, tree=True)
     # A stopped process takes no signal; timeout(1) wakes it likewise.
     await command.signal(signal.SIGCONT, tree=True)

@@ -298,8 +298,10 @@ def error_of(failed: Failed) -> SandboxError:
 
 def _add_facts(error: SandboxError, failed: Failed) -> None:
     """Give an error the attributes that its class has besides."""
-    if isinstance(error, errors.WorkspaceReadNotFoundError):
-        error.errno, error.filename = errno.ENOENT, str(failed.context.get("path", ""))
+    if isinstance(error, OSError):
+        denied = isinstance(error, PermissionError)
+        error.errno = errno.EACCES if denied else errno.ENOENT
+        error.filename = str(failed.context.get("path", ""))
     if isinstance(error, ExecFailureError):
         words = failed.context.get("command")
         error.command = tuple(str(word) for word in words) if isinstance(words, list) else ()
@@ -357,10 +359,19 @@ _CLASSES: Final[dict[str, type[SandboxError]]] = {
     ErrorCode.EXEC_NONZERO: errors.ExecNonZeroError,
     ErrorCode.EXEC_TIMEOUT: errors.ExecTimeoutError,
     ErrorCode.EXEC_TRANSPORT_ERROR: errors.ExecTransportError,
+    ErrorCode.TERMINAL_ENDED: errors.TerminalEndedError,
+    ErrorCode.PTY_SESSION_NOT_FOUND: errors.PtySessionNotFoundError,
+    ErrorCode.PTY_STDIN_UNAVAILABLE: errors.PtyStdinUnavailableError,
     ErrorCode.WORKSPACE_READ_NOT_FOUND: errors.WorkspaceReadNotFoundError,
     ErrorCode.WORKSPACE_ARCHIVE_READ_ERROR: errors.WorkspaceArchiveReadError,
     ErrorCode.WORKSPACE_ARCHIVE_WRITE_ERROR: errors.WorkspaceArchiveWriteError,
     ErrorCode.WORKSPACE_WRITE_TYPE_ERROR: errors.WorkspaceWriteTypeError,
+    ErrorCode.POLICY_DENIED: errors.PolicyDeniedError,
+    ErrorCode.INVALID_COMPRESSION_SCHEME: errors.InvalidCompressionSchemeError,
+    ErrorCode.APPLY_PATCH_INVALID_PATH: errors.ApplyPatchPathError,
+    ErrorCode.APPLY_PATCH_INVALID_DIFF: errors.ApplyPatchDiffError,
+    ErrorCode.APPLY_PATCH_FILE_NOT_FOUND: errors.ApplyPatchFileNotFoundError,
+    ErrorCode.APPLY_PATCH_DECODE_ERROR: errors.ApplyPatchDecodeError,
     ErrorCode.WORKSPACE_START_ERROR: errors.WorkspaceStartError,
     ErrorCode.WORKSPACE_STOP_ERROR: errors.WorkspaceStopError,
     ErrorCode.WORKSPACE_ROOT_NOT_FOUND: errors.WorkspaceRootNotFoundError,

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Literal, Self
 
 from sandyard.errors import ExecTimeoutError, ExecTransportError
-from sandyard.limits import COPY_CHUNK_BYTES, OUTPUT_LIMIT_BYTES
+from sandyard.limits import COPY_CHUNK_BYTES, OUTPUT_LIMIT_BYTES, SUPERVISOR_START_S
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
@@ -19,6 +19,7 @@ from sandyard.process.logs_reading import LogChunk
 from sandyard.process.stream import OutputChunk
 from sandyard.server import messages
 from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, senseless
+from sandyard.server.connection import own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.outcomes import (
     Done,
@@ -87,6 +88,13 @@ class RemoteClient:
     async def status(self) -> ServerInfo:
         """How the server is."""
         return await asked(self._connect, messages.Status(), ServerInfo)
+
+    async def shut(self) -> None:
+        """End all sessions and the server, which may be of another version."""
+        async with await self._connect() as connection:
+            await connection.say(own_hello())
+            await connection.say(messages.Shut())
+            await connection.finish(SUPERVISOR_START_S)
 
     def session(self, which: str) -> RemoteSession:
         """A session by its name, its id or the beginning of that; the server is not asked yet."""

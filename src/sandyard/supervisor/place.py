@@ -169,6 +169,14 @@ class SupervisorPlace:
         except (ValueError, TypeError, LookupError, RecursionError):
             return ()  # it was cut, by a full disk
 
+    def has_left(self) -> bool:
+        """Whether a supervisor has left a list of sessions: it was killed, or still runs."""
+        try:
+            os.stat(_SESSIONS, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
     def note_sessions(self, records: tuple[SessionRecord, ...]) -> None:
         """Write down which there are, so that the next supervisor can tell what became of them.
 

@@ -63,6 +63,7 @@ def _supervise(place: SupervisorPlace, idle_s: float) -> int:
         sweep_sometimes(state)  # what a killed one left
         listener = place.listen()
         try:
+            os.umask(0o022)  # files that callers write into workspaces are made as usual
             _leave_terminal()
             asyncio.run(_Supervisor(place, listener, idle_s).run())
         except Exception:  # the border of the process

@@ -23,11 +23,16 @@ _COMMAND: Final = ("-P", "-m", "sandyard.supervisor", "--detach")
 def reach_running() -> socket.socket | None:
     """Connect to the supervisor; None if none runs. It blocks.
 
+    Where one was killed, another is started, to clear up after it.
+
     Raises:
         ServerError: it is another user's, or does not take calls.
     """
     with SupervisorPlace.open(os.environ) as place:
-        return place.connect()
+        sock = place.connect()
+        if sock is not None or not place.has_left():
+            return sock
+    return reach_supervisor()
 
 
 def reach_supervisor() -> socket.socket:

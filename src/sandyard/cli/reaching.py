@@ -1,0 +1,105 @@
+"""The way from a verb to the supervisor: its connection, its client, and how a verb on it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Final
+
+import typer
+
+from sandyard import SandboxError
+from sandyard.cli.execution import refused
+from sandyard.cli.report import PlainTeller
+from sandyard.cli.stopping import Stopping
+from sandyard.finishing import in_thread
+from sandyard.server.connection import Connection
+from sandyard.server.messages import Message
+from sandyard.server.remote import RemoteClient
+from sandyard.supervisor.starting import reach_running, reach_supervisor
+
+__all__ = [
+    "Json",
+    "Process",
+    "Session",
+    "attended",
+    "found_client",
+    "print_objects",
+    "print_table",
+    "supervised",
+]
+
+_SIGNALLED: Final = 128
+
+Session = Annotated[
+    str,
+    typer.Argument(
+        metavar="SESSION", help="Its name, its id, or the beginning of its id.", show_default=False
+    ),
+]
+Process = Annotated[
+    str,
+    typer.Argument(metavar="PROCESS", help="Name or id, as ps lists it.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, one object a line.")]
+
+
+def supervised() -> RemoteClient:
+    """The sessions of this user's supervisor, which is started by the first call."""
+    return RemoteClient(_connect)
+
+
+async def found_client() -> RemoteClient | None:
+    """The sessions of the supervisor that runs; None if none does and none was killed.
+
+    Raises:
+        ServerError: it can't be asked.
+    """
+    sock = await in_thread(reach_running)
+    if sock is None:
+        return None
+    sock.close()
+    return supervised()
+
+
+def attended(work: Callable[[], Awaitable[int]]) -> int:
+    """Do what a verb does, while we listen to signals; returns the exit code."""
+    return asyncio.run(_attended(work))
+
+
+def print_objects(objects: Sequence[Message]) -> None:
+    """Print each as a line of JSON."""
+    for one in objects:
+        fields = one.model_dump(mode="json", exclude={"type"})
+        typer.echo(json.dumps(fields))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows beneath their heads, the columns as wide as they need."""
+    lines = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    for row in (heads, *lines):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+async def _connect() -> Connection:
+    sock = await in_thread(reach_supervisor)
+    return Connection(*await asyncio.open_unix_connection(sock=sock))
+
+
+async def _attended(work: Callable[[], Awaitable[int]]) -> int:
+    with Stopping() as stopping:
+        try:
+            return await work()
+        except SandboxError as error:
+            return PlainTeller().end(refused(error))
+        except asyncio.CancelledError:
+            if stopping.cause is None:
+                raise
+            return _SIGNALLED + stopping.cause
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
