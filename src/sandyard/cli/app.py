@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sandyard.cli.attach import attach
 from sandyard.cli.create import create
 from sandyard.cli.doctor import examine
 from sandyard.cli.exec import execute
@@ -15,6 +16,7 @@ from sandyard.cli.ls import list_sessions
 from sandyard.cli.ps import list_processes
 from sandyard.cli.rm import remove
 from sandyard.cli.run import run
+from sandyard.cli.shell import shell
 from sandyard.cli.supervisor import supervisor
 from sandyard.cli.why import explain
 
@@ -32,6 +34,8 @@ _COMMAND_FOLLOWS: Final = {"allow_interspersed_args": False}
 app.command(name="run", context_settings=_COMMAND_FOLLOWS)(run)
 app.command(name="create")(create)
 app.command(name="exec", context_settings=_COMMAND_FOLLOWS)(execute)
+app.command(name="shell", context_settings=_COMMAND_FOLLOWS)(shell)
+app.command(name="attach")(attach)
 app.command(name="ls")(list_sessions)
 app.command(name="ps")(list_processes)
 app.command(name="logs")(show_logs)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar, cast
 from sandyard.finishing import in_thread
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.process.background import BackgroundProcess
-from sandyard.server import messages
+from sandyard.server import messages, terminals
 from sandyard.server.call import CallInput, ServerCall
 from sandyard.server.connection import package_version
 from sandyard.server.messages import Message, Request
@@ -145,11 +145,16 @@ async def _start_process(
 
 async def _processes(request: messages.ListProcesses, call: ServerCall, server: Server) -> Message:
     session = server.session(request.session)
-    return ProcessesInfo(processes=tuple(_process_info(one) for one in session.processes()))
+    processes = (_process_info(one) for one in session.processes())
+    return ProcessesInfo(processes=(*processes, *terminals.terminal_infos(session)))
 
 
 async def _logs(request: messages.Logs, call: ServerCall, server: Server) -> Message:
-    process = server.session(request.session).process(request.process)
+    session = server.session(request.session)
+    terminal = terminals.found_terminal(session, request.process)
+    if terminal is not None:
+        return await terminals.show_terminal(terminal, call, follow=request.follow)
+    process = session.process(request.process)
     reader = process.logs(
         start=request.start,
         last_bytes=request.last_bytes,
@@ -171,8 +176,12 @@ async def _wait(request: messages.WaitProcess, call: ServerCall, server: Server)
 
 
 async def _signal(request: messages.SignalProcess, call: ServerCall, server: Server) -> Message:
-    process = server.session(request.session).process(request.process)
-    await process.signal(request.signal, tree=request.tree)
+    session = server.session(request.session)
+    terminal = terminals.found_terminal(session, request.process)
+    if terminal is not None:
+        await terminal.signal(request.signal, to="tree" if request.tree else "command")
+        return Done()
+    await session.process(request.process).signal(request.signal, tree=request.tree)
     return Done()
 
 
@@ -192,10 +201,37 @@ async def _remove_process(
     request: messages.RemoveProcess, call: ServerCall, server: Server
 ) -> Message:
     session = server.session(request.session)
+    terminal = terminals.found_terminal(session, request.process)
+    if terminal is not None:
+        await terminal.close()
+        return Done()
     if request.forget:
         return Done(changed=await session.remove_process(request.process))
     await session.process(request.process).close()
     return Done()
+
+
+# --- terminals --------------------------------------------------------------------------------
+
+
+async def _terminal(request: messages.OpenTerminal, call: ServerCall, server: Server) -> Message:
+    opened = await server.session(request.session).terminal(
+        *request.command,
+        rows=request.rows,
+        columns=request.columns,
+        shell=_shell(request.shell),
+        timeout=request.timeout,
+        user=request.user,
+        cwd=request.cwd,
+        env=request.env,
+        name=request.name,
+    )
+    return terminals.terminal_info(opened)
+
+
+async def _attach(request: messages.ReadTerminal, call: ServerCall, server: Server) -> Message:
+    terminal = terminals.chosen_terminal(server.session(request.session), request.process)
+    return await terminals.attend_terminal(terminal, request, call)
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -303,6 +339,8 @@ _ANSWERS: Final[dict[type[Message], object]] = {
     messages.SignalProcess: _signal,
     messages.WriteProcess: _write_process,
     messages.RemoveProcess: _remove_process,
+    messages.OpenTerminal: _terminal,
+    messages.ReadTerminal: _attach,
     messages.ReadFile: _read,
     messages.WriteFile: _write,
     messages.ListFiles: _ls,

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from sandyard.errors import ServerError
+from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.messages import Credit, InputEnd, Message
 from sandyard.server.outcomes import Failed, FromServer, error_of, parse_from_server
 
-__all__ = ["CallerInput", "Connect", "OutgoingCall", "asked", "opened_call", "senseless"]
+__all__ = ["CallerInput", "Connect", "OutgoingCall", "asked", "opened_call", "pumping", "senseless"]
 
 Connect = Callable[[], Awaitable[Connection]]
 """Opens a connection to a server.
@@ -170,6 +171,50 @@ async def asked(connect: Connect, request: Message, wanted: type[_Wanted]) -> _W
     """
     async with opened_call(connect, request) as call:
         return await call.result(wanted)
+
+
+@asynccontextmanager
+async def pumping(
+    call: OutgoingCall, source: bytes | AsyncIterable[bytes] | None
+) -> AsyncIterator[None]:
+    """Send input for the length of a block.
+
+    Raises:
+        OSError: the source has failed; the block was left for it.
+    """
+    if source is None:
+        yield
+        return
+    chunks = _pieces(source) if isinstance(source, bytes) else source
+    block = asyncio.current_task()
+    pump = asyncio.ensure_future(call.input.pump(chunks))
+    failed: list[BaseException] = []
+
+    def look(task: asyncio.Future[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionError) and block is not None:
+            failed.append(error)
+            block.cancel()
+
+    pump.add_done_callback(look)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if failed and block is not None:
+            block.uncancel()
+            raise failed[0] from None
+        raise
+    finally:
+        pump.remove_done_callback(look)
+        pump.cancel()
+        await asyncio.wait((pump,))
+        if not pump.cancelled():
+            pump.exception()  # looked at, so that it is not reported as lost
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), COPY_CHUNK_BYTES):
+        yield data[start : start + COPY_CHUNK_BYTES]
 
 
 def senseless(error: FrameError) -> ServerError:

@@ -283,6 +283,8 @@ class OpenTerminal(_Command):
 class ReadTerminal(_OfProcess):
     """Be at a terminal until its command exits or the caller hangs up, which leaves it running.
 
+    The result is a ``ProcessInfo``. An empty name is the newest terminal whose command runs.
+
     Attributes:
         rows: size of the caller's window; None leaves the terminal's as it is.
         replay: True begins with what it has shown.

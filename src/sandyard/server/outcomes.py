@@ -93,13 +93,12 @@ class ProcessInfo(Message):
 
     Attributes:
         kind: which of the two.
-        id: what it is found by in its session.
+        id: what it is found by in its session: ``p1`` and ``t1``.
         name: what it is called.
         command: its words.
         state: ``running``, ``leftovers`` if only what it started does, or ``ended``.
         pid: its process inside; None where that is not known.
         exit_code: None while it runs; -N where signal N ended it.
-        started: when, in seconds since 1970; None where that is not known.
     """
 
     type: Literal["process"] = "process"
@@ -302,6 +301,10 @@ def _add_facts(error: SandboxError, failed: Failed) -> None:
         denied = isinstance(error, PermissionError)
         error.errno = errno.EACCES if denied else errno.ENOENT
         error.filename = str(failed.context.get("path", ""))
+    if isinstance(error, errors.TerminalEndedError):
+        code, written = (failed.context.get(key) for key in ("exit_code", "written"))
+        error.exit_code = code if isinstance(code, int) else None
+        error.written = written if isinstance(written, int) else 0
     if isinstance(error, ExecFailureError):
         words = failed.context.get("command")
         error.command = tuple(str(word) for word in words) if isinstance(words, list) else ()

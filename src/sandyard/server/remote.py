@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +9,12 @@ from pathlib import PurePath
 from typing import Literal, Self
 
 from sandyard.errors import ExecTimeoutError, ExecTransportError
-from sandyard.limits import COPY_CHUNK_BYTES, OUTPUT_LIMIT_BYTES, SUPERVISOR_START_S
+from sandyard.limits import (
+    OUTPUT_LIMIT_BYTES,
+    SUPERVISOR_START_S,
+    TERMINAL_COLUMNS,
+    TERMINAL_ROWS,
+)
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
@@ -18,7 +22,7 @@ from sandyard.process.capture import Capture
 from sandyard.process.logs_reading import LogChunk
 from sandyard.process.stream import OutputChunk
 from sandyard.server import messages
-from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, senseless
+from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
 from sandyard.server.connection import own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.outcomes import (
@@ -31,6 +35,7 @@ from sandyard.server.outcomes import (
     SessionInfo,
     SessionsInfo,
 )
+from sandyard.server.remote_terminal import RemoteTerminal
 from sandyard.types import ExecResult, FileEntry
 
 __all__ = ["RemoteClient", "RemoteProcess", "RemoteSession", "RemoteStream"]
@@ -241,7 +246,7 @@ class RemoteSession:
         )
         async with opened_call(self._connect, request) as call:
             await call.result(messages.Started)
-            async with _pumping(call, stdin):
+            async with pumping(call, stdin):
                 yield RemoteStream(call)
 
     # --- processes --------------------------------------------------------------------------------
@@ -283,6 +288,40 @@ class RemoteSession:
         """A background process by its id or name; the server is not asked yet."""
         return RemoteProcess(self._connect, self.which, which)
 
+    # --- terminals --------------------------------------------------------------------------------
+
+    async def terminal(
+        self,
+        *command: Command,
+        rows: int = TERMINAL_ROWS,
+        columns: int = TERMINAL_COLUMNS,
+        shell: bool | Sequence[str] = True,
+        timeout: float | None = None,
+        user: str | None = None,
+        cwd: Command | None = None,
+        env: Mapping[str, str] | None = None,
+        name: str | None = None,
+    ) -> RemoteTerminal:
+        """Start a command on a terminal of its own, as ``session.terminal`` does."""
+        request = messages.OpenTerminal(
+            session=self.which,
+            command=tuple(str(word) for word in command),
+            shell=_shell(shell),
+            timeout=timeout,
+            user=user,
+            cwd=None if cwd is None else str(cwd),
+            env=None if env is None else dict(env),
+            name=name,
+            rows=rows,
+            columns=columns,
+        )
+        info = await asked(self._connect, request, ProcessInfo)
+        return RemoteTerminal(self._connect, self.which, info.id, info)
+
+    def terminal_named(self, which: str = "") -> RemoteTerminal:
+        """A terminal by its id or name, the newest that runs if none is given; nobody is asked yet."""
+        return RemoteTerminal(self._connect, self.which, which)
+
     # --- files ------------------------------------------------------------------------------------
 
     async def read(self, path: str | PurePath) -> bytes:
@@ -298,7 +337,7 @@ class RemoteSession:
     async def write(self, path: str | PurePath, data: bytes | AsyncIterable[bytes]) -> None:
         """Write a file of the workspace whole, or not at all."""
         request = messages.WriteFile(session=self.which, path=str(path))
-        async with opened_call(self._connect, request) as call, _pumping(call, data):
+        async with opened_call(self._connect, request) as call, pumping(call, data):
             await call.result(Done)
 
     async def ls(self, path: str | PurePath = ".") -> list[FileEntry]:
@@ -353,7 +392,7 @@ class RemoteProcess:
     async def write(self, data: bytes, *, close: bool = False) -> None:
         """Write to its input; with ``close`` that is all that comes."""
         request = messages.WriteProcess(session=self._session, process=self.which, close=close)
-        async with opened_call(self._connect, request) as call, _pumping(call, data):
+        async with opened_call(self._connect, request) as call, pumping(call, data):
             await call.result(Done)
 
     async def close(self) -> None:
@@ -394,48 +433,6 @@ class RemoteProcess:
                 elif isinstance(said, Frame):
                     chunk = _chunk(said)
                     yield LogChunk(chunk.stream, chunk.data)
-
-
-@asynccontextmanager
-async def _pumping(call: OutgoingCall, source: Stdin | None) -> AsyncIterator[None]:
-    """Send input for the length of a block.
-
-    Raises:
-        OSError: the source has failed; the block was left for it.
-    """
-    if source is None:
-        yield
-        return
-    chunks = _pieces(source) if isinstance(source, bytes) else source
-    block = asyncio.current_task()
-    pump = asyncio.ensure_future(call.input.pump(chunks))
-    failed: list[BaseException] = []
-
-    def look(task: asyncio.Future[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ConnectionError) and block is not None:
-            failed.append(error)
-            block.cancel()
-
-    pump.add_done_callback(look)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if failed and block is not None:
-            block.uncancel()
-            raise failed[0] from None
-        raise
-    finally:
-        pump.remove_done_callback(look)
-        pump.cancel()
-        await asyncio.wait((pump,))
-        if not pump.cancelled():
-            pump.exception()  # looked at, so that it is not reported as lost
-
-
-async def _pieces(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), COPY_CHUNK_BYTES):
-        yield data[start : start + COPY_CHUNK_BYTES]
 
 
 def _chunk(frame: Frame) -> OutputChunk:

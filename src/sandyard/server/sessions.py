@@ -63,7 +63,10 @@ class HeldSession:
     async def info(self) -> SessionInfo:
         """How it is."""
         running = await self.session.running()
-        alive = [one for one in self.session.processes() if one.state != "ended"] if running else []
+        alive = 0
+        if running:
+            alive += sum(one.state != "ended" for one in self.session.processes())
+            alive += sum(one.exit_code is None for one in self.session.terminals())
         return SessionInfo(
             id=self.id,
             name=self.name,
@@ -71,7 +74,7 @@ class HeldSession:
             workspace=self.session.state.manifest.root,
             private=self.session.state.workspace_root_owned,
             created=self.created,
-            processes=len(alive),
+            processes=alive,
         )
 
     async def end(self) -> None:
