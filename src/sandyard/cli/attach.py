@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,7 +14,9 @@ from sandyard.cli.pumping import Outlet
 from sandyard.cli.reaching import Session, attended, supervised
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.screen import Screen, ScreenModes, Typing, detach_key, window_size
-from sandyard.server.remote_terminal import RemoteAttachment, RemoteTerminal
+
+if TYPE_CHECKING:
+    from sandyard.server.remote_terminal import RemoteAttachment, RemoteTerminal
 
 __all__ = ["DetachKey", "attach", "be_at"]
 

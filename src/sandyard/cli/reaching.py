@@ -1,11 +1,14 @@
-"""The way from a verb to the supervisor: its connection, its client, and how a verb on it ends."""
+"""The way from a verb to the supervisor: its connection, its client, and how a verb on it ends.
+
+What that needs is imported where it is used: ``sandyard run`` must not wait for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,10 +17,11 @@ from sandyard.cli.execution import refused
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.stopping import Stopping
 from sandyard.finishing import in_thread
-from sandyard.server.connection import Connection
-from sandyard.server.messages import Message
-from sandyard.server.remote import RemoteClient
-from sandyard.supervisor.starting import reach_running, reach_supervisor
+
+if TYPE_CHECKING:
+    from sandyard.server.connection import Connection
+    from sandyard.server.messages import Message
+    from sandyard.server.remote import RemoteClient
 
 __all__ = [
     "Json",
@@ -47,6 +51,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, one obje
 
 def supervised() -> RemoteClient:
     """The sessions of this user's supervisor, which is started by the first call."""
+    from sandyard.server.remote import RemoteClient  # noqa: PLC0415  # see the file's first lines
+
     return RemoteClient(_connect)
 
 
@@ -56,6 +62,8 @@ async def found_client() -> RemoteClient | None:
     Raises:
         ServerError: it can't be asked.
     """
+    from sandyard.supervisor.starting import reach_running  # noqa: PLC0415  # likewise
+
     sock = await in_thread(reach_running)
     if sock is None:
         return None
@@ -85,6 +93,9 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 async def _connect() -> Connection:
+    from sandyard.server.connection import Connection  # noqa: PLC0415  # likewise
+    from sandyard.supervisor.starting import reach_supervisor  # noqa: PLC0415  # likewise
+
     sock = await in_thread(reach_supervisor)
     return Connection(*await asyncio.open_unix_connection(sock=sock))
 

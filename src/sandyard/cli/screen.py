@@ -95,7 +95,7 @@ class Screen:
         """Pass keys on as they are."""
         self._loop.add_signal_handler(signal.SIGWINCH, self._resized)
         self._loop.add_signal_handler(signal.SIGCONT, self._go_on)
-        tty.setraw(_STDIN)
+        tty.setraw(_STDIN, termios.TCSANOW)  # what was typed already is kept
         return self
 
     def __exit__(
@@ -111,7 +111,7 @@ class Screen:
 
     def _go_on(self) -> None:
         """Take the terminal again that a shell had given back to itself while we were stopped."""
-        tty.setraw(_STDIN)
+        tty.setraw(_STDIN, termios.TCSANOW)  # what was typed already is kept
         self._resized()
 
 

@@ -9,7 +9,6 @@ import typer
 from sandyard import ServerError
 from sandyard.cli.reaching import Json, attended, found_client, print_objects
 from sandyard.finishing import in_thread
-from sandyard.supervisor.starting import await_end
 
 __all__ = ["supervisor"]
 
@@ -42,6 +41,7 @@ def status(json: Json = False) -> int:
 @supervisor.command()
 def stop() -> int:
     """End all your sessions and the process, whatever its version; private workspaces go, too."""
+    from sandyard.supervisor.starting import await_end  # noqa: PLC0415  # as in reaching
 
     async def work() -> int:
         client = await found_client()

@@ -147,7 +147,7 @@ async def opened_call(connect: Connect, request: Message) -> AsyncIterator[Outgo
     """
     async with await connect() as connection:
         call = OutgoingCall(connection)
-        own = own_hello()
+        own = await own_hello()
         try:
             server = await connection.meet(own)
             check_versions(own, server)

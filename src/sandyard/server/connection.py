@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from sandyard.errors import ServerError
+from sandyard.finishing import in_thread
 from sandyard.limits import FRAME_DATA_BYTES, HANDSHAKE_TIMEOUT_S
 from sandyard.server.framing import (
     HEADER_BYTES,
@@ -127,9 +128,10 @@ class Connection:
             await self._writer.drain()
 
 
-def own_hello() -> Hello:
+async def own_hello() -> Hello:
     """What we say first."""
-    return Hello(protocol=PROTOCOL, version=package_version(), pid=os.getpid())
+    version = await in_thread(package_version)  # which looks for the package's files, once
+    return Hello(protocol=PROTOCOL, version=version, pid=os.getpid())
 
 
 @cache

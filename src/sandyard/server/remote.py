@@ -97,7 +97,7 @@ class RemoteClient:
     async def shut(self) -> None:
         """End all sessions and the server, which may be of another version."""
         async with await self._connect() as connection:
-            await connection.say(own_hello())
+            await connection.say(await own_hello())
             await connection.say(messages.Shut())
             await connection.finish(SUPERVISOR_START_S)
 

@@ -63,7 +63,7 @@ async def _answer_call(connection: Connection, server: Server) -> Message:
 
 
 async def _heard_request(connection: Connection) -> Request | Failed:
-    own = own_hello()
+    own = await own_hello()
     caller = await connection.meet(own)
     refusal = _other_version(own, caller)
     async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):

@@ -59,6 +59,7 @@ def run_supervisor(idle_s: float = SUPERVISOR_IDLE_S) -> int:
 
 def _supervise(place: SupervisorPlace, idle_s: float) -> int:
     state = state_directory(os.environ)
+    package_version()  # is looked for in files, before there is a loop
     with SupervisorLog(os.path.join(state, "supervisor")):
         sweep_sometimes(state)  # what a killed one left
         listener = place.listen()
@@ -158,7 +159,7 @@ class _Supervisor:
             if isinstance(error, ServerError):
                 _logger.warning("a call was refused: %s", error)
             try:
-                await connection.say(own_hello())
+                await connection.say(await own_hello())
                 await connection.say(failure_of(error))
                 await connection.finish(FAREWELL_S)
             except ConnectionError:
