@@ -13,18 +13,20 @@ __all__ = ["kill"]
 Number = Annotated[
     str, typer.Option("--signal", "-s", metavar="NAME", help="Which signal, by name or number.")
 ]
-Tree = Annotated[bool, typer.Option("--tree", help="To all that descends from it, too.")]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="Only to the command, not to what descends from it.")
+]
 
 
-def kill(session: Session, process: Process, signal: Number = "TERM", tree: Tree = False) -> int:
-    """Send a signal to a background process, or to the command of a terminal.
+def kill(session: Session, process: Process, signal: Number = "TERM", alone: Alone = False) -> int:
+    """Send a signal to a background process or terminal, and to all that descends from it.
 
     One that has ended is left alone. Its log stays until the session is removed.
     """
 
     async def work() -> int:
         number = int(signal) if signal.isdecimal() else signal
-        await supervised().session(session).process(process).signal(number, tree=tree)
+        await supervised().session(session).process(process).signal(number, tree=not alone)
         return 0
 
     return attended(work)

@@ -412,17 +412,7 @@ def parse_hello(payload: bytes) -> Hello:
     Raises:
         FrameError: it is something else.
     """
-    return parse(_HELLO, payload)
-
-
-def parse_request(payload: bytes) -> Request:
-    """Read a caller's request.
-
-    Raises:
-        FrameError: it is none.
-        ArgumentError, PolicyError: it is one, and one of its fields has an impossible value.
-    """
-    return parse(_REQUEST, payload)
+    return _parsed(_HELLO, payload)
 
 
 def parse_from_caller(payload: bytes) -> FromCaller:
@@ -431,34 +421,40 @@ def parse_from_caller(payload: bytes) -> FromCaller:
     Raises:
         FrameError: it is something else.
     """
-    return parse(_FROM_CALLER, payload)
+    return _parsed(_FROM_CALLER, payload)
 
 
-def parse(adapter: TypeAdapter[_Model], payload: bytes) -> _Model:
-    """Read a message.
+def parse_request(payload: bytes) -> Request:
+    """Read a caller's request.
 
     Raises:
-        FrameError: it is something else.
+        FrameError: it is none.
+        ArgumentError: it is one, and one of its fields makes no sense.
         SandboxError: a value in it refuses itself, as a policy does.
     """
     try:
-        return adapter.validate_json(payload)
+        return _REQUEST.validate_json(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         own = first.get("ctx", {}).get("error")
         if isinstance(own, SandboxError):
             raise own from None
         place = ".".join(str(part) for part in first["loc"])
-        if place and first["type"] not in _SHAPELESS:
-            raise ArgumentError(
-                f"the request can't be read: {shown(place)}: {first['msg']}",
-                op="connect",
-                argument=place,
-                value=None,
-            ) from None
-        raise FrameError(first["msg"]) from None
-    except RecursionError:
-        raise FrameError("it is nested too deeply") from None
+        if first["type"] in _SHAPELESS or not place:
+            raise FrameError(first["msg"]) from None
+        raise ArgumentError(
+            f"the request can't be read: {shown(place)}: {first['msg']}",
+            op="connect",
+            argument=place,
+            value=None,
+        ) from None
+
+
+def _parsed(adapter: TypeAdapter[_Model], payload: bytes) -> _Model:
+    try:
+        return adapter.validate_json(payload)
+    except ValidationError as error:
+        raise FrameError(error.errors(include_url=False, include_input=False)[0]["msg"]) from None
 
 
 _SHAPELESS: Final = frozenset({"json_invalid", "union_tag_invalid", "union_tag_not_found"})

@@ -261,8 +261,9 @@ def parse_from_server(payload: bytes) -> FromServer:
     """
     try:
         return _FROM_SERVER.validate_json(payload)
-    except (ValidationError, RecursionError) as error:
-        raise FrameError(f"this is no message of a server's: {type(error).__name__}") from None
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise FrameError(f"this is no message of a server's: {said}") from None
 
 
 def failure_of(error: SandboxError) -> Failed:

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Literal, Self
 
 from sandyard.errors import ExecTimeoutError, ExecTransportError
+from sandyard.finishing import in_thread
 from sandyard.limits import (
     OUTPUT_LIMIT_BYTES,
     SUPERVISOR_START_S,
@@ -77,12 +78,13 @@ class RemoteClient:
             SandboxError: what ``client.create`` and ``session.start`` raise.
         """
         whole = Manifest() if manifest is None else manifest
+        place = await in_thread(os.getcwd) if directory is None else directory
         request = messages.Create(
             name=name,
             policy=policy or Policy(),
             manifest=whole.model_dump(mode="json"),
             environ=dict(os.environ if environ is None else environ),
-            directory=directory or os.getcwd(),
+            directory=place,
         )
         return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
 

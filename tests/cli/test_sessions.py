@@ -1,0 +1,195 @@
+"""`sandyard create`, `exec`, `ls`, `ps`, `logs`, `kill`, `rm`: sessions that outlive a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calling import PATIENCE_S, SANDYARD, call
+from tests.supervisor.conftest import home
+
+__all__ = ["home"]
+
+
+@pytest.fixture
+def web(home: Path) -> Iterator[str]:
+    """A session called "web"."""
+    done = call("create", "--name", "web")
+    assert (done.returncode, done.stdout) == (0, b"web\n"), done.stderr
+    yield "web"
+
+
+def objects(*words: str) -> list[dict[str, object]]:
+    """What a verb prints as JSON."""
+    done = call(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["/etc/passwd"], 126),
+        (["no-such-program"], 127),
+    ],
+)
+def test_exit_code_passes_through(web: str, command: list[str], code: int) -> None:
+    assert call("exec", web, "--", *command).returncode == code
+
+
+def test_work_stays(web: str) -> None:
+    assert call("exec", web, "sh", "-c", "echo kept > file").returncode == 0
+    assert call("exec", web, "cat", "file").stdout == b"kept\n"
+    assert [Path(str(one["path"])).name for one in objects("ls", web)] == ["file"]
+
+
+def test_streams_pass_whole(web: str) -> None:
+    data = os.urandom(3_000_000)
+    done = call("exec", web, "sh", "-c", "cat; echo err >&2", stdin=data)
+    assert done.stdout == data
+    assert done.stderr == b"err\n"
+
+
+def test_words_and_variables(web: str) -> None:
+    done = call("exec", web, "printf", "%s|", "a b", "--", "$HOME", "")
+    assert done.stdout == b"a b|--|$HOME||"
+    done = call(
+        "exec", "--env", "A=1", "--env", "GIVEN", "--cwd", "/tmp", web, "sh", "-c",
+        "echo $A $GIVEN; pwd", env={"GIVEN": "mine"},
+    )  # fmt: skip
+    assert done.stdout == b"1 mine\n/tmp\n"
+
+
+def test_callers_environment_counts(home: Path) -> None:
+    # The supervisor was started with another one.
+    assert call("create", "--name", "one").returncode == 0
+    words = ("create", "--name", "two", "--env", "GIVEN")
+    assert call(*words, env={"GIVEN": "mine"}).returncode == 0
+    assert call("exec", "two", "sh", "-c", "echo $GIVEN").stdout == b"mine\n"
+
+
+def test_relative_directories(home: Path) -> None:
+    project = home / "project"
+    project.mkdir()
+    (project / "file").write_text("given")
+    assert call("create", "--name", "copy", "--copy", "project", cwd=home).returncode == 0
+    assert call("create", "--name", "own", "--workspace", "project", cwd=home).returncode == 0
+    assert call("exec", "copy", "sh", "-c", "cat file; echo x > file").stdout == b"given"
+    assert call("exec", "own", "sh", "-c", "cat file; echo y > made").stdout == b"given"
+    assert call("rm", "copy", "own").returncode == 0
+    assert sorted(os.listdir(project)) == ["file", "made"]
+    assert (project / "file").read_text() == "given"
+
+
+def test_policy_holds(home: Path) -> None:
+    assert call("create", "--name", "one", "--read", str(home)).returncode == 0
+    assert call("exec", "one", "ls", str(home / "state")).returncode == 0
+    # The supervisor's own socket is closed, whatever is granted.
+    done = call("exec", "one", "ls", str(home / "run" / "sandyard"))
+    assert done.returncode != 0
+    assert b"Permission denied" in done.stderr
+
+
+def test_background_work(web: str) -> None:
+    done = call("exec", "-d", "--name", "srv", web, "sh", "-c", "echo up; echo bad >&2; sleep 600")
+    assert done.stdout == b"srv\n"
+    (listed,) = objects("ps", web)
+    assert (listed["name"], listed["state"], listed["kind"]) == ("srv", "running", "process")
+    with subprocess.Popen(
+        [*SANDYARD, "logs", "-f", web, "srv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == b"up\n"
+        assert call("kill", web, "srv").returncode == 0
+        out, err = following.communicate(timeout=PATIENCE_S)
+        assert (following.returncode, out, err) == (0, b"", b"bad\n")
+    assert objects("ps", web) == []
+    (listed,) = objects("ps", web, "--all")
+    assert listed["exit_code"] == -signal.SIGTERM
+    assert call("logs", "-n", "1", web, "srv").returncode == 0
+
+
+def test_interrupt_goes_to_command(web: str) -> None:
+    text = "trap 'echo bye; exit 5' INT; echo up; while :; do sleep 0.05; done"
+    with subprocess.Popen(
+        [*SANDYARD, "exec", web, "sh", "-c", text], stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b"bye\n"
+        assert process.wait(PATIENCE_S) == 5
+
+
+def test_timeout_is_told(web: str) -> None:
+    done = call("exec", "--timeout", "0.3", web, "sleep", "600")
+    assert done.returncode == 124
+    assert b"exec_timeout" in done.stderr
+
+
+def test_json_of_command(web: str) -> None:
+    done = call("exec", "--json", web, "sh", "-c", "echo out; exit 3")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["exit_code"], told["stdout"]) == (3, 3, "out\n")
+
+
+def test_denials_are_told(web: str) -> None:
+    done = call("exec", web, "cat", "/etc/shadow")
+    assert b"--read /etc/shadow" in done.stderr
+
+
+def test_prefix_finds_session(home: Path) -> None:
+    assert call("create").returncode == 0
+    (listed,) = objects("ls")
+    assert call("exec", str(listed["id"])[:8], "true").returncode == 0
+    assert call("rm", str(listed["name"])).returncode == 0
+    assert objects("ls") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "web"],
+        ["exec", "other", "true"],
+        ["exec", "--name", "x", "web", "true"],
+        ["exec", "--cwd", "/no/such", "web", "true"],
+        ["create", "--name", "web"],
+        ["create", "--name", "no/name"],
+        ["create", "--read", "/no/such/path"],
+        ["logs", "web", "nothing"],
+        ["kill", "web", "nothing"],
+        ["rm"],
+        ["rm", "other"],
+        ["attach", "web"],
+        ["shell", "web"],
+    ],
+)
+def test_refusal_is_sentence(web: str, words: list[str]) -> None:
+    done = call(*words)
+    assert done.returncode == 125
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"sandyard: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_rm_removes_the_others_too(home: Path) -> None:
+    for name in ("one", "two"):
+        assert call("create", "--name", name).returncode == 0
+    assert call("rm", "one", "nothing", "two").returncode == 125
+    assert objects("ls") == []
+
+
+def test_run_loads_none_of_it() -> None:
+    code = "import sys, sandyard.cli.app; print([m for m in sys.modules if '.server' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
