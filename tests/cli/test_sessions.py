@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,11 @@ __all__ = ["home"]
 
 
 @pytest.fixture
-def web(home: Path) -> Iterator[str]:
+def web(home: Path) -> str:
     """A session called "web"."""
     done = call("create", "--name", "web")
     assert (done.returncode, done.stdout) == (0, b"web\n"), done.stderr
-    yield "web"
+    return "web"
 
 
 def objects(*words: str) -> list[dict[str, object]]:

@@ -22,8 +22,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with what the examples work on."""
+    """A working directory with what the examples work on, and a place for a supervisor."""
     make_surroundings(tmp_path)
+    (tmp_path / ".run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ".run"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -79,17 +81,21 @@ def test_console_prints_that(block: Block, surroundings: Path) -> None:
         f'#!/bin/sh\nexec {sys.executable} -P -m sandyard.cli "$@"\n'
     )
     (programs / "sandyard").chmod(0o755)
-    for command, shown in split_calls(block.code):
-        done = subprocess.run(
-            ["bash", "-c", f'PATH="{programs}:$PATH"; {command}'],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        pattern = re.escape(shown).replace("…", ".*")
-        assert re.fullmatch(pattern, done.stdout.decode()), (command, done.stdout)
+    try:
+        for command, shown in split_calls(block.code):
+            done = subprocess.run(
+                ["bash", "-c", f'PATH="{programs}:$PATH"; {command}'],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+            pattern = re.escape(shown).replace("…", ".*")
+            assert re.fullmatch(pattern, done.stdout.decode()), (command, done.stdout)
+    finally:
+        if "sandyard create" in block.code:
+            subprocess.run([programs / "sandyard", "supervisor", "stop"], check=True)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

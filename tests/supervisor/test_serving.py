@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandyard import ArgumentError, SessionNotFoundError
-from sandyard.limits import INPUT_WINDOW_BYTES
 from sandyard.server import messages
 from sandyard.server.answers import Server
 from sandyard.server.connection import Connection, own_hello
 from sandyard.server.framing import Channel, Frame
+from sandyard.server.limits import INPUT_WINDOW_BYTES
 from sandyard.server.messages import Hello, Message
 from sandyard.server.outcomes import (
     Done,
@@ -179,6 +179,13 @@ async def test_cut_write_leaves_old_file(sessions: Sessions) -> None:
     with await held.session.read("file") as file:
         assert file.read() == b"old"
     assert [entry.path.rpartition("/")[2] for entry in await held.session.ls(".")] == ["file"]
+
+
+async def test_odd_manifest_is_explained(sessions: Sessions) -> None:
+    async with calling(sessions) as (caller, _):
+        await begin(caller, messages.Create(manifest={"entries": {"../x": {"type": "dir"}}}))
+        assert (await refusal(caller)).code in {"manifest_invalid", "invalid_manifest_path"}
+    assert len(sessions) == 0
 
 
 async def test_cancelled_create_leaves_nothing(sessions: Sessions) -> None:

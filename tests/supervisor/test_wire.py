@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandyard import ErrorCode, Policy, ResourceLimits, SandboxError
-from sandyard.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
 from sandyard.server import messages
 from sandyard.server.framing import (
     HEADER_BYTES,
@@ -18,6 +17,7 @@ from sandyard.server.framing import (
     pack_header,
     parse_header,
 )
+from sandyard.server.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
 from sandyard.server.messages import parse_from_caller, parse_hello, parse_request
 from sandyard.server.outcomes import Failed, error_of, failure_of, parse_from_server
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 from sandyard.errors import SandboxError
-from sandyard.limits import INPUT_WINDOW_BYTES
 from sandyard.process.stream import StreamName
 from sandyard.server.connection import Connection
 from sandyard.server.framing import Channel, FrameError
+from sandyard.server.limits import INPUT_WINDOW_BYTES
 from sandyard.server.messages import Credit, InputEnd, Message, Resize, Signal, parse_from_caller
 from sandyard.server.outcomes import failure_of
 

@@ -11,7 +11,6 @@ from typing import Final, Self
 
 from sandyard.errors import ServerError
 from sandyard.finishing import in_thread
-from sandyard.limits import FRAME_DATA_BYTES, HANDSHAKE_TIMEOUT_S
 from sandyard.server.framing import (
     HEADER_BYTES,
     Channel,
@@ -20,6 +19,7 @@ from sandyard.server.framing import (
     pack_header,
     parse_header,
 )
+from sandyard.server.limits import FRAME_DATA_BYTES, HANDSHAKE_TIMEOUT_S
 from sandyard.server.messages import PROTOCOL, Hello, Message, parse_hello
 
 __all__ = ["Connection", "check_versions", "own_hello", "package_version"]

@@ -6,7 +6,7 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from sandyard.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
+from sandyard.server.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
 
 __all__ = ["HEADER_BYTES", "Channel", "Frame", "FrameError", "pack_header", "parse_header"]
 

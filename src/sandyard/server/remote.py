@@ -10,12 +10,7 @@ from typing import Literal, Self
 
 from sandyard.errors import ExecTimeoutError, ExecTransportError
 from sandyard.finishing import in_thread
-from sandyard.limits import (
-    OUTPUT_LIMIT_BYTES,
-    SUPERVISOR_START_S,
-    TERMINAL_COLUMNS,
-    TERMINAL_ROWS,
-)
+from sandyard.limits import OUTPUT_LIMIT_BYTES, TERMINAL_COLUMNS, TERMINAL_ROWS
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
@@ -26,6 +21,7 @@ from sandyard.server import messages
 from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
 from sandyard.server.connection import own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
+from sandyard.server.limits import SUPERVISOR_START_S
 from sandyard.server.outcomes import (
     Done,
     FilesInfo,

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from sandyard.errors import SandboxError, ServerError
 from sandyard.finishing import finished
-from sandyard.limits import FAREWELL_S, HANDSHAKE_TIMEOUT_S
 from sandyard.server.answers import Server, answer
 from sandyard.server.call import ServerCall
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, FrameError
+from sandyard.server.limits import FAREWELL_S, HANDSHAKE_TIMEOUT_S
 from sandyard.server.messages import Hello, Message, Request, Shut, parse_request
 from sandyard.server.outcomes import Failed, failure_of
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pydantic import ValidationError
+
 from sandyard.client import UnixLocalSandboxClient
 from sandyard.errors import ArgumentError, OpName, SandboxError, SessionNotFoundError, shown
 from sandyard.finishing import finished, in_thread
-from sandyard.limits import SESSION_NAME_CHARS
 from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.manifest.base import manifest_error
 from sandyard.platform import is_within
 from sandyard.policy import Policy
+from sandyard.server.limits import SESSION_NAME_CHARS
 from sandyard.server.messages import Create
 from sandyard.server.outcomes import SessionInfo
 from sandyard.session import UnixLocalSandboxSession
@@ -118,10 +121,14 @@ class Sessions:
 
         Raises:
             ArgumentError: there can be no session of this name, or an argument is impossible.
+            ManifestError: the manifest makes no sense.
             SandboxError: what ``client.create`` and ``session.start`` raise.
         """
         name = self._checked_name(request.name)
-        manifest = Manifest.model_validate(request.manifest)
+        try:
+            manifest = Manifest.model_validate(request.manifest)
+        except ValidationError as error:
+            raise manifest_error(error) from error
         policy = await in_thread(self._apart, request.policy, manifest)
         client = UnixLocalSandboxClient(
             policy=policy, environ=request.environ, directory=request.directory

@@ -7,7 +7,7 @@ import os
 import sys
 
 from sandyard.errors import SandboxError
-from sandyard.limits import SUPERVISOR_IDLE_S
+from sandyard.server.limits import SUPERVISOR_IDLE_S
 from sandyard.supervisor.running import run_supervisor
 
 

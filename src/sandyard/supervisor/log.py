@@ -9,7 +9,7 @@ from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from types import TracebackType
 from typing import Final, Self
 
-from sandyard.limits import SUPERVISOR_LOG_BYTES, SUPERVISOR_LOG_WAITING
+from sandyard.server.limits import SUPERVISOR_LOG_BYTES, SUPERVISOR_LOG_WAITING
 
 __all__ = ["SupervisorLog"]
 

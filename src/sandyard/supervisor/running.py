@@ -13,10 +13,10 @@ from typing import Final
 
 from sandyard.errors import ResourceLimitError, SandboxError, ServerError
 from sandyard.finishing import in_thread
-from sandyard.limits import CONNECTIONS_MAX, FAREWELL_S, SUPERVISOR_IDLE_S
 from sandyard.platform import state_directory
 from sandyard.server.answers import Server
 from sandyard.server.connection import Connection, own_hello, package_version
+from sandyard.server.limits import CONNECTIONS_MAX, FAREWELL_S, SUPERVISOR_IDLE_S
 from sandyard.server.outcomes import failure_of
 from sandyard.server.serving import serve_connection
 from sandyard.server.sessions import Sessions

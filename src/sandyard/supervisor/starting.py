@@ -11,7 +11,11 @@ import time
 from typing import Final
 
 from sandyard.errors import ServerError
-from sandyard.limits import SUPERVISOR_COMPLAINT_BYTES, SUPERVISOR_PAUSE_S, SUPERVISOR_START_S
+from sandyard.server.limits import (
+    SUPERVISOR_COMPLAINT_BYTES,
+    SUPERVISOR_PAUSE_S,
+    SUPERVISOR_START_S,
+)
 from sandyard.supervisor.place import SupervisorPlace
 from sandyard.supervisor.running import BUSY, READY
 
