@@ -221,13 +221,28 @@ async def test_other_version_is_told(home: Path) -> None:
 
 async def test_server_is_not_trusted(home: Path) -> None:
     for answer in (b"\xff" * 64, b"\0\0\0\0\2{}", b""):
-        ours, theirs = socket.socketpair()
 
-        async def reach(ours: socket.socket = ours) -> Connection:
+        async def reach(answer: bytes = answer) -> Connection:
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            with theirs:
+                await asyncio.get_running_loop().sock_sendall(theirs, answer)
             return Connection(*await asyncio.open_unix_connection(sock=ours))
 
-        with theirs:
-            theirs.sendall(answer)
-            theirs.shutdown(socket.SHUT_WR)
-            with pytest.raises(ServerError):
-                await RemoteClient(reach).sessions()
+        with pytest.raises(ServerError):
+            await RemoteClient(reach).sessions()
+
+
+async def test_ending_server_is_left(home: Path) -> None:
+    ways = []
+
+    async def reach() -> Connection:
+        ways.append(True)
+        if len(ways) > 1:
+            return await connect()
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return Connection(*await asyncio.open_unix_connection(sock=ours))
+
+    assert await RemoteClient(reach).sessions() == ()
+    assert len(ways) == 2

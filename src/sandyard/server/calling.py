@@ -11,6 +11,7 @@ from sandyard.errors import ServerError
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
+from sandyard.server.limits import CONNECT_TRIES
 from sandyard.server.messages import Credit, InputEnd, Message
 from sandyard.server.outcomes import Failed, FromServer, error_of, parse_from_server
 
@@ -145,22 +146,48 @@ async def opened_call(connect: Connect, request: Message) -> AsyncIterator[Outgo
         ServerError: there is no server, or it is of another version.
         SandboxError: the server refuses the call.
     """
-    async with await connect() as connection:
-        call = OutgoingCall(connection)
-        own = await own_hello()
+    async with await _met(connect) as connection:
         try:
-            server = await connection.meet(own)
-            check_versions(own, server)
             await connection.say(request)
-        except TimeoutError as error:
-            raise ServerError(
-                "the server does not answer", reason="unreachable", retryable=True, cause=error
-            ) from error
         except FrameError as error:
             raise senseless(error) from error
         except ConnectionError as error:
             raise _lost() from error
-        yield call
+        yield OutgoingCall(connection)
+
+
+async def _met(connect: Connect) -> Connection:
+    """A connection to a server of our version.
+
+    A server that hangs up before it has said a word is about to end, and was asked nothing: then the
+    next one is.
+
+    Raises:
+        ServerError: there is no server, or it is of another version.
+    """
+    own, tries = await own_hello(), 0
+    while True:
+        tries += 1
+        connection = await connect()
+        try:
+            check_versions(own, await connection.meet(own))
+        except ConnectionError as error:
+            await connection.close()
+            if tries == CONNECT_TRIES:
+                raise _lost() from error
+        except TimeoutError as error:
+            await connection.close()
+            raise ServerError(
+                "the server does not answer", reason="unreachable", retryable=True, cause=error
+            ) from error
+        except FrameError as error:
+            await connection.close()
+            raise senseless(error) from error
+        except BaseException:
+            await connection.close()
+            raise
+        else:
+            return connection
 
 
 async def asked(connect: Connect, request: Message, wanted: type[_Wanted]) -> _Wanted:

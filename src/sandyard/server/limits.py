@@ -21,6 +21,9 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 """Seconds in which each side says who it is and what it wants: microseconds, on a stopped or
 swapping machine more."""
 
+CONNECT_TRIES: Final = 4
+"""Servers that are asked in turn, if one after the other ends in the moment it is reached."""
+
 FAREWELL_S: Final = 10.0
 """Seconds that a caller has to take the last message of a call, and to hang up."""
 

@@ -55,7 +55,7 @@ async def _answer_call(connection: Connection, server: Server) -> Message:
         return failure_of(error)
     except FrameError as error:
         return _senseless(f"what was sent makes no sense: {error}")
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         raise
     except Exception:  # the border of a server's handler
         _logger.exception("a call failed")

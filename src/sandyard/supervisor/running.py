@@ -131,6 +131,9 @@ class _Supervisor:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a connection is served in a task")
+        if self._end.is_set():
+            writer.transport.abort()  # it came in the last moment, and asks the next supervisor
+            return
         self._calls.add(task)
         self._watch_idleness()
         try:
