@@ -73,6 +73,7 @@ def split_calls(text: str) -> list[tuple[str, str]]:
     return calls
 
 
+@pytest.mark.timeout(240)  # each line of a block starts a program
 @pytest.mark.parametrize("block", list_blocks("console"), ids=lambda block: block.name)
 def test_console_prints_that(block: Block, surroundings: Path) -> None:
     programs = surroundings / "programs"

@@ -24,6 +24,9 @@ from sandyard.supervisor.starting import await_end, reach_running, reach_supervi
 from tests.cli.calling import call, find_token, make_token
 from tests.supervisor.living import connect, is_running, remote, supervisor_pid, wait_until
 
+# Each test starts several programs, one after the other.
+pytestmark = pytest.mark.timeout(240)
+
 SUPERVISOR = (sys.executable, "-P", "-m", "sandyard.supervisor")
 
 
@@ -53,8 +56,10 @@ def test_it_ends_when_idle(place: SupervisorPlace) -> None:
 
 
 def test_stale_socket_is_replaced(place: SupervisorPlace) -> None:
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(f"{place.path}/supervisor.sock")  # closed without being removed
+    directory = os.open(place.path, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as stale:  # closed without being removed
+        stale.bind(f"/proc/self/fd/{directory}/supervisor.sock")  # the whole path may be too long
+    os.close(directory)
     reach_supervisor().close()
     assert supervisor_pid()
 
@@ -155,9 +160,10 @@ def test_foreign_user_is_refused(place: SupervisorPlace, tmp_path: Path) -> None
             parent.chmod(0o755)
     os.chmod(os.environ["XDG_RUNTIME_DIR"], 0o755)
     code = f"""
-import socket, sys
+import os, socket, sys
+os.chdir({place.path!r})
 sock = socket.socket(socket.AF_UNIX)
-sock.connect({place.path + "/supervisor.sock"!r})
+sock.connect("supervisor.sock")
 data = b""
 while part := sock.recv(4096):
     data += part

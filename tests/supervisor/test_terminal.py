@@ -21,6 +21,9 @@ from sandyard import ArgumentError
 from sandyard.cli.screen import ScreenModes, detach_key
 from tests.cli.calling import SANDYARD, call
 
+# Each test starts several programs, one after the other.
+pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
+
 PATIENCE_S = 30
 
 
@@ -67,6 +70,8 @@ class OuterTerminal:
             ready, _, _ = select.select([self.master], [], [], 0.05)
             if ready:
                 self.seen += os.read(self.master, 65536)
+        while select.select([self.master], [], [], 0)[0]:
+            self.seen += os.read(self.master, 65536)
         assert termios.tcgetattr(self._slave) == self.before
         return self.process.returncode
 
