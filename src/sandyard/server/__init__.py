@@ -4,11 +4,18 @@ A connection carries one call. Each side says who it is; the caller sends a requ
 and bytes go both ways, until the server has sent a result or an error. Whoever hangs up ends the
 call, and with it what lives no longer than the call: a command, not a session.
 
-    framing      bytes <-> frames: a channel and a payload (pure)
-    messages     what a frame of the control channel may say (values)
-    outcomes     results and errors as they travel (values)
-    connection   one connection: frames in both directions
-    sessions     which sessions are held, by id and name
-    serving      the server's end of one call, and its answers to each request
-    remote       the caller's end: the sessions of another process, with the methods of a session
+    framing          bytes <-> frames: a channel and a payload (pure)
+    messages         what callers may say (values)
+    outcomes         what a server may say: results and errors (values)
+    connection       one connection: frames in both directions
+
+    sessions         which sessions are held, by id and name
+    call             the server's end of one call: input, signals, sizes
+    terminals        what it does for those who are at a terminal
+    answers          its answer to each request
+    serving          its answer to one connection
+
+    calling          the caller's end of one call
+    remote           sessions of another process, with the methods of a session
+    remote_terminal  and their terminals
 """
