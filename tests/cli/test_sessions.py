@@ -35,18 +35,15 @@ def objects(*words: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
+def test_exit_code_passes_through(web: str) -> None:
+    for command, code in (
         (["true"], 0),
         (["sh", "-c", "exit 7"], 7),
         (["sh", "-c", "kill -9 $$"], 137),
         (["/etc/passwd"], 126),
         (["no-such-program"], 127),
-    ],
-)
-def test_exit_code_passes_through(web: str, command: list[str], code: int) -> None:
-    assert call("exec", web, "--", *command).returncode == code
+    ):
+        assert call("exec", web, "--", *command).returncode == code
 
 
 def test_work_stays(web: str) -> None:
@@ -158,30 +155,26 @@ def test_prefix_finds_session(home: Path) -> None:
     assert objects("ls") == []
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["exec", "web"],
+def test_refusal_is_sentence(web: str) -> None:
+    for words in (
+        ["exec", web],
         ["exec", "other", "true"],
-        ["exec", "--name", "x", "web", "true"],
-        ["exec", "--cwd", "/no/such", "web", "true"],
-        ["create", "--name", "web"],
+        ["exec", "--name", "x", web, "true"],
+        ["exec", "--cwd", "/no/such", web, "true"],
+        ["create", "--name", web],
         ["create", "--name", "no/name"],
         ["create", "--read", "/no/such/path"],
-        ["logs", "web", "nothing"],
-        ["kill", "web", "nothing"],
+        ["logs", web, "nothing"],
+        ["kill", web, "nothing"],
         ["rm"],
         ["rm", "other"],
-        ["attach", "web"],
-        ["shell", "web"],
-    ],
-)
-def test_refusal_is_sentence(web: str, words: list[str]) -> None:
-    done = call(*words)
-    assert done.returncode == 125
-    assert done.stdout == b""
-    assert done.stderr.startswith(b"sandyard: ")
-    assert b"Traceback" not in done.stderr
+        ["attach", web],
+        ["shell", web],
+    ):
+        done = call(*words)
+        assert (done.returncode, done.stdout) == (125, b""), words
+        assert done.stderr.startswith(b"sandyard: "), words
+        assert b"Traceback" not in done.stderr, words
 
 
 def test_rm_removes_the_others_too(home: Path) -> None:
