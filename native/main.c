@@ -9,11 +9,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,6 +26,7 @@ enum { CONTROL = 3, HOST = 4, PARENT = 5, ABOVE_PLACES = 16 };
 
 static const idtype_t WAIT_PIDFD = (idtype_t)3; /* P_PIDFD; older headers lack it */
 static struct plan plan;
+static int children_fd = -1; /* the outer process's */
 
 /* Puts the descriptors that init keeps at their places and closes all others; `parent` may be -1. */
 static void keep_descriptors(int host, int parent) {
@@ -111,48 +114,83 @@ static _Noreturn void become_guest(int host, int parent) {
     serve(CONTROL, HOST, PARENT);
 }
 
+/* Init sees the end of its host by itself, unless somebody outside, or in a session without a pid
+ * namespace a command, has stopped it: the outer process watches too, and ends it. Returns init's
+ * status. A stopped init that is `guarded` is ended at once: commands can reach it, and would bring
+ * the session to a halt. */
+static int outlast(pid_t init, int host, bool guarded) {
+    struct pollfd events[2] = {{.fd = children_fd, .events = POLLIN}, {.fd = host, .events = POLLIN}};
+    struct signalfd_siginfo drained;
+    int status;
+    for (;;) {
+        pid_t changed = waitpid(init, &status, WNOHANG | (guarded ? WUNTRACED : 0));
+        if (changed == init && !WIFSTOPPED(status))
+            return status;
+        if (changed == init)
+            (void)kill(init, SIGKILL);
+        if ((changed < 0 || poll(events, 2, -1) < 0) && errno != EINTR)
+            _exit(1);
+        if (events[1].revents != 0) {
+            (void)kill(init, SIGKILL);
+            events[1].fd = -1; /* told once; what is left to see is init's end */
+        }
+        /* At most one can be pending: SIGCHLD does not queue. */
+        if (read(children_fd, &drained, sizeof drained) < 0 && errno != EAGAIN && errno != EINTR)
+            _exit(1);
+    }
+}
+
+static _Noreturn void leave_like(int status) {
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
 /* The outer process has one thing left to do, and keeps nothing that it does not need for it. The
  * descriptors that came with the plan stay open: they are the session's leases. */
-static _Noreturn void wait_outside(pid_t init, int parent) {
-    int status;
+static _Noreturn void wait_outside(pid_t init, int host, int parent) {
     if (close(CONTROL) != 0) /* or the host would not see init's end as the end of the channel */
         _exit(1);
-    while (waitpid(init, &status, 0) != init)
-        if (errno != EINTR)
-            _exit(1);
+    int status = outlast(init, host, false);
     (void)close(parent);
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    leave_like(status);
 }
 
 /* Without a pid namespace nothing ends with init: what it leaves becomes our child, and we end it. We
- * are out of reach for commands, by Landlock's scope or by our uid. Init is not: stopped by one of
- * them it would not see the end of its host, so that is the end of the session. */
-static _Noreturn void wait_and_sweep(pid_t init, int parent) {
-    int status;
+ * are out of reach for commands, by Landlock's scope or by our uid. Init is not. */
+static _Noreturn void wait_and_sweep(pid_t init, int host, int parent) {
     if (close(CONTROL) != 0)
         _exit(1);
-    do {
-        pid_t changed = waitpid(init, &status, WUNTRACED);
-        if (changed < 0 && errno != EINTR)
-            _exit(1);
-        if (changed == init && WIFSTOPPED(status))
-            (void)kill(init, SIGKILL);
-        else if (changed == init)
-            break;
-    } while (true);
+    int status = outlast(init, host, true);
     (void)close(parent);
     tree_end();
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    leave_like(status);
 }
 
-static void write_map_on_request(pid_t init, int parent) {
+/* Init asks when it is ready, or ends, or is stopped by somebody while its host ends. */
+static void write_map_on_request(pid_t init, int host, int parent) {
+    struct pollfd events[2] = {{.fd = parent, .events = POLLIN}, {.fd = host, .events = POLLIN}};
     char byte;
+    while (poll(events, 2, -1) < 0)
+        if (errno != EINTR)
+            report_failure(STEP_USER, NO_RECORD, errno, "waiting for init");
+    if (events[1].revents != 0)
+        (void)kill(init, SIGKILL);
     if (read(parent, &byte, 1) != 1)
         _exit(1); /* init has already said why */
     user_map(init, &plan.identity);
     capabilities_drop(); /* nothing that is left to do needs one, and init waits: it can't start before */
     if (write(parent, &byte, 1) != 1)
         report_failure(STEP_USER, NO_RECORD, errno, "answering init");
+}
+
+/* Before init is born, or its end could be missed. Init blocks the same signal when it serves. */
+static void watch_children(void) {
+    sigset_t children;
+    (void)sigemptyset(&children);
+    (void)sigaddset(&children, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &children, NULL) == 0)
+        children_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (children_fd < 0)
+        report_failure(STEP_SERVE, NO_RECORD, errno, "watching for the end of init");
 }
 
 /* Asked by waiting for what is not our child: ECHILD is the answer for a process, EBADF for what is
@@ -225,14 +263,13 @@ static _Noreturn void run_bare(int host, int parent, int child) {
     if (init < 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "forking");
     close_awaited(parent);
-    close_awaited(host);
     if (plan.identity.mode == IDENTITY_LEASED)
         capabilities_only_kill();
     else
         capabilities_drop();
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
         report_failure(STEP_PRIVILEGES, NO_RECORD, errno, "dumpable");
-    wait_and_sweep(init, child);
+    wait_and_sweep(init, host, child);
 }
 
 int main(int argc, char **argv) {
@@ -258,6 +295,7 @@ int main(int argc, char **argv) {
     unsigned long namespaces = plan.namespaces;
     if (plan.outside)
         tree_look_outside();
+    watch_children();
     if (namespaces == 0)
         run_bare(host, parent, pair[0]);
     if (plan.identity.mode == IDENTITY_LEASED) {
@@ -274,8 +312,7 @@ int main(int argc, char **argv) {
     if (init < 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
     close_awaited(parent); /* or its end would not be seen while we hold it, too */
-    close_awaited(host);
     if (plan.identity.mode == IDENTITY_LEASED)
-        write_map_on_request(init, pair[0]);
-    wait_outside(init, pair[0]);
+        write_map_on_request(init, host, pair[0]);
+    wait_outside(init, host, pair[0]);
 }

@@ -55,8 +55,6 @@ async def test_end_takes_all(how: str, way: str) -> None:
 @pytest.mark.parametrize("victim", ["host", "outer", "init", "stopped init"])
 @pytest.mark.parametrize("how", HOSTS)
 async def test_death_takes_all(how: str, victim: str, place: Path) -> None:
-    if victim == "stopped init" and how == "nested,covered_proc":
-        pytest.skip("the first process of a PID namespace can't be stopped from inside")
     token = make_token()
     places = {"TMPDIR": str(place), "XDG_STATE_HOME": str(place / "state")}
     with run_host(how, "tests.ladder.sleeper", token, "wait", **places) as program:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from sandyard import ExecTransportError, UnixLocalSandboxClient, UnixLocalSandboxSession
-from tests.house.leaks import list_children
-from tests.session.host import find_init, find_survivors, make_token, names_in, until
+from tests.house.leaks import list_children, read_state
+from tests.session.host import find_init, find_survivors, make_token, name_of, names_in, until
 from tests.session.test_leftovers import DAEMON
 
 Session = UnixLocalSandboxSession
@@ -134,6 +134,21 @@ async def test_nothing_outlives_the_host(tmp_path: Path, number: signal.Signals)
         await until(lambda: len(find_survivors(token)) >= 4)
         program.send_signal(number)
         await until(lambda: not find_survivors(token), within=2)
+
+
+async def test_stopped_init_does_not_stay(tmp_path: Path) -> None:
+    """Whoever stops the sandbox from outside does not keep it alive."""
+    token = make_token()
+    daemons = DAEMONS + "until [ $(pgrep -c sleep) = 3 ]; do :; done"
+    with run_host(tmp_path, token, daemons=daemons) as program:
+        await until(lambda: len(find_survivors(token)) >= 4)
+        (outer,) = [pid for pid in list_children(program.pid) if name_of(pid) == "sandyard-init"]
+        (init,) = list_children(outer)
+        os.kill(init, signal.SIGSTOP)
+        await until(lambda: read_state(init)[0] == "T")
+        program.kill()
+        await until(lambda: not find_survivors(token))
+        await until(lambda: {read_state(pid)[0] for pid in (outer, init)} <= set("ZX?"))
 
 
 async def test_forked_workers_do_not_keep_it(tmp_path: Path) -> None:
