@@ -277,6 +277,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         root = self._root = WorkspaceRoot.open(self.state.manifest.root, owned=owned)
         self._inode = root.inode
         self._lease.note(root.inode)
+        root.marks = None if owned else self._lease.directory
         return root
 
     def _plan(self, root: WorkspaceRoot, footing: Footing) -> LaunchPlan:

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -255,10 +256,34 @@ async def main():
     client = UnixLocalSandboxClient()
     session = await client.create(manifest=Manifest(root={root!r}))
     async with session:
+        await session.exec({before!r})
         await session.{verb}
 
 asyncio.run(main())
 """
+
+
+def kill_unpacking(root: Path, verb: str, before: str = "true") -> None:
+    """Kill a program that unpacks something, and sweep.
+
+    Args:
+        root: its workspace.
+        verb: how it unpacks.
+        before: what a command does before; what it leaves running says its end by a file ``moved``.
+    """
+    head = tar_of(item("f", bytes(100_000_000)))[:1024]
+    program = KILLED.format(head=head, root=str(root), verb=verb, before=before)
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"unpacking\n"
+            assert list(root.glob(".sandyard-*.stage/new"))
+            while before != "true" and not (root / "moved").exists():
+                time.sleep(0.01)
+        finally:
+            process.kill()
+    sweep(os.path.join(os.environ["XDG_STATE_HOME"], "sandyard"))
 
 
 @pytest.mark.parametrize("verb", ["extract('a.tar', Endless())", "hydrate_workspace(Endless())"])
@@ -266,17 +291,23 @@ def test_what_was_being_unpacked_is_swept(tmp_path: Path, verb: str) -> None:
     root = tmp_path / "own"
     root.mkdir()
     (root / "kept").write_bytes(b"kept")
-    head = tar_of(item("f", bytes(100_000_000)))[:1024]
-    program = KILLED.format(head=head, root=str(root), verb=verb)
-    words = [sys.executable, "-c", program]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"unpacking\n"
-            (stage,) = set(os.listdir(root)) - {"kept"}
-            assert stage.endswith(".stage")
-        finally:
-            process.kill()
-    sweep(os.path.join(os.environ["XDG_STATE_HOME"], "sandyard"))
+    kill_unpacking(root, verb)
     assert os.listdir(root) == ["kept"]
     assert (root / "kept").read_bytes() == b"kept"
+
+
+INTO_STAGE = """
+(until mv project .sandyard-*.stage/new/ 2>/dev/null; do :; done; touch moved) >/dev/null 2>&1 &
+mkdir .sandyard-0123456789abcdef.stage && mv other .sandyard-0123456789abcdef.stage/
+"""
+
+
+def test_a_sweep_deletes_nothing_else(tmp_path: Path) -> None:
+    """A command moves what is protected, with all around it, to where a sweep will delete."""
+    root = tmp_path / "own"
+    for name in ("project", "other"):
+        (root / name / ".git/hooks").mkdir(parents=True)
+        (root / name / ".git/hooks/update").write_text(name)
+    kill_unpacking(root, "hydrate_workspace(Endless())", INTO_STAGE)
+    assert not list(root.glob(".sandyard-*.stage/new/f"))
+    assert sorted(path.read_text() for path in root.rglob("update")) == ["other", "project"]

@@ -321,7 +321,7 @@ class TestSwept:
 
     @pytest.mark.parametrize("kind", ["directory", "link"])
     def test_what_took_its_place_stays(self, ground: Ground, kind: str) -> None:
-        with ground.live("worked") as program:
+        with ground.live("worked", "await asyncio.sleep(60)") as program:
             program.kill()
         root = ground.place / ground.roots()[0]
         moved = root.rename(ground.place / "moved")

@@ -23,7 +23,7 @@ from sandyard.errors import (
 )
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import Extraction, extract_archive
-from sandyard.workspace.extract_stage import Stage, clear_stages
+from sandyard.workspace.extract_stage import Stage, clear_stages, forget_stages
 from sandyard.workspace.extract_tree import ANYHOW, rename
 from tests.archive.making import (
     END,
@@ -353,22 +353,22 @@ def test_a_source_that_fails(root: WorkspaceRoot, base: Path) -> None:
     assert os.listdir(base) == []
 
 
-@pytest.fixture
-def abandoned(root: WorkspaceRoot) -> str:
-    """A stage whose owner is gone."""
-    name = ".sandyard-0123456789abcdef.stage"
-    os.makedirs(os.path.join(root.path, name, "new", "d"))
-    return name
-
-
-def test_stages_that_were_left_are_found(root: WorkspaceRoot, base: Path, abandoned: str) -> None:
-    (base / ".sandyard-0123456789abcdeg.stage").mkdir()  # not a name of ours
-    with Stage(root.fd, None) as stage:
-        clear_stages(root.fd)
-        assert abandoned not in os.listdir(base)
-        assert os.fstat(stage.fd).st_nlink
-        assert len(os.listdir(base)) == 2
-    assert os.listdir(base) == [".sandyard-0123456789abcdeg.stage"]
+@pytest.mark.parametrize("mark", ["", "{}", '{"version": 1, "device": 1, "inode": 1, "rules": []}'])
+def test_a_mark_that_names_nothing(
+    root: WorkspaceRoot, base: Path, tmp_path: Path, mark: str
+) -> None:
+    """Half-written or another's, it lets nothing be deleted but what is empty."""
+    full, empty = (f".sandyard-{digit * 16}.stage" for digit in "01")
+    (base / full / "new").mkdir(parents=True)
+    (base / empty).mkdir()
+    for name in (full, empty):
+        (tmp_path / name).write_text(mark)
+    session = os.open(tmp_path, os.O_RDONLY)
+    clear_stages(root.fd, None, session)
+    forget_stages(session)
+    os.close(session)
+    assert sorted(os.listdir(base)) == ([full, empty] if "device" in mark else [full])
+    assert os.listdir(tmp_path) == ["ws"]
 
 
 def test_a_stage_is_locked(root: WorkspaceRoot) -> None:

@@ -210,7 +210,7 @@ def hydrate_workspace(
         owner = rightful_owner(root)
         stack.enter_context(acting_as(owner))
         look = stack.enter_context(_RootLook(root))
-        stage = stack.enter_context(Stage(root.fd, owner, root.ward))
+        stage = stack.enter_context(Stage(root.fd, owner, root.ward, root.marks))
         tree = stack.enter_context(Directories(stage.tree, root.ward.refuse_foreign))
         ward = root.ward
         unpacking = Unpacking(tree, (), meter, tally, strict=False, stopped=stopped, ward=ward)
@@ -276,8 +276,9 @@ def _refusals(op: OpName, path: str, root: WorkspaceRoot) -> Iterator[None]:
 
 def _stage_near(root: WorkspaceRoot, place: Place, owner: Owner | None) -> Stage:
     """A stage on the file system of the target: at the workspace's top, where a sweep looks."""
-    same = os.fstat(place.directory).st_dev == os.fstat(root.fd).st_dev
-    return Stage(root.fd if same else place.directory, owner, root.ward)
+    if os.fstat(place.directory).st_dev == os.fstat(root.fd).st_dev:
+        return Stage(root.fd, owner, root.ward, root.marks)
+    return Stage(place.directory, owner, root.ward)
 
 
 # --- formats ----------------------------------------------------------------------------------

@@ -9,18 +9,21 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
-from sandyard.limits import TEMPORARY_NAME_TRIES
+from sandyard.limits import DESCENT_LEVELS, TEMPORARY_NAME_TRIES
 from sandyard.workspace.acting import acting_as
+from sandyard.workspace.extract_mark import read_mark, remove_mark, write_mark
 from sandyard.workspace.lease import lock_file
-from sandyard.workspace.removal import remove_tree
+from sandyard.workspace.removal import empty_directory, remove_tree
+from sandyard.workspace.root import Owner
 from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from sandyard.workspace.root import Owner
+    from sandyard.workspace.extract_mark import Mark
 
-__all__ = ["Stage", "clear_stages", "is_temporary"]
+__all__ = ["Stage", "clear_stages", "forget_stages", "is_temporary"]
 
 _TREE: Final = "new"
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,11 +45,19 @@ class Stage:
         directory: descriptor of where it is made; it stays the caller's.
         owner: whom it is made as.
         ward: what stays, also if somebody moves it into the stage (default: nothing).
+        marks: directory in which the stage is noted, so that a sweep finds it (default: nowhere).
     """
 
-    def __init__(self, directory: int, owner: Owner | None, ward: Ward = NO_RULES) -> None:
+    def __init__(
+        self,
+        directory: int,
+        owner: Owner | None,
+        ward: Ward = NO_RULES,
+        marks: str | None = None,
+    ) -> None:
         self._directory = os.dup(directory)
         self._ward = ward
+        self._marks = marks
         self._owner = owner
         self._name = ""
         self._fd = self._tree = -1
@@ -93,6 +104,9 @@ class Stage:
                     self._fd = -1
                     continue
             if os.fstat(self._fd).st_nlink:
+                if self._marks is not None:
+                    with self._acting_again():
+                        write_mark(self._marks, name, self._fd, self._ward)
                 os.mkdir(_TREE, 0o700, dir_fd=self._fd)
                 self._tree = os.open(_TREE, _OPEN, dir_fd=self._fd)
                 return
@@ -113,28 +127,61 @@ class Stage:
         if self._name:
             with suppress(OSError), acting_as(self._owner):
                 remove_tree(self._directory, self._name, self._ward)
+            if self._marks is not None:  # what is left has a rule, and is nobody's to delete later
+                with self._acting_again():
+                    remove_mark(self._marks, self._name)
         for descriptor in (self._tree, self._fd, self._directory):
             if descriptor >= 0:
                 os.close(descriptor)
         self._tree = self._fd = self._directory = -1
 
+    def _acting_again(self) -> AbstractContextManager[None]:
+        """Act as this program, whose marks are, though the thread acts as another."""
+        return acting_as(None if self._owner is None else Owner(os.geteuid(), os.getegid()))
 
-def clear_stages(directory: int) -> None:
-    """Remove the stages in a directory that programs left which died.
+
+def clear_stages(directory: int, owner: Owner | None, session: int) -> None:
+    """Remove the stages that a session's program left when it died, by their marks.
 
     Args:
-        directory: descriptor of a workspace's root.
+        directory: descriptor of the workspace's root.
+        owner: whom the stages were made as.
+        session: descriptor of the session's directory in the state directory.
 
     Raises:
-        OSError: it can't be listed.
+        OSError: the marks can't be listed.
     """
-    for name in os.listdir(directory):
-        if not _STAGE.fullmatch(name):
-            continue
+    for name in _marked(session):
         with suppress(OSError):
-            opened = os.open(name, _OPEN, dir_fd=directory)
-            try:
-                if lock_file(opened):
-                    remove_tree(directory, name)
-            finally:
-                os.close(opened)
+            mark = read_mark(session, name)
+            with acting_as(owner):
+                _clear(directory, name, mark)
+
+
+def forget_stages(session: int) -> None:
+    """Remove the marks of a session's stages.
+
+    Raises:
+        OSError: they can't be listed or removed.
+    """
+    for name in _marked(session):
+        os.unlink(name, dir_fd=session)
+
+
+def _marked(session: int) -> list[str]:
+    return [name for name in os.listdir(session) if _STAGE.fullmatch(name)]
+
+
+def _clear(directory: int, name: str, mark: Mark | None) -> None:
+    """Remove what a mark names, if it still is that; without a mark, only what is empty."""
+    if mark is not None:
+        stage = os.open(name, _OPEN, dir_fd=directory)
+        try:
+            facts = os.fstat(stage)
+            if (facts.st_dev, facts.st_ino) != mark.inode or not lock_file(stage):
+                return
+            if empty_directory(stage, mark.ward, levels=DESCENT_LEVELS):
+                return
+        finally:
+            os.close(stage)
+    os.rmdir(name, dir_fd=directory)

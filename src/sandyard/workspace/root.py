@@ -85,6 +85,7 @@ class WorkspaceRoot:
         obstacle: the first error of a deletion that left something; None before and otherwise.
         ward: what of it, and of what is granted, the policy closes; nothing until a start said it.
         granted: trees that the policy grants besides; they are this object's, and closed with it.
+        marks: where what is being unpacked is noted, if the directory is the caller's; else None.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -101,6 +102,7 @@ class WorkspaceRoot:
         self.obstacle: OSError | None = None
         self.ward: Ward = NO_RULES
         self.granted: tuple[Granted, ...] = ()
+        self.marks: str | None = None
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @staticmethod

@@ -20,8 +20,8 @@ from uuid import UUID
 
 from sandyard.errors import SandboxError
 from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
-from sandyard.workspace.acting import acting_as, rightful_owner
-from sandyard.workspace.extract_stage import clear_stages
+from sandyard.workspace.acting import rightful_owner
+from sandyard.workspace.extract_stage import clear_stages, forget_stages
 from sandyard.workspace.lease import (
     LEASE_NAME,
     is_in_place,
@@ -140,15 +140,15 @@ def _settle(name: str, record: LeaseRecord | Unreadable, session: int) -> bool:
     if record.session_id != name:
         return False
     cleared = remove_logs(session, record.logs)
-    return _settle_root(record) and cleared
+    return _settle_root(record, session) and cleared
 
 
-def _settle_root(record: LeaseRecord) -> bool:
+def _settle_root(record: LeaseRecord, session: int) -> bool:
     """Delete the root that an abandoned lease names; tell whether nothing more is to be done."""
     if record.state == "kept":
         return _has_vanished(record)
     if not record.owned:
-        _clear_top(record)
+        _clear_top(record, session)
         return True
     if record.inode is None:
         return _settle_unknown(record.root)
@@ -166,16 +166,16 @@ def _settle_root(record: LeaseRecord) -> bool:
     return gone
 
 
-def _clear_top(record: LeaseRecord) -> None:
+def _clear_top(record: LeaseRecord, session: int) -> None:
     """Remove what was being unpacked into a directory of the caller's; the rest is the caller's."""
-    try:
-        fd = os.open(record.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return
-    with WorkspaceRoot(fd, record.root, owned=False) as root:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with (
+        suppress(OSError),
+        WorkspaceRoot(os.open(record.root, flags), record.root, owned=False) as root,
+    ):
         if root.inode == record.inode:
-            with suppress(OSError), acting_as(rightful_owner(root)):
-                clear_stages(root.fd)
+            clear_stages(root.fd, rightful_owner(root), session)
+    forget_stages(session)
 
 
 def _settle_unknown(path: str) -> bool:

@@ -78,6 +78,11 @@ class Ward:
         self.idle = kinds <= {"write"}
         self.names = frozenset(rule.path.rpartition("/")[2] for rule in self._rules.values())
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All of them, one for each thing."""
+        return tuple(self._rules.values())
+
     def rule_of(self, facts: os.stat_result) -> Rule | None:
         """The rule about a thing itself, if it has one."""
         return self._rules.get((facts.st_dev, facts.st_ino))
