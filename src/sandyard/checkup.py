@@ -40,7 +40,7 @@ from sandyard.platform.probes_facts import MachineFacts, Tried
 from sandyard.policy import Policy
 from sandyard.process import InitProcess
 from sandyard.process.identity import IdentityLease
-from sandyard.process.init import program_path
+from sandyard.process.launching import program_path
 from sandyard.process.wire import MAGIC
 from sandyard.session import UnixLocalSandboxSession
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from sandyard import SandboxError, UnixLocalSandboxClient, UnixLocalSandboxSession
-from sandyard.process import init
+from sandyard.process import init, launching
 
 ANSWER_S = 20.0
 """Seconds after which a call counts as hanging; all that is waited for here takes less than three."""
@@ -46,7 +46,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
             f"import hostile\nhostile.main(int(sys.argv[1]), {scene!r}, {seed}, **{arguments!r})\n"
         )
         program.chmod(0o755)
-        monkeypatch.setattr(init, "program_path", lambda: str(program))
+        monkeypatch.setattr(launching, "program_path", lambda: str(program))
 
     return put
 

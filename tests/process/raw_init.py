@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from sandyard.process.init import program_path
+from sandyard.process.launching import program_path
 from sandyard.process.wire import DATAGRAM_LIMIT, Event, decode_event
 from tests.process.protocol import (
     INLINE_LIMIT,

@@ -26,6 +26,8 @@ __all__ = [
     "encoded_words",
 ]
 
+_WORD = (str, PurePath)
+
 SHELL = ("sh", "-c")
 """What runs a command that is given as text: no login shell, so nothing of HOME is executed."""
 
@@ -42,7 +44,7 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
         ArgumentError: if there is no word, or one holds a NUL.
         ArgumentTypeError: if a word is no string or path.
     """
-    words = tuple(_word(word, "command") for word in command)
+    words = tuple([_word(word, "command") for word in command])
     if not words:
         raise ArgumentError("a command needs a word", op="exec", argument="command", value=command)
     if isinstance(shell, str | bytes) or not isinstance(shell, bool | Sequence):
@@ -59,7 +61,7 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
 
 
 def _word(word: object, argument: str) -> str:
-    if not isinstance(word, str | PurePath):
+    if not isinstance(word, _WORD):
         raise ArgumentTypeError(
             f"a word of {argument} is a string or a path, not {type(word).__name__}",
             op="exec",

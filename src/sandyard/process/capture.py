@@ -66,7 +66,8 @@ class Capture:
         """
         if len(self._tail) < self._tail_room or self._tail_room < size:
             chunk = os.read(fd, size)
-            self.feed(chunk)
+            if chunk:
+                self.feed(chunk)
             return len(chunk)
         # Into its place at once: bulk output is neither allocated nor copied a second time.
         with memoryview(self._tail) as ring, ring[self._oldest : self._oldest + size] as oldest:

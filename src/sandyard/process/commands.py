@@ -108,7 +108,6 @@ class RunningCommand:
         self._taken = 0
         self._began = 0.0
         self._duration = 0.0
-        self._reading: asyncio.TimerHandle | None = None
         self._ended: Latch[None] | None = None
         self._read_error: OSError | None = None
         self._giving_up: asyncio.Task[None] | None = None
@@ -120,8 +119,7 @@ class RunningCommand:
         """Makes the pipes and sends the command off.
 
         Args:
-            lazily: True reads the output only after a moment, in which most commands have ended
-                and can be read in one go.
+            lazily: True reads nothing before ``wait_lazily``.
 
         Raises:
             ExecTransportError: if the sandbox is gone.
@@ -139,10 +137,13 @@ class RunningCommand:
         mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
         self._began = time.monotonic()
         try:
-            async with asyncio.timeout(self._call.timeout_s):
-                self._job = await self._init.spawn(
-                    self._call.spawn, theirs, mask, report=self._call.lasting
-                )
+            self._job = await self._init.spawn(
+                self._call.spawn,
+                theirs,
+                mask,
+                report=self._call.lasting,
+                timeout_s=self._call.timeout_s,
+            )
         except TimeoutError as error:
             raise channel_full(self._call.words, self._call.timeout_s, error) from error
         except SandboxEndedError:
@@ -155,10 +156,7 @@ class RunningCommand:
         self._give_some_back()
         if watch is not None and watch.quota is not None:
             watch.quota.watch(self._job, self._end_over)
-        if lazily:
-            loop = asyncio.get_running_loop()
-            self._reading = loop.call_later(READ_DELAY_S, self.resume)
-        else:
+        if not lazily:
             self.resume()
         if self._input is not None and self._call.stdin is not None:
             self._input.feed(self._call.stdin)
@@ -180,6 +178,17 @@ class RunningCommand:
             False if that took longer than ``timeout_s`` seconds.
         """
         return self._job is None or await self._job.exited.wait(timeout_s)
+
+    async def wait_lazily(self, timeout_s: float | None) -> bool:
+        """Waits as ``wait`` does, and reads the output from a moment on.
+
+        Within that moment most commands end, and are then read in one go.
+        """
+        moment = READ_DELAY_S if timeout_s is None else min(READ_DELAY_S, timeout_s)
+        if await self.wait(moment):
+            return True
+        self.resume()
+        return await self.wait(None if timeout_s is None else timeout_s - moment)
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` when the command has ended, which may be now."""
@@ -267,8 +276,6 @@ class RunningCommand:
             await finished(self._ended.wait())
             return
         ended = self._ended = Latch()
-        if self._reading is not None:
-            self._reading.cancel()  # or the loop would wake for nothing, in the next command's time
         try:
             born = self._job is not None and not self._job.exited.is_set
             if not born and self._input is None and self._giving_up is None:
@@ -381,10 +388,8 @@ class RunningCommand:
             raise
         loop = asyncio.get_running_loop()
         *stdin, out_read, out_write, err_read, err_write = opened
-        self._outputs = [
-            OutputPipe(fd, sink, loop)
-            for fd, sink in zip((out_read, err_read), self._sinks, strict=True)
-        ]
+        stdout, stderr = self._sinks
+        self._outputs = [OutputPipe(out_read, stdout, loop), OutputPipe(err_read, stderr, loop)]
         if stdin:
             self._input = InputPipe(stdin[1], loop)
         return [*stdin[:1], out_write, err_write]
@@ -403,10 +408,12 @@ class RunningCommand:
         await end_whole(self._init, job)
 
     def _give_back(self) -> None:
-        still_written = [output for output in self._outputs if output.open]
-        if self._job is not None and not self._job.gone.is_set and still_written:
+        job = self._job
+        left = job is not None and not job.gone.is_set
+        still_written = [output for output in self._outputs if output.open] if left else []
+        if job is not None and still_written:
             # What was left running may go on writing: it is read, or its next write would end it.
-            self._commands.keep_draining(self._job, still_written)
+            self._commands.keep_draining(job, still_written)
             self._taken -= DESCRIPTORS_PER_LEFTOVER
         else:
             for output in self._outputs:
@@ -443,7 +450,7 @@ class Commands:
         timed_out = False
         try:
             await command.start(lazily=True)
-            timed_out = not await command.wait(call.timeout_s)
+            timed_out = not await command.wait_lazily(call.timeout_s)
         finally:
             await command.end()
         return command.result(stdout.result(), stderr.result(), timed_out=timed_out)

@@ -10,16 +10,12 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sandyard.errors import ConfinementUnavailableError
 from sandyard.finishing import finished, in_thread, start_thread
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
@@ -29,13 +25,11 @@ from sandyard.limits import (
     TRAVEL_RETRIES,
     TRAVEL_RETRY_S,
 )
-from sandyard.plan import HostIdentity, LaunchPlan, Spawn
-from sandyard.platform.fixes import REINSTALL
-from sandyard.process.cgroup import Cgroup
-from sandyard.process.ending import kill_both, kill_init, reap, reap_killed
-from sandyard.process.identity import IdentityLease
+from sandyard.plan import LaunchPlan, Spawn
+from sandyard.process.ending import kill_both, kill_init, reap
 from sandyard.process.job import Job, TerminalJob
 from sandyard.process.latch import Latch, wake
+from sandyard.process.launching import Launched, discard, launch
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
@@ -56,12 +50,11 @@ from sandyard.process.wire import (
     Step,
     decode_event,
     encode_kill,
-    encode_plan,
     encode_signal,
     encode_spawn,
 )
 
-__all__ = ["InitProcess", "SandboxEndedError", "program_path"]
+__all__ = ["InitProcess", "SandboxEndedError"]
 
 J = TypeVar("J", bound=Job)
 
@@ -69,27 +62,8 @@ _PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 """What a send fails with when the machine is short of something for a moment."""
 
 
-def program_path() -> str:
-    """Where the native program lies: beside the package's modules."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.path.join(package, "_bin", "sandyard-init")
-
-
 class SandboxEndedError(Exception):
     """The sandbox has ended; a caller of the library is told in the words of its own operation."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """What a launch leaves behind in the host."""
-
-    plan: LaunchPlan
-    body: bytes  # the plan as it was sent
-    channel: socket.socket
-    pid: int
-    pidfd: int
-    owner: tuple[int, int] | None
-    group: Cgroup | None
 
 
 class InitProcess:
@@ -104,7 +78,7 @@ class InitProcess:
         group: its control groups, or None where no limit needed one.
     """
 
-    def __init__(self, launched: _Launched) -> None:
+    def __init__(self, launched: Launched) -> None:
         self._loop = asyncio.get_running_loop()
         self._channel = launched.channel
         self._pid = launched.pid
@@ -134,18 +108,18 @@ class InitProcess:
             ConfinementUnavailableError: if the kernel refuses a step of the plan; nothing is left.
             ResourceLimitError: if this program or the machine has no descriptor or thread left.
         """
-        launch = start_thread(partial(_launch, plan))
+        launching = start_thread(partial(launch, plan))
         try:
-            launched = await asyncio.shield(launch)
+            launched = await asyncio.shield(launching)
         except asyncio.CancelledError:
-            await finished(cls._abandon(launch))
+            await finished(cls._abandon(launching))
             raise
         except OSError as error:
             raise launch_refusal(error) from error
         try:
             init = cls(launched)
         except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
-            await in_thread(_discard, launched)
+            await in_thread(discard, launched)
             raise launch_refusal(error) from error
         try:
             await init._wait_started(launched)
@@ -155,11 +129,11 @@ class InitProcess:
         return init
 
     @classmethod
-    async def _abandon(cls, launch: asyncio.Future[_Launched]) -> None:
+    async def _abandon(cls, launching: asyncio.Future[Launched]) -> None:
         """Ends what a cancelled start had set off."""
-        await asyncio.wait([launch])
-        if not launch.cancelled() and launch.exception() is None:
-            await in_thread(_discard, launch.result())
+        await asyncio.wait([launching])
+        if not launching.cancelled() and launching.exception() is None:
+            await in_thread(discard, launching.result())
 
     @property
     def alive(self) -> bool:
@@ -201,7 +175,7 @@ class InitProcess:
         """Ends the sandbox."""
         await self.close()
 
-    async def _wait_started(self, launched: _Launched) -> None:
+    async def _wait_started(self, launched: Launched) -> None:
         await self._started.wait(START_TIMEOUT_S)
         answer = self._started.get()
         if isinstance(answer, Started):
@@ -214,7 +188,13 @@ class InitProcess:
     # --- commands ---------------------------------------------------------------------------------
 
     async def spawn(
-        self, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
+        self,
+        spawn: Spawn,
+        fds: list[int],
+        fd_mask: int,
+        *,
+        report: bool = False,
+        timeout_s: float | None = None,
     ) -> Job:
         """Sends a command off; its descriptors may be closed when this returns.
 
@@ -223,13 +203,15 @@ class InitProcess:
             fds: descriptors for the bits of ``fd_mask``, in ascending order.
             fd_mask: bit n set for a descriptor that becomes the command's fd n.
             report: True asks for the command's number inside, as soon as it runs.
+            timeout_s: seconds to wait for room on the channel, or None.
 
         Raises:
             SandboxEndedError: if it is.
+            TimeoutError: if there was no room in time.
             OSError: if there is no descriptor for a large command, or no room for one to travel.
         """
         job = Job(self._next_number(), report=report)
-        return await self._spawn(job, spawn, fds, fd_mask, report=report)
+        return await self._spawn(job, spawn, fds, fd_mask, report=report, timeout_s=timeout_s)
 
     async def spawn_terminal(self, spawn: Spawn) -> TerminalJob:
         """Sends a command off that gets a terminal; its master comes with the job's birth.
@@ -250,7 +232,14 @@ class InitProcess:
         return self._last_job
 
     async def _spawn(
-        self, job: J, spawn: Spawn, fds: list[int], fd_mask: int, *, report: bool = False
+        self,
+        job: J,
+        spawn: Spawn,
+        fds: list[int],
+        fd_mask: int,
+        *,
+        report: bool = False,
+        timeout_s: float | None = None,
     ) -> J:
         body = encode_spawn(spawn, fd_mask, report=report)
         if len(body) > BODY_LIMIT:  # far above what execve(2) takes
@@ -260,7 +249,9 @@ class InitProcess:
             return job
         self._jobs[job.number] = job
         try:
-            await self._send(Request.SPAWN, job.number, body, fds)
+            if self._send_now(Request.SPAWN, job.number, body, fds) is not None:
+                async with asyncio.timeout(timeout_s):
+                    await self._send(Request.SPAWN, job.number, body, fds)
         except BaseException:
             self._jobs.pop(job.number, None)  # gone already where the sandbox ended meanwhile
             raise
@@ -282,21 +273,34 @@ class InitProcess:
 
     async def _send(self, kind: Request, job: int, body: bytes, fds: list[int]) -> None:
         retries = TRAVEL_RETRIES
-        while not self._ended:
-            try:
-                send_message(self._channel, kind, job, body, fds)
-                return
-            except BlockingIOError:
+        while (error := self._send_now(kind, job, body, fds)) is not None:
+            if isinstance(error, BlockingIOError):
                 if not await self._wait_writable():
                     self._end_channel()  # it serves nobody any more
-            except (BrokenPipeError, ConnectionResetError):
-                break
-            except OSError as error:
-                if error.errno not in _PASSING or retries == 0:
-                    raise
+            elif retries == 0:
+                raise error
+            else:
                 retries -= 1
                 await asyncio.sleep(TRAVEL_RETRY_S)
-        raise SandboxEndedError
+
+    def _send_now(self, kind: Request, job: int, body: bytes, fds: list[int]) -> OSError | None:
+        """Sends a message if that needs no waiting; returns what it would have to wait for.
+
+        Raises:
+            SandboxEndedError: if it is.
+            OSError: if it can't be sent, however long one waits.
+        """
+        if self._ended:
+            raise SandboxEndedError
+        try:
+            send_message(self._channel, kind, job, body, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            raise SandboxEndedError from None
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or error.errno in _PASSING:
+                return error
+            raise
+        return None
 
     async def _wait_writable(self) -> bool:
         """Waits until init has read something; False if it reads nothing for too long."""
@@ -404,86 +408,6 @@ class InitProcess:
         for job in jobs.values():
             job.end(None)
             job.gone.set(None)
-
-
-# --- effects in the host -------------------------------------------------------------------------
-
-
-def _launch(make_plan: Callable[[], LaunchPlan]) -> _Launched:
-    """Spawns the outer process and hands it the plan (blocking: runs in a thread)."""
-    plan = make_plan()
-    with ExitStack() as stack:
-        owner = None
-        leases: list[int] = []
-        host_uid, host_gid = os.geteuid(), os.getegid()
-        if plan.identity.host is HostIdentity.LEASED:
-            lease = stack.enter_context(IdentityLease.take())
-            host_uid = host_gid = lease.uid
-            owner = (lease.uid, lease.uid)
-            leases.append(lease.fd)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stack.enter_context(theirs)
-        with ExitStack() as on_failure:
-            on_failure.enter_context(ours)
-            group = None
-            if plan.cgroup is not None:
-                group = on_failure.enter_context(Cgroup.create(plan.cgroup))
-            ours.setblocking(False)
-            host = os.pidfd_open(os.getpid())
-            stack.callback(os.close, host)
-            body = encode_plan(plan, host_uid, host_gid)
-            pid = _spawn_outer(theirs.fileno())
-            pidfd = _open_pidfd(pid)
-            on_failure.callback(reap_killed, pidfd)
-            if group is not None:
-                group.add(pid)  # it waits for its plan: nothing of the session is born outside
-            send_message(ours, Request.START, 0, body, [host, *leases])
-            on_failure.pop_all()
-        return _Launched(plan, body, ours, pid, pidfd, owner, group)
-
-
-def _discard(launched: _Launched) -> None:
-    """Ends a sandbox that nobody will use (blocking: runs in a thread)."""
-    launched.channel.close()
-    kill_both(launched.pid, launched.pidfd)
-    reap_killed(launched.pidfd)
-    if launched.group is not None:
-        launched.group.close()
-
-
-def _spawn_outer(channel: int) -> int:
-    program = program_path()
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
-        (os.POSIX_SPAWN_DUP2, 0, 1),
-        (os.POSIX_SPAWN_DUP2, 0, 2),
-        (os.POSIX_SPAWN_DUP2, channel, channel),  # onto itself: no longer close-on-exec
-    ]
-    try:
-        # vfork underneath, so the size of the host program does not matter; never fork(2), which
-        # a program with threads can't do safely.
-        return os.posix_spawn(program, ["sandyard-init", str(channel)], {}, file_actions=actions)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            raise  # no fault of the program's
-        raise ConfinementUnavailableError(
-            "the sandbox's first process could not be started",
-            dimension="processes",
-            cause_text=f"{program}: {error.strerror}",
-            fix=REINSTALL,
-            cause=error,
-        ) from error
-
-
-def _open_pidfd(pid: int) -> int:
-    """A pidfd of our child; without one the child is ended, since nothing could own it."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        raise
 
 
 async def _wait_readable(fd: int, timeout: float) -> bool:

@@ -38,10 +38,12 @@ class Latch(Generic[T]):
             return
         self._set = True
         self._value = value
-        for waiter in self._waiters or ():
-            wake(waiter)
-        for callback in self._callbacks or ():
-            callback()
+        if self._waiters is not None:
+            for waiter in self._waiters:
+                wake(waiter)
+        if self._callbacks is not None:
+            for callback in self._callbacks:
+                callback()
 
     def then(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` when the value is there, which may be now."""

@@ -155,13 +155,17 @@ class OutputPipe:
         """
         if self._fd < 0:
             return
-        room = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)  # whoever writes may have changed it
+        got = self._read_some()
+        if got == 0 or self._fd < 0:
+            return  # most commands: their end, at once
+        room = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ) - got  # whoever writes may have changed it
         while room > 0 and (got := self._read_some()):
             room -= got
 
     def close(self) -> None:
         """Closes the pipe; the other end is told by SIGPIPE if it goes on writing."""
-        self.pause()
+        if self._reading:
+            self.pause()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -297,11 +297,13 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
         fd_mask: bit n set where a descriptor for fd n is passed with the message.
         report: True asks for a ``Spawned`` event.
     """
-    flags = (
-        (_SpawnFlag.REPORT if report else 0)
-        | (_SpawnFlag.END_LEFTOVERS if spawn.end_leftovers else 0)
-        | (_SpawnFlag.TERMINAL if spawn.window is not None else 0)
-    )
+    flags = 0
+    if report:
+        flags |= _SpawnFlag.REPORT
+    if spawn.end_leftovers:
+        flags |= _SpawnFlag.END_LEFTOVERS
+    if spawn.window is not None:
+        flags |= _SpawnFlag.TERMINAL
     records = b"" if spawn.narrowed is None else _narrowing(spawn.narrowed)
     if records:
         flags |= _SpawnFlag.NARROWED
@@ -322,7 +324,7 @@ def _narrowing(narrowed: Narrowed) -> bytes:
 
 def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
     # Not cached: it holds secrets, which must not outlive their session, and takes microseconds.
-    return b"".join(name + b"=" + value + b"\0" for name, value in environment)
+    return b"\0".join((*map(b"=".join, environment), b""))
 
 
 def encode_signal(number: int, target: SignalTarget) -> bytes:

@@ -1,0 +1,133 @@
+"""Owns a sandbox's birth in the host: the outer process, the channel to it, and what they are given."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from sandyard.errors import ConfinementUnavailableError
+from sandyard.plan import HostIdentity, LaunchPlan
+from sandyard.platform.fixes import REINSTALL
+from sandyard.process.cgroup import Cgroup
+from sandyard.process.ending import kill_both, reap_killed
+from sandyard.process.identity import IdentityLease
+from sandyard.process.sending import send_message
+from sandyard.process.wire import Request, encode_plan
+
+__all__ = ["Launched", "discard", "launch", "program_path"]
+
+
+def program_path() -> str:
+    """Where the native program lies: beside the package's modules."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(package, "_bin", "sandyard-init")
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What a launch leaves behind in the host; ``InitProcess`` or ``discard`` gives it back.
+
+    Attributes:
+        plan: what was asked for.
+        body: the plan as it was sent.
+        channel: our end of the channel.
+        pid: of the outer process, our child; ``pidfd`` likewise.
+        owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
+        group: its control groups, or None.
+    """
+
+    plan: LaunchPlan
+    body: bytes
+    channel: socket.socket
+    pid: int
+    pidfd: int
+    owner: tuple[int, int] | None
+    group: Cgroup | None
+
+
+def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
+    """Spawns the outer process and hands it the plan (blocking: runs in a thread).
+
+    Raises:
+        ConfinementUnavailableError: the program can't be started.
+        OSError: this program or the machine is short of something.
+    """
+    plan = make_plan()
+    with ExitStack() as stack:
+        owner = None
+        leases: list[int] = []
+        host_uid, host_gid = os.geteuid(), os.getegid()
+        if plan.identity.host is HostIdentity.LEASED:
+            lease = stack.enter_context(IdentityLease.take())
+            host_uid = host_gid = lease.uid
+            owner = (lease.uid, lease.uid)
+            leases.append(lease.fd)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(theirs)
+        with ExitStack() as on_failure:
+            on_failure.enter_context(ours)
+            group = None
+            if plan.cgroup is not None:
+                group = on_failure.enter_context(Cgroup.create(plan.cgroup))
+            ours.setblocking(False)
+            host = os.pidfd_open(os.getpid())
+            stack.callback(os.close, host)
+            body = encode_plan(plan, host_uid, host_gid)
+            pid = _spawn_outer(theirs.fileno())
+            pidfd = _open_pidfd(pid)
+            on_failure.callback(reap_killed, pidfd)
+            if group is not None:
+                group.add(pid)  # it waits for its plan: nothing of the session is born outside
+            send_message(ours, Request.START, 0, body, [host, *leases])
+            on_failure.pop_all()
+        return Launched(plan, body, ours, pid, pidfd, owner, group)
+
+
+def discard(launched: Launched) -> None:
+    """Ends a sandbox that nobody will use (blocking: runs in a thread)."""
+    launched.channel.close()
+    kill_both(launched.pid, launched.pidfd)
+    reap_killed(launched.pidfd)
+    if launched.group is not None:
+        launched.group.close()
+
+
+def _spawn_outer(channel: int) -> int:
+    program = program_path()
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+        (os.POSIX_SPAWN_DUP2, channel, channel),  # onto itself: no longer close-on-exec
+    ]
+    try:
+        # vfork underneath, so the size of the host program does not matter; never fork(2), which
+        # a program with threads can't do safely.
+        return os.posix_spawn(program, ["sandyard-init", str(channel)], {}, file_actions=actions)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise  # no fault of the program's
+        raise ConfinementUnavailableError(
+            "the sandbox's first process could not be started",
+            dimension="processes",
+            cause_text=f"{program}: {error.strerror}",
+            fix=REINSTALL,
+            cause=error,
+        ) from error
+
+
+def _open_pidfd(pid: int) -> int:
+    """A pidfd of our child; without one the child is ended, since nothing could own it."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
