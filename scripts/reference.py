@@ -52,6 +52,8 @@ CHAPTERS = (
         ),
     ),
     ("Saved state", ("sandyard.state",)),
+    ("Events", ("sandyard.events.",)),
+    ("Dependencies", ("sandyard.dependencies",)),
     ("Errors", ("sandyard.errors",)),
 )
 

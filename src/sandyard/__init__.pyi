@@ -17,6 +17,9 @@ from sandyard.confinement.footing import (
 from sandyard.client import (
     UnixLocalSandboxClient as UnixLocalSandboxClient,
 )
+from sandyard.dependencies import (
+    Dependencies as Dependencies,
+)
 from sandyard.errors import (
     ApplyPatchDecodeError as ApplyPatchDecodeError,
     ApplyPatchDiffError as ApplyPatchDiffError,
@@ -28,7 +31,11 @@ from sandyard.errors import (
     ArtifactError as ArtifactError,
     ConfigurationError as ConfigurationError,
     ConfinementUnavailableError as ConfinementUnavailableError,
+    DependenciesBindingError as DependenciesBindingError,
+    DependenciesError as DependenciesError,
+    DependenciesMissingDependencyError as DependenciesMissingDependencyError,
     ErrorCode as ErrorCode,
+    EventSinkError as EventSinkError,
     ExecFailureError as ExecFailureError,
     ExecNonZeroError as ExecNonZeroError,
     ExecTimeoutError as ExecTimeoutError,
@@ -58,6 +65,31 @@ from sandyard.errors import (
     WorkspaceStartError as WorkspaceStartError,
     WorkspaceStopError as WorkspaceStopError,
     WorkspaceWriteTypeError as WorkspaceWriteTypeError,
+)
+from sandyard.events.http import (
+    HttpProxySink as HttpProxySink,
+)
+from sandyard.events.instrumentation import (
+    Instrumentation as Instrumentation,
+)
+from sandyard.events.model import (
+    EventPayloadPolicy as EventPayloadPolicy,
+    SandboxSessionEvent as SandboxSessionEvent,
+    SandboxSessionFinishEvent as SandboxSessionFinishEvent,
+    SandboxSessionStartEvent as SandboxSessionStartEvent,
+    event_to_json_line as event_to_json_line,
+    validate_sandbox_session_event as validate_sandbox_session_event,
+)
+from sandyard.events.outbox import (
+    JsonlOutboxSink as JsonlOutboxSink,
+)
+from sandyard.events.sinks import (
+    CallbackSink as CallbackSink,
+    ChainedSink as ChainedSink,
+    EventSink as EventSink,
+)
+from sandyard.events.workspace_outbox import (
+    WorkspaceJsonlSink as WorkspaceJsonlSink,
 )
 from sandyard.file_verbs.matches import GrepMatch as GrepMatch, GrepResult as GrepResult
 from sandyard.file_verbs.watching import FileWatch as FileWatch

@@ -15,6 +15,7 @@ from sandyard.errors import (
     OpName,
     shown,
 )
+from sandyard.observing import Observable, observed
 from sandyard.types import User
 from sandyard.workspace import Workspace
 
@@ -45,7 +46,7 @@ ArchiveSourceLike = bytes | bytearray | memoryview | _BinaryStream | AsyncIterab
 """An archive: bytes, a binary stream, or what gives pieces of it asynchronously."""
 
 
-class ArchiveVerbs(ABC):
+class ArchiveVerbs(Observable, ABC):
     """What a session does with archives, in its host's program."""
 
     _unsaved: frozenset[tuple[str, ...]] = frozenset()
@@ -58,6 +59,7 @@ class ArchiveVerbs(ABC):
     def _present_manifest(self) -> Manifest:
         """What should exist in the workspace."""
 
+    @observed("extract")
     async def extract(
         self,
         path: str | PurePath,
@@ -108,6 +110,7 @@ class ArchiveVerbs(ABC):
         limits = _checked_limits(archive_limits)
         return await workspace.extract(path, data, form=form, limits=limits, keep=keep_archive)
 
+    @observed("persist_workspace")
     async def persist_workspace(self) -> WorkspaceArchive:
         """Save the workspace as a tar archive, a stream that is made while it is read.
 
@@ -128,6 +131,7 @@ class ArchiveVerbs(ABC):
         ephemeral = {tuple(path.split("/")) for path, entry in entries if entry.ephemeral}
         return await workspace.persist(self._unsaved | ephemeral)
 
+    @observed("hydrate_workspace")
     async def hydrate_workspace(
         self, data: ArchiveSourceLike, *, archive_limits: SandboxArchiveLimits | None = None
     ) -> ArchiveReport:

@@ -11,6 +11,7 @@ from sandyard.calls import CommandRequest
 from sandyard.errors import ArgumentError, OpName, ResourceLimitError
 from sandyard.finishing import finished, in_thread
 from sandyard.narrowing import Narrowing
+from sandyard.observing import Observable, observed
 from sandyard.types import User
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Processes = Literal["keep", "end"]
 """What becomes of what runs in the background."""
 
 
-class BackgroundVerbs(ABC):
+class BackgroundVerbs(Observable, ABC):
     """What a session does with processes that run beside its commands.
 
     What it needs is loaded with the first of them: most sessions never have one.
@@ -61,6 +62,7 @@ class BackgroundVerbs(ABC):
             SessionClosedError: it is not.
         """
 
+    @observed("start_process")
     async def start_process(  # noqa: PLR0913  # what exec takes, and a name and a log
         self,
         *command: str | Path,
@@ -162,6 +164,7 @@ class BackgroundVerbs(ABC):
         self._check_open("process")
         return self._processes().find(which)
 
+    @observed("process")
     async def remove_process(self, which: str | BackgroundProcess) -> bool:
         """End a background process, remove its log, and list it no more.
 

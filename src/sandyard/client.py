@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from sandyard.caller import Caller
@@ -25,6 +26,10 @@ from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
 
+if TYPE_CHECKING:
+    from sandyard.dependencies import Dependencies
+    from sandyard.events.instrumentation import Instrumentation
+
 __all__ = ["UnixLocalSandboxClient"]
 
 
@@ -39,6 +44,8 @@ class UnixLocalSandboxClient:
             a program that makes sessions for others.
         directory: where relative sources of manifests begin, absolute (default: this program's
             working directory). Likewise.
+        instrumentation: where the events of its sessions go (default: nowhere).
+        dependencies: values and factories for its sessions; each has a clone of them.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -60,6 +67,8 @@ class UnixLocalSandboxClient:
         policy: Policy | None = None,
         environ: Mapping[str, str] | None = None,
         directory: str | None = None,
+        instrumentation: Instrumentation | None = None,
+        dependencies: Dependencies | None = None,
     ) -> None:
         self._policy = _checked_policy(policy) or Policy()
         if directory is not None and not directory.startswith("/"):
@@ -67,6 +76,16 @@ class UnixLocalSandboxClient:
                 "directory is an absolute path", op="create", argument="directory", value=directory
             )
         self._caller = Caller(None if environ is None else dict(environ), directory)
+        self._instrumentation = instrumentation
+        self._dependencies = dependencies
+        if instrumentation is not None:
+            from sandyard.events.instrumentation import Instrumentation  # noqa: PLC0415  # it is given
+
+            _check_kind("instrumentation", instrumentation, Instrumentation)
+        if dependencies is not None:
+            from sandyard.dependencies import Dependencies  # noqa: PLC0415  # they are given
+
+            _check_kind("dependencies", dependencies, Dependencies)
 
     async def create(
         self,
@@ -117,7 +136,19 @@ class UnixLocalSandboxClient:
         state = UnixLocalSandboxSessionState(
             session_id=session_id, manifest=manifest, workspace_root_owned=owned
         )
-        return UnixLocalSandboxSession(state, whole, root, lease, self._caller)
+        session = UnixLocalSandboxSession(state, whole, root, lease, self._caller)
+        return self._furnished(session)
+
+    def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
+        """A session with what all of this client's have."""
+        if self._dependencies is not None:
+            session.set_dependencies(self._dependencies.clone())
+        if self._instrumentation is not None:
+            from sandyard.events.recorder import SessionEvents  # noqa: PLC0415  # who wants them
+
+            identity = session.state.session_id
+            session.observer = SessionEvents(session, identity, self._instrumentation)
+        return session
 
     async def delete(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """Close a session, and delete its workspace if the library made it.
@@ -207,6 +238,16 @@ def _checked_policy(policy: object) -> Policy | None:
             "policy is a Policy, or None", op="create", argument="policy", value=policy
         )
     return policy
+
+
+def _check_kind(argument: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(
+            f"{argument} is {kind.__name__}, or None, not {shown(value)}",
+            op="create",
+            argument=argument,
+            value=value,
+        )
 
 
 def _refuse_value(argument: str, value: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers
 from sandyard.explaining import ExplainedStream
+from sandyard.observing import Observable, observed, observed_block
 from sandyard.types import ExecResult, User
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandVerbs"]
 
 
-class CommandVerbs(ABC):
+class CommandVerbs(Observable, ABC):
     """What a session does with commands that somebody waits for."""
 
     _explainer: Explainer
@@ -42,6 +43,7 @@ class CommandVerbs(ABC):
             ArgumentError, ArgumentTypeError: an argument is impossible.
         """
 
+    @observed("exec")
     async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command
         self,
         *command: str | Path,
@@ -105,6 +107,7 @@ class CommandVerbs(ABC):
         call = await self._prepared(request)
         return await self._explainer.told(commands.run(call), call.spawn.cwd)
 
+    @observed_block("exec")
     @asynccontextmanager
     async def stream(
         self,

@@ -11,12 +11,16 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   │   ├── ApplyPatchPathError
     │   │   └── ApplyPatchDiffError
     │   ├── InvalidCompressionSchemeError   [ValueError]  no such kind of archive
+    │   ├── DependenciesError               [RuntimeError]  what a client gives its sessions
+    │   │   ├── DependenciesBindingError
+    │   │   └── DependenciesMissingDependencyError
     │   ├── PolicyError                     [ValueError]  what a command may touch
     │   ├── ManifestError                   [ValueError]  what should exist before work starts
     │   │   └── InvalidManifestPathError    a path is absolute or leaves the workspace
     │   └── SessionNotFoundError            [LookupError]  no session has this id or name
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
+    │   ├── EventSinkError                  [RuntimeError]  a sink did not take an event
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
     │   ├── ResourceLimitError              a limit was reached
     │   ├── TerminalEndedError              its command has exited
@@ -72,7 +76,11 @@ __all__ = [
     "ArtifactError",
     "ConfigurationError",
     "ConfinementUnavailableError",
+    "DependenciesBindingError",
+    "DependenciesError",
+    "DependenciesMissingDependencyError",
     "ErrorCode",
+    "EventSinkError",
     "ExecFailureError",
     "ExecNonZeroError",
     "ExecTimeoutError",
@@ -151,6 +159,11 @@ OpName = Literal[
     "connect",
     "list",
     "attach",
+    "events",
+    "pty_exec_start",
+    "pty_write_stdin",
+    "pty_terminate_all",
+    "dependencies",
 ]
 """The operation in which an error happened."""
 
@@ -164,7 +177,10 @@ class ErrorCode(StrEnum):
     MANIFEST_INVALID = "manifest_invalid"
     INVALID_MANIFEST_PATH = "invalid_manifest_path"
     INVALID_COMPRESSION_SCHEME = "invalid_compression_scheme"
+    DEPENDENCIES_INVALID = "dependencies_invalid"
+    DEPENDENCY_MISSING = "dependency_missing"
     CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
+    EVENT_SINK_FAILED = "event_sink_failed"
     SESSION_CLOSED = "session_closed"
     SESSION_NOT_FOUND = "session_not_found"
     SERVER_ERROR = "server_error"
@@ -370,6 +386,31 @@ class InvalidCompressionSchemeError(ConfigurationError, ValueError):
         )
 
 
+class DependenciesError(ConfigurationError, RuntimeError):
+    """What a client gives its sessions can't be bound or found.
+
+    Args:
+        message: what happened.
+        key: the dependency's name.
+    """
+
+    _code = ErrorCode.DEPENDENCIES_INVALID
+
+    def __init__(self, message: str, *, key: object) -> None:
+        facts = {"key": shown(key)}
+        super().__init__(message, self._code, "dependencies", facts, retryable=False)
+
+
+class DependenciesBindingError(DependenciesError):
+    """A name is bound already, was bound anew while it was made, or all is closed."""
+
+
+class DependenciesMissingDependencyError(DependenciesError):
+    """Nothing is bound to a name that is required."""
+
+    _code = ErrorCode.DEPENDENCY_MISSING
+
+
 class PolicyError(ConfigurationError, ValueError):
     """A policy says something impossible or contradicts itself.
 
@@ -494,6 +535,20 @@ class ConfinementUnavailableError(SandboxRuntimeError):
         super().__init__(
             text, ErrorCode.CONFINEMENT_UNAVAILABLE, "start", facts, cause, retryable=False
         )
+
+
+class EventSinkError(SandboxRuntimeError, RuntimeError):
+    """A sink did not take an event, and is marked to fail operations (``on_error="raise"``).
+
+    What the operation itself did is done.
+
+    Args:
+        message: what the sink said.
+        sink: its name.
+    """
+
+    def __init__(self, message: str, *, sink: str, cause: BaseException | None = None) -> None:
+        super().__init__(message, ErrorCode.EVENT_SINK_FAILED, "events", {"sink": sink}, cause)
 
 
 class SessionClosedError(SandboxRuntimeError, RuntimeError):

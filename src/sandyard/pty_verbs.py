@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sandyard.calls import CommandRequest, prepare_terminal
 from sandyard.errors import ArgumentError, ArgumentTypeError
 from sandyard.limits import SLOT_YIELD_MAX_S, TERMINAL_COLUMNS, TERMINAL_ROWS
+from sandyard.observing import observed
 from sandyard.terminal_verbs import TerminalVerbs
 from sandyard.types import User
 
@@ -26,6 +27,7 @@ class PtyVerbs(TerminalVerbs):
         """Tell whether there are terminals: on every rung but ``landlock_seccomp``."""
         return self._ladder.has_terminals
 
+    @observed("pty_exec_start")
     async def pty_exec_start(
         self,
         *command: str | Path,
@@ -82,6 +84,7 @@ class PtyVerbs(TerminalVerbs):
             call, terminal, yield_s, tokens
         )
 
+    @observed("pty_write_stdin")
     async def pty_write_stdin(
         self,
         *,
@@ -114,6 +117,7 @@ class PtyVerbs(TerminalVerbs):
         yield_s = write_yield(seconds) if data else poll_yield(seconds)
         return await self._running_commands().interactive.slots.write(number, data, yield_s, tokens)
 
+    @observed("pty_terminate_all")
     async def pty_terminate_all(self) -> None:
         """End all processes of ``pty_exec_start``, with all that they started."""
         await self._running_commands().interactive.slots.end_all()

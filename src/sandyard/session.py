@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sandyard.archive_verbs import ArchiveVerbs
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
@@ -28,6 +28,7 @@ from sandyard.finishing import in_thread
 from sandyard.ladder import Ladder
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.manifest import Manifest
+from sandyard.observing import observed
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
@@ -41,6 +42,9 @@ from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.lease import Lease
 from sandyard.workspace.reach import govern
 from sandyard.workspace.review import Review
+
+if TYPE_CHECKING:
+    from sandyard.dependencies import Dependencies
 
 __all__ = ["UnixLocalSandboxSession"]
 
@@ -90,11 +94,13 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         self._host_environment: dict[str, str] = {}
         self._environment: tuple[dict[str, str], tuple[tuple[bytes, bytes], ...]] | None = None
         self._workspace: Workspace | None = None
+        self._dependencies: Dependencies | None = None
         self._init: InitProcess | None = None
         self._commands: Commands | None = None
 
     # --- life -------------------------------------------------------------------------------------
 
+    @observed("start")
     async def start(self) -> None:
         """Makes the workspace ready and builds the sandbox around it.
 
@@ -128,6 +134,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
 
+    @observed("stop")
     async def stop(self, *, processes: Processes = "keep") -> None:
         """Makes a checkpoint: what is in the workspace stays, and the session goes on.
 
@@ -148,6 +155,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             await commands.interactive.end_all()
             await self._end_processes(commands)
 
+    @observed("shutdown")
     async def shutdown(self) -> None:
         """Ends everything that runs in the sandbox and takes the sandbox down.
 
@@ -164,6 +172,15 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         caller's to keep. ``UnixLocalSandboxClient.delete`` deletes one that the library made.
         """
         self._check_loop("shutdown")
+        try:
+            if self._phase is not Phase.CLOSED or self._lease.held:
+                await self._close()
+        finally:
+            await self._close_companions()
+
+    @observed("shutdown")
+    async def _close(self) -> None:
+        """What ``aclose`` does with the sandbox and the workspace, told as the shutdown that it is."""
         async with self._turn:
             try:
                 await self._let_go()
@@ -177,6 +194,20 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         """What holds, dimension by dimension, and on which rung; None until the first start."""
         return self._ladder.report
 
+    @property
+    def dependencies(self) -> Dependencies:
+        """What its client's dependencies are for this session, which closes them at its end."""
+        if self._dependencies is None:
+            from sandyard.dependencies import Dependencies  # noqa: PLC0415  # few programs use them
+
+            self._dependencies = Dependencies()
+        return self._dependencies
+
+    def set_dependencies(self, dependencies: Dependencies) -> None:
+        """Give the session other dependencies, which it closes at its end."""
+        self._dependencies = dependencies
+
+    @observed("running")
     async def running(self) -> bool:
         """Tell whether commands can run: the session is started and its sandbox stands."""
         return self._phase is Phase.RUNNING and self._init is not None and self._init.alive
@@ -202,6 +233,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
 
     # --- what may be asked of it -------------------------------------------------------------------
 
+    @observed("review")
     async def review(self) -> Review:
         """Tell what has appeared or changed that programs outside would run or obey.
 
@@ -217,6 +249,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         grants = await in_thread(resolve_grants, self.policy)
         return await in_thread(self._protection.review, workspace.root, grants)
 
+    @observed("why")
     async def why(
         self, subject: str | PurePath | None = None, *, syscall: str | None = None
     ) -> Explanation:
@@ -262,10 +295,27 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             WorkspaceStartError: another program uses the session now; nothing was deleted.
         """
         self._check_loop("shutdown")
+        try:
+            return await self._delete()
+        finally:
+            await self._close_companions()
+
+    @observed("delete")
+    async def _delete(self) -> bool:
         async with self._turn:
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
             return await in_thread(delete_leased, self._lease, self.state.manifest.root, inode)
+
+    async def _close_companions(self) -> None:
+        """Ends what came with the client: what was made of its dependencies, and waiting events."""
+        dependencies, self._dependencies = self._dependencies, None
+        try:
+            if dependencies is not None:
+                await dependencies.aclose()
+        finally:
+            if self.observer is not None:
+                await self.observer.close()
 
     async def _open_root(self) -> WorkspaceRoot:
         if self._root is None:

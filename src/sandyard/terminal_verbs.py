@@ -16,6 +16,7 @@ from sandyard.limits import (
     TERMINAL_TYPE,
 )
 from sandyard.narrowing import Narrowing
+from sandyard.observing import Observable, observed
 from sandyard.process import CommandCall, Commands
 from sandyard.types import User
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["TerminalVerbs"]
 
 
-class TerminalVerbs(ABC):
+class TerminalVerbs(Observable, ABC):
     """What a session does with terminals."""
 
     policy: Policy
@@ -57,6 +58,7 @@ class TerminalVerbs(ABC):
         request.set_default("TERM", TERMINAL_TYPE, given)
         return await self._prepared(request)
 
+    @observed("terminal")
     async def terminal(  # noqa: PLR0913  # what exec takes, and a window
         self,
         *command: str | Path,

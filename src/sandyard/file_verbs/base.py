@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from sandyard.observing import Observable
+
 if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.types import User
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["VerbBase"]
 
 
-class VerbBase(ABC):
+class VerbBase(Observable, ABC):
     """What a session lends to its file verbs."""
 
     @abstractmethod

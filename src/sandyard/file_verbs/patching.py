@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandyard.errors import ApplyPatchDiffError, ArgumentError
 from sandyard.file_verbs.base import VerbBase
+from sandyard.observing import observed
 from sandyard.types import User
 from sandyard.workspace.faults import translated
 
@@ -49,6 +50,7 @@ Given = (
 class PatchingVerbs(VerbBase):
     """How a session changes files by patches."""
 
+    @observed("apply_patch")
     async def apply_patch(
         self,
         operations: Given,

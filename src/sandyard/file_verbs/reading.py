@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path, PurePath
 
 from sandyard.errors import ArgumentError, OpName
 from sandyard.file_verbs.base import VerbBase
 from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.observing import observed, observed_pieces
 from sandyard.types import FileEntry, User
 from sandyard.workspace.files import read_range
 from sandyard.workspace.listing import (
@@ -28,6 +29,7 @@ __all__ = ["ReadingVerbs"]
 class ReadingVerbs(VerbBase):
     """What a session tells of its files."""
 
+    @observed("read")
     async def read(
         self, path: str | PurePath, *, user: str | User | None = None
     ) -> io.BufferedReader:
@@ -46,6 +48,7 @@ class ReadingVerbs(VerbBase):
         workspace = self._open_workspace("read", user)
         return await workspace.read(path)
 
+    @observed("read")
     async def read_range(
         self,
         path: str | PurePath,
@@ -75,6 +78,7 @@ class ReadingVerbs(VerbBase):
         workspace = self._open_workspace("read", user)
         return await workspace.run("read", partial(read_range, path=path, offset=offset, size=size))
 
+    @observed("read")
     async def read_bounded(
         self, path: str | PurePath, *, max_bytes: int, user: str | User | None = None
     ) -> bytes:
@@ -93,6 +97,7 @@ class ReadingVerbs(VerbBase):
         workspace = self._open_workspace("read", user)
         return await workspace.run("read", partial(read_range, path=path, offset=0, size=max_bytes))
 
+    @observed_pieces("read")
     async def read_chunks(
         self,
         path: str | PurePath,
@@ -101,7 +106,7 @@ class ReadingVerbs(VerbBase):
         size: int | None = None,
         chunk_bytes: int = COPY_CHUNK_BYTES,
         user: str | User | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Read a file piece by piece; memory use does not grow with its size.
 
         The file is opened once, so its pieces are of one file, also if it is replaced meanwhile.
@@ -137,6 +142,7 @@ class ReadingVerbs(VerbBase):
                 yield chunk
                 left = None if left is None else left - len(chunk)
 
+    @observed("ls")
     async def ls(
         self,
         path: str | PurePath,
@@ -165,6 +171,7 @@ class ReadingVerbs(VerbBase):
         workspace = self._open_workspace("ls", user)
         return await workspace.run("ls", partial(list_directory, path=path, recursive=recursive))
 
+    @observed("stat")
     async def stat(
         self,
         path: str | PurePath,
@@ -191,6 +198,7 @@ class ReadingVerbs(VerbBase):
         work = partial(describe, path=path, follow_symlinks=follow_symlinks)
         return await workspace.run("stat", work)
 
+    @observed("exists")
     async def exists(
         self,
         path: str | PurePath,
@@ -214,6 +222,7 @@ class ReadingVerbs(VerbBase):
         work = partial(exists, path=path, follow_symlinks=follow_symlinks)
         return await workspace.run("exists", work)
 
+    @observed("same_file")
     async def same_file(
         self,
         left: str | PurePath,
@@ -238,6 +247,7 @@ class ReadingVerbs(VerbBase):
         work = partial(is_same, left=left, right=right, follow_symlinks=follow_symlinks)
         return await workspace.run("same_file", work)
 
+    @observed("glob")
     async def glob(
         self, pattern: str, *, path: str | PurePath = ".", user: str | User | None = None
     ) -> list[str]:
@@ -267,6 +277,7 @@ class ReadingVerbs(VerbBase):
         workspace = self._open_workspace("glob", user)
         return await workspace.run("glob", partial(find_matches, pattern=pattern, path=path))
 
+    @observed("normalize_path")
     async def normalize_path(self, path: str | PurePath, *, for_write: bool = False) -> Path:
         """Resolve a path of the workspace to the absolute one that commands see.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 from sandyard.errors import ArgumentError, ArgumentTypeError, ExecNonZeroError, shown
 from sandyard.file_verbs.base import VerbBase
 from sandyard.limits import GREP_ERROR_BYTES, GREP_MATCHES, GREP_MATCHES_MAX, GREP_PATTERN_BYTES
+from sandyard.observing import observed
 from sandyard.process import CommandStream
 from sandyard.types import ExecResult, User
 from sandyard.workspace.listing import describe
@@ -58,6 +59,7 @@ class SearchingVerbs(VerbBase):
     ) -> AbstractAsyncContextManager[CommandStream]:
         """A program inside, which is ended when the block is left."""
 
+    @observed("grep")
     async def grep(  # noqa: PLR0913 - one keyword for each way to search
         self,
         pattern: str,

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Self
 
 from sandyard.file_verbs.base import VerbBase
+from sandyard.observing import observed_block
 from sandyard.types import User
 from sandyard.workspace import Workspace
 from sandyard.workspace.faults import translated
@@ -65,6 +66,7 @@ def _wake(news: asyncio.Future[None]) -> None:
 class WatchingVerbs(VerbBase):
     """How a session tells of changes in its files."""
 
+    @observed_block("watch")
     @asynccontextmanager
     async def watch(
         self,

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import PurePath
 
 from sandyard.file_verbs.base import VerbBase
+from sandyard.observing import observed
 from sandyard.types import Permissions, User
 from sandyard.workspace import Skipped
 from sandyard.workspace.changing import change_mode, copy, move
@@ -18,6 +19,7 @@ __all__ = ["WritingVerbs"]
 class WritingVerbs(VerbBase):
     """What a session changes of its files."""
 
+    @observed("write")
     async def write(
         self,
         path: str | PurePath,
@@ -44,6 +46,7 @@ class WritingVerbs(VerbBase):
         workspace = self._open_workspace("write", user)
         await workspace.write(path, data)
 
+    @observed("append")
     async def append(
         self,
         path: str | PurePath,
@@ -68,6 +71,7 @@ class WritingVerbs(VerbBase):
         workspace = self._open_workspace("append", user)
         await workspace.run("append", partial(append, path=path, data=data))
 
+    @observed("mkdir")
     async def mkdir(
         self, path: str | PurePath, *, parents: bool = False, user: str | User | None = None
     ) -> None:
@@ -86,6 +90,7 @@ class WritingVerbs(VerbBase):
         workspace = self._open_workspace("mkdir", user)
         await workspace.mkdir(path, parents=parents)
 
+    @observed("rm")
     async def rm(
         self, path: str | PurePath, *, recursive: bool = False, user: str | User | None = None
     ) -> None:
@@ -105,6 +110,7 @@ class WritingVerbs(VerbBase):
         workspace = self._open_workspace("rm", user)
         await workspace.rm(path, recursive=recursive)
 
+    @observed("mv")
     async def mv(
         self,
         source: str | PurePath,
@@ -131,6 +137,7 @@ class WritingVerbs(VerbBase):
         workspace = self._open_workspace("mv", user)
         await workspace.run("mv", partial(move, source=source, destination=destination))
 
+    @observed("copy")
     async def copy(
         self,
         source: str | PurePath,
@@ -163,6 +170,7 @@ class WritingVerbs(VerbBase):
         work = partial(copy, source=source, destination=destination, recursive=recursive)
         return await workspace.run("copy", work)
 
+    @observed("chmod")
     async def chmod(
         self, path: str | PurePath, mode: int | Permissions, *, user: str | User | None = None
     ) -> None:

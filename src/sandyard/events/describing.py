@@ -1,0 +1,198 @@
+"""Which facts of an operation are told, from its arguments and its result; pure."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from io import BufferedReader
+from pathlib import PurePath
+from typing import Final
+
+from pydantic import JsonValue
+
+from sandyard.errors import ExecTimeoutError, ExecTransportError, SandboxError
+from sandyard.events.limits import TOLD_CHARS, TOLD_ITEMS
+from sandyard.process import CommandStream
+from sandyard.types import ExecResult, User
+
+__all__ = ["Outcome", "describe_arguments", "describe_error", "describe_result", "readable"]
+
+_TOLD: Final = {
+    "path": "path",
+    "source": "source",
+    "destination": "destination",
+    "other": "other",
+    "pattern": "pattern",
+    "subject": "subject",
+    "syscall": "syscall",
+    "process_id": "process_id",
+    "session_id": "process_id",
+    "name": "name",
+    "user": "user",
+    "cwd": "cwd",
+    "timeout": "timeout_s",
+    "shell": "shell",
+    "tty": "tty",
+    "port": "server.port",
+    "recursive": "recursive",
+    "parents": "parents",
+    "mode": "mode",
+    "offset": "offset",
+    "length": "length",
+    "processes": "processes",
+    "leftovers": "leftovers",
+    "patch_format": "patch_format",
+    "compression_scheme": "compression_scheme",
+}
+"""Arguments that are told, and under which name. What is in none of these is not: contents, standard
+input and variables of the environment may be secret."""
+
+_CONTENTS: Final = ("content", "data", "chars", "stream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an operation ended."""
+
+    ok: bool
+    data: Mapping[str, JsonValue] = field(default_factory=dict)
+    error_code: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    error_retryable: bool | None = None
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+
+
+def readable(text: str, limit: int = TOLD_CHARS) -> str:
+    """Text that JSON can hold, cut to a length: a name on disk may be no text at all."""
+    kept = text[: limit + 1].encode("utf-8", "backslashreplace").decode("utf-8")
+    return kept if len(text) <= limit else f"{kept[:limit]}…"
+
+
+def describe_arguments(
+    verb: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> dict[str, JsonValue]:
+    """The facts of a call that are told; empty if the method does not take such arguments."""
+    try:
+        given = _signature(verb).bind(None, *args, **kwargs)
+    except TypeError:  # the call itself is about to say so
+        return {}
+    given.apply_defaults()
+    told: dict[str, JsonValue] = {}
+    for name, value in given.arguments.items():
+        if name == "command":
+            told["command"] = _words(value)
+        elif name in _CONTENTS:
+            length = _length(value)
+            if length is not None:
+                told["bytes"] = length
+        elif (key := _TOLD.get(name)) is not None:
+            told[key] = _plain(value)
+    return told
+
+
+def describe_result(op: str, result: object) -> Outcome:
+    """The facts of a result that are told."""
+    if isinstance(result, CommandStream):
+        result = _streamed(result)
+    if isinstance(result, ExecResult):
+        return _command_ended(result)
+    data: dict[str, JsonValue] = {}
+    if isinstance(result, bool):
+        data["alive" if op == "running" else "result"] = result
+    elif isinstance(result, bytes | bytearray):
+        data["bytes"] = len(result)
+    elif isinstance(result, list | tuple):
+        data["count"] = len(result)
+    elif isinstance(result, BufferedReader):
+        data["bytes"] = os.fstat(result.fileno()).st_size
+    else:
+        for name, key in (
+            ("id", "id"),
+            ("pid", "pid"),
+            ("bytes", "bytes"),
+            ("host", "server.address"),
+        ):
+            value = getattr(result, name, None)
+            if isinstance(value, str | int):
+                data[key] = _plain(value)
+    return Outcome(ok=True, data=data)
+
+
+def describe_error(error: BaseException) -> Outcome:
+    """The facts of an error, and the output that a command had written until then."""
+    known = error if isinstance(error, SandboxError) else None
+    late = error if isinstance(error, ExecTimeoutError) else None
+    return Outcome(
+        ok=False,
+        error_code=None if known is None else known.error_code.value,
+        error_type=type(error).__name__,
+        error_message=readable(str(error)),
+        error_retryable=None if known is None else known.retryable,
+        stdout=None if late is None else late.stdout,
+        stderr=None if late is None else late.stderr,
+    )
+
+
+def _streamed(stream: CommandStream) -> ExecResult | None:
+    """How a streamed command ended; None if its reader left before that."""
+    try:
+        return stream.result
+    except ExecTransportError:
+        return None
+
+
+def _command_ended(result: ExecResult) -> Outcome:
+    code = result.exit_code
+    data: dict[str, JsonValue] = {"exit_code": code, "process.exit.code": code}
+    if result.denials:
+        data["denials"] = _sentences(result.denials)
+    if result.limit_hits:
+        data["limit_hits"] = _sentences(result.limit_hits)
+    return Outcome(ok=code == 0, data=data, stdout=result.stdout, stderr=result.stderr)
+
+
+def _sentences(values: Iterable[object]) -> list[JsonValue]:
+    return [readable(str(value)) for _, value in zip(range(TOLD_ITEMS), values, strict=False)]
+
+
+@lru_cache(maxsize=256)  # as many as there are methods
+def _signature(verb: Callable[..., object]) -> inspect.Signature:
+    return inspect.signature(verb)
+
+
+def _words(command: object) -> JsonValue:
+    if not isinstance(command, tuple | list):
+        return _plain(command)
+    words: list[JsonValue] = [_plain(word) for word in command[:TOLD_ITEMS]]
+    return words if len(command) <= TOLD_ITEMS else [*words, "…"]
+
+
+def _plain(value: object) -> JsonValue:
+    """A value as JSON has it; what JSON has no word for is told by its type alone."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= 64 else f"<{value.bit_length()}-bit integer>"  # noqa: PLR2004
+    if isinstance(value, str | PurePath):
+        return readable(str(value))
+    if isinstance(value, User):
+        return readable(value.name)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value[:TOLD_ITEMS]]
+    return f"<{type(value).__name__}>"
+
+
+def _length(value: object) -> int | None:
+    if isinstance(value, bytes | bytearray):
+        return len(value)
+    if isinstance(value, memoryview):
+        return value.nbytes
+    return len(value.encode("utf-8", "surrogateescape")) if isinstance(value, str) else None

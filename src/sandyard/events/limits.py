@@ -1,0 +1,38 @@
+"""The numbers of events, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+QUEUED_EVENTS: Final = 1_000
+"""Events that wait for one sink of one session, at most: about a megabyte."""
+
+EVENT_BATCH: Final = 100
+"""Events that a sink is handed at once, at most."""
+
+LINGER_S: Final = 0.02
+"""How long an event that nobody waits for may be kept back, so that several go together."""
+
+FLUSH_S: Final = 5.0
+"""How long the end of a session waits for sinks that are slow."""
+
+TOLD_CHARS: Final = 4_000
+"""Characters of one argument in an event, such as a command; the rest is cut, and "…" says so."""
+
+TOLD_ITEMS: Final = 100
+"""Words of a command, and denials of a result, in one event."""
+
+OUTPUT_CHARS: Final = 8_000
+"""Characters of each output stream in an event, where output is told at all."""
+
+OUTBOX_BYTES: Final = 64 * 1024**2
+"""A file of events is put aside when it is larger than this."""
+
+OUTBOX_KEPT: Final = 3
+"""Files of events that are kept beside the one that is written."""
+
+SPOOL_BYTES: Final = 16 * 1024**2
+"""Events that wait in a file for a receiver that can't be reached."""
+
+HTTP_TIMEOUT_S: Final = 5.0
+"""How long one delivery to a receiver may take."""

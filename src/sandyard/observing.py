@@ -1,0 +1,152 @@
+"""The seam between a session's verbs and whoever wants to hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from sandyard.errors import OpName
+
+__all__ = [
+    "Observable",
+    "Observer",
+    "Operation",
+    "observed",
+    "observed_block",
+    "observed_pieces",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Operation(Protocol):
+    """One operation that has begun and was told of."""
+
+    async def finish(self, result: object) -> None:
+        """Tell how it ended well."""
+
+    async def fail(self, error: BaseException) -> None:
+        """Tell why it did not; a cancellation is a reason too."""
+
+
+class Observer(Protocol):
+    """Who hears of a session's operations."""
+
+    async def begin(
+        self,
+        op: OpName,
+        verb: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        *,
+        nests: bool = True,
+    ) -> Operation:
+        """Tell that an operation begins, and with which arguments of which method.
+
+        ``nests`` is False if the caller's own code runs before it ends: what that calls is no part
+        of the operation.
+        """
+
+    async def close(self) -> None:
+        """Hand over what is left; nothing is heard afterwards."""
+
+
+class Observable:
+    """A session whose operations can be heard of.
+
+    Attributes:
+        observer: who hears of them; None for nobody, which costs nothing.
+    """
+
+    observer: Observer | None = None
+
+
+O = TypeVar("O", bound=Observable)  # noqa: E741  # an observable
+Verb = Callable[Concatenate[O, P], Coroutine[None, None, T]]
+
+
+def observed(op: OpName) -> Callable[[Verb[O, P, T]], Verb[O, P, T]]:
+    """Make a method of a session tell its observer when it begins and how it ends."""
+
+    def decorate(verb: Verb[O, P, T]) -> Verb[O, P, T]:
+        @wraps(verb)
+        async def told(session: O, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            observer = session.observer
+            if observer is None:
+                return await verb(session, *args, **kwargs)
+            operation = await observer.begin(op, verb, args, kwargs)
+            try:
+                result = await verb(session, *args, **kwargs)
+            except BaseException as error:
+                await operation.fail(error)
+                raise
+            await operation.finish(result)
+            return result
+
+        return told
+
+    return decorate
+
+
+Block = Callable[Concatenate[O, P], AbstractAsyncContextManager[T]]
+
+
+def observed_block(op: OpName) -> Callable[[Block[O, P, T]], Block[O, P, T]]:
+    """The same for a method that is used with ``async with``: told of from its entry to its end."""
+
+    def decorate(verb: Block[O, P, T]) -> Block[O, P, T]:
+        @wraps(verb)
+        @asynccontextmanager
+        async def told(session: O, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+            observer = session.observer
+            if observer is None:
+                async with verb(session, *args, **kwargs) as value:
+                    yield value
+                return
+            operation = await observer.begin(op, verb, args, kwargs, nests=False)
+            try:
+                async with verb(session, *args, **kwargs) as value:
+                    yield value
+            except BaseException as error:
+                await operation.fail(error)
+                raise
+            await operation.finish(value)
+
+        return told
+
+    return decorate
+
+
+Pieces = Callable[Concatenate[O, P], AsyncGenerator[T, None]]
+
+
+def observed_pieces(op: OpName) -> Callable[[Pieces[O, P, T]], Pieces[O, P, T]]:
+    """The same for a method that yields pieces: told of from the first that is asked for."""
+
+    def decorate(verb: Pieces[O, P, T]) -> Pieces[O, P, T]:
+        @wraps(verb)
+        async def told(session: O, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+            observer = session.observer
+            async with aclosing(verb(session, *args, **kwargs)) as pieces:
+                if observer is None:
+                    async for piece in pieces:
+                        yield piece
+                    return
+                operation = await observer.begin(op, verb, args, kwargs, nests=False)
+                try:
+                    async for piece in pieces:
+                        yield piece
+                except GeneratorExit:  # the caller has enough
+                    await operation.finish(None)
+                    raise
+                except BaseException as error:
+                    await operation.fail(error)
+                    raise
+                await operation.finish(None)
+
+        return told
+
+    return decorate

@@ -1,0 +1,207 @@
+"""Every operation is told: once at its beginning, once at its end, in order, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from sandyard import (
+    CallbackSink,
+    EventPayloadPolicy,
+    ExecTimeoutError,
+    Instrumentation,
+    SandboxError,
+    SandboxSessionEvent,
+    SandboxSessionFinishEvent,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+    WorkspaceReadNotFoundError,
+)
+from tests.events.telling import Told, finished, keep, telling
+
+
+async def test_each_verb_is_told() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        await session.exec("exit 3")
+        await session.write("d/a.txt", b"12345")
+        await session.append("d/a.txt", b"6")
+        await session.read_bounded("d/a.txt", max_bytes=9)
+        await session.ls("d")
+        await session.mkdir("e")
+        await session.copy("d/a.txt", "e/b.txt")
+        await session.mv("e/b.txt", "e/c.txt")
+        await session.rm("e", recursive=True)
+        await session.stat("d/a.txt")
+        await session.glob("**/*.txt")
+        async with session.stream("echo hi") as stream:
+            async for _ in stream:
+                pass
+        assert [chunk async for chunk in session.read_chunks("d/a.txt")] == [b"123456"]
+        async with session.watch("d"):
+            pass
+        async with await session.terminal("exit 4") as terminal:
+            await terminal.wait()
+        process = await session.start_process("true")
+        await process.wait()
+        await session.extract("x.tar", bytes(1024))
+        await session.running()
+        await session.review()
+    names = [
+        "start",
+        "exec",
+        "exec",
+        "write",
+        "append",
+        "read",
+        "read",
+        "ls",
+        "mkdir",
+        "copy",
+        "mv",
+        "rm",
+        "stat",
+        "glob",
+        "watch",
+        "terminal",
+        "start_process",
+        "extract",
+        "running",
+        "review",
+    ]
+    begun = Counter(event.op for event in told if event.phase == "start")
+    assert {name: begun[name] for name in names} == dict(Counter(names))
+    assert begun == Counter(event.op for event in told if event.phase == "finish")
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+    spans = Counter(event.span_id for event in told)
+    assert set(spans.values()) == {2}
+    assert {event.session_id for event in told} == {session.state.session_id}
+    command = next(event for event in told if event.op == "exec" and event.phase == "finish")
+    assert isinstance(command, SandboxSessionFinishEvent)
+    assert not command.ok
+    assert command.data["command"] == ["exit 3"]
+    assert command.data["exit_code"] == command.data["process.exit.code"] == 3
+    assert finished(told, "write").data == {"path": "d/a.txt", "user": None, "bytes": 5}
+
+
+async def test_failures_are_told() -> None:
+    told: Told = []
+    begun = asyncio.Event()
+
+    def hear(event: SandboxSessionEvent, _: object) -> None:
+        told.append(event)
+        if event.data.get("command") == ["sleep 1000"]:
+            begun.set()
+
+    async with telling(CallbackSink(hear)) as session:
+        with pytest.raises(WorkspaceReadNotFoundError):
+            await session.read("missing")
+        with pytest.raises(ExecTimeoutError):
+            await session.exec("echo so far; sleep 100", timeout=0.2)
+        running = asyncio.ensure_future(session.exec("sleep 1000"))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    read = finished(told, "read")
+    assert (read.ok, read.error_code) == (False, "workspace_read_not_found")
+    assert read.error_type == "WorkspaceReadNotFoundError"
+    assert read.error_message is not None
+    assert "missing" in read.error_message
+    late, cancelled = [e for e in told if e.op == "exec" and e.phase == "finish"]
+    assert isinstance(late, SandboxSessionFinishEvent)
+    assert isinstance(cancelled, SandboxSessionFinishEvent)
+    assert (late.error_code, late.stdout) == ("exec_timeout", None)
+    assert (cancelled.ok, cancelled.error_type) == (False, "CancelledError")
+
+
+async def test_output_is_told_if_wanted() -> None:
+    told: Told = []
+    frugal: Told = []
+    wants = EventPayloadPolicy(include_exec_output=True, max_stdout_chars=3)
+    sink = CallbackSink(lambda event, _: told.append(event), payload_policy=wants)
+    silent = CallbackSink(
+        lambda event, _: frugal.append(event),
+        payload_policy=EventPayloadPolicy(include_write_len=False),
+    )
+    async with telling(sink, silent) as session:
+        await session.exec("printf 12345; printf '\\377' >&2")
+        await session.write("a", b"12345")
+        with pytest.raises(ExecTimeoutError):
+            await session.exec("echo so far; sleep 100", timeout=0.2)
+    command, late = [e for e in told if e.op == "exec" and e.phase == "finish"]
+    assert isinstance(command, SandboxSessionFinishEvent)
+    assert isinstance(late, SandboxSessionFinishEvent)
+    assert (command.stdout, command.stderr, late.stdout) == ("123…", "\ufffd", "so …")
+    assert "bytes" not in finished(frugal, "write").data
+    assert all("stdout" not in e.model_dump(exclude_none=True) for e in frugal)
+
+
+async def test_denial_is_told() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        await session.exec("touch /etc/new")
+    denials = finished(told, "exec").data["denials"]
+    assert isinstance(denials, list)
+    assert "/etc/new" in str(denials[0])
+
+
+async def test_part_knows_its_whole() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        await session.write("a", b"needle\n")
+        await session.grep("needle")
+        async with session.stream("true"):
+            await session.exists("a")
+    start = {event.op: event for event in told if event.phase == "start"}
+    assert start["exists"].parent_span_id is None  # the caller's own code asked for it
+    parents = {event.parent_span_id for event in told} - {None}
+    assert parents == {start["grep"].span_id}
+
+
+async def test_order_holds_among_many() -> None:
+    told: Told = []
+
+    async def slowly(event: SandboxSessionEvent, _: object) -> None:
+        await asyncio.sleep(0.002 if event.seq % 3 else 0)
+        told.append(event)
+
+    second: Told = []
+    async with telling(CallbackSink(slowly), keep(second)) as session:
+        await asyncio.gather(*(session.exec("true") for _ in range(30)))
+    for events in (told, second):
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert len(told) == len(second)
+
+
+async def test_sessions_do_not_mix() -> None:
+    heard: list[tuple[object, object]] = []
+
+    def hear(event: SandboxSessionEvent, session: UnixLocalSandboxSession) -> None:
+        heard.append((event.session_id, session.state.session_id))
+
+    sink = CallbackSink(hear)
+    client = UnixLocalSandboxClient(instrumentation=Instrumentation(sinks=[sink]))
+    first, second = await client.create(), await client.create()
+    try:
+        async with first, second:
+            await asyncio.gather(*(s.exec("true") for s in (first, second, first, second)))
+    finally:
+        await client.delete(first)
+        await client.delete(second)
+    assert {pair[0] for pair in heard} == {first.state.session_id, second.state.session_id}
+    assert all(told == bound for told, bound in heard)
+
+
+async def test_strange_words_are_told() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        await session.exec("printf", "%s", "\udcff", "x" * 9_000, shell=False)
+        with pytest.raises(SandboxError):
+            await session.read(10**5_000)  # type: ignore[arg-type]
+    command = finished(told, "exec").data["command"]
+    assert isinstance(command, list)
+    assert command[2] == "\\udcff"
+    assert len(str(command[3])) == 4_001
