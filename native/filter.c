@@ -21,8 +21,14 @@ void filter_install(const struct plan *plan) {
         const struct record *record = &plan->records[i];
         if (record->op != RECORD_SECCOMP)
             continue;
-        if (filter_add(record) != 0)
+        int error = refusals_listen(record);
+        /* The wall is the same without our hearing of it. One process is told, and no second one. */
+        bool unheard = error == EBUSY || error == E2BIG;
+        if (unheard && filter_add(record) != 0)
             report_failure(STEP_SECCOMP, i, errno, "installing the filter");
+        if (error != 0 && !unheard)
+            report_failure(STEP_SECCOMP, i, error, "installing the filter");
         report_done(STEP_SECCOMP, i, 0);
+        report_done(STEP_REFUSALS, NO_RECORD, error);
     }
 }

@@ -126,6 +126,30 @@ int landlock_for_command(void);
 void filter_install(const struct plan *plan);
 int filter_add(const struct record *record);
 
+/* refusals.c: what the filter refuses is answered by init, which so comes to know of it. */
+
+struct refusals { /* of one job; written by init, read by its keeper */
+    uint64_t total;
+    uint32_t used;
+    struct refused kinds[REFUSED_LISTED];
+};
+
+struct refusal { /* one refused call, whose process waits for its answer */
+    uint64_t id;
+    pid_t pid;
+    uint32_t number;
+    int error;
+};
+
+int refusals_listen(const struct record *record); /* installs the filter; 0 or an errno */
+int refusals_listener(void); /* readable when a call was refused; -1 where nobody tells us */
+bool refusals_take(struct refusal *refusal);
+bool refusals_waits(const struct refusal *refusal); /* so its number is still its process's */
+void refusals_answer(const struct refusal *refusal);
+void refusals_note(struct refusals *job, const struct refusal *refusal, const char name[16]);
+size_t refusals_read(const struct refusals *job, uint64_t *total, struct refused out[REFUSED_LISTED]);
+void refusals_clear(struct refusals *job);
+
 /* tree.c: the descendants of a process, and their end. What can't be seen counts as living. */
 
 #define TREE_UNKNOWN SIZE_MAX
@@ -140,6 +164,8 @@ size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int num
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count);
 pid_t tree_foreground(pid_t command); /* the group that has its terminal; 0: none */
 size_t tree_list(pid_t root, struct leftover *out, size_t room);
+/* Which of `roots` a living process descends from, and its name; `count` for none of them. */
+size_t tree_origin(pid_t pid, const pid_t *roots, size_t count, char name[16]);
 
 /* narrow.c: what one command has less than its session; 0 or an errno. */
 
@@ -161,7 +187,7 @@ pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *f
 
 /* keeper.c: one job at a time: its command, its tree, its exit. */
 
-_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays);
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, const struct refusals *told, bool stays);
 _Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state, int error);
 
 enum keeper_state { KEEPER_NONE = 0, KEEPER_IDLE = 1, KEEPER_BUSY = 2 };

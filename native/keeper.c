@@ -34,6 +34,7 @@ struct job {
 };
 
 static int channel_fd, control_fd, children_fd;
+static const struct refusals *refusals;
 static char *vector[VECTOR_ROOM];
 
 /* With a descriptor, unless `fd` is -1. */
@@ -56,10 +57,14 @@ static uint64_t microseconds(struct timeval time) { return (uint64_t)time.tv_sec
 static void report_exit(struct job *job) {
     struct {
         struct exited exited;
-        struct leftover left[LEFTOVERS_LISTED];
+        unsigned char lists[sizeof(struct refused[REFUSED_LISTED]) + sizeof(struct leftover[LEFTOVERS_LISTED])];
     } body;
+    struct refused refused[REFUSED_LISTED];
+    struct leftover running[LEFTOVERS_LISTED];
+    uint64_t total;
     const struct rusage *usage = &job->usage;
-    size_t left = job->children ? tree_list(getpid(), body.left, LEFTOVERS_LISTED) : 0;
+    size_t kinds = refusals_read(refusals, &total, refused);
+    size_t left = job->children ? tree_list(getpid(), running, LEFTOVERS_LISTED) : 0;
     size_t listed = left < LEFTOVERS_LISTED ? left : LEFTOVERS_LISTED;
 
     if (left == TREE_UNKNOWN) { /* there are children, so that much is certain */
@@ -81,8 +86,13 @@ static void report_exit(struct job *job) {
         .involuntary_switches = (uint64_t)usage->ru_nivcsw,
         .left = (uint32_t)left,
         .listed = (uint32_t)listed,
+        .refused = total,
+        .kinds = (uint32_t)kinds,
     };
-    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + listed * sizeof body.left[0], -1);
+    memcpy(body.lists, refused, kinds * sizeof refused[0]);
+    memcpy(body.lists + kinds * sizeof refused[0], running, listed * sizeof running[0]);
+    size_t lists = kinds * sizeof refused[0] + listed * sizeof running[0];
+    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + lists, -1);
     job->reported = true;
     job->left_over = left > 0;
 }
@@ -256,8 +266,9 @@ _Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state,
     _exit(1);
 }
 
-_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, bool stays) {
+_Noreturn void keeper_run(int channel, int control, volatile uint32_t *state, const struct refusals *told, bool stays) {
     sigset_t children;
+    refusals = told;
     channel_fd = channel;
     control_fd = control;
     (void)sigemptyset(&children);

@@ -37,7 +37,7 @@ enum event {
     EVENT_SPAWN_FAILED = 66, /* body: struct failure */
     EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it, and for a terminal:
                          * then its master is the one descriptor */
-    EVENT_EXITED = 68, /* body: struct exited and struct leftover[] */
+    EVENT_EXITED = 68, /* body: struct exited, struct refused[] and struct leftover[] */
     EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
 };
 
@@ -62,6 +62,7 @@ enum step {
     STEP_SECCOMP = 17,
     STEP_SERVE = 18,
     STEP_COUNTS = 19, /* before the limits; told as skipped where the machine lets nobody bound them */
+    STEP_REFUSALS = 20, /* with the filter; told as skipped where a sandbox around us hears of refusals */
     STEP_SPAWN_FORK = 32,
     STEP_SPAWN_STDIO = 33,
     STEP_SPAWN_CWD = 34,
@@ -216,6 +217,15 @@ struct exited {
     uint64_t blocks_in, blocks_out;
     uint64_t voluntary_switches, involuntary_switches;
     uint32_t left, listed; /* processes left running; how many of them follow */
+    uint64_t refused; /* calls that the filter refused the command and its tree */
+    uint32_t kinds, zero; /* how many kinds of them follow */
+};
+
+struct refused { /* a system call that the filter refused, ENOSYS aside */
+    uint64_t count;
+    uint32_t number; /* of the call */
+    int32_t error;
+    char name[16]; /* of the first process that made it */
 };
 
 struct leftover {
@@ -224,5 +234,6 @@ struct leftover {
 };
 
 #define LEFTOVERS_LISTED 64
+#define REFUSED_LISTED 8
 
 #endif

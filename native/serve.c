@@ -38,6 +38,7 @@ struct lost { /* a job whose keeper has died, until that is told */
 
 static struct keeper keepers[KEEPERS_LIMIT];
 static volatile uint32_t *states; /* enum keeper_state; shared with the keepers */
+static struct refusals *refusals; /* of each keeper's job; shared likewise */
 static pid_t keeper_pids[KEEPERS_LIMIT];
 static size_t keepers_used; /* keepers beyond this index were never started */
 static size_t keepers_room; /* as many as the limit on open files leaves */
@@ -80,7 +81,7 @@ static _Noreturn void become_keeper(int channel, size_t index) {
         place = landlock_keep(place);
     if (place < 0 || close_from(place) != 0)
         keeper_refuse(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], errno);
-    keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], index == 0);
+    keeper_run(KEEPER_CHANNEL, KEEPER_CONTROL, &states[index], &refusals[index], index == 0);
 }
 
 /* Starts a keeper in a free place; returns its index, or -errno. */
@@ -228,6 +229,7 @@ static void handle_spawn(const struct incoming *in) {
             refuse(in->head.job, STEP_SPAWN_FORK, -index);
             return;
         }
+        refusals_clear(&refusals[index]);
         int error = channel_forward(keepers[index].channel, in);
         if (error == EPIPE) { /* killed while idle: it stays taken, without a job, until it is buried */
             keepers[index].job = 0;
@@ -292,6 +294,23 @@ static void handle(void) {
     channel_release(&in);
 }
 
+/* --- refusals ------------------------------------------------------------------------------------- */
+
+/* One at a time, so that a flood of them takes turns with requests. Of a process that descends from no
+ * keeper, which has then lost its own, there is nobody to be told. */
+static void hear(void) {
+    struct refusal refusal;
+    char name[16];
+    if (!refusals_take(&refusal))
+        return;
+    for (size_t i = 0; i < keepers_used; i++)
+        keeper_pids[i] = keepers[i].pid;
+    size_t index = tree_origin(refusal.pid, keeper_pids, keepers_used, name);
+    if (index < keepers_used && refusals_waits(&refusal))
+        refusals_note(&refusals[index], &refusal, name);
+    refusals_answer(&refusal);
+}
+
 void open_files(void) {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
@@ -318,17 +337,19 @@ _Noreturn void serve(int control, int host, int parent) {
         report_failure(STEP_SERVE, NO_RECORD, errno, "sigprocmask");
     children_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     states = mmap(NULL, sizeof(uint32_t) * KEEPERS_LIMIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (children_fd < 0 || states == MAP_FAILED)
+    refusals = mmap(NULL, sizeof *refusals * KEEPERS_LIMIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (children_fd < 0 || states == MAP_FAILED || refusals == MAP_FAILED)
         report_failure(STEP_SERVE, NO_RECORD, errno, "preparing to serve");
     report_done(STEP_SERVE, NO_RECORD, 0);
     if (report_send() != 0)
         _exit(1);
     for (;;) {
-        struct pollfd events[4] = {{.fd = control_fd, .events = POLLIN},
+        struct pollfd events[5] = {{.fd = control_fd, .events = POLLIN},
                                    {.fd = host_fd, .events = POLLIN}, /* a pidfd: readable at its end */
                                    {.fd = children_fd, .events = POLLIN},
-                                   {.fd = parent_fd, .events = 0}}; /* its end only */
-        if (poll(events, 4, strays ? pace_timeout(&sweep_pace) : -1) < 0 && errno != EINTR)
+                                   {.fd = parent_fd, .events = 0}, /* its end only */
+                                   {.fd = refusals_listener(), .events = POLLIN}};
+        if (poll(events, 5, strays ? pace_timeout(&sweep_pace) : -1) < 0 && errno != EINTR)
             _exit(1);
         if (events[1].revents != 0)
             _exit(0);
@@ -340,6 +361,8 @@ _Noreturn void serve(int control, int host, int parent) {
             handle();
         if (events[2].revents != 0)
             reap();
+        if ((events[4].revents & POLLIN) != 0)
+            hear();
         if (strays && pace_is_due(&sweep_pace))
             sweep();
         if (loss_count > 0)

@@ -18,12 +18,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434 /* on every machine; older headers lack it */
+#endif
+
 #define TREE_LIMIT 65536 /* processes seen in one pass: outside there are those of the whole machine */
 #define PLAIN_ROUNDS 3 /* of SIGKILL alone, before the whole tree is frozen first */
 #define ABOVE_PLACES 16 /* no descriptor has its place here */
 #define FREEZE_ROUNDS 20
 #define SPACES_TO_GROUP 3 /* from the parenthesis that ends the name, see proc_pid_stat(5) */
 #define SPACES_TO_FOREGROUND 6
+#define ANCESTORS_LIMIT 256 /* that are looked at for one process */
 #define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
 struct tree {
@@ -359,6 +364,51 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room) {
     }
     (void)close(proc);
     return whole ? living : TREE_UNKNOWN;
+}
+
+/* The number by which the procfs outside knows a process of ours, or 0: a descriptor of a process tells
+ * the numbers of all namespaces from procfs's own downwards. */
+static pid_t outside_number(pid_t pid) {
+    char path[32] = "self/fdinfo/", text[512];
+    int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (process < 0)
+        return 0;
+    write_number(path + strlen(path), process);
+    int fd = openat(outside, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        (void)close(fd);
+    (void)close(process);
+    if (got <= 0)
+        return 0;
+    text[got] = '\0';
+    const char *line = strstr(text, "\nPid:\t");
+    char *end = line == NULL ? NULL : strchr(line + 1, '\n');
+    if (end == NULL)
+        return 0;
+    *end = '\0';
+    long number = parse_number(line + 6);
+    return number > 0 ? (pid_t)number : 0;
+}
+
+size_t tree_origin(pid_t pid, const pid_t *roots, size_t count, char name[16]) {
+    char text[12], state, *wanted = name;
+    size_t found = count;
+    int proc = open_proc();
+    pid_t at = outside < 0 ? pid : outside_number(pid);
+    for (int steps = 0; proc >= 0 && at > 1 && steps < ANCESTORS_LIMIT && found == count; steps++) {
+        pid_t own = outside < 0 ? at : read_number(at, "\nNSpid:");
+        for (size_t i = 0; i < count && own > 0; i++)
+            if (roots[i] == own)
+                found = i;
+        write_number(text, at);
+        if (found == count && !read_stat(proc, text, &state, &at, wanted))
+            break;
+        wanted = NULL; /* only of the first */
+    }
+    if (proc >= 0)
+        (void)close(proc);
+    return found;
 }
 
 /* Ends all that descends from us, for as long as it takes. For a process that nobody else's end takes

@@ -38,6 +38,7 @@ ONCE = (
     "faults/test_calls.py",
     "faults/test_kills.py",
     "fuzz",
+    "ladder/test_explaining.py",
     "manifest",
     "process/test_native_builds.py",
     "session/test_sweep.py",

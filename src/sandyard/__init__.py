@@ -127,6 +127,7 @@ _HOMES: Final = {
         "Leftover",
         "LimitHit",
         "Permissions",
+        "RefusedCall",
         "ResourceUsage",
         "User",
     ),

@@ -152,6 +152,7 @@ from sandyard.types import (
     Leftover as Leftover,
     LimitHit as LimitHit,
     Permissions as Permissions,
+    RefusedCall as RefusedCall,
     ResourceUsage as ResourceUsage,
     User as User,
 )

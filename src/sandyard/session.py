@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
@@ -19,7 +20,7 @@ from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
 from sandyard.confinement.explanation import Enforced, Explanation
-from sandyard.confinement.footing import ConfinementReport, Footing
+from sandyard.confinement.footing import FULL, ConfinementReport, Footing
 from sandyard.confinement.holding import Circumstances
 from sandyard.errors import OpName, SessionClosedError
 from sandyard.explaining import Explainer
@@ -346,12 +347,16 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         plan = plan_session(*asked, footing)
         shown = plan
         if footing.given or not plan.namespaces:
-            shown = plan_session(*asked)  # it tells what is the caller's from what is the system's
+            # It tells what is the caller's from what is the system's.
+            seen = replace(footing, given=False) if plan.namespaces else FULL
+            shown = plan_session(*asked, seen)
         if not plan.namespaces:
             from sandyard.confinement.bare import bare_view  # noqa: PLC0415  # few machines need it
 
             shown = bare_view(shown, footing)
-        self._explainer.learn(Enforced(policy, shown, facts.machine, root.inside, grants, denied))
+        inside, rung = root.inside, footing.rung
+        known_as = Enforced(policy, shown, facts.machine, inside, grants, denied, rung)
+        self._explainer.learn(known_as)
         return plan
 
     async def _let_go(self) -> None:

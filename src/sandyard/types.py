@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -128,6 +128,9 @@ class Denial:
             addition to what the policy says; None where nothing does, and for what the policy
             denies by name or what belongs to the system itself. Whether the host has a path that
             is not shown is not looked up: a policy that names a missing one is refused.
+        program: the name of the first process that was refused a system call, of at most 15 bytes,
+            as the kernel told of it; None for what only the command's words tell.
+        times: how often a system call was refused, as the kernel counts; 1 for what words tell.
     """
 
     kind: DenialKind
@@ -136,6 +139,8 @@ class Denial:
     rule: str
     operation: str | None = None
     grant: str | None = None
+    program: str | None = None
+    times: int = 1
 
     def __str__(self) -> str:
         """One line: the subject, the rule, the grant; what can't be shown is escaped."""
@@ -148,6 +153,22 @@ def _printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+class RefusedCall(NamedTuple):
+    """A system call that the kernel refused a command, or what it started.
+
+    Attributes:
+        times: how often.
+        number: which call, as this machine numbers them.
+        error: the errno that it was refused with.
+        program: the name of the first process that made it.
+    """
+
+    times: int
+    number: int
+    error: int
+    program: str
 
 
 class ExecResult:
@@ -166,8 +187,12 @@ class ExecResult:
         leftovers: processes it left running in the session.
         limit_hits: limits that were reached while it ran. What a limit made a program inside see as
             an error of its own (EAGAIN, EMFILE, ENOSPC, EFBIG) is not among them.
-        denials: what the policy kept a command that failed from, as far as its last words tell: at
-            most 8, in the order in which it complained. Empty for a command that succeeded.
+        denials: what the policy kept a command that failed from, as far as its last words and the
+            kernel tell: at most 8, in the order in which it complained, then the system calls that
+            it did not complain of. Empty for a command that succeeded.
+        refused: how many system calls the kernel refused it and what it started, until it exited;
+            those that are refused as if they did not exist (ENOSYS) are not counted.
+        refused_calls: the first 8 kinds of them.
     """
 
     __slots__ = (
@@ -177,6 +202,8 @@ class ExecResult:
         "exit_code",
         "leftovers",
         "limit_hits",
+        "refused",
+        "refused_calls",
         "stderr",
         "stderr_dropped",
         "stderr_total",
@@ -201,6 +228,8 @@ class ExecResult:
         leftovers: tuple[Leftover, ...] = (),
         limit_hits: tuple[LimitHit, ...] = (),
         denials: tuple[Denial, ...] = (),
+        refused: int = 0,
+        refused_calls: tuple[RefusedCall, ...] = (),
     ) -> None:
         """Make a result; totals of None are what was kept plus what was dropped."""
         self.stdout = stdout
@@ -215,6 +244,8 @@ class ExecResult:
         self.leftovers = leftovers
         self.limit_hits = limit_hits
         self.denials = denials
+        self.refused = refused
+        self.refused_calls = refused_calls
 
     def ok(self) -> bool:
         """Tell whether the command succeeded: its exit code is 0."""

@@ -27,7 +27,7 @@ USAGE: Final = (0,) * 9
 FDS: Final = 8
 
 # Steps of a start that belong to no record, and those of a record by its kind.
-WHOLE_STEPS: Final = (5, 7, 9, 19, 13, 14, 15, 18)
+WHOLE_STEPS: Final = (5, 7, 9, 19, 20, 13, 14, 15, 18)
 RECORD_STEPS: Final = {
     3: 10, 4: 11, **dict.fromkeys(range(10, 20), 8), 20: 12, 21: 16, 22: 16, 23: 17,
 }  # fmt: skip
@@ -52,7 +52,7 @@ def exited(
     job: int, status: int = 0, flags: int = 0, left: int = 0, *, usage: tuple[int, ...] = USAGE
 ) -> bytes:
     """The exit of a command."""
-    return message(EXITED, job, struct.pack("=iI9QII", status, flags, *usage, left, 0))
+    return message(EXITED, job, struct.pack("=iI9QIIQII", status, flags, *usage, left, 0, 0, 0, 0))
 
 
 def failure(kind: int, job: int, step: int, error: int, text: bytes = b"") -> bytes:

@@ -96,7 +96,7 @@ def started(count: int) -> bytes:
 
 
 def exited(count: int) -> bytes:
-    body = packed("exited", 0, 0, *range(1, 10), count, count)
+    body = packed("exited", 0, 0, *range(1, 10), count, count, 0, 0, 0)
     return encode_datagram(EXITED, 1, body + packed("leftover", 7, b"\xff" * 16) * count)
 
 

@@ -77,7 +77,8 @@ FORMATS: Final = {
     "spawned": "II",
     "signal_body": "II",
     "kill_body": "II",
-    "exited": "iIQQQQQQQQQII",
+    "exited": "iIQQQQQQQQQIIQII",
+    "refused": "QIi16s",
     "leftover": "I16s",
 }
 """The structures of protocol.h, without padding, in the machine's byte order."""
@@ -400,7 +401,9 @@ def encode_failure(failure: Failure) -> bytes:
 def encode_exited(exited: Exited) -> bytes:
     """The body that tells of an exit."""
     flags = (1 if exited.killed else 0) | (2 if exited.keeper_lost else 0)
-    head = packed("exited", exited.status, flags, *exited.usage, exited.left, len(exited.listed))
+    counts = exited.left, len(exited.listed), exited.refused, len(exited.kinds), 0
+    head = packed("exited", exited.status, flags, *exited.usage, *counts)
+    head += b"".join(packed("refused", *call[:3], call.program.encode()) for call in exited.kinds)
     return head + b"".join(packed("leftover", p.pid, p.name.encode()) for p in exited.listed)
 
 

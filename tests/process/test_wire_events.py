@@ -27,6 +27,7 @@ from sandyard.process.wire import (
     Usage,
     decode_event,
 )
+from sandyard.types import RefusedCall
 from tests.process.protocol import (
     EXITED,
     GONE,
@@ -65,6 +66,8 @@ exits = st.builds(
     st.builds(Usage, *[u64] * 9),
     u32,
     st.lists(st.builds(LeftRunning, u32, names), max_size=64).map(tuple),
+    u64,
+    st.lists(st.builds(RefusedCall, u64, u32, i32, names), max_size=8).map(tuple),
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Started, st.lists(st.builds(Done, steps, u32, u16), max_size=30).map(tuple)),
@@ -120,11 +123,14 @@ def test_no_event_is_read_in_part(event: Event, data: st.DataObject) -> None:
         decode_event(datagram + data.draw(st.binary(min_size=1, max_size=30)))
 
 
-def exited(status: int = 0, flags: int = 0, listed: int = 0, tail: bytes = b"") -> bytes:
-    return packed("exited", status, flags, *USAGE, 70, listed) + tail
+def exited(
+    status: int = 0, flags: int = 0, listed: int = 0, tail: bytes = b"", *, kinds: int = 0
+) -> bytes:
+    return packed("exited", status, flags, *USAGE, 70, listed, 30 * kinds, kinds, 0) + tail
 
 
 LEFTOVER = packed("leftover", 7, b"sleep")
+REFUSED = packed("refused", 30, 165, 1, b"mount")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ LEFTOVER = packed("leftover", 7, b"sleep")
         (2**16 - 1, b""),
         (STARTED, bytes(7)),
         (STARTED, packed("done", 0, 0, 0)),
-        (STARTED, packed("done", 20, 0, 0)),
+        (STARTED, packed("done", 21, 0, 0)),
         (START_FAILED, b""),
         (START_FAILED, packed("failure", 99, 0, 1, 0, 0)),
         (START_FAILED, packed("failure", 1, 0, 1, 0, 1)),
@@ -152,6 +158,11 @@ LEFTOVER = packed("leftover", 7, b"sleep")
         (EXITED, exited(listed=2, tail=LEFTOVER)),
         (EXITED, exited(listed=65, tail=LEFTOVER * 65)),
         (EXITED, exited(listed=2**32 - 1)),
+        (EXITED, exited(kinds=1)),
+        (EXITED, exited(kinds=1, tail=REFUSED[:-1])),
+        (EXITED, exited(listed=1, kinds=1, tail=LEFTOVER)),
+        (EXITED, exited(kinds=9, tail=REFUSED * 9)),
+        (EXITED, exited(kinds=2**32 - 1)),
         (GONE, b"\0"),
     ],
 )
@@ -180,8 +191,12 @@ def test_malformed_head_is_refused(datagram: bytes) -> None:
 
 
 def test_whole_list_is_read() -> None:
-    event = decode_event(encode_datagram(EXITED, 9, exited(flags=1, listed=64, tail=LEFTOVER * 64)))
-    assert event == Exited(9, 0, True, False, USAGE, 70, (LeftRunning(7, "sleep"),) * 64)
+    body = exited(flags=1, listed=64, tail=REFUSED * 8 + LEFTOVER * 64, kinds=8)
+    event = decode_event(encode_datagram(EXITED, 9, body))
+    running, calls = LeftRunning(7, "sleep"), RefusedCall(30, 165, 1, "mount")
+    assert event == Exited(
+        9, 0, True, False, USAGE, 70, (running,) * 64, refused=240, kinds=(calls,) * 8
+    )
     assert len(encode_event(event)) < DATAGRAM_LIMIT
 
 

@@ -45,6 +45,7 @@ STRUCTURES = {
     "_SPAWN": "spawn_head",
     "_SPAWNED": "spawned",
     "_EXITED": "exited",
+    "_REFUSED": "refused",
     "_LEFTOVER": "leftover",
 }
 
@@ -107,6 +108,7 @@ def test_single_numbers_are_those_of_the_header() -> None:
     assert wire.INLINE_LIMIT == protocol.INLINE_LIMIT == defines["INLINE_LIMIT"]
     assert wire.BODY_LIMIT == protocol.BODY_LIMIT == defines["BODY_LIMIT"]
     assert defines["LEFTOVERS_LISTED"] == wire.LEFTOVERS_LISTED
+    assert defines["REFUSED_LISTED"] == wire.REFUSED_LISTED
     assert read_enumeration("message_flag") == {"BODY_IN_MEMFD": wire.BODY_IN_MEMFD}
     killed, lost = vars(wire)["_KILLED"], vars(wire)["_KEEPER_LOST"]
     exited = {"EXITED_KILLED": killed, "EXITED_KEEPER_LOST": lost}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.landlock import TRUNCATE, bare_ruleset
+from sandyard.confinement.calls import call_options
+from sandyard.confinement.landlock import bare_ruleset
 from sandyard.confinement.seccomp import seccomp_program
 from sandyard.confinement.sizes import AGENT_GID, AGENT_UID
 from sandyard.errors import ConfinementUnavailableError
@@ -111,15 +112,7 @@ def bare_plan(
         steps=(),
         limits=limits.rlimits,
         landlock=landlock,
-        seccomp=seccomp_program(
-            facts.machine,
-            # Landlock does not keep connect(2) from sockets that lie in the file system.
-            unix_sockets=False,
-            ptrace="ptrace" in policy.syscalls,
-            internet=host_network,
-            shared=True,
-            truncation=bool(landlock.handled & TRUNCATE),
-        ),
+        seccomp=seccomp_program(facts.machine, **call_options(policy, landlock, bare=True)),
         cgroup=limits.cgroup,
         outer_proc=True,
     )
@@ -155,4 +148,5 @@ def bare_view(full: LaunchPlan, footing: Footing) -> LaunchPlan:
     private = footing.private
     places = () if private is None else (private.home, private.temporary)
     steps = (step for step in full.steps if not isinstance(step, made))
-    return replace(full, steps=(*steps, *(Private(path, 0o700) for path in places)))
+    own = (Private(path, 0o700) for path in places)
+    return replace(full, steps=(*steps, *own), scratch=None)  # they lie on a disk, without a limit

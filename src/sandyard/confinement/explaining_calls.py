@@ -6,30 +6,45 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.calls import call_options
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.explanation import Explanation, policy_text
-from sandyard.confinement.landlock import closes_abstract_sockets
 from sandyard.confinement.seccomp import seccomp_rules
 from sandyard.confinement.syscalls import SYSCALL_TABLES
 from sandyard.limits import OPEN_FILES_MAX, PROCESSES_MAX, SIZE_MAX_BYTES
 
 if TYPE_CHECKING:
+    from sandyard.confinement.calls import CallOptions
     from sandyard.confinement.explanation import Enforced
     from sandyard.types import LimitName
 
-__all__ = ["explain_address", "explain_limit", "explain_network", "explain_syscall"]
+__all__ = [
+    "explain_address",
+    "explain_limit",
+    "explain_network",
+    "explain_refusal",
+    "explain_syscall",
+]
 
 _NETWORK_GRANT: Final = policy_text("network", "host")
 
 _PARTS: Final = {
     "clone": "new namespaces",
     "ioctl": "TIOCSTI and TIOCLINUX",
+    "ioprio_set": "other processes",
+    "migrate_pages": "other processes",
+    "move_pages": "other processes",
     "personality": "all but turning address randomisation off",
     "prlimit64": "other processes",
-    "socket": "families other than Unix, IPv4, IPv6 and routing netlink",
-    "socketpair": "families other than Unix",
+    "sched_setaffinity": "other processes",
+    "sched_setattr": "other processes",
+    "sched_setparam": "other processes",
+    "sched_setscheduler": "other processes",
+    "setpriority": "other processes",
 }
 """Which part of a call is refused; of those that are not named, it is the set-id bits of a mode."""
+
+_OPENING: Final = "opening with an access mode that asks for no right"
 
 _MAPPED_IPV4: Final = 0xFFFF
 """The upper bits of an IPv4 address that is written as an IPv6 one (::ffff:127.0.0.1)."""
@@ -50,8 +65,8 @@ def explain_address(host: str, port: int | None, enforced: Enforced) -> Explanat
     subject = named if port is None else f"{named}:{port}"
     if enforced.policy.network != "none":
         return Explanation(subject, "write", 'Policy.network is "host"', None)
-    if not _is_loopback(host):
-        return _unreachable(subject)
+    if enforced.bare or not _is_loopback(host):
+        return _unreachable(subject, enforced)
     rule = "the session has a loopback of its own: only what runs in it listens there"
     return Explanation(subject, "read", rule, _NETWORK_GRANT)
 
@@ -60,7 +75,7 @@ def explain_network(enforced: Enforced) -> Explanation:
     """Explain whether commands have a network at all."""
     if enforced.policy.network != "none":
         return Explanation("network", "write", 'Policy.network is "host"', None)
-    return _unreachable("network")
+    return _unreachable("network", enforced)
 
 
 def explain_syscall(name: str, enforced: Enforced) -> Explanation | None:
@@ -68,30 +83,57 @@ def explain_syscall(name: str, enforced: Enforced) -> Explanation | None:
     table = SYSCALL_TABLES.get(enforced.machine)
     if table is None or name not in table.numbers:
         return None
-    options = enforced.policy.syscalls
-    unix = _has_unix_sockets(enforced)
-    found = [
-        rule
-        for rule in seccomp_rules(unix_sockets=unix, ptrace="ptrace" in options)
-        if name in rule.calls
-    ]
+    options = _options(enforced)
+    found = [rule for rule in seccomp_rules(**options) if name in rule.calls]
     if not found:
         return Explanation(name, "write", "no rule refuses it", None)
     error = errno.errorcode[found[0].error]
     if any(not rule.when for rule in found):
         return Explanation(name, "none", f"refused with {error}", _ptrace_grant(name, enforced))
-    if name == "socket" and not unix:
-        rule = f"refused with {error} for Unix sockets, and for families other than IPv4 and IPv6"
-        lifted = tuple(option for option in options if option != "no-unix-sockets")
-        grant = policy_text("syscalls", lifted) if lifted != options else None
-        return Explanation(name, "read", rule, grant)
-    if name == "socketpair" and not unix:
-        rule = (
-            f"refused with {error} for families other than Unix, and for pairs of datagram sockets"
-        )
+    if name == "socket":
+        return _explained_sockets(enforced, options, error)
+    if name == "socketpair":
+        pairs = "" if options["unix_sockets"] else ", and for pairs of datagram sockets"
+        rule = f"refused with {error} for families other than Unix{pairs}"
         return Explanation(name, "read", rule, None)
-    rule = f"refused with {error} for {_PARTS.get(name, _SET_ID)}"
-    return Explanation(name, "read", rule, None)
+    parts = {errno.errorcode[rule.error]: _part(name, rule.error) for rule in found}
+    told = "; ".join(f"refused with {error} for {part}" for error, part in parts.items())
+    return Explanation(name, "read", told, None)
+
+
+def explain_refusal(number: int, error: int, enforced: Enforced) -> Explanation | None:
+    """Explain a call that the kernel says it refused; None if no rule of the session does.
+
+    Args:
+        number: of the call, on this machine.
+        error: the errno that it was refused with.
+        enforced: what the session enforces.
+    """
+    table = SYSCALL_TABLES.get(enforced.machine)
+    names = [] if table is None else [name for name, own in table.numbers.items() if own == number]
+    if not names or error not in errno.errorcode:
+        return None
+    told = explain_syscall(names[0], enforced)
+    return None if told is None or told.access == "write" else told
+
+
+def _part(name: str, error: int) -> str:
+    return _OPENING if error == errno.EACCES else _PARTS.get(name, _SET_ID)
+
+
+def _explained_sockets(enforced: Enforced, options: CallOptions, error: str) -> Explanation:
+    unix, internet = options["unix_sockets"], options["internet"]
+    kinds = [*(["Unix"] if unix else ()), *(["IPv4", "IPv6"] if internet else ())]
+    kinds += ["routing netlink"] if internet else ()
+    if not kinds:
+        return Explanation("socket", "none", f"refused with {error}", _NETWORK_GRANT)
+    rule = f"refused with {error} for families other than {', '.join(kinds[:-1])} and {kinds[-1]}"
+    chosen = enforced.policy.syscalls
+    lifted = tuple(option for option in chosen if option != "no-unix-sockets")
+    grant = None
+    if not enforced.bare and lifted != chosen:
+        grant = policy_text("syscalls", lifted)
+    return Explanation("socket", "read", rule, grant)
 
 
 def explain_limit(
@@ -121,8 +163,10 @@ def explain_limit(
     return Explanation(name, "none", f"the limit is {value}", grant if ceiling > value else None)
 
 
-def _unreachable(subject: str) -> Explanation:
+def _unreachable(subject: str, enforced: Enforced) -> Explanation:
     rule = 'Policy.network is "none": there is no interface but the session\'s own loopback'
+    if enforced.bare:
+        rule = 'Policy.network is "none": without namespaces no socket can be made, for loopback either'
     return Explanation(subject, "none", rule, _NETWORK_GRANT)
 
 
@@ -142,16 +186,14 @@ def _is_loopback(host: str) -> bool:
     return number in {0, 1} or mapped
 
 
-def _has_unix_sockets(enforced: Enforced) -> bool:
-    """As the plan was made: see ``plan_session``."""
-    options, landlock = enforced.policy.syscalls, enforced.plan.landlock
-    closed = enforced.policy.network == "none" or closes_abstract_sockets(landlock)
-    return closed and "no-unix-sockets" not in options
+def _options(enforced: Enforced) -> CallOptions:
+    return call_options(enforced.policy, enforced.plan.landlock, bare=enforced.bare)
 
 
 def _ptrace_grant(name: str, enforced: Enforced) -> str | None:
-    options = enforced.policy.syscalls
-    lifted = seccomp_rules(ptrace=True)
-    if "ptrace" in options or any(name in rule.calls and not rule.when for rule in lifted):
+    chosen, options = enforced.policy.syscalls, _options(enforced)
+    options["ptrace"] = True
+    lifted = seccomp_rules(**options)
+    if "ptrace" in chosen or any(name in rule.calls and not rule.when for rule in lifted):
         return None
-    return policy_text("syscalls", ("ptrace", *options))
+    return policy_text("syscalls", ("ptrace", *chosen))

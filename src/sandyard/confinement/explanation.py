@@ -13,7 +13,7 @@ from sandyard.confinement.placement import step_path
 if TYPE_CHECKING:
     from sandyard.plan import LaunchPlan, MountStep
     from sandyard.platform import Grant
-    from sandyard.policy import Policy
+    from sandyard.policy import Policy, Rung
 
 __all__ = ["Access", "Enforced", "Explanation", "Found", "Look", "Obstacle", "policy_text"]
 
@@ -60,6 +60,8 @@ class Enforced:
         workspace: where the workspace is inside.
         grants: what the policy names, as found on the host.
         denied: what it denies, likewise.
+        rung: how its wall is built. On one without a root of its own ``plan`` shows where things are,
+            as one with it would.
     """
 
     policy: Policy
@@ -68,6 +70,12 @@ class Enforced:
     workspace: str
     grants: tuple[Grant, ...] = ()
     denied: tuple[str, ...] = ()
+    rung: Rung = "full"
+
+    @property
+    def bare(self) -> bool:
+        """Whether there are no namespaces: Landlock and seccomp are the whole wall."""
+        return self.rung == "landlock_seccomp"
 
     @cached_property
     def steps(self) -> dict[str, MountStep]:

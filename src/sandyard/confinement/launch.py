@@ -6,9 +6,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.calls import call_options
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.footing import FULL
-from sandyard.confinement.landlock import closes_abstract_sockets, landlock_ruleset
+from sandyard.confinement.landlock import landlock_ruleset
 from sandyard.confinement.limiting import LimitsPlan, plan_limits
 from sandyard.confinement.placement import (
     WorkspaceRoot,
@@ -102,9 +103,6 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     add_denied(steps, denied, workspace)
     writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
     landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
-    # Abstract Unix sockets belong to the network namespace. In the host's own, those of the session
-    # bus and of other programs are closed by Landlock, or else with all the others.
-    abstract_closed = not host_network or closes_abstract_sockets(landlock)
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,
@@ -118,11 +116,7 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
         steps=order_steps(steps, workspace.path, held),
         limits=limits.rlimits,
         landlock=landlock,
-        seccomp=seccomp_program(
-            facts.machine,
-            unix_sockets=abstract_closed and "no-unix-sockets" not in policy.syscalls,
-            ptrace="ptrace" in policy.syscalls,
-        ),
+        seccomp=seccomp_program(facts.machine, **call_options(policy, landlock, bare=False)),
         cgroup=limits.cgroup,
         outer_proc=copies is not None,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement.explaining import explain_path
@@ -13,6 +14,7 @@ from sandyard.confinement.explaining_calls import (
     explain_address,
     explain_limit,
     explain_network,
+    explain_refusal,
     explain_syscall,
 )
 from sandyard.confinement.rootfs import PRIVATE_DIRECTORIES
@@ -25,7 +27,7 @@ from sandyard.types import Denial
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced, Explanation, Look
     from sandyard.explaining.parsing import Complaint
-    from sandyard.types import DenialKind
+    from sandyard.types import DenialKind, RefusedCall
 
 __all__ = ["DENIALS_MOST", "find_denials", "judge_complaints"]
 
@@ -40,17 +42,46 @@ _WRITING: Final = frozenset({"create", "write", "remove", "move"})
 
 
 def find_denials(
-    stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes
+    stderr: bytes,
+    stdout: bytes,
+    enforced: Enforced,
+    cwd: bytes,
+    refused: tuple[RefusedCall, ...] = (),
 ) -> tuple[Denial, ...]:
-    """Find what the policy kept a command from, by what it said; it blocks.
+    """Find what the policy kept a command from, by what it and the kernel said; it blocks.
 
     Args:
         stderr: what it wrote, its end at least; ``stdout`` likewise.
         stdout: see there.
         enforced: what the session enforces.
         cwd: where it began.
+        refused: the system calls that the kernel refused it.
     """
-    return judge_complaints(find_complaints(stderr, stdout), enforced, os.fsdecode(cwd))
+    told = judge_complaints(find_complaints(stderr, stdout), enforced, os.fsdecode(cwd))
+    return _with_calls(told, _call_denials(refused, enforced))
+
+
+def _call_denials(refused: tuple[RefusedCall, ...], enforced: Enforced) -> Iterator[Denial]:
+    for call in refused:
+        told = explain_refusal(call.number, call.error, enforced)
+        if told is not None:
+            yield Denial(
+                kind="syscall",
+                subject=told.subject,
+                error=errno.errorcode[call.error],
+                rule=told.rule,
+                grant=told.grant,
+                program=call.program,
+                times=call.times,
+            )
+
+
+def _with_calls(told: tuple[Denial, ...], calls: Iterable[Denial]) -> tuple[Denial, ...]:
+    """What words tell, in their order; of a call the kernel knows more, and of others it alone does."""
+    found = {(each.kind, each.subject): each for each in told}
+    for call in calls:
+        found[call.kind, call.subject] = call
+    return tuple(found.values())[:DENIALS_MOST]
 
 
 def judge_complaints(
@@ -130,7 +161,7 @@ class _Judge:
             if complaint.phrase.error == "ENOSPC":
                 if any(is_within(posixpath.normpath(absolute), own) for own in PRIVATE_DIRECTORIES):
                     told = explain_limit("scratch_size", self._enforced)
-                    return _denial("limit", complaint, told)
+                    return None if told.access == "write" else _denial("limit", complaint, told)
                 continue
             if complaint.phrase.error == "ENOENT" and _is_vague(path):
                 continue

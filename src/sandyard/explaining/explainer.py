@@ -20,7 +20,7 @@ from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced, Explanation
-    from sandyard.types import Denial, ExecResult
+    from sandyard.types import Denial, ExecResult, RefusedCall
 
 __all__ = ["Explainer"]
 
@@ -91,17 +91,20 @@ class Explainer:
             cwd: where it began.
             stderr: the end of what it wrote, at least; ``stdout`` likewise.
         """
-        if self._enforced is not None and (stderr or stdout):
-            result.denials = await in_thread(_denials, stderr, stdout, self._enforced, cwd)
+        if self._enforced is not None and (stderr or stdout or result.refused_calls):
+            refused = result.refused_calls
+            result.denials = await in_thread(_denials, stderr, stdout, self._enforced, cwd, refused)
 
 
 # What explains is loaded where it is needed, in a thread: most sessions never ask.
 
 
-def _denials(stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes) -> tuple[Denial, ...]:
+def _denials(
+    stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes, refused: tuple[RefusedCall, ...]
+) -> tuple[Denial, ...]:
     from sandyard.explaining.denials import find_denials  # noqa: PLC0415  # seldom needed
 
-    return find_denials(stderr, stdout, enforced, cwd)
+    return find_denials(stderr, stdout, enforced, cwd, refused)
 
 
 def _explained_path(path: str, enforced: Enforced) -> Explanation:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from sandyard.types import RefusedCall
+
 __all__ = [
     "Done",
     "Event",
@@ -44,6 +46,7 @@ class Step(IntEnum):
     SECCOMP = 17
     SERVE = 18
     COUNTS = 19
+    REFUSALS = 20
     SPAWN_FORK = 32
     SPAWN_STDIO = 33
     SPAWN_CWD = 34
@@ -131,6 +134,7 @@ class Exited(NamedTuple):
         killed: True if its tree was ended on request.
         keeper_lost: True if a command killed the job's keeper; then the status is the keeper's.
         left: how many processes it left running; ``listed`` names the first of them.
+        refused: how many calls the filter refused it; ``kinds`` are the first kinds of them.
     """
 
     job: int
@@ -140,6 +144,8 @@ class Exited(NamedTuple):
     usage: Usage
     left: int
     listed: tuple[LeftRunning, ...]
+    refused: int = 0
+    kinds: tuple[RefusedCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ _BY_STEP: dict[Step, tuple[str, str, str]] = {
         "installing the seccomp filter",
         "use a kernel with CONFIG_SECCOMP_FILTER",
     ),
+    Step.REFUSALS: ("syscalls", "hearing of refused calls", KERNEL),
     Step.SERVE: ("processes", "beginning to serve", LIMITS),
     Step.COUNTS: ("resources", "bounding what is counted for the caller", LIMITS),
 }

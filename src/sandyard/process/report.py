@@ -18,6 +18,7 @@ _ALWAYS: Final = (
     Step.CAPABILITIES,
     Step.IDENTITY,
     Step.PRIVILEGES,
+    Step.REFUSALS,
     Step.SERVE,
 )
 """What every start does once, whatever its plan says."""
@@ -38,6 +39,10 @@ _STEPS: Final = {
 
 _OPTIONAL: Final = (Record.READ_ONLY, Record.MASK, Record.DENY, Record.LANDLOCK_RULE)
 """Records about what may be missing inside, and then needs no wall."""
+
+_NO_WALL: Final = (Step.COUNTS, Step.REFUSALS)
+"""What may be left out: counts of a machine that lets nobody bound them, and hearing of what is
+refused, where a sandbox around this one hears of it."""
 
 _BIND_FLAGS, _BIND_OPTIONAL = slice(16, 20), 8  # struct bind, enum bind_flag
 
@@ -65,8 +70,7 @@ def untold_step(body: bytes, report: Started) -> Failure | None:
     for step, record in (expected - told) or (told - expected):
         return _failure(step, record, "it is not told once")
     for done in report.steps:
-        # The counts of a machine that lets nobody bound them are no wall.
-        if done.skipped and done.step is not Step.COUNTS and done.record not in optional:
+        if done.skipped and done.step not in _NO_WALL and done.record not in optional:
             return _failure(done.step, done.record, "it was left out")
     if report.steps[-1] != Done(Step.SERVE, NO_RECORD, 0):
         return _failure(Step.SERVE, NO_RECORD, "it is not the last one")

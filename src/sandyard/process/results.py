@@ -77,6 +77,8 @@ def exec_result(
         duration_s=duration_s,
         usage=None if exited is None else resource_usage(exited),
         leftovers=() if exited is None else listed_leftovers(exited),
+        refused=0 if exited is None else exited.refused,
+        refused_calls=() if exited is None else exited.kinds,
     )
 
 

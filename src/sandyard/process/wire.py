@@ -46,6 +46,7 @@ from sandyard.process.events import (
     Step,
     Usage,
 )
+from sandyard.types import RefusedCall
 
 __all__ = [
     "BODY_IN_MEMFD",
@@ -84,6 +85,7 @@ BODY_IN_MEMFD = 1
 _STATUS_LIMIT = 0xFFFF
 _KILLED, _KEEPER_LOST = 1, 2  # enum exited_flag
 LEFTOVERS_LISTED = 64
+REFUSED_LISTED = 8
 NO_RECORD = 0xFFFFFFFF
 
 _HEAD = struct.Struct("=IHHII")
@@ -100,7 +102,8 @@ _DONE = struct.Struct("=HHI")
 _FAILURE = struct.Struct("=HHiII")
 _SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
-_EXITED = struct.Struct("=iI9QII")
+_EXITED = struct.Struct("=iI9QIIQII")
+_REFUSED = struct.Struct("=QIi16s")
 _LEFTOVER = struct.Struct("=I16s")
 _PAIR = struct.Struct("=II")
 
@@ -370,21 +373,36 @@ def _started(body: bytes) -> Started:
 def _exited(job: int, body: bytes) -> Exited:
     if len(body) < _EXITED.size:
         raise ProtocolError("an exit is cut off")
-    status, flags, *usage, left, listed = _EXITED.unpack_from(body)
-    if listed > LEFTOVERS_LISTED or len(body) != _EXITED.size + listed * _LEFTOVER.size:
-        raise ProtocolError("an exit lists another number of processes than it says")
+    status, flags, *usage, left, listed, refused, kinds, _ = _EXITED.unpack_from(body)
+    if listed > LEFTOVERS_LISTED or kinds > REFUSED_LISTED:
+        raise ProtocolError("an exit lists more than it may")
+    processes = _EXITED.size + kinds * _REFUSED.size
+    if len(body) != processes + listed * _LEFTOVER.size:
+        raise ProtocolError("an exit lists another number of processes or calls than it says")
     if not 0 <= status <= _STATUS_LIMIT or not (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
         raise ProtocolError("an exit's status is that of no ended process")
     names = (
         ()
         if listed == 0
         else tuple(
-            LeftRunning(pid, name.rstrip(b"\0").decode("utf-8", "replace"))
-            for pid, name in _LEFTOVER.iter_unpack(body[_EXITED.size :])
+            LeftRunning(pid, _name(name)) for pid, name in _LEFTOVER.iter_unpack(body[processes:])
+        )
+    )
+    calls = (
+        ()
+        if kinds == 0
+        else tuple(
+            RefusedCall(*numbers, _name(name))
+            for *numbers, name in _REFUSED.iter_unpack(body[_EXITED.size : processes])
         )
     )
     killed, keeper_lost = bool(flags & _KILLED), bool(flags & _KEEPER_LOST)
-    return Exited(job, status, killed, keeper_lost, Usage._make(usage), left, names)
+    account = Usage._make(usage)
+    return Exited(job, status, killed, keeper_lost, account, left, names, refused, calls)
+
+
+def _name(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def decode_event(datagram: bytes) -> Event:
