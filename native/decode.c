@@ -305,6 +305,13 @@ size_t spawn_vector_room(const unsigned char *bytes, size_t size) {
     return (size_t)head.argc + head.envc + 2;
 }
 
+/* A narrowing's rules name places that commands can change, so none can say what it must be. */
+static bool is_open_rule(const struct record *record) {
+    struct rule rule;
+    memcpy(&rule, record->data, sizeof rule); /* is_record() has seen that it is there */
+    return rule.dev == 0 && rule.ino == 0;
+}
+
 /* What a narrowing may hold: nothing that makes or names anything, and each layer once. */
 static const char *decode_narrowing(const unsigned char *bytes, size_t size, size_t at, struct spawn *spawn) {
     unsigned rulesets = 0, filters = 0;
@@ -324,6 +331,8 @@ static const char *decode_narrowing(const unsigned char *bytes, size_t size, siz
             filters++;
         else if (record.op != RECORD_LIMIT && (record.op != RECORD_LANDLOCK_RULE || rulesets == 0))
             return "a narrowing holds a record that has no place there";
+        if (record.op == RECORD_LANDLOCK_RULE && !is_open_rule(&record))
+            return "a rule of a narrowing names an inode, which nobody would check";
     }
     return rulesets > 1 || filters > 1 ? "a narrowing says something twice" : NULL;
 }

@@ -122,7 +122,9 @@ def _narrowed(
         )
     if enforced is None:  # whatever the reason: never with all that the session has
         raise SessionClosedError(op="exec", state="not started yet")
-    planned = plan_narrowing(narrowing, enforced)
+    from sandyard.workspace.siblings import list_siblings  # noqa: PLC0415  # seldom needed
+
+    planned = plan_narrowing(narrowing, enforced, list_siblings)
     place = planned.temporary
     return planned.narrowed, planned.held, {b"TMPDIR": place.encode()} if place else {}
 

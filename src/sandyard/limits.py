@@ -487,3 +487,8 @@ this program's limit is often 1,024."""
 
 ZIP_DIRECTORY_BYTES: Final = 128 * 1024 * 1024
 """Bytes of the list of members of a zip archive, which is held in memory: a million members."""
+
+NARROWED_PLACES_MAX: Final = 1_024
+"""Rules of Landlock for one command, beside what it is denied. Each is opened and added when the
+command is born, which takes some five microseconds; the entries of a large project's top fit many
+times."""

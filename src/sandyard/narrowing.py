@@ -37,6 +37,13 @@ class Narrowing:
             where the workspace lies in it: TMPDIR is then another of them. Default: None, as the
             session. Empty: nothing of the workspace. Does not keep modes, owners and times of
             files as they are, for which Landlock has no word.
+        deny: Takes paths, likewise: the command neither opens, executes nor changes these, and what
+            lies beneath them, whatever ``reads`` and ``writes`` say. In the directories that lead to
+            them it makes, renames and removes nothing, and what others make there meanwhile stays
+            closed; all else in them is as before. Names can be listed, sizes and modes be asked for,
+            and another name of a denied file (a hard link) opens it. A path that does not exist is
+            closed when it comes. Each entry beside what is denied takes a rule of the kernel, of which
+            there are at most 1,024. Default: nothing.
         network: Takes a bool. False refuses new sockets but Unix ones, the loopback included.
             Default: True, as the session.
         unix_sockets: Takes a bool. False refuses new Unix sockets; pairs of streams work. Default:
@@ -62,6 +69,7 @@ class Narrowing:
 
     reads: tuple[str, ...] | None = None
     writes: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
     network: bool = True
     unix_sockets: bool = True
     ptrace: bool = True
@@ -75,6 +83,7 @@ class Narrowing:
         """Check every field, and bring paths into their one normal form."""
         for field in ("reads", "writes"):
             object.__setattr__(self, field, _paths(getattr(self, field), field))
+        object.__setattr__(self, "deny", _paths(self.deny, "deny") or ())
         for field in ("network", "unix_sockets", "ptrace"):
             value = getattr(self, field)
             if not isinstance(value, bool):

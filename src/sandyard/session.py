@@ -440,7 +440,12 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
     async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits
         enforced = None if request.narrow is None else self._explainer.enforced
-        return prepare_call(request, environment, self.state.manifest.root, limits, enforced)
+        asked = request, environment, self.state.manifest.root, limits, enforced
+        if request.narrow is None:
+            return prepare_call(*asked)
+        return await in_thread(
+            prepare_call, *asked
+        )  # it may look at what lies beside what is denied
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""

@@ -249,3 +249,75 @@ def test_paths_have_one_form() -> None:
     narrowing = Narrowing(reads=("./a//b/", "a/b", "//srv/x/"), writes=["."])  # type: ignore[arg-type]
     assert (narrowing.reads, narrowing.writes) == (("a/b", "/srv/x"), (".",))
     assert dataclasses.replace(narrowing) == narrowing
+
+
+TREE = {
+    ("/srv/ws", ""): {".env": False, "src": False, "link": True, "secret": False},
+    ("/srv/ws", "src"): {"a.py": False, "key": False},
+}
+
+
+def listed(source: str, below: str) -> dict[str, bool]:
+    return TREE.get((source, below), {})
+
+
+def around(narrowing: Narrowing, whole: Enforced | None = None) -> dict[str, int]:
+    narrowed = plan_narrowing(narrowing, whole or enforced(), listed).narrowed
+    assert narrowed is not None
+    assert narrowed.landlock is not None
+    assert narrowed.landlock.handled & (READ | WRITE) == READ | WRITE
+    return rights(narrowed.landlock)
+
+
+def test_denied_is_gone_round() -> None:
+    found = around(Narrowing(deny=(".env", "src/key", "secret", "later")))
+    whole, listing = READ | WRITE, 1 << 3
+    assert found["/"] == found["/srv"] == found["/srv/ws"] == found["/srv/ws/src"] == listing
+    assert found["/srv/ws/src/a.py"] == found["/usr"] == found["/tmp"] == found["/proc"] == whole
+    for path in (".env", "src/key", "secret", "link", "later"):
+        assert f"/srv/ws/{path}" not in found
+    assert planned(Narrowing(deny=(".env",))).temporary is None
+
+
+def test_denied_within_what_is_left() -> None:
+    found = around(Narrowing(reads=("src",), writes=(), deny=("src/key",)))
+    assert (found["/srv/ws/src"], found["/srv/ws/src/a.py"]) == (1 << 3, READ)
+    assert "/srv/ws/src/key" not in found
+    assert "/" not in found
+    assert found["/usr"] == READ
+    assert found["/home/agent"] == READ | WRITE
+    # A tree that is denied whole has no right at all.
+    assert not any(path.startswith("/srv/ws") for path in around(Narrowing(deny=(".",))))
+
+
+def test_private_directory_above_what_is_denied() -> None:
+    whole = enforced(root=WORKSPACE)
+    command = plan_narrowing(Narrowing(deny=("x",)), whole, lambda *_: {"x": False, "y": False})
+    assert command.temporary == "/var/tmp"
+    assert command.narrowed is not None
+    assert command.narrowed.landlock is not None
+    found = rights(command.narrowed.landlock)
+    assert found["/tmp"] == 1 << 3
+    assert found[f"{WORKSPACE.path}/y"] == READ | WRITE
+    assert f"{WORKSPACE.path}/x" not in found
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/nowhere", "nothing that the session shows"),
+        ("/tmp/x", "only its programs know"),
+        ("link", "is a symlink"),
+        ("link/below", "is a symlink"),
+    ],
+)
+def test_what_cannot_be_denied(path: str, words: str) -> None:
+    with pytest.raises(PolicyError, match=words) as caught:
+        around(Narrowing(deny=(path,)))
+    assert caught.value.context["field"] == "deny"
+
+
+def test_too_much_beside_what_is_denied() -> None:
+    many = {f"f{number}": False for number in range(1100)}
+    with pytest.raises(PolicyError, match="more than 1024"):
+        plan_narrowing(Narrowing(deny=("x",)), enforced(), lambda *_: many)

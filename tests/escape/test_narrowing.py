@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,80 @@ async def test_nothing_else_is_read(place: Path | None) -> None:
             assert shown.ok(), shown
             await session.exec("rm -f src/fresh")
         assert (await session.exec("cat key")).stdout == b"secret\n"
+
+
+# Every way to what is denied; what else may be done is said by DENIED's caller.
+DENIED = """
+import mmap, shutil
+def attempt_it(name, action):
+    try: got = action()
+    except OSError as error: tell(name, error.errno)
+    else: tell("ESCAPE", name, got)
+root = os.getcwd()
+for path in ("key", "src/data", "lib/deep/secret"):
+    for way in (path, f"{root}/{path}", f"src/../{path}", f"/proc/self/root{root}/{path}", f"/proc/self/cwd/{path}"):
+        attempt_it(f"read {way}", lambda: open(way).read())
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND):
+            attempt_it(f"open {way} {flags}", lambda: os.open(way, flags))
+        attempt_it(f"truncate {way}", lambda: os.truncate(way, 0))
+    held = os.open(path, os.O_PATH)
+    attempt_it("reopen", lambda: os.open(f"/proc/self/fd/{held}", os.O_RDONLY))
+    for name, move in {"rename": os.rename, "link": os.link, "exchange": lambda a, b: os.replace(b, a)}.items():
+        attempt_it(f"{name} {path}", lambda: move(path, "free/moved"))
+    attempt_it(f"remove {path}", lambda: os.remove(path))
+attempt_it("by a link", lambda: open("way/data").read())
+attempt_it("by another link", lambda: (os.symlink("../key", "free/link"), open("free/link").read()))
+for tree in ("src", "lib", "lib/deep"):
+    attempt_it(f"move {tree}", lambda: os.rename(tree, "free/tree"))
+    attempt_it(f"move {tree} here", lambda: os.rename(tree, "other"))
+attempt_it("make", lambda: os.open("made", os.O_CREAT | os.O_WRONLY))
+attempt_it("replace", lambda: os.replace("free/x", "key"))
+attempt_it("execute", lambda: os.execv("lib/tool", ["tool"]))
+attempt_it("come", lambda: open("later").read())
+"""
+
+
+async def test_denied_paths_are_closed(place: Path | None) -> None:
+    more = "mkdir -p lib/deep free && echo x > free/x && echo s > lib/deep/secret && cp /bin/true lib/tool"
+    usual = "cat free/x build/made lib/deep/plain && ls && cp free/x free/y && rm free/y && mktemp"
+    deny = ("key", "src", "lib/deep/secret", "lib/tool", "later")
+    async with sandbox(root=place) as session:
+        assert (await session.exec(f"{LAYOUT}; {more}; echo p > lib/deep/plain")).ok()
+        denying = Narrowing(deny=deny)
+        result = await run_narrowed(session, denying, DENIED)
+        assert b"ESCAPE" not in result.stdout, result.stdout.decode()
+        result = await session.exec(usual, narrow=denying)
+        assert result.ok(), result
+        assert result.stdout.startswith(b"x\nold\np\n")
+        # What is made meanwhile in a directory that leads to it was not there to be allowed.
+        waiting = "echo go; read line; cat later; cat anew; cat free/anew"
+        async with session.stream(waiting, narrow=denying, stdin=_when_made(session)) as running:
+            told = b"".join([chunk.data async for chunk in running if chunk.stream == "stdout"])
+        assert told == b"go\nnew\n"
+        reading = Narrowing(reads=("src", "lib"), writes=(), deny=("src/data", "lib/deep"))
+        result = await session.exec(
+            "cat lib/tool >/dev/null && cat src/data; cat lib/deep/plain", narrow=reading
+        )
+        assert (result.stdout, result.exit_code) == (b"", 1)
+        left = await session.exec("cat key src/data lib/deep/secret; lib/tool")
+        assert (left.stdout, left.exit_code) == (b"secret\nkept\ns\n", 0)
+
+
+async def _when_made(session: UnixLocalSandboxSession) -> AsyncIterator[bytes]:
+    """Input that comes when another command has made files."""
+    assert (await session.exec("for f in later anew free/anew; do echo new > $f; done")).ok()
+    yield b"\n"
+
+
+async def test_denying_too_much_is_refused() -> None:
+    more = "for n in $(seq 1100); do : > much/$n; done; for n in $(seq 1000); do : > many/$n; done"
+    async with sandbox() as session:
+        assert (await session.exec(f"mkdir much many src; ln -s src way; {more}")).ok()
+        for path, words in (("much/7", "entries"), ("way", "symlink"), ("/srv", "shows")):
+            with pytest.raises(PolicyError, match=words):
+                await session.exec("true", narrow=Narrowing(deny=(path,)))
+        result = await session.exec("cat many/7; cat many/8", narrow=Narrowing(deny=("many/7",)))
+        assert (result.exit_code, b"many/7" in result.stderr) == (0, True)
 
 
 async def test_grants_are_narrowed_too(tmp_path: Path) -> None:

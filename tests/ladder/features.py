@@ -49,6 +49,8 @@ async def narrow_reads(session: UnixLocalSandboxSession) -> None:
     await session.exec("mkdir -p src; echo source > src/a; echo secret > key")
     done = await session.exec("cat src/a key; ls .", narrow=Narrowing(reads=("src",)))
     check(done.stdout == b"source\n", done)
+    done = await session.exec("cat src/a key; ls src", narrow=Narrowing(deny=("key",)))
+    check(done.stdout == b"source\na\n", done)
 
 
 async def narrow_sockets(session: UnixLocalSandboxSession) -> None:

@@ -163,6 +163,12 @@ BAD_SPAWNS |= {
     "two filters": narrowed(FILTER, FILTER),
     "a filter for any processor": narrowed(Record(SECCOMP, FILTER.payload[8:])),
     "a relative rule": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(24) + b"tmp\0")),
+    "a rule of one inode": narrowed(
+        RULESET, Record(LANDLOCK_RULE, packed("rule", 1, 0, 7) + b"/\0")
+    ),
+    "a rule of one device": narrowed(
+        RULESET, Record(LANDLOCK_RULE, packed("rule", 1, 7, 0) + b"/\0")
+    ),
     "a rule with dots": narrowed(RULESET, Record(LANDLOCK_RULE, bytes(24) + b"/tmp/../etc\0")),
     "a limit with more": narrowed(Record(LIMIT, packed("limit", 64, 7, 1))),
     **{

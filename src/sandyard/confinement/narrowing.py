@@ -7,10 +7,11 @@ a narrowing names beyond that is refused all the same, since whoever wrote it ex
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.denying import Listing, rules_around
 from sandyard.confinement.landlock import (
     READING,
     REFER,
@@ -59,6 +60,11 @@ _RESOURCES: Final[dict[LimitName, int]] = {
 _TEMPORARY: Final = "/tmp"  # noqa: S108  # a path inside
 
 
+def _unlisted(source: str, below: str) -> Mapping[str, bool]:
+    del source, below
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class NarrowedCommand:
     """What a narrowing means for one command.
@@ -74,12 +80,15 @@ class NarrowedCommand:
     held: tuple[EnforcedLimit, ...]
 
 
-def plan_narrowing(narrowing: Narrowing, enforced: Enforced) -> NarrowedCommand:
+def plan_narrowing(
+    narrowing: Narrowing, enforced: Enforced, listing: Listing = _unlisted
+) -> NarrowedCommand:
     """Plan what one command has less than its session.
 
     Args:
         narrowing: what is taken away.
         enforced: what the session enforces.
+        listing: lists directories of what it shows, for what is denied (default: they are empty).
 
     Raises:
         PolicyError: the session does not have what the narrowing names.
@@ -95,10 +104,11 @@ def plan_narrowing(narrowing: Narrowing, enforced: Enforced) -> NarrowedCommand:
         ptrace=ptrace,
     )
     landlock, temporary = None, None
-    walls = bool(program) or narrowing.reads is not None or narrowing.writes is not None
+    walls = bool(program or narrowing.deny)
+    walls = walls or narrowing.reads is not None or narrowing.writes is not None
     # Lower limits alone hold without Landlock too, as far as other commands are not made to help.
     if walls or (limits and enforced.plan.landlock is not None):
-        landlock, temporary = _layer(narrowing, enforced)
+        landlock, temporary = _layer(narrowing, enforced, listing)
     narrowed = Narrowed(landlock, limits, program) if landlock or limits else None
     return NarrowedCommand(narrowed, temporary, held)
 
@@ -125,17 +135,20 @@ def _held_limits(narrowing: Narrowing, enforced: Enforced) -> Iterator[EnforcedL
         yield EnforcedLimit(limit=name, value=own, by="rlimit of the command", scope=scope)
 
 
-def _layer(narrowing: Narrowing, enforced: Enforced) -> tuple[LandlockRuleset, str | None]:
+def _layer(
+    narrowing: Narrowing, enforced: Enforced, listing: Listing
+) -> tuple[LandlockRuleset, str | None]:
     """The layer of Landlock, and where temporary files go if not to /tmp.
 
     Also where only a filter or a limit is wanted: in a layer of its own a command can't trace or signal the
     session's other processes, nor write to their memory, and so have them do what it may not.
     """
     session = enforced.plan.landlock
-    if session is None or (narrowing.writes is not None and not session.handled & TRUNCATE):
+    writing = narrowing.writes is not None or bool(narrowing.deny)
+    if session is None or (writing and not session.handled & TRUNCATE):
         raise ConfinementUnavailableError(
             "a command can't have less than its session here",
-            dimension="write" if narrowing.writes is not None else "processes",
+            dimension="write" if writing else "processes",
             cause_text="this kernel has no Landlock, or one that does not know truncation",
             fix="use Linux 6.2 or later with Landlock enabled (lsm=landlock,…), or a session of its "
             "own with a narrower policy",
@@ -161,8 +174,17 @@ def _layer(narrowing: Narrowing, enforced: Enforced) -> tuple[LandlockRuleset, s
     else:
         # Landlock refuses it wherever no rule allows it, whether or not it is handled.
         rules.allow(("/",), REFER)
+    if narrowing.deny:
+        denied = tuple(rules.denied(path) for path in narrowing.deny)
+        handled |= READING | WRITING
+        rules.allow(("/",), READING if narrowing.reads is None else 0)
+        rules.allow(("/",), WRITING if narrowing.writes is None else 0)
+        private = [path for path in private if not _holds(path, denied)]
+        allowed = rules_around(rules.rights, denied, enforced, listing)
+    else:
+        allowed = tuple(LandlockRule(path, access) for path, access in rules.rights.items())
     temporary = next(iter(private), None) if _TEMPORARY not in private else None
-    return LandlockRuleset(handled, session.scoped & SCOPE_SIGNAL, rules.done()), temporary
+    return LandlockRuleset(handled, session.scoped & SCOPE_SIGNAL, allowed), temporary
 
 
 class _Rules:
@@ -170,14 +192,32 @@ class _Rules:
 
     def __init__(self, enforced: Enforced) -> None:
         self._enforced = enforced
-        self._rights: dict[str, int] = {}
+        self.rights: dict[str, int] = {}
 
     def allow(self, paths: Iterable[str], access: int) -> None:
-        for path in paths:
-            self._rights[path] = self._rights.get(path, 0) | access
+        for path in paths if access else ():
+            self.rights[path] = self.rights.get(path, 0) | access
 
-    def done(self) -> tuple[LandlockRule, ...]:
-        return tuple(LandlockRule(path, access) for path, access in self._rights.items())
+    def denied(self, path: str) -> str:
+        """Where a denied path is inside.
+
+        Raises:
+            PolicyError: nothing of the caller's or the system's is shown there.
+        """
+        place = self.named(path, "deny")
+        for private in _private_directories(self._enforced):
+            nearest = [step.target for step in self._binds() if is_within(place, step.target)]
+            if is_within(place, private) and not any(is_within(each, private) for each in nearest):
+                raise PolicyError(
+                    f"{place} in deny of a narrowing lies in {private}, which is the session's own: only "
+                    "its programs know what is in it",
+                    field="deny",
+                    value=path,
+                )
+        return place
+
+    def _binds(self) -> Iterator[Bind]:
+        return (step for step in self._enforced.plan.steps if isinstance(step, Bind))
 
     def named(self, path: str, field: str) -> str:
         """Where a path of a narrowing is inside.
@@ -190,7 +230,7 @@ class _Rules:
             if is_within(place, grant.path):
                 place = grant.source + place[len(grant.path) :]
         if not any(is_within(place, tree) for tree in self._trees(writable=field == "writes")):
-            can = "shows" if field == "reads" else "can write to"
+            can = "can write to" if field == "writes" else "shows"
             raise PolicyError(
                 f"{place} in {field} of a narrowing is nothing that the session {can}: a command can "
                 "have less than its session, not more",
@@ -201,17 +241,16 @@ class _Rules:
 
     def _trees(self, *, writable: bool) -> Iterator[str]:
         yield from _private_directories(self._enforced)
-        for step in self._enforced.plan.steps:
-            if isinstance(step, Bind) and (step.writable or not writable):
+        for step in self._binds():
+            if step.writable or not writable:
                 yield step.target
 
     def withheld(self, named: list[str], *, writable: bool) -> list[str]:
         """What of the caller's own trees is not wholly in ``named``."""
         return [
             step.target
-            for step in self._enforced.plan.steps
-            if isinstance(step, Bind)
-            and step.as_owner
+            for step in self._binds()
+            if step.as_owner
             and (step.writable or not writable)
             and not any(is_within(step.target, path) for path in named)
         ]

@@ -392,8 +392,8 @@ def _exited(job: int, body: bytes) -> Exited:
         ()
         if kinds == 0
         else tuple(
-            RefusedCall(*numbers, _name(name))
-            for *numbers, name in _REFUSED.iter_unpack(body[_EXITED.size : processes])
+            RefusedCall(times, number, error, _name(name))
+            for times, number, error, name in _REFUSED.iter_unpack(body[_EXITED.size : processes])
         )
     )
     killed, keeper_lost = bool(flags & _KILLED), bool(flags & _KEEPER_LOST)
