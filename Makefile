@@ -41,8 +41,14 @@ format: setup ## let ruff fix and format what it can
 soak: setup ## the tests that run for minutes; for root as an ordinary user too
 	@failed=0; \
 	if [ "$$(id -u)" = 0 ]; then scripts/test-as-user -m soak $(ARGS) || failed=$$?; fi; \
-	$(BIN)/python -m pytest -m soak $(ARGS) || failed=$$?; \
+	scripts/with-machine $(BIN)/python -m pytest -m soak $(ARGS) || failed=$$?; \
 	exit $$failed
+
+ESCAPES := tests/escape/test_attacks.py::test_attack tests/escape/test_work.py::test_work
+
+attacks: setup ## every attempt to get out, counted; for root as an ordinary user too
+	@$(BIN)/python -m pytest -q --tb=short $(ESCAPES) $(ARGS)
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-as-user -q --tb=short $(ESCAPES) $(ARGS); fi
 
 bench: setup ## measure, and compare with bubblewrap and openai-agents' local sandbox
 	@scripts/setup dev bench
@@ -66,4 +72,4 @@ clean: ## remove everything that was built or cached, .venv too
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test quick lint format soak bench analyze cross fuzz lock clean
+.PHONY: help setup demo test quick lint format soak attacks bench analyze cross fuzz lock clean

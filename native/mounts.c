@@ -195,11 +195,16 @@ static void mount_new(uint32_t index, const char *path, int mount) {
     attach_at(index, mount, open_target(index, path, true), path);
 }
 
+/* The machine has 4,096, of which those that are no session's keep 1,024 (devpts.txt): without a bound
+ * one sandbox takes the rest from all others. */
+#define TERMINALS_LIMIT 512
+
 static void add_devpts(uint32_t index, const char *path) {
-    struct option options[2];
+    struct option options[3];
     option_number(&options[0], "ptmxmode", 0666, 8);
     option_number(&options[1], "mode", 0620, 8);
-    mount_new(index, path, filesystem_make("devpts", options, 2, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+    option_number(&options[2], "max", TERMINALS_LIMIT, 10);
+    mount_new(index, path, filesystem_make("devpts", options, 3, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
 }
 
 static void add_proc(uint32_t index, const char *path) {

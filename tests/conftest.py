@@ -32,6 +32,7 @@ ONCE = (
     "confinement",
     "explain/test_cli.py",
     "explain/test_messages.py",
+    "escape/test_counting.py",
     "exhaustion/test_channel.py",
     "exhaustion/test_descriptors.py",
     "faults/test_awaits.py",

@@ -4,11 +4,13 @@
 enum { IDLE_PLACE, BUSY_PLACE, PLACES };
 
 static uint32_t door_states[KEEPERS_LIMIT];
+static struct refusals door_refusals[PLACES];
 
 void serve_door_open(int control, int idle_keeper, int busy_keeper) {
     control_fd = control;
     host_fd = -1;
     states = door_states;
+    refusals = door_refusals;
     keepers[IDLE_PLACE] = (struct keeper){.pid = 1, .channel = idle_keeper};
     keepers[BUSY_PLACE] = (struct keeper){.pid = 1, .channel = busy_keeper, .job = BUSY_JOB};
     states[IDLE_PLACE] = KEEPER_IDLE;

@@ -48,8 +48,9 @@ __all__ = ["Ladder"]
 _OURS: Final = frozenset({"protocol", "limits", "landlock", "seccomp", "serve"})
 """Steps that every rung has: their refusal is no reason for a lower one."""
 
-_PASSING: Final = frozenset({errno.ENOSPC, errno.EUSERS, errno.ENOMEM})
-"""Answers that say that there are too many already: the next start may find room."""
+_PASSING: Final = frozenset({errno.EAGAIN, errno.ENOSPC, errno.EUSERS, errno.ENOMEM})
+"""Answers that say that there are too many already: the next start may find room. EAGAIN is clone(2)'s
+for a user that has all its processes."""
 
 _FOUND: Final[dict[tuple[object, ...], Footing]] = {}
 """Footings below the highest that were found by trying, by what they depend on."""

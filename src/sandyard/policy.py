@@ -139,10 +139,12 @@ class Policy:
         require: Takes names of what must hold whole: dimensions (``"read"``, ``"write"``,
             ``"network"``, ``"processes"``, ``"ipc"``, ``"syscalls"``, ``"resources"``), ``"strict"``
             for all of them, or a rung (``"full"``, ``"full_without_proc"``), which means that rung
-            or a better one. Default: none, which refuses where a dimension is absent, or lets
-            through more than metadata of your own files and that processes exist. What the policy
-            itself lifts, such as ``network="host"``, is no loss. Is not needed for the wall to hold:
-            what a machine can't hold is refused anyway.
+            or a better one. A dimension that is named holds whole, or the start is refused, also
+            where the policy itself lifts it: ``"ipc"`` refuses grants in which sockets of the host's
+            may lie, and ``"network"`` can't stand beside ``network="host"``. For ``"strict"`` what
+            the policy itself lifts is no loss. Default: none, which refuses where a dimension is
+            absent, or lets through more than metadata of your own files and that processes exist.
+            Is not needed for the wall to hold: what a machine can't hold is refused anyway.
         accept: Takes dimensions that may be held in part, or not at all, where this machine can do
             no better. Default: none. ``session.confinement`` says what was lost. Does not weaken
             anything on a machine that holds it, and does not lift the other dimensions. Is not the
@@ -191,6 +193,13 @@ class Policy:
                     field="accept",
                     value=name,
                 )
+        if "network" in self.require and self.network != "none":
+            raise PolicyError(
+                'network can\'t be required to hold and lifted by network="host"; ask for "strict" where '
+                "what the policy lifts is no loss",
+                field="require",
+                value="network",
+            )
 
 
 def _check_choice(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.escape.inside import sandbox
 
 PROGRAM = Path(__file__).parent / "host_session.py"
 ROOT = PROGRAM.parents[2]
@@ -55,3 +58,20 @@ def test_terminal_of_the_host() -> None:
     assert confined.pop("input") == "ESCAPE\n"  # the end of an empty input
     assert set(confined.values()) == {""}, confined
     assert b"written" not in shown
+
+
+async def test_terminals_are_bounded() -> None:
+    code = """
+import errno, os
+held = []
+try:
+    while True: held.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+except OSError as error:
+    print(len(held), errno.errorcode[error.errno])
+"""
+    async with sandbox() as session:
+        result = await session.exec(sys.executable, "-c", code, shell=False, timeout=60)
+        assert result.stdout == b"512 ENOSPC\n"
+        async with await session.terminal("tty") as terminal:  # they were given back
+            async with asyncio.timeout(60):
+                assert await terminal.wait() == 0

@@ -56,7 +56,14 @@ def assert_over(told: object) -> None:
         [exited(9), exited(2**32 - 1), message(GONE, 77), exited(0)],
         [exited(0, usage=(LARGEST,) * 9, left=2**32 - 1)],
         [exited(0, flags=2**32 - 1)],
-        [message(EXITED, 0, struct.pack("=iI9QII", 0, 0, *[0] * 9, 0, 64) + b"\xff" * 64 * 20)],
+        [
+            message(
+                EXITED,
+                0,
+                struct.pack("=iI9QIIQII", 0, 0, *[0] * 9, 0, 64, 9, 8, 0)
+                + b"\xff" * (64 * 20 + 8 * 32),
+            )
+        ],
     ],
 )
 async def test_exit_however_it_is_told(

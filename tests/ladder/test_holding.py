@@ -155,6 +155,7 @@ def test_root_gives_only_its_own() -> None:
         {"accept": ("strict",)},
         {"accept": ("full",)},
         {"require": ("read",), "accept": ("read",)},
+        {"require": ("network",), "network": "host"},
     ],
 )
 def test_impossible_words_are_refused(wrong: dict[str, object]) -> None:

@@ -170,3 +170,9 @@ def test_closed_place_is_refused(tmp_path: Path) -> None:
     (told,) = start("no_user", {"policy": {}, "temporary": str(tmp_path)})
     assert "Permission denied [landlock" in told["refused"]
     assert "chmod o+x" in told["refused"]
+
+
+def test_shortage_is_no_rung() -> None:
+    """Too many processes say nothing of the machine: the start is refused, and the next one whole."""
+    told = ask("no_home", "tests.ladder.passing")
+    assert told["rungs"] == ["processes True", "full"]

@@ -100,6 +100,10 @@ def launch_refusal(error: OSError) -> SandboxError:
     )
 
 
+_CLONING = (Step.NAMESPACES, Step.IDMAP)
+"""Steps that make a process, for which EAGAIN says that there are too many."""
+
+
 def start_refusal(answer: Failure | None, plan: LaunchPlan) -> SandboxError:
     """The error for a start that failed.
 
@@ -114,7 +118,7 @@ def start_refusal(answer: Failure | None, plan: LaunchPlan) -> SandboxError:
             cause_text="its first process ended or fell silent before its walls were up",
             fix="look for a security module or an out-of-memory kill in the kernel's log",
         )
-    short = (answer.step, answer.error) == (Step.NAMESPACES, errno.EAGAIN)
+    short = answer.step in _CLONING and answer.error == errno.EAGAIN
     if short or answer.error in (errno.EMFILE, errno.ENFILE):
         return launch_refusal(OSError(answer.error, os.strerror(answer.error)))
     dimension, doing, fix = _BY_STEP.get(answer.step, _UNKNOWN)

@@ -120,8 +120,9 @@ def _unborn_error(failure: Failure, words: tuple[str, ...], cwd: str, reason: st
         )
     if failure.step is Step.SPAWN_TERMINAL and failure.error in _SHORT:
         return ResourceLimitError(
-            f"the sandbox has no room for one more terminal ({reason}); close some, or raise the "
-            "machine's limit (kernel.pty.max) or the sandbox's on open files",
+            f"the sandbox has no room for one more terminal ({reason}); close some of its own, of which "
+            "there are 512 at most, or raise the machine's limit (kernel.pty.max) or the sandbox's on "
+            "open files",
             limit="terminals",
             value=failure.error,
             unit="errno",
