@@ -59,6 +59,14 @@ PATCH_BYTES: Final = 64 * 1024 * 1024
 """Bytes of all files that one patch changes, which are held in memory: text that somebody edits is a
 thousand times smaller."""
 
+PATCH_TEXT_CHARS: Final = 64 * 1024 * 1024
+PATCH_LINES: Final = 1024 * 1024
+PATCH_PARTS: Final = 64 * 1024
+PATCH_STEPS: Final = 32 * 1024 * 1024
+"""The text of a patch, the lines of one file, its operations and hunks, and lines that are compared to
+find where they belong: what people and models write is a thousand times smaller, and the worst
+that fits takes a thread some seconds and half a gigabyte."""
+
 GREP_MATCHES: Final = 1_000
 GREP_MATCHES_MAX: Final = 100_000
 """Lines that a search returns unless told otherwise, and at most: nobody reads more, and 100,000 of

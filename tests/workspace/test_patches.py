@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from sandyard.errors import (
     WorkspaceArchiveWriteError,
 )
 from sandyard.patching import (
+    Effort,
     apply_diff,
     apply_hunks,
     parse_envelope,
@@ -219,3 +221,45 @@ rename to moved
     assert (base / "moved").read_text() == "first\nnewer\nlast\n"
     assert (base / "made").read_text() == "x\ny"
     assert not (base / "added").exists()
+
+
+class TestBounds:
+    """What a patch may cost is bounded, whatever it and the file are."""
+
+    def test_head_far_away(self) -> None:
+        head = "@@ -9999999999,1 +9999999999,1 @@\n"
+        assert apply_hunks("a\nb\n", head + "-b\n+c") == "a\nc\n"
+        with pytest.raises(ApplyPatchDiffError, match="nowhere"):
+            apply_hunks("a\nb\n", head + "-c\n+d")
+
+    @pytest.fixture
+    def few_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What takes seconds at the real limit is the same at a smaller one."""
+        monkeypatch.setattr("sandyard.patching.finding.PATCH_STEPS", 1_000_000)
+
+    @pytest.mark.usefixtures("few_steps")
+    def test_lines_that_stand_everywhere(self) -> None:
+        # Each line of the hunk stands at half of all places, and all but its last at each of them.
+        text, lines = "x\ny\n" * 5_000, [" x", " y"] * 1_000 + [" x", "-x"]
+        with pytest.raises(ApplyPatchDiffError, match="comparisons"):
+            apply_diff(text, "\n".join(lines))
+        head = f"@@ -1,{len(lines)} +1,{len(lines) - 1} @@"
+        with pytest.raises(ApplyPatchDiffError, match="comparisons"):
+            apply_hunks(text, "\n".join([head, *lines]))
+
+    @pytest.mark.usefixtures("few_steps")
+    def test_one_effort_for_all_files(self, root: WorkspaceRoot, base: Path) -> None:
+        (base / "f").write_text("x\n" * 10_000)
+        changes = [update("f", f"-x\n+x{number}") for number in range(20)]
+        with pytest.raises(ApplyPatchDiffError, match="comparisons"):
+            carry_out(root, read_operations(changes), partial(apply_diff, effort=Effort()))
+        assert (base / "f").stat().st_size == 20_000
+
+    def test_hunks_and_lines(self) -> None:
+        with pytest.raises(ApplyPatchDiffError, match="operations and hunks"):
+            apply_diff("x\n", "@@\n" * 70_000 + "-x")
+        with pytest.raises(ApplyPatchDiffError, match="operations and hunks"):
+            apply_hunks("x\n", "@@ -1,1 +1,1 @@\n-x\n+x\n" * 70_000)
+        for apply in (apply_diff, apply_hunks):
+            with pytest.raises(ApplyPatchDiffError, match="1048576 lines"):
+                apply("\n" * 1_100_000, "-x")

@@ -13,7 +13,7 @@ from sandyard.types import User
 from sandyard.workspace.faults import translated
 
 if TYPE_CHECKING:
-    from sandyard.patching import Operation
+    from sandyard.patching import Effort, Operation
     from sandyard.patching.operations import Differ
     from sandyard.workspace import WorkspaceRoot
 
@@ -74,7 +74,8 @@ class PatchingVerbs(VerbBase):
 
         Raises:
             ApplyPatchDiffError: the patch is malformed, or does not fit; with the file and the number
-                of the hunk. So is one that creates a file that exists.
+                of the hunk. So is one that creates a file that exists, and one that is so large, or
+                finds its places so hard, that it would take minutes.
             ApplyPatchPathError: a path is empty, or leaves the workspace.
             ApplyPatchFileNotFoundError: a file that should change is not there.
             ApplyPatchDecodeError: a file that should change is not UTF-8.
@@ -106,10 +107,19 @@ def _patch(
     """Parse and carry out a patch, in a thread: a large one takes a while."""
     # Loaded when it is needed, from files that may have become unreadable since.
     with translated("apply_patch", root.inside, root):
+        from sandyard.patching import Effort  # noqa: PLC0415  # seldom needed
         from sandyard.workspace.patches import carry_out  # noqa: PLC0415  # seldom needed
 
-        differ = _differ(patch_format)
-    carry_out(root, _operations(given, patch_format), differ)
+        effort = Effort()
+        differ = _differ(patch_format, effort)
+    if isinstance(given, str):
+        effort.take_patch(len(given))
+    operations = _operations(given, patch_format)
+    for operation in operations:
+        effort.take_part()
+        if not isinstance(given, str):
+            effort.take_patch(len(operation.diff))
+    carry_out(root, operations, differ)
 
 
 def _operations(given: Given, patch_format: object) -> tuple[Operation, ...]:
@@ -128,13 +138,13 @@ def _operations(given: Given, patch_format: object) -> tuple[Operation, ...]:
     raise ApplyPatchDiffError("a format of your own takes operations, not one text")
 
 
-def _differ(patch_format: object) -> Differ:
+def _differ(patch_format: object, effort: Effort) -> Differ:
     from sandyard.patching import apply_diff, apply_hunks  # noqa: PLC0415  # seldom needed
 
     if patch_format == "unified":
-        return apply_hunks
+        return partial(apply_hunks, effort=effort)
     if patch_format == "v4a":
-        return apply_diff
+        return partial(apply_diff, effort=effort)
     own = getattr(patch_format, "apply_diff", None)
     if not callable(own):
         raise ApplyPatchDiffError("a patch format has an apply_diff(input, diff, mode)")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from sandyard.errors import ApplyPatchDiffError, shown
+from sandyard.patching.finding import Effort, Lines
 from sandyard.patching.lines import end_near, split_lines
 from sandyard.patching.operations import Operation
 
@@ -148,7 +149,13 @@ def _paths(file: _File) -> tuple[str, str]:
     return old, new
 
 
-def apply_hunks(text: str, diff: str, mode: Literal["default", "create"] = "default") -> str:
+def apply_hunks(
+    text: str,
+    diff: str,
+    mode: Literal["default", "create"] = "default",
+    *,
+    effort: Effort | None = None,
+) -> str:
     """Apply the hunks of one file to its text.
 
     A hunk is looked for where its head says, and then at the nearest other place. Its lines must be
@@ -158,28 +165,35 @@ def apply_hunks(text: str, diff: str, mode: Literal["default", "create"] = "defa
         text: of the file; ``""`` where it is created.
         diff: hunks, each with its head; none changes nothing.
         mode: ``"create"`` is the same for a file that is new.
+        effort: what the patch may still cost (default: what one patch may).
 
     Raises:
-        ApplyPatchDiffError: it is malformed or does not fit; with the number of its hunk.
+        ApplyPatchDiffError: it is malformed, does not fit or costs too much; with the number of its
+            hunk.
     """
+    effort = Effort() if effort is None else effort
+    effort.take_text(diff)
+    effort.take_text(text)
     lines = split_lines(text)
+    searched = Lines([_unix(line) for line in lines], effort)
     result: list[str] = []
     cursor = drift = 0
-    for number, hunk in enumerate(_hunks(diff), 1):
+    for number, hunk in enumerate(_hunks(diff, effort), 1):
         wanted = [said for sign, said in hunk.lines if sign != "+"]
         # A hunk that only adds names the line that it comes after (GNU diffutils, "Detailed Unified").
         expected = hunk.start + drift - (1 if wanted else 0)
-        at = _nearest(lines, wanted, max(expected, cursor), cursor)
-        if at is None:
+        at = min(max(expected, cursor), len(lines))
+        found = searched.nearest([_unix(line) for line in wanted], at, cursor) if wanted else at
+        if found is None:
             first = wanted[0] if wanted else ""
             raise ApplyPatchDiffError(
                 f"hunk {number} does not fit: its lines, the first of which is {shown(first)}, "
                 f"are nowhere after line {cursor}; read the file again and send them as they are",
                 hunk=number,
             )
-        drift += at - expected
-        result += lines[cursor:at]
-        cursor = at
+        drift += found - expected
+        result += lines[cursor:found]
+        cursor = found
         for sign, said in hunk.lines:
             if sign == "+":
                 result.append(_ended(said, lines, cursor))
@@ -205,11 +219,12 @@ def _ended(said: str, lines: Sequence[str], at: int) -> str:
     return said
 
 
-def _hunks(diff: str) -> list[_Hunk]:
+def _hunks(diff: str, effort: Effort) -> list[_Hunk]:
     found: list[_Hunk] = []
     for line in diff.split("\n") if diff else []:
         match = _HEAD.match(line)
         if match and not (found and found[-1].missing):
+            effort.take_part()
             found.append(_Hunk(int(match[1]), int(match[2] or 1), int(match[4] or 1)))
         elif not found:
             raise ApplyPatchDiffError(f"Invalid Line: {shown(line)} stands before any hunk")
@@ -239,15 +254,6 @@ def _hunks(diff: str) -> list[_Hunk]:
     return found
 
 
-def _nearest(lines: Sequence[str], wanted: list[str], expected: int, least: int) -> int | None:
-    """The place nearest to where lines should be at which they are, not before ``least``."""
-    bare = [line.replace("\r\n", "\n") for line in lines]
-    sought = [line.replace("\r\n", "\n") for line in wanted]
-    last = len(lines) - len(sought)
-    if not sought:
-        return min(expected, len(lines))
-    for distance in range(max(expected - least, last - expected, 0) + 1):
-        for at in dict.fromkeys((expected + distance, expected - distance)):
-            if least <= at <= last and bare[at : at + len(sought)] == sought:
-                return at
-    return None
+def _unix(line: str) -> str:
+    """A line without a carriage return at its end."""
+    return line.replace("\r\n", "\n")

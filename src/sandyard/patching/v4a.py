@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from sandyard.errors import ApplyPatchDiffError, shown
+from sandyard.patching.finding import Effort, Lines
 from sandyard.patching.lines import bare, end_near, join_lines, split_lines
 from sandyard.patching.operations import Operation
 
@@ -41,7 +42,13 @@ class _Hunk:
     at_end: bool = False
 
 
-def apply_diff(text: str, diff: str, mode: Literal["default", "create"] = "default") -> str:
+def apply_diff(
+    text: str,
+    diff: str,
+    mode: Literal["default", "create"] = "default",
+    *,
+    effort: Effort | None = None,
+) -> str:
     """Apply a diff to a text.
 
     Lines that are not changed keep their ends; new ones end as those around them do.
@@ -50,17 +57,23 @@ def apply_diff(text: str, diff: str, mode: Literal["default", "create"] = "defau
         text: of the file; ignored where it is created.
         diff: hunks, or for a new file lines that begin with ``+``.
         mode: ``"create"`` makes a new file's text, without a newline at its end.
+        effort: what the patch may still cost (default: what one patch may).
 
     Raises:
-        ApplyPatchDiffError: it is malformed, or does not fit the text; with the number of its hunk.
+        ApplyPatchDiffError: it is malformed, does not fit the text, or costs too much; with the
+            number of its hunk.
     """
+    effort = Effort() if effort is None else effort
+    effort.take_text(diff)
     if mode == "create":
         return _created(diff)
+    effort.take_text(text)
     lines = split_lines(text)
+    searched = _Searched([bare(line) for line in lines], effort)
     result: list[str] = []
     cursor = 0
-    for number, hunk in enumerate(_parsed(diff), 1):
-        start = _found([bare(line) for line in lines], hunk, cursor, number)
+    for number, hunk in enumerate(_parsed(diff, effort), 1):
+        start = searched.find(hunk, cursor, number)
         result += lines[cursor:start]
         cursor = start
         for sign, said in hunk.lines:
@@ -92,16 +105,17 @@ def _plain(diff: str) -> list[str]:
     return lines
 
 
-def _parsed(diff: str) -> list[_Hunk]:
+def _parsed(diff: str, effort: Effort) -> list[_Hunk]:
     """Take a diff apart.
 
     Raises:
-        ApplyPatchDiffError: a line has no sign.
+        ApplyPatchDiffError: a line has no sign, or there are too many hunks or anchors.
     """
     hunks: list[_Hunk] = []
     open_hunk = False
     for line in _plain(diff):
         if line.startswith("@@"):
+            effort.take_part()
             # One with nothing in it yet stacks: its anchors are looked for one after another.
             if not open_hunk or hunks[-1].lines:
                 hunks.append(_Hunk())
@@ -130,46 +144,58 @@ def _parsed(diff: str) -> list[_Hunk]:
     return [hunk for hunk in hunks if hunk.lines]
 
 
-def _found(lines: Sequence[str], hunk: _Hunk, cursor: int, number: int) -> int:
-    """Where a hunk's own lines begin.
+class _Searched:
+    """A text in which hunks are looked for.
 
-    Raises:
-        ApplyPatchDiffError: they are nowhere after what was changed before.
+    Args:
+        lines: its lines, without their ends.
+        effort: pays for every search.
     """
-    for anchor in hunk.anchors:
-        at = _search(lines, [anchor], cursor)
-        if at is not None:
-            cursor = at + 1
-        elif len(hunk.anchors) > 1:
+
+    def __init__(self, lines: list[str], effort: Effort) -> None:
+        self._lines = lines
+        self._effort = effort
+        self._alike: dict[_Likeness, Lines] = {}
+
+    def find(self, hunk: _Hunk, cursor: int, number: int) -> int:
+        """Where a hunk's own lines begin.
+
+        Raises:
+            ApplyPatchDiffError: they are nowhere after what was changed before.
+        """
+        for anchor in hunk.anchors:
+            at = self._search([anchor], cursor)
+            if at is not None:
+                cursor = at + 1
+            elif len(hunk.anchors) > 1:
+                raise ApplyPatchDiffError(
+                    f"Invalid Anchor: no line {shown(anchor)} after line {cursor} for hunk {number}",
+                    hunk=number,
+                )
+        context = [said for sign, said in hunk.lines if sign != "+"]
+        if hunk.at_end:
+            at = self._search(context, max(cursor, len(self._lines) - len(context)))
+            if at is not None:
+                return at
+        at = self._search(context, cursor)
+        if at is None:
+            what = "Invalid EOF Context" if hunk.at_end else "Invalid Context"
             raise ApplyPatchDiffError(
-                f"Invalid Anchor: no line {shown(anchor)} after line {cursor} for hunk {number}",
+                f"{what}: the lines of hunk {number} are nowhere after line {cursor}; the first is "
+                f"{shown(context[0])}; read the file again and send the lines as they are",
                 hunk=number,
             )
-    context = [said for sign, said in hunk.lines if sign != "+"]
-    if hunk.at_end:
-        at = _search(lines, context, max(cursor, len(lines) - len(context)))
-        if at is not None:
-            return at
-    at = _search(lines, context, cursor)
-    if at is None:
-        what = "Invalid EOF Context" if hunk.at_end else "Invalid Context"
-        raise ApplyPatchDiffError(
-            f"{what}: the lines of hunk {number} are nowhere after line {cursor}; the first is "
-            f"{shown(context[0])}; read the file again and send the lines as they are",
-            hunk=number,
-        )
-    return at
+        return at
 
-
-def _search(lines: Sequence[str], context: Sequence[str], start: int) -> int | None:
-    """The first place at or after ``start`` where lines stand, however exactly."""
-    for like in _LIKENESSES:
-        wanted = [like(line) for line in context]
-        have = [like(line) for line in lines]
-        for at in range(start, len(have) - len(wanted) + 1):
-            if have[at : at + len(wanted)] == wanted:
+    def _search(self, context: Sequence[str], start: int) -> int | None:
+        """The first place at or after ``start`` where lines stand, however exactly."""
+        for like in _LIKENESSES:
+            if like not in self._alike:
+                self._alike[like] = Lines([like(line) for line in self._lines], self._effort)
+            at = self._alike[like].first([like(line) for line in context], start)
+            if at is not None:
                 return at
-    return None
+        return None
 
 
 # --- envelopes --------------------------------------------------------------------------------
