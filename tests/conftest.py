@@ -42,6 +42,7 @@ ONCE = (
     "ladder/test_explaining.py",
     "manifest",
     "process/test_native_builds.py",
+    "session/test_odd_values.py",
     "session/test_sweep.py",
     "terminal/test_load.py",
     "terminal/test_programs.py",

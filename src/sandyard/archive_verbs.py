@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable
 from pathlib import PurePath
@@ -104,9 +105,7 @@ class ArchiveVerbs(Observable, ABC):
             120
         """
         workspace = self._open_workspace("extract", None)
-        if compression_scheme is not None and compression_scheme not in _SCHEMES:
-            raise InvalidCompressionSchemeError(path=path, scheme=compression_scheme)
-        form = None if compression_scheme is None else _SCHEMES[compression_scheme]
+        form = _checked_form(path, compression_scheme)
         limits = _checked_limits(archive_limits)
         return await workspace.extract(path, data, form=form, limits=limits, keep=keep_archive)
 
@@ -188,7 +187,11 @@ def _relative_names(path: object) -> tuple[str, ...]:
     names = tuple(name for name in text.split("/") if name not in {"", "."})
     if ".." in names:
         raise InvalidManifestPathError(rel=text, reason="escape_root")
-    if not names or "\0" in text:
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        raw = b"\0"
+    if not names or b"\0" in raw:
         raise ArgumentError(
             f"path {shown(text)} is the workspace itself, or none; name what is to be left out",
             op="persist_workspace",
@@ -196,6 +199,16 @@ def _relative_names(path: object) -> tuple[str, ...]:
             value=path,
         )
     return names
+
+
+def _checked_form(path: str | PurePath, scheme: object) -> str | None:
+    """The format that a scheme stands for; None for either."""
+    if scheme is None:
+        return None
+    form = _SCHEMES.get(scheme) if isinstance(scheme, str) else None
+    if form is None:
+        raise InvalidCompressionSchemeError(path=path, scheme=scheme)
+    return form
 
 
 def _checked_limits(limits: object) -> SandboxArchiveLimits | None:

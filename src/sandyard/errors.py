@@ -873,7 +873,7 @@ class PtySessionNotFoundError(SandboxRuntimeError):
     ) -> None:
         super().__init__(
             message
-            or f"there is no process {session_id!r} here: an id is valid until its exit code was told",
+            or f"there is no process {shown(session_id)} here: an id is valid until its exit code was told",
             ErrorCode.PTY_SESSION_NOT_FOUND,
             "exec",
             {"session_id": session_id, **(context or {})},

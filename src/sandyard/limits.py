@@ -102,6 +102,9 @@ COPY_CHUNK_BYTES: Final = 256 * 1024
 """Bytes moved per system call while a stream is copied: past this size the call's own cost no
 longer shows, and memory stays far below 1 MB."""
 
+READ_PIECE_MAX: Final = 64 * 1024 * 1024
+"""Most bytes of one piece that a file is read in: its memory is taken before it is known to be needed."""
+
 KERNEL_COPY_BYTES: Final = 64 * 1024 * 1024
 """Bytes asked of one copy_file_range(2): it runs in the kernel, uninterrupted, at about 1 GB/s."""
 

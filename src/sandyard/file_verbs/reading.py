@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path, PurePath
 
-from sandyard.errors import ArgumentError, OpName
+from sandyard.errors import ArgumentError, OpName, shown
 from sandyard.file_verbs.base import VerbBase
-from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.limits import COPY_CHUNK_BYTES, READ_PIECE_MAX
 from sandyard.observing import observed, observed_pieces
 from sandyard.types import FileEntry, User
 from sandyard.workspace.files import read_range
@@ -115,7 +115,7 @@ class ReadingVerbs(VerbBase):
             path: relative to the workspace, or absolute in it or in a granted directory.
             offset: bytes to leave out at the beginning (default: 0).
             size: bytes in all; None (default) reads to the end.
-            chunk_bytes: bytes of each piece but the last (default: 256 KiB).
+            chunk_bytes: bytes of each piece but the last, at most 64 MiB (default: 256 KiB).
             user: ``"agent"``, the one user inside (default).
 
         Raises:
@@ -127,7 +127,7 @@ class ReadingVerbs(VerbBase):
             ...     digest.update(chunk)
         """
         _check_number("read", "offset", offset, least=0)
-        _check_number("read", "chunk_bytes", chunk_bytes, least=1)
+        _check_number("read", "chunk_bytes", chunk_bytes, least=1, most=READ_PIECE_MAX)
         if size is not None:
             _check_number("read", "size", size, least=0)
         workspace = self._open_workspace("read", user)
@@ -300,12 +300,24 @@ def _skip(file: io.BufferedReader, offset: int) -> None:
     file.seek(min(offset, os.fstat(file.fileno()).st_size))
 
 
-def _check_number(op: OpName, argument: str, value: object, *, least: int | None) -> None:
+def _check_number(
+    op: OpName, argument: str, value: object, *, least: int | None, most: int | None = None
+) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(
             f"{argument} is a number of bytes", op=op, argument=argument, value=value
         )
     if least is not None and value < least:
         raise ArgumentError(
-            f"{argument} is at least {least}, not {value}", op=op, argument=argument, value=value
+            f"{argument} is at least {least}, not {shown(value)}",
+            op=op,
+            argument=argument,
+            value=value,
+        )
+    if most is not None and value > most:
+        raise ArgumentError(
+            f"{argument} is at most {most}, not {shown(value)}",
+            op=op,
+            argument=argument,
+            value=value,
         )

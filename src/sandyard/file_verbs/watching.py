@@ -111,7 +111,7 @@ class WatchingVerbs(VerbBase):
 
 def _opened(root: WorkspaceRoot, *, path: str | PurePath, recursive: bool) -> Watcher:
     # Loaded when it is needed, from files that may have become unreadable since.
-    with translated("watch", str(path), root):
+    with translated("watch", root.inside, root):
         from sandyard.workspace.watching import Watcher  # noqa: PLC0415  # seldom needed
 
     return Watcher.open(root, path, recursive=recursive)

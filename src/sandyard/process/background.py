@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal as signals
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -16,6 +15,7 @@ from sandyard.process.background_run import ProcessRun, ProcessState
 from sandyard.process.logs_layout import STREAMS
 from sandyard.process.logs_reading import LogReader, LogStart
 from sandyard.process.results import listed_leftovers, resource_usage
+from sandyard.process.signalling import checked_signal
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
 __all__ = ["BackgroundProcess", "LogStatus"]
@@ -139,14 +139,15 @@ class BackgroundProcess:
         """Send a signal; nothing happens where nobody is left to get it.
 
         Args:
-            signal: its name, such as ``"TERM"`` or ``"SIGTERM"``, or its number (default: TERM).
+            signal: its name, such as ``"TERM"``, ``"SIGTERM"`` or ``"RTMIN+1"``, or its number
+                (default: TERM).
             tree: True sends it to each process that descends from the command as well, also when
                 the command itself has exited.
 
         Raises:
             ArgumentError, ArgumentTypeError: there is no such signal.
         """
-        await self._run.signal(_signal_number(signal), tree=tree)
+        await self._run.signal(checked_signal(signal, "process", "signal"), tree=tree)
 
     @property
     def stdin(self) -> ProcessInput:
@@ -234,27 +235,6 @@ class BackgroundProcess:
         )
         error.retryable = True
         return error
-
-
-def _signal_number(signal: object) -> int:
-    if isinstance(signal, bool) or not isinstance(signal, int | str):
-        raise ArgumentTypeError(
-            "a signal is a name, such as 'TERM', or a number",
-            op="process",
-            argument="signal",
-            value=signal,
-        )
-    try:
-        if isinstance(signal, int):
-            return signals.Signals(signal).value
-        return signals.Signals[f"SIG{signal.upper().removeprefix('SIG')}"].value
-    except (KeyError, ValueError) as error:
-        raise ArgumentError(
-            "there is no such signal; give a name, such as 'TERM', or a number",
-            op="process",
-            argument="signal",
-            value=signal,
-        ) from error
 
 
 def _log_start(start: object, last_bytes: object, last_lines: object) -> LogStart:

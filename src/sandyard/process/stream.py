@@ -16,6 +16,7 @@ from sandyard.limits import STREAM_BUFFER_BYTES
 from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
 from sandyard.process.pipes import ChunkSink
+from sandyard.process.signalling import checked_signal
 from sandyard.types import ExecResult
 
 __all__ = ["CommandStream", "OutputChunk"]
@@ -88,14 +89,17 @@ class CommandStream:
             )
         return self._result
 
-    async def signal(self, number: int = signals.SIGTERM, *, tree: bool = False) -> None:
+    async def signal(self, number: int | str = signals.SIGTERM, *, tree: bool = False) -> None:
         """Sends a signal to the command; a command that has ended is left alone.
 
         Args:
-            number: the signal (default: SIGTERM).
+            number: the signal's number or name, such as ``"INT"`` or ``"RTMIN+1"`` (default: SIGTERM).
             tree: True sends it to each process that descends from the command as well.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: if there is no such signal.
         """
-        await self._command.signal(number, tree=tree)
+        await self._command.signal(checked_signal(number, "exec", "number"), tree=tree)
 
     async def __aenter__(self) -> Self:
         """Starts the command."""

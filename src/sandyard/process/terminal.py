@@ -324,14 +324,14 @@ class Terminal:
         """Sends a signal; a command that has exited is left alone.
 
         Args:
-            number: the signal's number or name, such as ``"INT"`` (default: SIGTERM).
+            number: the signal's number or name, such as ``"INT"`` or ``"RTMIN+1"`` (default: SIGTERM).
             to: ``"command"`` (default), ``"tree"`` for each process that descends from it as well, or
                 ``"foreground"`` for the process group that has the terminal, as Ctrl-C reaches it.
 
         Raises:
             ArgumentError, ArgumentTypeError: if there is no such signal or target.
         """
-        target, checked = checked_target(to), checked_signal(number)
+        target, checked = checked_target(to), checked_signal(number, "terminal", "number")
         if self._job is not None and not self._job.exited.is_set:
             with contextlib.suppress(SandboxEndedError):  # then it has ended as well
                 await self._init.signal(self._job, checked, target)
