@@ -1,4 +1,4 @@
-"""The archive verbs of a session: unpack one into the workspace, save all of it, restore it."""
+"""The archive verbs of a session: unpack one into the workspace, save it or a part of it, restore it."""
 
 from __future__ import annotations
 
@@ -152,6 +152,65 @@ class ArchiveVerbs(Observable, ABC):
         """
         workspace = self._open_workspace("hydrate_workspace", None)
         return await workspace.hydrate(data, _checked_limits(archive_limits))
+
+    async def pack(self, path: str | PurePath, *, name: str | None = None) -> WorkspaceArchive:
+        """Save a file or a tree of the workspace as a tar archive, made while it is read.
+
+        What is kept of files, and what ``report`` says, is as in ``persist_workspace``; nothing is
+        left out but FIFOs, sockets, devices and what the policy denies. ``unpack`` makes it again,
+        in this session or another.
+
+        Args:
+            path: relative to the workspace, or absolute in it or in a granted directory; a symlink
+                is followed here, and not within a tree.
+            name: what the archive calls it (default: the last name of the path). Empty, and for
+                ``.``, the archive has what is in the directory, without a directory around it.
+
+        Returns:
+            The stream, the caller's to close.
+
+        Raises:
+            WorkspaceReadNotFoundError: there is nothing.
+            WorkspaceArchiveReadError: it can't be read.
+            PolicyDeniedError: the policy denies it.
+            InvalidManifestPathError: the path leaves the workspace and what is granted.
+            ArgumentError: the name is none of a single file or directory.
+
+        Example:
+            >>> async with await session.pack("src") as archive:
+            ...     report = await other.unpack("vendor", archive)
+        """
+        workspace = self._open_workspace("pack", None)
+        return await workspace.pack(path, name)
+
+    async def unpack(
+        self,
+        path: str | PurePath,
+        data: ArchiveSourceLike,
+        *,
+        archive_limits: SandboxArchiveLimits | None = None,
+    ) -> ArchiveReport:
+        """Unpack into a directory what ``pack`` made, or another tar archive.
+
+        All of it comes to stand there, or nothing. Names and targets of symlinks are taken as they
+        are, and nothing is written through a symlink. Files and links that have the name of a member
+        are replaced, directories merged; a directory never takes the place of something else.
+
+        Args:
+            path: a directory that exists, relative to the workspace, or absolute in it or in a
+                granted directory.
+            data: bytes, a binary stream, or an asynchronous iterable of bytes; compressed or not.
+            archive_limits: how much it may hold (default: as much as the disk).
+
+        Raises:
+            WorkspaceArchiveWriteError: the archive is refused, with the ``reason`` and the
+                ``member``, or can't be written; there is no such directory.
+            PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
+            WorkspaceWriteTypeError: ``data`` is text or something else.
+            InvalidManifestPathError: the path leaves the workspace and what is granted.
+        """
+        workspace = self._open_workspace("unpack", None)
+        return await workspace.unpack(path, data, _checked_limits(archive_limits))
 
     def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
         """Leave a path, with all beneath it, out of what ``persist_workspace`` saves.

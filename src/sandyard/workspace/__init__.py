@@ -137,6 +137,26 @@ class Workspace:
 
         return await self._from_source("hydrate_workspace", data, work, stopped, limits)
 
+    async def unpack(
+        self, path: str | PurePath, data: object, limits: SandboxArchiveLimits | None = None
+    ) -> ArchiveReport:
+        """Unpack an archive into a directory; see ``extract.unpack_into``."""
+        from sandyard.workspace import extract  # noqa: PLC0415  # few sessions unpack archives
+
+        stopped = threading.Event()
+
+        def work(source: object) -> ArchiveReport:
+            return extract.unpack_into(self.root, path, source, limits, stopped)
+
+        return await self._from_source("unpack", data, work, stopped, limits)
+
+    async def pack(self, path: str | PurePath, name: str | None = None) -> WorkspaceArchive:
+        """Begin to save a file or a tree; see ``persist_stream.pack_part``."""
+        from sandyard.workspace import persist_stream  # noqa: PLC0415  # few sessions are saved
+
+        work = partial(persist_stream.pack_part, self.root, path, name)
+        return await self._in_thread("pack", work)
+
     async def persist(self, excluded: frozenset[tuple[str, ...]]) -> WorkspaceArchive:
         """Begin to save all of it; see ``persist_stream.persist_workspace``."""
         from sandyard.workspace import persist_stream  # noqa: PLC0415  # few sessions are saved

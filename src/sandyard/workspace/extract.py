@@ -23,11 +23,13 @@ from sandyard.workspace.extract_source import ArchiveSource, refused_archive
 from sandyard.workspace.extract_stage import Stage
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.faults import translated
+from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.names import names_beneath
 from sandyard.workspace.placing import write_all
+from sandyard.workspace.reach import Spot, at_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import PurePath
     from types import TracebackType
 
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.zip_reading import ReadAt
     from sandyard.errors import OpName
+    from sandyard.workspace.extract_members import Look
     from sandyard.workspace.names import Names
     from sandyard.workspace.opener import Place
     from sandyard.workspace.root import Owner, WorkspaceRoot
+    from sandyard.workspace.ward import Ward
 
-__all__ = ["Extraction", "extract_archive", "hydrate_workspace"]
+__all__ = ["Extraction", "extract_archive", "hydrate_workspace", "unpack_into"]
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = 0o666
@@ -100,7 +104,7 @@ def extract_archive(
             look = stack.enter_context(_RootLook(root))
             if place.real:  # nothing is made at the top itself
                 look.mtime = look.before
-            stage = stack.enter_context(_stage_near(root, place, owner))
+            stage = stack.enter_context(_stage_near(root, place.directory, owner))
         return _Extracting(root, place, stage, names, asked).run(source, owner)
 
 
@@ -211,25 +215,115 @@ def hydrate_workspace(
         stack.enter_context(acting_as(owner))
         look = stack.enter_context(_RootLook(root))
         stage = stack.enter_context(Stage(root.fd, owner, root.ward, root.marks))
-        tree = stack.enter_context(Directories(stage.tree, root.ward.refuse_foreign))
-        ward = root.ward
-        unpacking = Unpacking(tree, (), meter, tally, strict=False, stopped=stopped, ward=ward)
-
-        def read(size: int) -> memoryview:
-            if stopped.is_set():
-                raise Abandoned
-            with source.acting_as_caller(owner):
-                piece = source.read(size)
-            meter.take(len(piece))
-            return piece
-
-        for member in _tar_members(read, meter):
-            unpacking.add(member)
-        unpacking.finish()
-        if () in unpacking.looks:  # set once the stage has gone as well
-            look.mtime = unpacking.looks[()].mtime
-        publish(stage, root.fd, unpacking.looks, tally, ward, strict=False)
+        looks = _Restoring(stage, root.ward, meter, tally, stopped).run(source, owner)
+        if () in looks:  # set once the stage has gone as well
+            look.mtime = looks[()].mtime
+        publish(stage, root.fd, looks, tally, root.ward, strict=False)
     return tally.report()
+
+
+def unpack_into(
+    root: WorkspaceRoot,
+    path: str | PurePath,
+    data: object,
+    limits: SandboxArchiveLimits | None,
+    stopped: Event,
+) -> ArchiveReport:
+    """Unpack what ``pack`` made, or another tar archive, into a directory; all of it, or nothing.
+
+    Names and targets of symlinks are taken as they are, and nothing is written through a symlink.
+
+    Args:
+        root: the workspace.
+        path: the directory, of the workspace or of what is granted besides; it exists.
+        data: the archive, compressed or not, or a binary stream that is read to its end.
+        limits: how much it may hold; None is as much as the disk.
+        stopped: set by whoever wants no more of it.
+
+    Raises:
+        WorkspaceArchiveWriteError: the archive is refused, or can't be unpacked.
+        WorkspaceWriteTypeError: the data is text or something else.
+        PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
+        InvalidManifestPathError: the path leaves the workspace and what is granted.
+    """
+    source = ArchiveSource(data, str(path))
+    meter, tally = ArchiveMeter(limits or UNLIMITED), Tally()
+
+    def work(spot: Spot) -> None:
+        tree, owner = spot.tree, rightful_owner(spot.tree)
+        with ExitStack() as stack:
+            stack.enter_context(acting_as(owner))
+            target = tree.opener.open(spot.names, PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, target)
+            tree.ward.check_directory(target)  # before a stage is made where nothing may be
+            at_top = os.path.samestat(os.fstat(target), os.fstat(tree.fd))
+            look = stack.enter_context(_RootLook(tree))
+            stage = stack.enter_context(_stage_near(tree, target, owner))
+            restoring = _Restoring(stage, tree.ward, meter, tally, stopped)
+            looks = restoring.run(source, owner)
+            if not at_top:
+                look.mtime = look.before
+            elif () in looks:
+                look.mtime = looks[()].mtime
+            publish(stage, target, looks, tally, tree.ward, strict=True)
+
+    try:
+        at_path(root, path, "unpack", work, acting=False)
+    except ArchiveError as error:
+        raise refused_archive(str(path), error) from error
+    return tally.report()
+
+
+class _Restoring:
+    """Makes the members of a tar archive in a stage, exactly as it has them.
+
+    Args:
+        stage: where.
+        ward: what may not be in it.
+        meter: counts against the limits.
+        tally: counts for the report.
+        stopped: set by whoever wants no more of it.
+    """
+
+    def __init__(
+        self, stage: Stage, ward: Ward, meter: ArchiveMeter, tally: Tally, stopped: Event
+    ) -> None:
+        self._stage = stage
+        self._ward = ward
+        self._meter = meter
+        self._tally = tally
+        self._stopped = stopped
+
+    def run(self, source: ArchiveSource, owner: Owner | None) -> Mapping[Path, Look]:
+        """Make them; returns what directories are to look like.
+
+        Args:
+            source: the archive.
+            owner: whom this thread acts as.
+        """
+        with Directories(self._stage.tree, self._ward.refuse_foreign) as tree:
+            unpacking = Unpacking(
+                tree,
+                (),
+                self._meter,
+                self._tally,
+                strict=False,
+                stopped=self._stopped,
+                ward=self._ward,
+            )
+
+            def read(size: int) -> memoryview:
+                if self._stopped.is_set():
+                    raise Abandoned
+                with source.acting_as_caller(owner):
+                    piece = source.read(size)
+                self._meter.take(len(piece))
+                return piece
+
+            for member in _tar_members(read, self._meter):
+                unpacking.add(member)
+            unpacking.finish()
+            return unpacking.looks
 
 
 class _RootLook:
@@ -274,11 +368,11 @@ def _refusals(op: OpName, path: str, root: WorkspaceRoot) -> Iterator[None]:
         raise refused_archive(path, error) from error
 
 
-def _stage_near(root: WorkspaceRoot, place: Place, owner: Owner | None) -> Stage:
+def _stage_near(root: WorkspaceRoot, directory: int, owner: Owner | None) -> Stage:
     """A stage on the file system of the target: at the workspace's top, where a sweep looks."""
-    if os.fstat(place.directory).st_dev == os.fstat(root.fd).st_dev:
+    if os.fstat(directory).st_dev == os.fstat(root.fd).st_dev:
         return Stage(root.fd, owner, root.ward, root.marks)
-    return Stage(place.directory, owner, root.ward)
+    return Stage(directory, owner, root.ward)
 
 
 # --- formats ----------------------------------------------------------------------------------

@@ -98,9 +98,9 @@ _FAULTS: Final = {
 _ESCAPES: Final = frozenset({errno.EXDEV, errno.ELOOP})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _READS: Final = frozenset({
-    "read", "normalize_path", "persist_workspace", "stat", "exists", "glob", "grep", "watch",
+    "read", "normalize_path", "persist_workspace", "pack", "stat", "exists", "glob", "grep", "watch",
 })  # fmt: skip
-_FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep"})
+_FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep", "pack"})
 """What tells a missing file by an error of its own."""
 
 _COMMANDS: Final[dict[OpName, tuple[str, ...]]] = {
@@ -177,6 +177,8 @@ _DONE: Final[dict[OpName, str]] = {
     "extract": "unpacked",
     "hydrate_workspace": "restored",
     "persist_workspace": "saved",
+    "pack": "saved",
+    "unpack": "unpacked into",
 }
 
 

@@ -1,4 +1,4 @@
-"""A workspace, saved as a tar archive: read by descriptor, and honest about what could not be."""
+"""A workspace or a part of it, as a tar archive: read by descriptor, honest about what could not be."""
 
 from __future__ import annotations
 
@@ -38,28 +38,32 @@ _SPECIAL: Final = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
 
 
 class Saving:
-    """Writes what is in a directory as a tar archive.
+    """Writes what is in a directory, or one file, as a tar archive.
 
     The same files make the same bytes: members are sorted by name, and nothing tells whose they
     are.
 
     Args:
-        top: descriptor of the directory; it stays the caller's.
+        top: descriptor of the directory or the file; it stays the caller's.
         write: takes the archive, piece by piece.
         excluded: paths that are left out, with all beneath them.
         tally: counts, and hears of what could not be saved.
         ward: what the policy denies; that is left out.
+        name: what the archive calls it (default: it is the archive's own root).
     """
 
-    def __init__(
+    def __init__(  # what is read, where it goes, by which rules, and who hears of it
         self,
         top: int,
         write: Callable[[bytes], None],
         excluded: frozenset[Path],
         tally: Tally,
         ward: Ward = NO_RULES,
+        *,
+        name: bytes = b"",
     ) -> None:
         self._ward = ward
+        self._base = b"./" + name if name else b"."
         self._top = top
         self._write = write
         self._excluded = excluded
@@ -74,7 +78,8 @@ class Saving:
             OSError: the directory itself can't be read, or as ``write`` does.
         """
         with Directories(self._top, self._ward.admit) as tree:
-            way: list[Iterator[bytes]] = [self._enter(tree, ())]
+            first = self._save_found(tree, (), self._top)
+            way: list[Iterator[bytes]] = [] if first is None else [first]
             path: Path = ()
             while way:
                 name = next(way[-1], None)
@@ -98,7 +103,7 @@ class Saving:
             facts = os.fstat(opened)
             names = sorted(os.fsencode(name) for name in os.listdir(opened))
             self._tally.note_special(b"/".join(path), facts.st_mode)
-            member = _member(path, Kind.DIRECTORY, facts)
+            member = self._member(path, Kind.DIRECTORY, facts)
             member.attributes = self._attributes(opened, path)
         finally:
             os.close(opened)
@@ -142,12 +147,12 @@ class Saving:
             if form == stat.S_IFREG:
                 self._save_file(path, handle)
             else:
-                member = _member(path, Kind.SYMLINK, facts)
+                member = self._member(path, Kind.SYMLINK, facts)
                 member.link = os.fsencode(os.readlink("", dir_fd=handle))
                 self._put(headers_of(member))
                 self._tally.count(Kind.SYMLINK)
             if facts.st_nlink > 1:
-                self._links[facts.st_dev, facts.st_ino] = _name(path)
+                self._links[facts.st_dev, facts.st_ino] = self._name(path)
         return None
 
     def _save_again(self, path: Path, facts: os.stat_result) -> bool:
@@ -157,7 +162,7 @@ class Saving:
         first = self._links.get((facts.st_dev, facts.st_ino))
         if first is None:
             return False
-        member = _member(path, Kind.HARD_LINK, facts)
+        member = self._member(path, Kind.HARD_LINK, facts)
         member.link = first
         self._put(headers_of(member))
         self._tally.count(Kind.HARD_LINK)
@@ -170,7 +175,7 @@ class Saving:
         opened = reopen_file(handle)
         try:
             facts = os.fstat(opened)
-            member = _member(path, Kind.FILE, facts)
+            member = self._member(path, Kind.FILE, facts)
             member.size = facts.st_size
             member.attributes = self._attributes(opened, path)
             if facts.st_blocks * _HELD < facts.st_size:
@@ -229,7 +234,16 @@ class Saving:
                 self._tally.note("dropped", b"/".join(path), f"xattr {name}")
         return kept or None
 
-    # --- bytes --------------------------------------------------------------------------------
+    # --- headers and bytes --------------------------------------------------------------------
+
+    def _name(self, path: Path) -> bytes:
+        return b"/".join((self._base, *path))
+
+    def _member(self, path: Path, kind: Kind, facts: os.stat_result) -> Member:
+        name = self._name(path)
+        if kind is Kind.DIRECTORY:
+            name += b"/"
+        return Member(name, kind, mode=facts.st_mode & _PERMISSIONS, mtime=facts.st_mtime_ns)
 
     def _put(self, piece: bytes) -> None:
         if len(self._buffer) + len(piece) > COPY_CHUNK_BYTES:
@@ -258,17 +272,6 @@ _REASONS: Final = {
     errno.EIO: "unreadable",
 }
 """Why an entry is left out, by what the kernel says of it. Anything else is no entry's fault."""
-
-
-def _name(path: Path) -> bytes:
-    return b"./" + b"/".join(path)
-
-
-def _member(path: Path, kind: Kind, facts: os.stat_result) -> Member:
-    name = _name(path)
-    if kind is Kind.DIRECTORY and path:
-        name += b"/"
-    return Member(name, kind, mode=facts.st_mode & _PERMISSIONS, mtime=facts.st_mtime_ns)
 
 
 def _extents(opened: int, size: int) -> list[Extent]:

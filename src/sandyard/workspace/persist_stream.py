@@ -1,15 +1,18 @@
-"""WorkspaceArchive: a workspace as a stream, read while it is saved, by a thread of its own."""
+"""WorkspaceArchive: a workspace, or a part of it, as a stream that is made while it is read."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import posixpath
+import stat
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sandyard.archive.report import Tally
 from sandyard.errors import (
+    ArgumentError,
     ResourceLimitError,
     SandboxError,
     WorkspaceArchiveReadError,
@@ -19,20 +22,24 @@ from sandyard.finishing import in_thread
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.faults import translated
+from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.persist import Saving
+from sandyard.workspace.reach import Spot, at_path
 
 if TYPE_CHECKING:
+    from pathlib import PurePath
     from types import TracebackType
 
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
+    from sandyard.errors import OpName
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
-__all__ = ["WorkspaceArchive", "persist_workspace"]
+__all__ = ["WorkspaceArchive", "pack_part", "persist_workspace"]
 
 
 class WorkspaceArchive(io.BufferedReader):
-    """A workspace that is being saved, as a stream of an uncompressed tar archive.
+    """A workspace that is being saved, or a part of it, as a stream of an uncompressed tar archive.
 
     Reading it blocks, as reading a file does; in a coroutine use ``async for``. Files are read as the
     stream is, and a pipe is all that lies between. Close it, or use it as a context manager, plain
@@ -98,25 +105,43 @@ class WorkspaceArchive(io.BufferedReader):
         await self.aclose()
 
 
-class _Pipe(io.RawIOBase):
-    """Owns the pipe between the thread that saves and whoever reads; and that thread."""
+class _Part(NamedTuple):
+    """What is saved.
 
-    def __init__(self, root: WorkspaceRoot, excluded: frozenset[Path]) -> None:
+    Attributes:
+        op: the operation, for errors.
+        path: as the caller gave it, for errors.
+        excluded: paths beneath it that are left out.
+        name: what the archive calls it.
+    """
+
+    op: OpName
+    path: str
+    excluded: frozenset[Path] = frozenset()
+    name: bytes = b""
+
+
+class _Pipe(io.RawIOBase):
+    """Owns the pipe between the thread that saves and whoever reads; and that thread.
+
+    Args:
+        root: the tree that it lies in.
+        top: descriptor of what is saved; it is this object's once the object is made.
+        part: what else is known of it.
+    """
+
+    def __init__(self, root: WorkspaceRoot, top: int, part: _Part) -> None:
         super().__init__()
         self.report: ArchiveReport | None = None
         self._root = root
-        self._excluded = excluded
+        self._part = part
         self._error: SandboxError | None = None
         self._owner: Owner | None = rightful_owner(root)
         # It starts with the first read: an archive that nobody reads costs no thread, and can be
         # closed without waiting for one.
         self._thread: threading.Thread | None = None
-        self._top = os.dup(root.fd)
-        try:
-            self._fd, self._end = os.pipe()
-        except OSError:
-            os.close(self._top)
-            raise
+        self._fd, self._end = os.pipe()
+        self._top = top
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._save, name="sandyard-persist", daemon=True)
@@ -133,14 +158,15 @@ class _Pipe(io.RawIOBase):
     # --- in the thread ------------------------------------------------------------------------
 
     def _save(self) -> None:
-        tally = Tally()
+        tally, part = Tally(), self._part
         try:
-            with translated("persist_workspace", self._root.inside, self._root):
+            with translated(part.op, part.path, self._root):
                 with acting_as(self._owner):
-                    ward = self._root.ward
-                    Saving(self._top, self._give, self._excluded, tally, ward).run()
-                if os.fstat(self._top).st_nlink == 0:
-                    raise _gone(self._root.inside)
+                    asked = self._top, self._give, part.excluded, tally, self._root.ward
+                    Saving(*asked, name=part.name).run()
+                facts = os.fstat(self._top)
+                if stat.S_ISDIR(facts.st_mode) and facts.st_nlink == 0:
+                    raise _gone(part.path)
             self.report = tally.report()
         except BrokenPipeError:
             pass  # nobody reads on
@@ -202,14 +228,63 @@ def persist_workspace(root: WorkspaceRoot, excluded: frozenset[Path]) -> Workspa
     """
     if root.gone:
         raise _gone(root.inside)
-    with translated("persist_workspace", root.inside, root):
-        return WorkspaceArchive(_Pipe(root, excluded))
+    part = _Part("persist_workspace", root.inside, excluded)
+    with translated(part.op, part.path, root):
+        return _begun(root, os.dup(root.fd), part)
+
+
+def pack_part(root: WorkspaceRoot, path: str | PurePath, name: str | None) -> WorkspaceArchive:
+    """Begin to save a file or a tree of a workspace, or of what is granted besides.
+
+    Args:
+        root: the workspace.
+        path: what is saved; a symlink is followed here, and not within a tree.
+        name: what the archive calls it (default: the path's last name); empty makes a directory the
+            archive's own root.
+
+    Raises:
+        ArgumentError: the name is none of a single file or directory.
+        WorkspaceArchiveReadError: it does not exist, or can't be read.
+        PolicyDeniedError: the policy closes it.
+        InvalidManifestPathError: the path leaves the workspace and what is granted.
+    """
+    called = _own_name(path) if name is None else name
+    if "/" in called or "\0" in called or called in {".", ".."}:
+        raise ArgumentError(
+            f"{shown(called)} can't be the name of a file", op="pack", argument="name", value=name
+        )
+    part = _Part("pack", str(path), name=os.fsencode(called))
+
+    def work(spot: Spot) -> WorkspaceArchive:
+        top = spot.tree.opener.open(spot.names, PATH_ONLY | os.O_CLOEXEC)
+        return _begun(spot.tree, top, part)
+
+    return at_path(root, path, "pack", work)
+
+
+def _own_name(path: str | PurePath) -> str:
+    name = posixpath.basename(str(path).rstrip("/"))
+    return "" if name in {".", ".."} else name
+
+
+def _begun(root: WorkspaceRoot, top: int, part: _Part) -> WorkspaceArchive:
+    """Begin with what a descriptor leads to, which is taken over."""
+    try:
+        if not part.name and not stat.S_ISDIR(os.fstat(top).st_mode):
+            raise ArgumentError(
+                "a file has a name in an archive", op="pack", argument="name", value=""
+            )
+        pipe = _Pipe(root, top, part)
+    except BaseException:
+        os.close(top)
+        raise
+    return WorkspaceArchive(pipe)
 
 
 def _gone(path: str) -> WorkspaceArchiveReadError:
     return WorkspaceArchiveReadError(
         path=path,
-        message=f"the workspace {shown(path)} could not be saved: somebody removed its directory",
+        message=f"{shown(path)} could not be saved: somebody removed the directory",
         context={"reason": "workspace_root_not_found"},
         retryable=False,
     )
