@@ -19,8 +19,13 @@ from sandyard.server.messages import Hello
 from sandyard.server.outcomes import Failed, parse_from_server
 from sandyard.server.remote import RemoteClient
 from sandyard.supervisor.place import SupervisorPlace
-from sandyard.supervisor.running import BUSY, READY
-from sandyard.supervisor.starting import await_end, reach_running, reach_supervisor
+from sandyard.supervisor.starting import (
+    BUSY,
+    READY,
+    await_end,
+    reach_running,
+    reach_supervisor,
+)
 from tests.cli.calling import call, find_token, make_token
 from tests.supervisor.living import connect, is_running, remote, supervisor_pid, wait_until
 

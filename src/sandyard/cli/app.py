@@ -7,12 +7,14 @@ from typing import Annotated, Final
 import typer
 
 from sandyard.cli.attach import attach
+from sandyard.cli.cat import show_files
+from sandyard.cli.cp import copy_files
 from sandyard.cli.create import create
 from sandyard.cli.doctor import examine
 from sandyard.cli.exec import execute
 from sandyard.cli.kill import kill
 from sandyard.cli.logs import show_logs
-from sandyard.cli.ls import list_sessions
+from sandyard.cli.ls import show_list
 from sandyard.cli.ps import list_processes
 from sandyard.cli.rm import remove
 from sandyard.cli.run import run
@@ -24,7 +26,6 @@ __all__ = ["app"]
 
 app = typer.Typer(
     help="Run commands confined: what they may read, write and reach is said, not hoped.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,7 +37,9 @@ app.command(name="create")(create)
 app.command(name="exec", context_settings=_COMMAND_FOLLOWS)(execute)
 app.command(name="shell", context_settings=_COMMAND_FOLLOWS)(shell)
 app.command(name="attach")(attach)
-app.command(name="ls")(list_sessions)
+app.command(name="ls")(show_list)
+app.command(name="cp")(copy_files)
+app.command(name="cat")(show_files)
 app.command(name="ps")(list_processes)
 app.command(name="logs")(show_logs)
 app.command(name="kill")(kill)

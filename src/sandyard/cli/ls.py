@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from sandyard import SandboxError
+from sandyard.cli.execution import refused
+from sandyard.cli.places import session_place
 from sandyard.cli.reaching import (
     Json,
     attended,
@@ -17,26 +20,33 @@ from sandyard.cli.reaching import (
     print_table,
     supervised,
 )
+from sandyard.cli.report import PlainTeller
+from sandyard.types import EntryKind, FileEntry
 
-__all__ = ["list_sessions"]
+__all__ = ["show_list"]
 
 Where = Annotated[
     str | None,
-    typer.Argument(metavar="[SESSION]", help="List files of this one.", show_default=False),
-]
-Path = Annotated[
-    str, typer.Argument(metavar="[PATH]", help="Which directory of it (default: the workspace).")
+    typer.Argument(
+        metavar="[SESSION:PATH]",
+        help="A directory of a session; SESSION alone is its workspace.",
+        show_default=False,
+    ),
 ]
 
 
-def list_sessions(session: Where = None, path: Path = ".", json: Json = False) -> int:
-    """List your sessions; or the files of a session's workspace.
+def show_list(where: Where = None, json: Json = False) -> int:
+    """List your sessions; or the files in a directory of one.
 
     A session is ended where its sandbox has gone by itself: only 'sandyard rm' is left for it.
     """
-    if session is not None:
-        return attended(lambda: _list_files(session, path, json=json))
-    return attended(lambda: _list_all(json=json))
+    if where is None:
+        return attended(lambda: _list_all(json=json))
+    try:
+        place = session_place(where, "ls")
+    except SandboxError as error:
+        return PlainTeller().end(refused(error))
+    return attended(lambda: _list_files(place.session or "", place.path, json=json))
 
 
 async def _list_all(*, json: bool) -> int:
@@ -69,7 +79,12 @@ async def _list_files(session: str, path: str, *, json: bool) -> int:
         return 0
     if entries:
         rows = [
-            (str(e.permissions), e.owner, str(e.size), e.path.rpartition("/")[2]) for e in entries
+            (_mode(one), one.owner, str(one.size), one.path.rpartition("/")[2]) for one in entries
         ]
         print_table(("MODE", "OWNER", "SIZE", "NAME"), rows)
     return 0
+
+
+def _mode(entry: FileEntry) -> str:
+    letter = "l" if entry.kind is EntryKind.SYMLINK else str(entry.permissions)[0]
+    return letter + str(entry.permissions)[1:]

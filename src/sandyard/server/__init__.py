@@ -9,13 +9,16 @@ call, and with it what lives no longer than the call: a command, not a session.
     outcomes         what a server may say: results and errors (values)
     connection       one connection: frames in both directions
 
+    records          what is known of sessions that are gone
     sessions         which sessions are held, by id and name
     call             the server's end of one call: input, signals, sizes
     terminals        what it does for those who are at a terminal
+    feeding          what comes from a caller, as a file for a thread
     answers          its answer to each request
     serving          its answer to one connection
 
     calling          the caller's end of one call
     remote           sessions of another process, with the methods of a session
+    remote_files     and their files
     remote_terminal  and their terminals
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -14,10 +13,12 @@ from sandyard.finishing import in_thread
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.process.background import BackgroundProcess
 from sandyard.server import messages, terminals
-from sandyard.server.call import CallInput, ServerCall
+from sandyard.server.call import ServerCall
 from sandyard.server.connection import package_version
+from sandyard.server.feeding import FedFile
 from sandyard.server.messages import Message, Request
 from sandyard.server.outcomes import (
+    ArchiveInfo,
     Done,
     FileInfo,
     FilesInfo,
@@ -251,9 +252,29 @@ async def _read(request: messages.ReadFile, call: ServerCall, server: Server) ->
 async def _write(request: messages.WriteFile, call: ServerCall, server: Server) -> Message:
     session = server.session(request.session)
     await call.input.open()
-    source = _InputFile(call.input, asyncio.get_running_loop())
+    source = FedFile(call.input, asyncio.get_running_loop())
     await session.write(request.path, source, user=request.user)
     return Done()
+
+
+async def _stat(request: messages.StatFile, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    return FilesInfo(files=(FileInfo.of(await session.stat(request.path, user=request.user)),))
+
+
+async def _pack(request: messages.Pack, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    async with await session.pack(request.path, name=request.name) as archive:
+        async for data in archive:
+            await call.put("stdout", data)
+        return ArchiveInfo.of(archive.report)
+
+
+async def _unpack(request: messages.Unpack, call: ServerCall, server: Server) -> Message:
+    session = server.session(request.session)
+    await call.input.open()
+    source = FedFile(call.input, asyncio.get_running_loop())
+    return ArchiveInfo.of(await session.unpack(request.path, source))
 
 
 async def _ls(request: messages.ListFiles, call: ServerCall, server: Server) -> Message:
@@ -271,42 +292,6 @@ async def _rm(request: messages.RemoveFile, call: ServerCall, server: Server) ->
     session = server.session(request.session)
     await session.rm(request.path, recursive=request.recursive, user=request.user)
     return Done()
-
-
-class _InputFile(io.RawIOBase):
-    """A call's input as a file, for a thread that reads it.
-
-    Args:
-        source: the input.
-        loop: the loop that it belongs to.
-    """
-
-    def __init__(self, source: CallInput, loop: asyncio.AbstractEventLoop) -> None:
-        self._source = source
-        self._loop = loop
-        self._rest = b""
-
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """Wait for bytes, in the thread."""
-        view = memoryview(cast("bytearray", buffer)).cast("B")
-        if not self._rest:
-            self._rest = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-        taken = self._rest[: len(view)]
-        view[: len(taken)] = taken
-        self._rest = self._rest[len(taken) :]
-        return len(taken)
-
-    async def _next(self) -> bytes:
-        try:
-            return await anext(self._source)
-        except StopAsyncIteration:
-            return b""
-        except ConnectionError as error:
-            raise OSError(error.errno, "the caller has hung up") from error
 
 
 def _process_info(process: BackgroundProcess) -> ProcessInfo:
@@ -343,6 +328,9 @@ _ANSWERS: Final[dict[type[Message], object]] = {
     messages.ReadTerminal: _attach,
     messages.ReadFile: _read,
     messages.WriteFile: _write,
+    messages.StatFile: _stat,
+    messages.Pack: _pack,
+    messages.Unpack: _unpack,
     messages.ListFiles: _ls,
     messages.MakeDirectory: _mkdir,
     messages.RemoveFile: _rm,

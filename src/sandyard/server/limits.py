@@ -13,6 +13,10 @@ FRAME_CONTROL_BYTES: Final = 16 * 1024 * 1024
 """Most bytes of one message: a command's words and its environment take 6 MiB at most (E2BIG), and
 a manifest may bring small files with it. Larger ones are written to the session as files."""
 
+ARCHIVE_NOTES_SENT: Final = 100
+"""Of what a copy left out, changed or dropped: what somebody reads. With the longest paths it is a
+megabyte."""
+
 INPUT_WINDOW_BYTES: Final = 128 * 1024
 """Bytes of input that travel or wait before a program reads them: twice a pipe, so that a reader is
 never kept waiting, and a signal never stands behind more than that."""

@@ -40,6 +40,7 @@ __all__ = [
     "Message",
     "Missed",
     "OpenTerminal",
+    "Pack",
     "ReadFile",
     "ReadTerminal",
     "RemoveFile",
@@ -51,7 +52,9 @@ __all__ = [
     "SignalProcess",
     "StartProcess",
     "Started",
+    "StatFile",
     "Status",
+    "Unpack",
     "WaitProcess",
     "WriteFile",
     "WriteProcess",
@@ -321,6 +324,33 @@ class WriteFile(_OfPath):
     type: Literal["write"] = "write"
 
 
+class StatFile(_OfPath):
+    """Describe what a path leads to, symlinks followed; the result has one file."""
+
+    type: Literal["stat"] = "stat"
+
+
+class Pack(_OfSession):
+    """Save a file or a tree: what ``session.pack`` takes.
+
+    A tar archive comes on the output channel; the result is an ``ArchiveInfo``.
+    """
+
+    type: Literal["pack"] = "pack"
+    path: Text
+    name: Text | None = None
+
+
+class Unpack(_OfSession):
+    """Unpack the tar archive that comes on the input channel into a directory that exists.
+
+    The result is an ``ArchiveInfo``.
+    """
+
+    type: Literal["unpack"] = "unpack"
+    path: Text
+
+
 class ListFiles(_OfPath):
     """List a directory."""
 
@@ -344,7 +374,7 @@ class RemoveFile(_OfPath):
 Request = (
     Create | ListSessions | Status | Shut | Delete | Exec | StartProcess | ListProcesses | Logs
     | WaitProcess | SignalProcess | WriteProcess | RemoveProcess | OpenTerminal | ReadTerminal
-    | ReadFile | WriteFile | ListFiles | MakeDirectory | RemoveFile
+    | ReadFile | WriteFile | StatFile | Pack | Unpack | ListFiles | MakeDirectory | RemoveFile
 )  # fmt: skip
 """What a caller may want."""
 

@@ -8,8 +8,10 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from sandyard import errors
+from sandyard.archive.report import ArchiveNote, ArchiveReport
 from sandyard.errors import ErrorCode, ExecFailureError, ExecTimeoutError, SandboxError, shown
 from sandyard.server.framing import FrameError
+from sandyard.server.limits import ARCHIVE_NOTES_SENT
 from sandyard.server.messages import Credit, Message, Missed, Started, Text
 from sandyard.types import (
     Denial,
@@ -23,6 +25,7 @@ from sandyard.types import (
 )
 
 __all__ = [
+    "ArchiveInfo",
     "Done",
     "Failed",
     "FileInfo",
@@ -171,6 +174,61 @@ class FilesInfo(Message):
     files: tuple[FileInfo, ...]
 
 
+_Notes = tuple[tuple[Text, str], ...]
+
+
+class ArchiveInfo(Message):
+    """An ``ArchiveReport``; of long lists the beginning, and how many more there are."""
+
+    type: Literal["archive"] = "archive"
+    files: int
+    directories: int
+    symlinks: int
+    hard_links: int
+    size: int
+    skipped: _Notes
+    changed: _Notes
+    dropped: _Notes
+    unlisted: int
+
+    @classmethod
+    def of(cls, report: ArchiveReport | None) -> ArchiveInfo:
+        """One as it travels; None is that of nothing."""
+        given = report or ArchiveReport()
+        lists = given.skipped, given.changed, given.dropped
+        skipped, changed, dropped = (_first_notes(notes) for notes in lists)
+        left = sum(max(0, len(notes) - ARCHIVE_NOTES_SENT) for notes in lists)
+        return cls(
+            files=given.files,
+            directories=given.directories,
+            symlinks=given.symlinks,
+            hard_links=given.hard_links,
+            size=given.size,
+            skipped=skipped,
+            changed=changed,
+            dropped=dropped,
+            unlisted=given.unlisted + left,
+        )
+
+    def report(self) -> ArchiveReport:
+        """The report."""
+        return ArchiveReport(
+            files=self.files,
+            directories=self.directories,
+            symlinks=self.symlinks,
+            hard_links=self.hard_links,
+            size=self.size,
+            skipped=tuple(ArchiveNote(*note) for note in self.skipped),
+            changed=tuple(ArchiveNote(*note) for note in self.changed),
+            dropped=tuple(ArchiveNote(*note) for note in self.dropped),
+            unlisted=self.unlisted,
+        )
+
+
+def _first_notes(notes: tuple[ArchiveNote, ...]) -> _Notes:
+    return tuple((note.path, note.reason) for note in notes[:ARCHIVE_NOTES_SENT])
+
+
 class Result(Message):
     """An ``ExecResult`` without its output, which came before it."""
 
@@ -246,7 +304,7 @@ class Failed(Message):
 
 FromServer = (
     Started | Credit | Missed | ServerInfo | SessionInfo | SessionsInfo | ProcessInfo
-    | ProcessesInfo | FilesInfo | Result | Done | Failed
+    | ProcessesInfo | FilesInfo | ArchiveInfo | Result | Done | Failed
 )  # fmt: skip
 """What a server may say after its hello."""
 

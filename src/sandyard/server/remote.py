@@ -24,7 +24,6 @@ from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.limits import SUPERVISOR_START_S
 from sandyard.server.outcomes import (
     Done,
-    FilesInfo,
     ProcessesInfo,
     ProcessInfo,
     Result,
@@ -32,8 +31,9 @@ from sandyard.server.outcomes import (
     SessionInfo,
     SessionsInfo,
 )
+from sandyard.server.remote_files import RemoteFiles
 from sandyard.server.remote_terminal import RemoteTerminal
-from sandyard.types import ExecResult, FileEntry
+from sandyard.types import ExecResult
 
 __all__ = ["RemoteClient", "RemoteProcess", "RemoteSession", "RemoteStream"]
 
@@ -167,7 +167,7 @@ class RemoteStream:
         raise StopAsyncIteration
 
 
-class RemoteSession:
+class RemoteSession(RemoteFiles):
     """A session that a server holds; its methods are those of a session.
 
     Attributes:
@@ -177,9 +177,8 @@ class RemoteSession:
 
     def __init__(self, connect: Connect, session: SessionInfo | str) -> None:
         """Name a session; use ``RemoteClient.session`` instead."""
-        self._connect = connect
+        super().__init__(connect, session.id if isinstance(session, SessionInfo) else session)
         self.info = session if isinstance(session, SessionInfo) else None
-        self.which = session.id if isinstance(session, SessionInfo) else session
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -319,43 +318,6 @@ class RemoteSession:
     def terminal_named(self, which: str = "") -> RemoteTerminal:
         """A terminal by its id or name, the newest that runs if none is given; nobody is asked yet."""
         return RemoteTerminal(self._connect, self.which, which)
-
-    # --- files ------------------------------------------------------------------------------------
-
-    async def read(self, path: str | PurePath) -> bytes:
-        """Read a file of the workspace."""
-        chunks: list[bytes] = []
-        async with opened_call(
-            self._connect, messages.ReadFile(session=self.which, path=str(path))
-        ) as call:
-            while isinstance(said := await call.next(), Frame):
-                chunks.append(said.payload)
-        return b"".join(chunks)
-
-    async def write(self, path: str | PurePath, data: bytes | AsyncIterable[bytes]) -> None:
-        """Write a file of the workspace whole, or not at all."""
-        request = messages.WriteFile(session=self.which, path=str(path))
-        async with opened_call(self._connect, request) as call, pumping(call, data):
-            await call.result(Done)
-
-    async def ls(self, path: str | PurePath = ".") -> list[FileEntry]:
-        """List a directory of the workspace."""
-        request = messages.ListFiles(session=self.which, path=str(path))
-        listed = await asked(self._connect, request, FilesInfo)
-        try:
-            return [file.entry() for file in listed.files]
-        except FrameError as error:
-            raise senseless(error) from error
-
-    async def mkdir(self, path: str | PurePath, *, parents: bool = False) -> None:
-        """Make a directory of the workspace."""
-        request = messages.MakeDirectory(session=self.which, path=str(path), parents=parents)
-        await asked(self._connect, request, Done)
-
-    async def rm(self, path: str | PurePath, *, recursive: bool = False) -> None:
-        """Remove a file, a link or, with ``recursive``, a tree."""
-        request = messages.RemoveFile(session=self.which, path=str(path), recursive=recursive)
-        await asked(self._connect, request, Done)
 
 
 class RemoteProcess:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -22,25 +22,13 @@ from sandyard.policy import Policy
 from sandyard.server.limits import SESSION_NAME_CHARS
 from sandyard.server.messages import Create
 from sandyard.server.outcomes import SessionInfo
+from sandyard.server.records import SessionRecord
 from sandyard.session import UnixLocalSandboxSession
 
-__all__ = ["HeldSession", "SessionRecord", "Sessions"]
+__all__ = ["HeldSession", "Sessions"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHORT_ID: Final = 12
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """What is known of a session that is gone, or would be.
-
-    Attributes:
-        id: its id.
-        name: what it was called.
-    """
-
-    id: str
-    name: str
 
 
 class HeldSession:

@@ -18,7 +18,7 @@ from typing import Final, Self
 from sandyard.errors import ServerError, shown
 from sandyard.platform import state_directory
 from sandyard.server.limits import CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_S, SESSIONS_GONE_KEPT
-from sandyard.server.sessions import SessionRecord
+from sandyard.server.records import SessionRecord
 
 __all__ = ["SupervisorPlace", "check_peer"]
 

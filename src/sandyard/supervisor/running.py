@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from functools import partial
-from typing import Final
 
 from sandyard.errors import ResourceLimitError, SandboxError, ServerError
 from sandyard.finishing import in_thread
@@ -22,15 +21,10 @@ from sandyard.server.serving import serve_connection
 from sandyard.server.sessions import Sessions
 from sandyard.supervisor.log import SupervisorLog
 from sandyard.supervisor.place import SupervisorPlace, check_peer
+from sandyard.supervisor.starting import BUSY, READY
 from sandyard.workspace.sweep import sweep_sometimes
 
-__all__ = ["BUSY", "READY", "run_supervisor"]
-
-READY: Final = b"ready\n"
-"""What a supervisor says on its standard output once it answers."""
-
-BUSY: Final = b"busy\n"
-"""What one says that finds another."""
+__all__ = ["run_supervisor"]
 
 _logger = logging.getLogger("sandyard.supervisor")
 

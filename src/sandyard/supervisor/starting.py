@@ -17,9 +17,14 @@ from sandyard.server.limits import (
     SUPERVISOR_START_S,
 )
 from sandyard.supervisor.place import SupervisorPlace
-from sandyard.supervisor.running import BUSY, READY
 
-__all__ = ["await_end", "reach_running", "reach_supervisor"]
+__all__ = ["BUSY", "READY", "await_end", "reach_running", "reach_supervisor"]
+
+READY: Final = b"ready\n"
+"""What a supervisor says on its standard output once it answers."""
+
+BUSY: Final = b"busy\n"
+"""What one says that finds another."""
 
 _COMMAND: Final = ("-P", "-m", "sandyard.supervisor", "--detach")
 
