@@ -152,7 +152,8 @@ class Ladder:
             ResourceLimitError: this program or the machine has no descriptor or thread left.
             WorkspaceStartError: the private directories can't be made.
         """
-        footing = await in_thread(_remembered)
+        # Where nothing was ever refused there is nothing to look up.
+        footing = await in_thread(_remembered) if _FOUND else FULL
         if footing is FULL:
             try:
                 return await InitProcess.start(lambda: plan(FULL))
@@ -222,8 +223,7 @@ class Ladder:
 
 
 def _remembered() -> Footing:
-    # Where nothing was ever refused there is nothing to look up.
-    return _FOUND.get(machine_key(), FULL) if _FOUND else FULL
+    return _FOUND.get(machine_key(), FULL)
 
 
 async def _find_lower(refused: ConfinementUnavailableError) -> Footing | None:

@@ -55,8 +55,7 @@ class Step(IntEnum):
     SPAWN_NARROW = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """One step of a start that was carried out; ``skipped`` is the errno of a piece left out."""
 
     step: Step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections import Counter
 from typing import Final
 
 from sandyard.process.wire import NO_RECORD, Done, Failure, Record, Started, Step, split_plan
@@ -37,12 +36,14 @@ _STEPS: Final = {
 }
 """The step in which a record is carried out; the others are part of a step above."""
 
-_OPTIONAL: Final = (Record.READ_ONLY, Record.MASK, Record.DENY, Record.LANDLOCK_RULE)
+_OPTIONAL: Final = frozenset((Record.READ_ONLY, Record.MASK, Record.DENY, Record.LANDLOCK_RULE))
 """Records about what may be missing inside, and then needs no wall."""
 
-_NO_WALL: Final = (Step.COUNTS, Step.REFUSALS)
+_NO_WALL: Final = frozenset((Step.COUNTS, Step.REFUSALS))
 """What may be left out: counts of a machine that lets nobody bound them, and hearing of what is
 refused, where a sandbox around this one hears of it."""
+_USER: Final = (Step.USER, NO_RECORD)
+"""What is told only where init maps its users itself."""
 
 _BIND_FLAGS, _BIND_OPTIONAL = slice(16, 20), 8  # struct bind, enum bind_flag
 
@@ -56,25 +57,35 @@ def untold_step(body: bytes, report: Started) -> Failure | None:
         body: the plan, as it was sent.
         report: what init says that it did.
     """
-    told = Counter((done.step, done.record) for done in report.steps)
-    optional = set[int]()
-    expected = Counter((step, NO_RECORD) for step in _ALWAYS)
-    for index, (kind, payload) in enumerate(split_plan(body)):
-        if kind is Record.NAMESPACES and any(payload):
-            expected.update((step, NO_RECORD) for step in _MOUNTED)
-        if kind in _STEPS:
-            expected[_STEPS[kind], index] += 1
-        if kind in _OPTIONAL or (kind is Record.BIND and _is_optional(payload)):
-            optional.add(index)
-    told.pop((Step.USER, NO_RECORD), None)  # only where init maps its users itself
-    for step, record in (expected - told) or (told - expected):
+    expected, optional = _expected(body)
+    told = [done[:2] for done in report.steps if done[:2] != _USER]
+    once = set(told)
+    wrong = expected ^ once
+    if not wrong and len(once) != len(told):
+        wrong = {one for one in once if told.count(one) > 1}
+    for step, record in wrong:
         return _failure(step, record, "it is not told once")
-    for done in report.steps:
-        if done.skipped and done.step not in _NO_WALL and done.record not in optional:
-            return _failure(done.step, done.record, "it was left out")
+    for step, record, skipped in report.steps:
+        if skipped and step not in _NO_WALL and record not in optional:
+            return _failure(step, record, "it was left out")
     if report.steps[-1] != Done(Step.SERVE, NO_RECORD, 0):
         return _failure(Step.SERVE, NO_RECORD, "it is not the last one")
     return None
+
+
+def _expected(body: bytes) -> tuple[set[tuple[Step, int]], set[int]]:
+    """What a plan's start tells of, each once, and the records that may be left out."""
+    expected = {(step, NO_RECORD) for step in _ALWAYS}
+    optional = set[int]()
+    binds, namespaces = Record.BIND, Record.NAMESPACES
+    for index, (kind, payload) in enumerate(split_plan(body)):
+        if kind in _STEPS:
+            expected.add((_STEPS[kind], index))
+            if kind in _OPTIONAL or (kind is binds and _is_optional(payload)):
+                optional.add(index)
+        elif kind is namespaces and any(payload):
+            expected.update((step, NO_RECORD) for step in _MOUNTED)
+    return expected, optional
 
 
 def _is_optional(payload: bytes) -> bool:
