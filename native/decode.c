@@ -115,8 +115,29 @@ static bool is_identity(const unsigned char *data, size_t size) {
     if (size != sizeof identity)
         return false;
     memcpy(&identity, data, sizeof identity);
-    return identity.mode <= IDENTITY_LEASED && identity.zero == 0 && identity.uid != NO_ID && identity.gid != NO_ID &&
-           identity.host_uid != NO_ID && identity.host_gid != NO_ID;
+    const uint32_t further = identity.further;
+    if (further > FURTHER_LIMIT || (further == 0) != (identity.disk == 0) || identity.disk > NO_ID - further)
+        return false;
+    return identity.mode <= IDENTITY_LEASED && identity.uid < NO_ID - further && identity.gid < NO_ID - further &&
+           identity.host_uid < NO_ID - further && identity.host_gid < NO_ID - further;
+}
+
+static bool is_user(const unsigned char *data, size_t size) {
+    struct user user;
+    if (size < sizeof user)
+        return false;
+    memcpy(&user, data, sizeof user);
+    return user.number <= FURTHER_LIMIT && user.count <= FURTHER_LIMIT &&
+           size == sizeof user + user.count * sizeof(uint32_t);
+}
+
+static bool is_private(const unsigned char *data, size_t size) {
+    struct owned owned;
+    if (size < sizeof owned)
+        return false;
+    memcpy(&owned, data, sizeof owned);
+    return (owned.mode & ~01777u) == 0 && owned.owner <= FURTHER_LIMIT &&
+           is_path(data + sizeof owned, size - sizeof owned);
 }
 
 /* The kernel checks a filter's jumps itself. We ask that it looks at the architecture first: a
@@ -150,8 +171,9 @@ static bool is_record(const struct record *record) {
     case RECORD_SCRATCH:
         return is_scratch(data, size);
     case RECORD_DIRECTORY:
-    case RECORD_PRIVATE:
         return is_directory(data, size);
+    case RECORD_PRIVATE:
+        return is_private(data, size);
     case RECORD_FILE:
         return is_file(data, size);
     case RECORD_SYMLINK:
@@ -174,6 +196,8 @@ static bool is_record(const struct record *record) {
         return size > sizeof(struct rule) && is_path(data + sizeof(struct rule), size - sizeof(struct rule));
     case RECORD_SECCOMP:
         return is_filter(data, size);
+    case RECORD_USER:
+        return is_user(data, size);
     default:
         return false;
     }
@@ -186,17 +210,21 @@ static const char *check_identity(const struct identity *identity) {
         return "the sandbox may not be uid 0";
     if (identity->mode == IDENTITY_LEASED && identity->host_gid == 0)
         return "a leased identity may not be gid 0"; /* an ordinary user's own group may be */
+    if (identity->mode != IDENTITY_LEASED && identity->further != 0)
+        return "only leased identities can be several";
     return NULL;
 }
 
 /* Without namespaces the wall is Landlock's, and what the end of a pid namespace would end is to be
  * found by looking; a plan that asks for a mount there would change the host. */
-static const char *check_bare(const unsigned *seen, bool outside) {
+static const char *check_bare(const unsigned *seen, bool outside, bool several) {
     for (unsigned op = RECORD_HOSTNAME; op < RECORD_LIMIT; op++)
         if ((seen[op] != 0 && op != RECORD_OUTSIDE) || seen[RECORD_DEVICE] != 0)
             return "a plan without namespaces has nothing of its own to set up";
     if (seen[RECORD_LANDLOCK] != 1 || !outside)
         return "without namespaces a sandbox needs Landlock, and a view of processes";
+    if (several)
+        return "without a user namespace there is one user";
     return NULL;
 }
 
@@ -212,10 +240,23 @@ static const char *check_namespaces(uint32_t namespaces, bool hostname, bool loo
     return NULL;
 }
 
+/* Init would give such a directory to an id that is another session's, or nobody's. */
+static bool are_known_owners(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++) {
+        struct owned owned;
+        if (plan->records[i].op != RECORD_PRIVATE)
+            continue;
+        memcpy(&owned, plan->records[i].data, sizeof owned);
+        if (owned.owner > plan->identity.further)
+            return false;
+    }
+    return true;
+}
+
 /* What a plan must have exactly once, since without it there would be no sandbox, and what it may
  * have once, since of two the second would silently win. */
 static const char *check_whole(struct plan *plan) {
-    unsigned seen[RECORD_DEVICE + 1] = {0};
+    unsigned seen[RECORD_USER + 1] = {0};
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *record = &plan->records[i];
         seen[record->op]++; /* is_record() knows it, so it is within bounds */
@@ -226,6 +267,8 @@ static const char *check_whole(struct plan *plan) {
         else if (record->op == RECORD_SCRATCH)
             memcpy(&plan->scratch, record->data, sizeof plan->scratch);
     }
+    if (seen[RECORD_USER] != 0)
+        return "a plan runs nothing, so it names no user";
     if (seen[RECORD_IDENTITY] != 1)
         return "the plan needs one identity";
     if (seen[RECORD_NAMESPACES] != 1)
@@ -237,12 +280,14 @@ static const char *check_whole(struct plan *plan) {
     if (seen[RECORD_HOSTNAME] > 1 || seen[RECORD_LOOPBACK] > 1 || seen[RECORD_LANDLOCK] > 1 ||
         seen[RECORD_OUTSIDE] > 1)
         return "the plan says something twice";
+    if (!are_known_owners(plan))
+        return "a directory belongs to a user that is not there";
     plan->outside = seen[RECORD_OUTSIDE] != 0;
     const char *problem = check_identity(&plan->identity);
     if (problem != NULL)
         return problem;
     if (plan->namespaces == 0)
-        return check_bare(seen, plan->outside);
+        return check_bare(seen, plan->outside, plan->identity.further != 0);
     return check_namespaces(plan->namespaces, seen[RECORD_HOSTNAME] != 0, seen[RECORD_LOOPBACK] != 0);
 }
 
@@ -312,20 +357,23 @@ static bool is_open_rule(const struct record *record) {
     return rule.dev == 0 && rule.ino == 0;
 }
 
-/* What a narrowing may hold: nothing that makes or names anything, and each layer once. */
+/* What a narrowing may hold: nothing that makes or names anything, and each layer once; before it, whom
+ * the command runs as. */
 static const char *decode_narrowing(const unsigned char *bytes, size_t size, size_t at, struct spawn *spawn) {
     unsigned rulesets = 0, filters = 0;
     size_t start = padded(at);
     if (start >= size || !is_zero(bytes + at, start - at))
         return "a narrowing is missing, or its padding is malformed";
-    spawn->narrowing = bytes + start;
-    spawn->narrowing_size = size - start;
     for (at = start; at < size;) {
         struct record record;
+        bool first = at == start && spawn->user == NULL;
         const char *problem = take_record(bytes, size, &at, &record);
         if (problem != NULL)
             return problem;
-        if (record.op == RECORD_LANDLOCK)
+        if (first && record.op == RECORD_USER) {
+            spawn->user = record.data;
+            start = at;
+        } else if (record.op == RECORD_LANDLOCK)
             rulesets++;
         else if (record.op == RECORD_SECCOMP)
             filters++;
@@ -334,6 +382,8 @@ static const char *decode_narrowing(const unsigned char *bytes, size_t size, siz
         if (record.op == RECORD_LANDLOCK_RULE && !is_open_rule(&record))
             return "a rule of a narrowing names an inode, which nobody would check";
     }
+    spawn->narrowing = start < size ? bytes + start : NULL;
+    spawn->narrowing_size = size - start;
     return rulesets > 1 || filters > 1 ? "a narrowing says something twice" : NULL;
 }
 

@@ -35,6 +35,7 @@ struct spawn {
     uint32_t fd_mask, flags;
     char *cwd;
     char **argv, **envp; /* NULL-terminated, inside the caller's vector */
+    const unsigned char *user; /* struct user and its groups, or NULL for the session's own */
     const unsigned char *narrowing; /* records, or NULL */
     size_t narrowing_size;
     uint16_t rows, columns; /* of its terminal; 0 without SPAWN_TERMINAL */
@@ -110,7 +111,11 @@ int limit_set(const struct limit *limit);
 void capabilities_bound(void);
 void identity_take(const struct identity *identity, bool set_groups);
 void capabilities_drop(void);
+void capabilities_keep(const struct identity *identity); /* init's own, where there are several users */
 void capabilities_only_kill(void);
+int user_become(const unsigned char *user); /* a command's; NULL for the session's own user; 0 or an errno */
+uint32_t user_number(const unsigned char *user);
+int user_files(uint32_t number); /* whom this process makes files as; 0 or an errno */
 void privileges_lock(void);
 void privileges_follow_parent(int parent);
 

@@ -187,7 +187,11 @@ static void fail(uint32_t id, struct failure failure) {
 
 /* A command with a terminal of its own in the place of the host's descriptors. */
 static pid_t spawn_on_terminal(struct spawn *spawn, struct terminal *terminal, struct failure *failure) {
-    int error = terminal_open(terminal, spawn->rows, spawn->columns);
+    int error = user_files(user_number(spawn->user)); /* whose the terminal is */
+    if (error == 0)
+        error = terminal_open(terminal, spawn->rows, spawn->columns);
+    if (user_files(0) != 0)
+        _exit(1); /* it would go on as somebody else */
     if (error != 0) {
         *failure = (struct failure){STEP_SPAWN_TERMINAL, 0, error, NO_RECORD, 0};
         return -1;

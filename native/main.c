@@ -76,7 +76,7 @@ static _Noreturn void become_sandbox(int host, int parent) {
     limits_set(&plan);
     capabilities_bound();
     identity_take(&plan.identity, leased);
-    capabilities_drop();
+    capabilities_keep(&plan.identity);
     privileges_lock();
     privileges_follow_parent(parent);
     tree_try_outside();

@@ -226,14 +226,10 @@ static int own_parent(uint32_t index, const char *path, const char **last) {
     return parent;
 }
 
-static void add_directory(uint32_t index, const unsigned char *data) {
-    struct node node;
-    const char *path = (const char *)data + sizeof node;
+static void add_directory(uint32_t index, uint32_t mode, const char *path) {
     const char *last;
-
-    memcpy(&node, data, sizeof node);
     int parent = own_parent(index, path, &last);
-    if (mkdirat(parent, last, node.mode) != 0 && errno != EEXIST)
+    if (mkdirat(parent, last, mode) != 0 && errno != EEXIST)
         report_failure(STEP_MOUNT, index, errno, path);
     /* What exists may be a mount, and then its mode is not ours to change. */
     int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
@@ -241,7 +237,7 @@ static void add_directory(uint32_t index, const unsigned char *data) {
         report_failure(STEP_MOUNT, index, errno, path);
     if (!is_ours(fd))
         report_failure(STEP_MOUNT, index, EROFS, path);
-    if (fchmod(fd, node.mode) != 0) /* mkdir's was cut by the umask, or was another's */
+    if (fchmod(fd, mode) != 0) /* mkdir's was cut by the umask, or was another's */
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(fd);
 }
@@ -249,13 +245,17 @@ static void add_directory(uint32_t index, const unsigned char *data) {
 /* A directory that stays writable when the root around it no longer is: a mount of its own. */
 static void add_private(const struct plan *plan, uint32_t index) {
     const unsigned char *data = plan->records[index].data;
-    const char *path = (const char *)data + sizeof(struct node);
+    const char *path = (const char *)data + sizeof(struct owned);
     bool leased = plan->identity.mode == IDENTITY_LEASED;
+    struct owned owned;
     /* Ids are those of the user namespace that we are in: root's sandboxes enter theirs later. */
     uid_t uid = leased ? plan->identity.host_uid : plan->identity.uid;
     gid_t gid = leased ? plan->identity.host_gid : plan->identity.gid;
 
-    add_directory(index, data);
+    memcpy(&owned, data, sizeof owned);
+    uid += owned.owner; /* decode.c knows that there are so many */
+    gid += owned.owner;
+    add_directory(index, owned.mode, path);
     int fd = open_existing(path);
     if (fd < 0)
         report_failure(STEP_MOUNT, index, -fd, path);
@@ -397,9 +397,11 @@ static bool add_bind(uint32_t index, const unsigned char *data) {
 
 static bool add_record(const struct plan *plan, uint32_t index) {
     const unsigned char *data = plan->records[index].data;
+    struct node node;
     switch (plan->records[index].op) {
     case RECORD_DIRECTORY:
-        add_directory(index, data);
+        memcpy(&node, data, sizeof node);
+        add_directory(index, node.mode, (const char *)data + sizeof node);
         return true;
     case RECORD_FILE:
         add_file(index, data);

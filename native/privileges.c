@@ -94,6 +94,80 @@ static void keep_capabilities(uint32_t kept) {
 
 void capabilities_drop(void) { keep_capabilities(0); }
 
+/* Several users: whoever starts a command becomes its user first, and whoever ends one has another uid
+ * than it. These count in the session's own user namespace, and so for its own ids alone. */
+static const uint32_t several_users = 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_KILL;
+static struct identity own;
+
+void capabilities_keep(const struct identity *identity) {
+    own = *identity;
+    keep_capabilities(identity->further == 0 ? 0 : several_users);
+}
+
+uint32_t user_number(const unsigned char *data) {
+    struct user user = {0};
+    if (data != NULL)
+        memcpy(&user, data, sizeof user);
+    return user.number;
+}
+
+/* A change of ids makes a process one that may be looked into again, where the machine says so. */
+static int stay_closed(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : errno; }
+
+int user_files(uint32_t number) {
+    const uid_t nobody = (uid_t)-1; /* an id that can't be set asks for the one that is */
+    if (own.further == 0)
+        return number == 0 ? 0 : EPERM;
+    if (number > own.further)
+        return EPERM;
+    (void)syscall(SYS_setfsgid, own.gid + number);
+    (void)syscall(SYS_setfsuid, own.uid + number);
+    bool both = (gid_t)syscall(SYS_setfsgid, nobody) == own.gid + number &&
+                (uid_t)syscall(SYS_setfsuid, nobody) == own.uid + number;
+    int closed = stay_closed();
+    return both ? closed : EPERM;
+}
+
+static int take_groups(const unsigned char *data, const struct user *user) {
+    gid_t groups[FURTHER_LIMIT];
+    memcpy(groups, data + sizeof *user, user->count * sizeof *groups);
+    for (uint32_t i = 0; i < user->count; i++) {
+        if (groups[i] > own.further)
+            return EPERM;
+        groups[i] += own.gid;
+    }
+    return syscall(SYS_setgroups, (size_t)user->count, groups) == 0 ? 0 : errno;
+}
+
+/* Raw calls: the child shares its parent's memory, in which the C library would look for threads. */
+static int take_user(const unsigned char *data) {
+    struct user user;
+    memcpy(&user, data, sizeof user);
+    if (user.number > own.further)
+        return EPERM;
+    const uid_t uid = own.uid + user.number;
+    const gid_t gid = own.gid + user.number;
+    int error = take_groups(data, &user);
+    if (error == 0 && syscall(SYS_setresgid, gid, gid, gid) != 0)
+        error = errno;
+    if (error == 0 && syscall(SYS_setresuid, uid, uid, uid) != 0)
+        error = errno;
+    return error;
+}
+
+int user_become(const unsigned char *data) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (own.further == 0)
+        return data == NULL ? 0 : EPERM;
+    int error = data == NULL ? 0 : take_user(data);
+    if (error == 0)
+        error = stay_closed(); /* before the capabilities go, which keep others of the same uid away till then */
+    if (error == 0 && syscall(SYS_capset, &header, none) != 0)
+        error = errno;
+    return error;
+}
+
 /* For the outer process of a session without a pid namespace: what it ends has another uid than it. */
 void capabilities_only_kill(void) { keep_capabilities(1u << CAP_KILL); }
 

@@ -69,6 +69,7 @@ enum step {
     STEP_SPAWN_EXEC = 35,
     STEP_SPAWN_TERMINAL = 36,
     STEP_SPAWN_NARROW = 40,
+    STEP_SPAWN_USER = 41,
 };
 
 /* --- the plan: records, each padded with zeros to 8 bytes; what is called `zero` is zero -------- */
@@ -90,7 +91,7 @@ enum record_op {
     RECORD_FILE = 11, /* struct node, path, content */
     RECORD_SYMLINK = 12, /* path, target */
     RECORD_BIND = 13, /* struct bind, source, target */
-    RECORD_PRIVATE = 14, /* struct node, path */
+    RECORD_PRIVATE = 14, /* struct owned, path */
     RECORD_PROC = 15, /* path */
     RECORD_DEVPTS = 16, /* path */
     RECORD_READ_ONLY = 17, /* path */
@@ -101,6 +102,7 @@ enum record_op {
     RECORD_LANDLOCK_RULE = 22, /* struct rule, path */
     RECORD_SECCOMP = 23, /* struct sock_filter[] */
     RECORD_DEVICE = 24, /* struct device, path */
+    RECORD_USER = 25, /* struct user, uint32_t[] of groups; of a spawn alone */
 };
 
 enum identity_mode { IDENTITY_CALLER = 0, IDENTITY_LEASED = 1 };
@@ -109,12 +111,18 @@ struct identity {
     uint32_t mode;
     uint32_t uid, gid; /* inside */
     uint32_t host_uid, host_gid;
-    uint32_t zero;
+    uint32_t further; /* ids that follow each of these, for the session's other users and groups */
+    uint32_t disk; /* the first of as many that they have on disk; 0 where there are none */
 };
 
 struct node {
     uint32_t mode;
     uint32_t size; /* of a file's content, else 0 */
+};
+
+struct owned {
+    uint32_t mode;
+    uint32_t owner; /* which user's it is: 0 for the identity's own, n for the n-th after it */
 };
 
 enum bind_flag { BIND_WRITABLE = 1, BIND_DEVICES = 2, BIND_AS_OWNER = 4, BIND_OPTIONAL = 8, BIND_INODE = 16 };
@@ -170,16 +178,22 @@ enum spawn_flag {
     SPAWN_REPORT = 1, /* send EVENT_SPAWNED */
     SPAWN_END_LEFTOVERS = 2, /* end the rest of the tree when the command exits */
     SPAWN_TERMINAL = 4, /* a terminal of its own is its 0, 1 and 2; EVENT_SPAWNED brings the master */
-    SPAWN_NARROWED = 8, /* records follow the strings: what the command has less than its session */
+    SPAWN_NARROWED = 8, /* records follow the strings: whom it runs as, what it has less than its session */
 };
 
 /* Then strings: cwd, argv…, NAME=value…; and with SPAWN_NARROWED zeros up to a multiple of 8 and
- * records, as of a plan: RECORD_LIMIT, RECORD_LANDLOCK, RECORD_LANDLOCK_RULE and RECORD_SECCOMP. */
+ * records, as of a plan: RECORD_LIMIT, RECORD_LANDLOCK, RECORD_LANDLOCK_RULE and RECORD_SECCOMP, and
+ * before them RECORD_USER where another user is to run it. */
 struct spawn_head {
     uint32_t argc, envc;
     uint32_t fd_mask; /* bit n: a descriptor for fd n is passed; otherwise it is /dev/null */
     uint32_t flags;
     uint16_t rows, columns; /* of the terminal, 1 at least; else 0 */
+};
+
+struct user { /* whom a command runs as; its groups besides its own follow */
+    uint32_t number; /* as that of an owner */
+    uint32_t count; /* of groups, each numbered likewise */
 };
 
 struct spawned {
@@ -235,5 +249,6 @@ struct leftover {
 
 #define LEFTOVERS_LISTED 64
 #define REFUSED_LISTED 8
+#define FURTHER_LIMIT 255u /* users and groups of a session besides its own */
 
 #endif

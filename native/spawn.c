@@ -69,6 +69,9 @@ static _Noreturn void child_run(const struct spawn *spawn, const int *fds) {
     child_stdio(spawn, fds);
     if ((spawn->flags & SPAWN_TERMINAL) != 0 && terminal_take() != 0)
         child_fail(STEP_SPAWN_TERMINAL);
+    errno = user_become(spawn->user);
+    if (errno != 0)
+        child_fail(STEP_SPAWN_USER);
     if (chdir(spawn->cwd) != 0)
         child_fail(STEP_SPAWN_CWD);
     errno = limits_for_command();

@@ -68,12 +68,26 @@ static int write_proc(pid_t pid, const char *name, const char *text) {
     return error;
 }
 
-static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside) {
-    char text[48], *at = text;
-    at = append_number(at, inside);
-    at = append_text(at, " ");
-    at = append_number(at, outside);
-    append_text(at, " 1\n");
+/* A line of an id map: `count` ids from `inside` on are those from `outside` on. */
+static char *append_range(char *at, uint32_t inside, uint32_t outside, uint32_t count) {
+    at = append_text(append_number(at, inside), " ");
+    at = append_text(append_number(at, outside), " ");
+    return append_text(append_number(at, count), "\n");
+}
+
+static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside, uint32_t count) {
+    char text[48];
+    append_range(text, inside, outside, count);
+    return write_proc(pid, name, text);
+}
+
+/* Of files: what is the owner's is the session's own user's, and its other users have ids of their own
+ * on disk. Where the owner has one of those, it can't be mapped twice, and the owner counts. */
+static int write_disk_map(pid_t pid, const char *name, uint32_t owner, uint32_t host, const struct identity *identity) {
+    char text[96];
+    char *at = append_range(text, owner, host, 1);
+    if (identity->further != 0 && owner - identity->disk >= identity->further)
+        append_range(at, identity->disk, host + 1, identity->further);
     return write_proc(pid, name, text);
 }
 
@@ -83,9 +97,9 @@ void user_map(pid_t pid, const struct identity *identity) {
         /* user_namespaces(7): without CAP_SETGID outside, a gid map needs setgroups denied first. */
         error = write_proc(pid, "setgroups", "deny");
     if (error == 0)
-        error = write_map(pid, "uid_map", identity->uid, identity->host_uid);
+        error = write_map(pid, "uid_map", identity->uid, identity->host_uid, identity->further + 1);
     if (error == 0)
-        error = write_map(pid, "gid_map", identity->gid, identity->host_gid);
+        error = write_map(pid, "gid_map", identity->gid, identity->host_gid, identity->further + 1);
     if (error != 0)
         report_failure(STEP_USER, NO_RECORD, error, "writing the id map of the user namespace");
     report_done(STEP_USER, NO_RECORD, 0);
@@ -153,9 +167,9 @@ static int idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
         return -errno;
     if (pid == 0)
         _exit(0);
-    int error = write_map(pid, "uid_map", uid, identity->host_uid);
+    int error = write_disk_map(pid, "uid_map", uid, identity->host_uid, identity);
     if (error == 0)
-        error = write_map(pid, "gid_map", gid, identity->host_gid);
+        error = write_disk_map(pid, "gid_map", gid, identity->host_gid, identity);
     proc_path(path, pid, "ns/user");
     int fd = error == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (error == 0 && fd < 0)

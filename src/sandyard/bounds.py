@@ -31,17 +31,21 @@ class SessionLimits:
         self.report: tuple[EnforcedLimit, ...] = ()
         self._quota: WorkspaceQuota | None = None
 
-    def plan(self, facts: HostFacts) -> LimitsPlan:
+    def plan(self, facts: HostFacts, *, several: bool = False) -> LimitsPlan:
         """Find out what holds the limits on this host (it blocks).
+
+        Args:
+            facts: the host.
+            several: whether the session has several users.
 
         Raises:
             ConfinementUnavailableError: one of them can't be enforced at all.
         """
         groups = cgroup_facts(tried=False)
-        if wants_cgroups(self.asked, groups):
+        if wants_cgroups(self.asked, groups, several=several):
             groups = cgroup_facts(tried=True)
         sweep_groups(groups.directories)
-        planned = plan_limits(self.asked, facts, groups)
+        planned = plan_limits(self.asked, facts, groups, several=several)
         self.report = planned.enforced
         return planned
 

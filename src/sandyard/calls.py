@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
-from sandyard.confinement import USER
+from sandyard.accounts import AGENT, ONLY_AGENT, Account, Accounts
 from sandyard.errors import ArgumentError, ArgumentTypeError, OpName, SessionClosedError
 from sandyard.narrowing import Narrowing
-from sandyard.plan import Narrowed, Spawn
+from sandyard.plan import Narrowed, Spawn, SpawnUser
 from sandyard.process import CommandCall, StdinSource
 from sandyard.process.argv import (
     checked_environment,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced
     from sandyard.process.terminal import TerminalCall
 
-__all__ = ["CommandRequest", "Leftovers", "check_user", "prepare_call", "prepare_terminal"]
+__all__ = ["CommandRequest", "Leftovers", "find_user", "prepare_call", "prepare_terminal"]
 
 Leftovers = Literal["keep", "end"]
 Processes = Literal["keep", "end"]
@@ -62,6 +62,7 @@ def prepare_call(
     root: str,
     limits: ResourceLimits,
     enforced: Enforced | None = None,
+    accounts: Accounts = ONLY_AGENT,
 ) -> CommandCall:
     """The call that the process room carries out.
 
@@ -71,6 +72,7 @@ def prepare_call(
         root: where the workspace is inside.
         limits: the session's limits; what the request leaves open is as they say.
         enforced: what the session enforces, of which a narrowing takes something away.
+        accounts: its users and groups.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -78,7 +80,7 @@ def prepare_call(
         ConfinementUnavailableError: this machine can't hold a command to less.
     """
     argv = command_argv(request.command, request.shell)
-    check_user("exec", request.user)
+    account = find_user("exec", request.user, accounts)
     timeout = checked_timeout(request.timeout)
     own = checked_environment(request.env)
     narrowed: Narrowed | None = None
@@ -86,6 +88,10 @@ def prepare_call(
     if request.narrow is not None:
         narrowed, held, temporary = _narrowed(request.narrow, enforced)
         own = temporary | own
+    if account.number:
+        from sandyard.confinement.several import user_variables  # noqa: PLC0415  # few sessions do
+
+        own = user_variables(account.name, account.home) | own
     if own:
         environment = tuple((dict(environment) | own).items())
     return CommandCall(
@@ -96,6 +102,9 @@ def prepare_call(
             cwd=command_directory(request.cwd, root),
             end_leftovers=checked_leftovers(request.leftovers),
             narrowed=narrowed,
+            user=SpawnUser(account.number, account.groups)
+            if account.number or account.groups
+            else None,
         ),
         stdin=checked_stdin(request.stdin),
         timeout_s=limits.wall_time if timeout is None else timeout,
@@ -144,22 +153,26 @@ def prepare_terminal(
     )
 
 
-def check_user(op: OpName, user: object) -> None:
-    """Refuses a user that does not exist inside.
+def find_user(op: OpName, user: object, accounts: Accounts) -> Account:
+    """The user that something is done as; None stands for ``agent``.
 
     Raises:
-        ArgumentError: if it is not ``agent``, the only one.
+        ArgumentError: if there is no such user inside.
         ArgumentTypeError: if it is no name and no ``User``.
     """
     if user is None:
-        return
+        return accounts.users[0]
     name = user.name if isinstance(user, User) else user
     if not isinstance(name, str):
         raise ArgumentTypeError("user is a name or a User", op=op, argument="user", value=user)
-    if name != USER:
+    found = accounts.user(name)
+    if found is None:
+        known = ", ".join(repr(account.name) for account in accounts.users)
         raise ArgumentError(
-            f"there is no user {name!r} in the sandbox; everything in it is done by {USER!r}",
+            f"there is no user {name!r} in the sandbox, which has {known}; others than {AGENT!r} "
+            "are those that the manifest's users and groups name",
             op=op,
             argument="user",
             value=user,
         )
+    return found

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+from sandyard.accounts import AGENT, Accounts, accounts_of
 from sandyard.caller import Caller
 from sandyard.errors import (
     ArgumentError,
@@ -21,6 +22,7 @@ from sandyard.finishing import in_thread
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import Policy
+from sandyard.process.identity import first_parked
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
@@ -126,10 +128,13 @@ class UnixLocalSandboxClient:
         else:
             manifest = manifest.model_copy(deep=True)
         whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
+        accounts = _possible_accounts(manifest)
         owned = manifest.root == DEFAULT_ROOT
         session_id, undo = uuid4(), ExitStack()
         try:
             root, lease = await in_thread(_prepare, whole, manifest, session_id, undo)
+            if root is not None and accounts.further:
+                await in_thread(_admit, root, accounts)
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
@@ -171,6 +176,24 @@ class UnixLocalSandboxClient:
             )
         await session.delete_workspace()
         return session
+
+
+def _possible_accounts(manifest: Manifest) -> Accounts:
+    """The manifest's users and groups, refused before anything is made where none can be."""
+    accounts = accounts_of(manifest.users, manifest.groups)
+    if accounts.further and os.geteuid() != 0:
+        raise ManifestError(
+            "users and groups can't be made: a sandbox of an ordinary user's has one id, the user's "
+            f"own, and everything inside is done by {AGENT!r}; leave them out, or run as root",
+            field="users" if manifest.users else "groups",
+        )
+    return accounts
+
+
+def _admit(root: WorkspaceRoot, accounts: Accounts) -> None:
+    """Let all users into a private directory; what is in it has modes of its own."""
+    found = dataclasses.replace(accounts, first=first_parked())
+    root.admit(found.disk_id(user.number) for user in found.users[1:])
 
 
 def _prepare(
@@ -262,12 +285,6 @@ def _refuse_value(argument: str, value: object) -> None:
 
 def _with_grants(policy: Policy, manifest: Manifest) -> Policy:
     """The policy with the manifest's extra grants, which bind commands too."""
-    for field in ("users", "groups"):
-        if getattr(manifest, field):
-            raise ManifestError(
-                f"{field} can't be given: everything inside is done by one user, 'agent'",
-                field=field,
-            )
     grants = manifest.extra_path_grants
     if any(grant.host_path is not None for grant in grants):
         raise ManifestError(

@@ -33,6 +33,7 @@ __all__ = [
     "ResourceLimit",
     "Scratch",
     "Spawn",
+    "SpawnUser",
     "Symlink",
     "TextFile",
 ]
@@ -62,17 +63,21 @@ class HostIdentity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The one user that exists inside.
+    """Who exists inside: ``agent``, and where it is leased as many others as are asked for.
 
     Attributes:
-        uid: inside user id of ``agent``.
-        gid: inside group id of ``agent``.
+        uid: inside user id of ``agent``; those of others follow it.
+        gid: inside group id of ``agent``, likewise.
         host: who that is on the host.
+        further: how many ids the others have, of users and of groups alike.
+        disk: the first of as many ids that they have on disk; 0 where there are none.
     """
 
     uid: int
     gid: int
     host: HostIdentity
+    further: int = 0
+    disk: int = 0
 
 
 # --- what stands in the new root, in the order in which it is put there ------------------------
@@ -132,10 +137,17 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """An empty, writable directory of ``agent``'s on the sandbox's own tmpfs (nosuid, nodev)."""
+    """An empty, writable directory of a user's on the sandbox's own tmpfs (nosuid, nodev).
+
+    Attributes:
+        path: where it stands.
+        mode: its permission bits.
+        owner: whose it is: 0 for ``agent``, n for the n-th user after it.
+    """
 
     path: str
     mode: int
+    owner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +365,19 @@ class Narrowed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpawnUser:
+    """Whom a command runs as, where it is not ``agent`` alone.
+
+    Attributes:
+        number: 0 for ``agent``, n for the n-th id after it.
+        groups: ids of groups besides the user's own, numbered likewise.
+    """
+
+    number: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Spawn:
     """One command, before it runs.
 
@@ -364,6 +389,7 @@ class Spawn:
         end_leftovers: True ends what the command left running as soon as it exits.
         narrowed: what it has less than its session, or None.
         window: rows and columns of a terminal that is its standard streams; None for descriptors.
+        user: whom it runs as; None for ``agent``, in no groups but its own.
     """
 
     argv: tuple[bytes, ...]
@@ -372,3 +398,4 @@ class Spawn:
     end_leftovers: bool = field(default=False)
     narrowed: Narrowed | None = None
     window: tuple[int, int] | None = field(default=None)
+    user: SpawnUser | None = None

@@ -11,11 +11,12 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
 from sandyard.caller import Caller
-from sandyard.calls import CommandRequest, check_user, prepare_call
+from sandyard.calls import CommandRequest, find_user, prepare_call
 from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
@@ -34,6 +35,7 @@ from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess
+from sandyard.process.identity import first_parked
 from sandyard.protection import Protection
 from sandyard.pty_verbs import PtyVerbs
 from sandyard.state import UnixLocalSandboxSessionState
@@ -85,6 +87,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         self._root = root
         self._lease = lease
         self._caller = caller or Caller()
+        self._accounts = accounts_of(state.manifest.users, state.manifest.groups)
         self._protection = Protection(policy.protect)
         self._ladder = Ladder(policy)
         self._explainer = Explainer()
@@ -124,6 +127,9 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             root = await self._open_root()
             if self._workspace is None:
                 self._workspace = Workspace(root)
+            if self._accounts.further:
+                self._accounts = replace(self._accounts, first=await in_thread(first_parked))
+                root.names = self._accounts.disk_names()
             if not self.state.workspace_root_ready:
                 if self.state.manifest.entries:
                     manifest, directory = self.state.manifest, self._caller.directory
@@ -338,13 +344,13 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         grants, denied = resolve_grants(policy), resolve_denied(policy)
         protected = self._protection.survey(root, grants)
         govern(root, grants, denied, protected)  # the file verbs keep to what binds commands
-        limits = self.limits.plan(facts)
+        limits = self.limits.plan(facts, several=self._accounts.further > 0)
         devices = resolve_devices(policy)
         kept, held = tuple(part.path for part in protected), limits.enforced
         known = Circumstances(facts, root.real_path, root.owned, grants, denied, kept, held)
         footing = self._ladder.judge(known, footing)
         asked = policy, facts, planned, grants, denied, protected, limits, devices
-        plan = plan_session(*asked, footing)
+        plan = plan_session(*asked, footing, self._accounts)
         shown = plan
         if footing.given or not plan.namespaces:
             # It tells what is the caller's from what is the system's.
@@ -423,16 +429,19 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
 
     def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
         check_phase(op, self._phase)
-        check_user(op, user)
+        account = find_user(op, user, self._accounts)
         if self._workspace is None:
             raise SessionClosedError(op=op, state=self._phase.value)
-        return self._workspace
+        if not account.number:
+            return self._workspace
+        user_id, *groups = map(self._accounts.disk_id, (account.number, *account.groups))
+        return self._workspace.acting_for(user_id, tuple(groups))
 
     def _running_program(
-        self, *words: str, timeout: float | None
+        self, *words: str, timeout: float | None, user: str | User | None
     ) -> AbstractAsyncContextManager[CommandStream]:
         environment = {"LC_ALL": "C.UTF-8", "GREP_OPTIONS": ""}
-        return self.stream(*words, shell=False, timeout=timeout, env=environment)
+        return self.stream(*words, shell=False, timeout=timeout, env=environment, user=user)
 
     def _present_manifest(self) -> Manifest:
         return self.state.manifest
@@ -440,12 +449,12 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
     async def _prepared(self, request: CommandRequest) -> CommandCall:
         environment, limits = await self._command_environment(), self.policy.limits
         enforced = None if request.narrow is None else self._explainer.enforced
-        asked = request, environment, self.state.manifest.root, limits, enforced
+        root, accounts = self.state.manifest.root, self._accounts
+        asked = request, environment, root, limits, enforced, accounts
         if request.narrow is None:
             return prepare_call(*asked)
-        return await in_thread(
-            prepare_call, *asked
-        )  # it may look at what lies beside what is denied
+        # It may look at what lies beside what is denied.
+        return await in_thread(prepare_call, *asked)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""

@@ -30,6 +30,7 @@ from sandyard.plan import (
     ResourceLimit,
     Scratch,
     Spawn,
+    SpawnUser,
     Symlink,
     TextFile,
 )
@@ -94,6 +95,13 @@ LEAST: Final = LaunchPlan(
     seccomp=FILTER,
 )
 
+SEVERAL: Final = replace(
+    WHOLE,
+    identity=Identity(1000, 1000, HostIdentity.LEASED, further=2, disk=2000),
+    steps=(Private("/home/agent", 0o700), Private("/home/reviewer", 0o700, 1)),
+)
+"""With users and groups."""
+
 BARE: Final = replace(
     LEAST,
     namespaces=Namespaces(0),
@@ -131,6 +139,9 @@ BEYOND: Final = {
     "filter": replace(LEAST, seccomp=LONG_FILTER.seccomp + FILTER[:8]),
     "records": replace(LEAST, limits=(ResourceLimit(7, 1),) * 1024),
     "root": replace(LEAST, identity=Identity(0, 0, HostIdentity.CALLER)),
+    "owner": replace(SEVERAL, steps=(Private("/home/nobody", 0o700, 3),)),
+    "caller-several": replace(LEAST, identity=Identity(1, 1, HostIdentity.CALLER, 1, 9)),
+    "bare-several": replace(BARE, identity=SEVERAL.identity),
     "bare-open": replace(BARE, landlock=None),
     "bare-blind": replace(BARE, outer_proc=False),
     "bare-mount": replace(BARE, steps=(Proc("/proc"),)),
@@ -152,6 +163,9 @@ NARROWED: Final = replace(
         FILTER,
     ),
 )
+ANOTHER: Final = replace(NARROWED, user=SpawnUser(1, (2, 1)))
+"""As another user than the session's own."""
+
 TERMINAL: Final = replace(SHELL, window=(24, 80))
 MANY: Final = Spawn((b"x",) * 1100, (), b"/")
 """More words than a keeper has room for without asking for memory."""
@@ -178,6 +192,7 @@ def conversations() -> dict[str, bytes]:
         "spawn-shrinkable": message(spawn, 4, true, SHRINKABLE, in_memfd=True),
         "spawn-no-memfd": message(spawn, 4, true, NO_MEMFD, in_memfd=True),
         "spawn-terminal": message(spawn, 6, encode_spawn(TERMINAL, 0)),
+        "spawn-another": message(spawn, 7, encode_spawn(ANOTHER, 0)),
         "spawn-twice": message(spawn, 5, true, LATER) + message(spawn, 6, true),
         "signal": message(signal, BUSY_JOB, encode_signal(15, SignalTarget.COMMAND)),
         "signal-tree": message(signal, BUSY_JOB, encode_signal(9, SignalTarget.TREE)),
@@ -193,13 +208,14 @@ def make_seeds() -> dict[str, bytes]:
     """Each seed by its file's name."""
     plans = {
         "whole": WHOLE,
+        "several": SEVERAL,
         "least": LEAST,
         "bare": BARE,
         "long-names": LONG_NAMES,
         "long-paths": LONG_PATHS,
         "long-filter": LONG_FILTER,
     }
-    spawns = {"true": TRUE, "shell": SHELL, "many": MANY, "narrowed": NARROWED}
+    spawns = {"true": TRUE, "shell": SHELL, "many": MANY, "narrowed": NARROWED, "another": ANOTHER}
     return {
         "spawn-terminal": b"S" + encode_spawn(TERMINAL, 0),
         **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},

@@ -32,6 +32,7 @@ from sandyard.plan import (
     ResourceLimit,
     Scratch,
     Spawn,
+    SpawnUser,
     Symlink,
     TextFile,
 )
@@ -58,13 +59,15 @@ STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH, OUTSIDE = 1, 2, 3, 4, 5, 6
 DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK, DENY = range(10, 20)
-LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE = 20, 21, 22, 23, 24
+LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE, USER = 20, 21, 22, 23, 24, 25
 
 FORMATS: Final = {
     "message": "IHHII",
     "record_head": "HHI",
-    "identity": "IIIIII",
+    "identity": "IIIIIII",
     "node": "II",
+    "owned": "II",
+    "user": "II",
     "bind": "QQII",
     "device": "II",
     "scratch": "QQ",
@@ -210,6 +213,12 @@ def decode_node(source: Bytes) -> tuple[str, int]:
     return source.text(), mode
 
 
+def decode_private(source: Bytes) -> Private:
+    """A directory with its owner."""
+    mode, owner = source.unpack("owned")
+    return Private(source.text(), mode, owner)
+
+
 def decode_file(source: Bytes) -> TextFile:
     """A file with its content."""
     mode, size = source.unpack("node")
@@ -241,7 +250,7 @@ def decode_step(record: Record) -> MountStep:
         case 10:
             step = Directory(*decode_node(source))
         case 14:
-            step = Private(*decode_node(source))
+            step = decode_private(source)
         case 11:
             step = decode_file(source)
         case 12:
@@ -271,11 +280,11 @@ def at_most_one(records: list[Record], op: int) -> Bytes | None:
 
 def decode_identity(source: Bytes) -> tuple[Identity, int, int]:
     """Who runs inside, and the two ids outside."""
-    mode, uid, gid, host_uid, host_gid, zero = source.unpack("identity")
+    mode, uid, gid, host_uid, host_gid, further, disk = source.unpack("identity")
     source.end()
-    check(mode in (0, 1) and zero == 0, "an unknown kind of identity")
+    check(mode in (0, 1), "an unknown kind of identity")
     host = (HostIdentity.CALLER, HostIdentity.LEASED)[mode]
-    return Identity(uid, gid, host), host_uid, host_gid
+    return Identity(uid, gid, host, further, disk), host_uid, host_gid
 
 
 def decode_limit(record: Record) -> ResourceLimit:
@@ -344,11 +353,20 @@ class SpawnRequest:
 def decode_narrowed(records: list[Record]) -> Narrowed:
     """What a command has less than its session."""
     known = (LANDLOCK, LANDLOCK_RULE, LIMIT, SECCOMP)
-    check(records and all(record.op in known for record in records), "no narrowing")
+    check(all(record.op in known for record in records), "no narrowing")
     filters = [record.payload for record in records if record.op == SECCOMP]
     check(len(filters) <= 1, "two filters")
     limits = tuple(decode_limit(record) for record in records if record.op == LIMIT)
     return Narrowed(decode_landlock(records), limits, b"".join(filters))
+
+
+def decode_user(record: Record) -> SpawnUser:
+    """Whom a command runs as."""
+    source = Bytes(record.payload)
+    number, count = source.unpack("user")
+    groups = tuple(source.number("I") for _ in range(count))
+    source.end()
+    return SpawnUser(number, groups)
 
 
 def decode_spawn(body: bytes) -> SpawnRequest:
@@ -364,12 +382,16 @@ def decode_spawn(body: bytes) -> SpawnRequest:
         name, equals, value = source.word().partition(b"=")
         check(equals, "a variable without '='")
         environment.append((name, value))
-    narrowed = None
+    narrowed = user = None
     if flags & 8:
         check(not any(source.take((len(source.rest) - len(body)) % 8)), "padding is not zero")
-        narrowed = decode_narrowed(split_records(source.take(len(source.rest))))
+        records = split_records(source.take(len(source.rest)))
+        check(records, "no narrowing")
+        if records[0].op == USER:
+            user = decode_user(records.pop(0))
+        narrowed = decode_narrowed(records) if records else None
     source.end()
-    spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed)
+    spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed, user=user)
     if flags & 4:
         spawn = replace(spawn, window=(window[0], window[1]))
     return SpawnRequest(spawn, fd_mask, bool(flags & 1))

@@ -14,11 +14,17 @@ from pathlib import Path
 import pytest
 
 from sandyard.errors import ConfinementUnavailableError
-from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
+from sandyard.limits import (
+    ACCOUNTS_MOST,
+    IDENTITIES_FIRST,
+    IDENTITIES_LEASED,
+    IDENTITIES_STEP,
+)
 from sandyard.process.identity import IdentityLease, free_range, taken_ranges
 
 MODULE = "sandyard.process.identity"
 FIRST, STEP, COUNT = IDENTITIES_FIRST, IDENTITIES_STEP, IDENTITIES_LEASED
+PARKED = ACCOUNTS_MOST
 LOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), where off_t has 64 bits
 
 
@@ -220,7 +226,9 @@ def whole(first: int) -> range:
         ([], whole(FIRST)),
         ([range(100000, 165536), range(1000, 1001)], whole(FIRST)),
         ([range(FIRST - 5, FIRST)], whole(FIRST)),
-        ([range(FIRST + COUNT, FIRST + STEP)], whole(FIRST)),
+        ([range(FIRST + COUNT + PARKED, FIRST + STEP)], whole(FIRST)),
+        ([range(FIRST + COUNT, FIRST + COUNT + 1)], whole(FIRST + STEP)),
+        ([range(FIRST + COUNT + PARKED - 1, FIRST + STEP)], whole(FIRST + STEP)),
         ([range(FIRST, FIRST)], whole(FIRST)),
         ([range(FIRST + 5, FIRST + 5)], whole(FIRST)),
         ([range(FIRST, FIRST + 1)], whole(FIRST + STEP)),

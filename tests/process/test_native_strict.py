@@ -32,6 +32,7 @@ from tests.process.protocol import (
     SIGNAL,
     SPAWN,
     START,
+    USER,
     Record,
     encode_datagram,
     join_records,
@@ -93,7 +94,11 @@ UNKNOWN_BITS = {
     "zero of a limit": Record(LIMIT, packed("limit", 0, 4, 1)),
     "high zero of a limit": Record(LIMIT, packed("limit", 0, 4, 2**31)),
     "directory with a size": Record(DIRECTORY, packed("node", 0o755, 1) + b"/a\0"),
-    "private with a size": Record(PRIVATE, packed("node", 0o755, 2**32 - 1) + b"/a\0"),
+    "private of nobody": Record(PRIVATE, packed("owned", 0o755, 2**32 - 1) + b"/a\0"),
+    "private with a bit": Record(PRIVATE, packed("owned", 0o2755, 0) + b"/a\0"),
+    "user with fewer groups": Record(USER, packed("user", 1, 2) + struct.pack("=I", 1)),
+    "user with more groups": Record(USER, packed("user", 1, 0) + struct.pack("=I", 1)),
+    "user beyond all": Record(USER, packed("user", 256, 0)),
 }
 
 
@@ -108,7 +113,21 @@ def test_known_bits_start(records: Records, record: Record) -> None:
 
 
 NUMBERS: dict[str, Callable[[Records], Records]] = {
-    "zero of an identity": lambda plan: patched(plan, IDENTITY, "I", 20, 1),
+    "users without ids on disk": lambda plan: patched(plan, IDENTITY, "I", 20, 1),
+    "ids on disk without users": lambda plan: patched(plan, IDENTITY, "I", 24, 1),
+    "too many users": lambda plan: patched(
+        patched(plan, IDENTITY, "I", 20, 256), IDENTITY, "I", 24, 9
+    ),
+    "ids on disk beyond all": lambda plan: patched(
+        patched(plan, IDENTITY, "I", 20, 2), IDENTITY, "I", 24, NOBODY - 1
+    ),
+    "ids inside beyond all": lambda plan: patched(
+        patched(patched(plan, IDENTITY, "I", 20, 2), IDENTITY, "I", 24, 9),
+        IDENTITY,
+        "I",
+        4,
+        NOBODY - 2,
+    ),
     "identity of a third mode": lambda plan: patched(plan, IDENTITY, "I", 0, 2),
     "uid that is nobody's": lambda plan: patched(plan, IDENTITY, "I", 4, NOBODY),
     "gid that is nobody's": lambda plan: patched(plan, IDENTITY, "I", 8, NOBODY),
@@ -122,6 +141,23 @@ NUMBERS: dict[str, Callable[[Records], Records]] = {
 @pytest.mark.parametrize("name", NUMBERS)
 def test_meaningless_number_is_refused(records: Records, name: str) -> None:
     assert_malformed(NUMBERS[name](records), "a record is malformed")
+
+
+PEOPLE: dict[str, Record] = {
+    "names no user": Record(USER, packed("user", 0, 0)),
+    "a user that is not there": Record(PRIVATE, packed("owned", 0o700, 1) + b"/home/x\0"),
+}
+
+
+@pytest.mark.parametrize("text", PEOPLE)
+def test_user_that_has_no_place(records: Records, text: str) -> None:
+    assert_malformed([*records, PEOPLE[text]], text)
+
+
+@pytest.mark.user
+def test_callers_are_alone(records: Records) -> None:
+    several = patched(patched(records, IDENTITY, "I", 20, 1), IDENTITY, "I", 24, 9)
+    assert_malformed(several, "only leased identities can be several")
 
 
 @pytest.mark.parametrize("op", [HOSTNAME, LOOPBACK, LANDLOCK])

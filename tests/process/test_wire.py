@@ -30,6 +30,7 @@ from sandyard.plan import (
     ResourceLimit,
     Scratch,
     Spawn,
+    SpawnUser,
     Symlink,
     TextFile,
 )
@@ -89,6 +90,7 @@ STEPS: tuple[MountStep, ...] = (
     Bind(ODD, "/" + "n" * 4000, True, True, True, True, (64769, 42)),
     Private("/tmp", 0o1777),
     Private(ODD, 0),
+    Private("/home/reviewer", 0o700, 3),
     Proc(),
     Proc("/elsewhere"),
     DevPts(),
@@ -121,6 +123,7 @@ def test_steps_keep_their_order() -> None:
     [
         {"identity": Identity(U32, 1, HostIdentity.LEASED)},
         {"identity": Identity(1, U32, HostIdentity.CALLER)},
+        {"identity": Identity(1, 2, HostIdentity.LEASED, 3, U32)},
         {"namespaces": Namespaces(0)},
         {"namespaces": Namespaces.MOUNT | Namespaces.NET},
         {"hostname": ODD},
@@ -170,7 +173,7 @@ steps = st.one_of(
         optional=st.booleans(),
         inode=st.none() | st.tuples(st.integers(0, U64), st.integers(0, U64)),
     ),
-    st.builds(Private, paths, modes),
+    st.builds(Private, paths, modes, st.integers(0, U32)),
     st.builds(Device, paths, st.integers(0, U32), st.integers(0, U32)),
     *(st.builds(kind, paths) for kind in (Proc, DevPts, ReadOnly, Mask, Deny)),
 )
@@ -183,7 +186,7 @@ rulesets = st.builds(
 u32 = st.integers(0, U32)
 plans = st.builds(
     LaunchPlan,
-    identity=st.builds(Identity, u32, u32, st.sampled_from(HostIdentity)),
+    identity=st.builds(Identity, u32, u32, st.sampled_from(HostIdentity), u32, u32),
     namespaces=st.builds(Namespaces, u32.map(lambda n: n & 0x7E020000)),
     hostname=paths,
     loopback=st.booleans(),
@@ -218,6 +221,7 @@ spawns = st.builds(
         seccomp=st.binary(max_size=64),
     ),
     window=st.none() | st.tuples(st.integers(1, 65_535), st.integers(1, 65_535)),
+    user=st.none() | st.builds(SpawnUser, u32, st.lists(u32, max_size=4).map(tuple)),
 )
 
 
@@ -234,9 +238,10 @@ def test_any_command_comes_back(spawn: Spawn, fd_mask: int, report: bool) -> Non
         Spawn((b"", b"", b""), ((b"A", b""), (b"B", b"=x=")), b"/ \xff\n"),
         Spawn((b"cat",) * 2000, ((b"A", b"1"),) * 2000, b"/w", end_leftovers=True),
         Spawn((b"id",), (), b"/", narrowed=Narrowed(limits=(ResourceLimit(7, 16),))),
+        Spawn((b"id",), (), b"/", user=SpawnUser(1, (2, 3))),
         Spawn((b"\xff" * 200_000,), ((b"\xfe", b"\xfd" * 200_000),), b"/"),
     ],
-    ids=["least", "odd", "many", "narrowed", "long"],
+    ids=["least", "odd", "many", "narrowed", "user", "long"],
 )
 def test_command_comes_back(spawn: Spawn) -> None:
     assert decode_spawn(encode_spawn(spawn, 6)) == SpawnRequest(spawn, 6, report=False)

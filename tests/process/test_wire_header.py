@@ -34,6 +34,8 @@ STRUCTURES = {
     "_RECORD": "record_head",
     "_IDENTITY": "identity",
     "_NODE": "node",
+    "_OWNED": "owned",
+    "_USER": "user",
     "_BIND": "bind",
     "_SCRATCH": "scratch",
     "_LIMIT": "limit",

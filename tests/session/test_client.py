@@ -95,8 +95,8 @@ class TestImpossible:
     @pytest.mark.parametrize(
         "manifest",
         [
-            Manifest(users=[User(name="somebody")]),
-            Manifest(groups=[{"name": "some", "users": []}]),
+            Manifest(users=[User(name="root")]),
+            Manifest(groups=[{"name": "a:b", "users": []}]),
             Manifest(extra_path_grants=[SandboxPathGrant(path="/usr", host_path="/opt")]),
         ],
         ids=["users", "groups", "host_path"],

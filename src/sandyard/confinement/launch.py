@@ -6,6 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from sandyard.accounts import ONLY_AGENT
 from sandyard.confinement.calls import call_options
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.footing import FULL
@@ -32,6 +33,7 @@ from sandyard.platform import NO_CGROUPS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandyard.accounts import Accounts
     from sandyard.confinement.footing import Footing
     from sandyard.planted import ProtectedPart
     from sandyard.platform import DeviceNode, Grant, HostFacts
@@ -60,6 +62,7 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     limits: LimitsPlan | None = None,
     devices: tuple[DeviceNode, ...] = (),
     footing: Footing = FULL,
+    accounts: Accounts = ONLY_AGENT,
 ) -> LaunchPlan:
     """Plan a session.
 
@@ -73,12 +76,14 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
         limits: what holds the policy's limits (default: what holds them without control groups).
         devices: what it names in ``devices``, as found (``platform.resolve_devices``).
         footing: the rung (default: the highest).
+        accounts: its users and groups (default: ``agent`` alone).
 
     Raises:
+        ManifestError: a user can't be made.
         PolicyError: the policy or the workspace asks for what can't be granted.
         ConfinementUnavailableError: this host can't be made to enforce the policy.
     """
-    _check_possible(facts, devices, footing)
+    _check_possible(facts, devices, footing, accounts)
     _check_grants(policy, grants)
     if limits is None:
         limits = plan_limits(policy.limits, facts, NO_CGROUPS)
@@ -100,14 +105,17 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     held = add_protected(steps, protected)
     if footing.given:
         give_workspace(steps, workspace)
+    homes = _add_accounts(steps, accounts, facts)
     add_denied(steps, denied, workspace)
-    writable = (*PRIVATE_DIRECTORIES, *_granted(grants), workspace.path)
+    writable = (*PRIVATE_DIRECTORIES, *homes, *_granted(grants), workspace.path)
     landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,
             gid=AGENT_GID,
             host=HostIdentity.LEASED if facts.euid == 0 else HostIdentity.CALLER,
+            further=accounts.further,
+            disk=accounts.first,
         ),
         namespaces=_ALL_NAMESPACES & ~Namespaces.NET if host_network else _ALL_NAMESPACES,
         hostname=HOSTNAME,
@@ -122,7 +130,21 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     )
 
 
-def _check_possible(facts: HostFacts, devices: tuple[DeviceNode, ...], footing: Footing) -> None:
+def _add_accounts(
+    steps: dict[str, MountStep], accounts: Accounts, facts: HostFacts
+) -> tuple[str, ...]:
+    """Put further users in; returns their private directories."""
+    if not accounts.further:
+        return ()
+    from sandyard.confinement.several import add_accounts  # noqa: PLC0415  # few sessions do
+
+    add_accounts(steps, accounts, facts.shell)
+    return tuple(user.home for user in accounts.users[1:])
+
+
+def _check_possible(
+    facts: HostFacts, devices: tuple[DeviceNode, ...], footing: Footing, accounts: Accounts
+) -> None:
     """Refuse what no plan can do on this host, or on this rung."""
     if facts.system != "linux":
         raise ConfinementUnavailableError(
@@ -131,6 +153,10 @@ def _check_possible(facts: HostFacts, devices: tuple[DeviceNode, ...], footing: 
             cause_text=f"namespaces are a thing of Linux, and this is {facts.system}",
             fix="run on Linux",
         )
+    if accounts.further:
+        from sandyard.confinement.several import check_several  # noqa: PLC0415  # few sessions do
+
+        check_several(facts, footing)
     if devices and footing.rung == "landlock_seccomp":
         raise ConfinementUnavailableError(
             "devices can't be shown",

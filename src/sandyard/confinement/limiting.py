@@ -39,6 +39,11 @@ _DATA_WHY: Final = (
     "does not count, since no control group can be used: {}"
 )
 
+_SEVERAL_WHY: Final = (
+    "the processes of each of the session's users are counted alone, since no control group can be "
+    "used: {}"
+)
+
 _SCAN_WHY: Final = (
     "the workspace is looked through while commands run: what is written between two looks, files "
     "open without a name, and directories that commands made unreadable are not seen"
@@ -74,18 +79,26 @@ class LimitsPlan:
     enforced: tuple[EnforcedLimit, ...]
 
 
-def wants_cgroups(limits: ResourceLimits, groups: CgroupFacts) -> bool:
-    """Whether a session needs control groups: a limit asks for one, or the caller has a limit."""
-    return limits.memory is not None or limits.cpus is not None or groups.memory_limit is not None
+def wants_cgroups(limits: ResourceLimits, groups: CgroupFacts, *, several: bool = False) -> bool:
+    """Whether a session needs control groups.
+
+    A limit asks for one, or the caller has a limit, or several users are to be counted together.
+    """
+    asked = limits.memory is not None or limits.cpus is not None
+    return asked or several or groups.memory_limit is not None
 
 
-def plan_limits(limits: ResourceLimits, facts: HostFacts, groups: CgroupFacts) -> LimitsPlan:
+def plan_limits(
+    limits: ResourceLimits, facts: HostFacts, groups: CgroupFacts, *, several: bool = False
+) -> LimitsPlan:
     """Plan what holds the limits of a session.
 
     Args:
         limits: what the policy allows.
         facts: the host.
         groups: what control groups offer, tried where ``wants_cgroups`` says so.
+        several: whether the session has several users (default: False). A limit per user namespace
+            counts each of them alone, a control group all of them together.
 
     Raises:
         ConfinementUnavailableError: a limit can't be enforced at all.
@@ -101,14 +114,14 @@ def plan_limits(limits: ResourceLimits, facts: HostFacts, groups: CgroupFacts) -
             fix=_CGROUP_FIX,
         )
     scratch = _scratch(limits, facts, groups, memory)
-    settings = _cgroup_settings(limits, groups, memory)
+    settings = _cgroup_settings(limits, groups, memory, several=several)
     return LimitsPlan(
         rlimits=_rlimits(limits, has_group=_is_held(settings, "memory")),
         scratch=scratch,
         cgroup=_cgroup(settings),
         enforced=(
             *_memory_held(limits, groups, memory),
-            _processes_held(limits, settings),
+            _processes_held(limits, settings, groups, several=several),
             *_cpus_held(limits, groups),
             *_commands_held(limits),
             EnforcedLimit(
@@ -157,7 +170,7 @@ _Setting = tuple[str, str, str]
 
 
 def _cgroup_settings(
-    limits: ResourceLimits, groups: CgroupFacts, memory: int | None
+    limits: ResourceLimits, groups: CgroupFacts, memory: int | None, *, several: bool
 ) -> dict[CgroupParent, list[_Setting]]:
     """What is set, by the group below which it is; empty where no limit needs a group."""
     found: dict[CgroupParent, list[_Setting]] = {}
@@ -183,7 +196,7 @@ def _cgroup_settings(
         if (parent := groups.parent_of("cpu")) is not None and parent.version == 1:
             add("cpu", ("cpu.cfs_period_us", period), ("", ""))
         add("cpu", ("cpu.cfs_quota_us", quota), ("cpu.max", f"{quota} {period}"))
-    if found:
+    if found or several:
         # Before the rlimit is reached, so that a hit is counted.
         count = str(limits.processes)
         add("pids", ("pids.max", count), ("pids.max", count))
@@ -254,15 +267,29 @@ def _memory_held(
 
 
 def _processes_held(
-    limits: ResourceLimits, settings: dict[CgroupParent, list[_Setting]]
+    limits: ResourceLimits,
+    settings: dict[CgroupParent, list[_Setting]],
+    groups: CgroupFacts,
+    *,
+    several: bool,
 ) -> EnforcedLimit:
+    why = ""
     for parent, chosen in settings.items():
         if any(name == "pids" for name, _, _ in chosen):
             by = f"cgroup v{parent.version} pids"
             break
     else:
         by = "rlimit per user namespace"
-    return EnforcedLimit(limit="processes", value=limits.processes, by=by, scope="session")
+        if several:
+            why = _SEVERAL_WHY.format(groups.refusal_of("pids"))
+    return EnforcedLimit(
+        limit="processes",
+        value=limits.processes,
+        by=by,
+        scope="session",
+        strength="partial" if why else "enforced",
+        why=why,
+    )
 
 
 def _cpus_held(limits: ResourceLimits, groups: CgroupFacts) -> tuple[EnforcedLimit, ...]:

@@ -55,7 +55,7 @@ class SearchingVerbs(VerbBase):
 
     @abstractmethod
     def _running_program(
-        self, *words: str, timeout: float | None
+        self, *words: str, timeout: float | None, user: str | User | None
     ) -> AbstractAsyncContextManager[CommandStream]:
         """A program inside, which is ended when the block is left."""
 
@@ -117,7 +117,7 @@ class SearchingVerbs(VerbBase):
         )
 
         reader, complaints = MatchReader(), bytearray()
-        async with self._running_program(*words, timeout=timeout) as running:
+        async with self._running_program(*words, timeout=timeout, user=user) as running:
             async for chunk in running:
                 if chunk.stream == "stderr":
                     complaints += chunk.data[: GREP_ERROR_BYTES - len(complaints)]

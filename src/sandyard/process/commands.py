@@ -36,6 +36,7 @@ from sandyard.process.failures import (
     stdin_failed,
     unwatched_output,
 )
+from sandyard.process.identity import owner_outside
 from sandyard.process.init import InitProcess, SandboxEndedError
 from sandyard.process.interactive import Interactive
 from sandyard.process.job import Job
@@ -376,7 +377,7 @@ class RunningCommand:
 
     def _try_pipes(self) -> list[int]:
         opened: list[int] = []
-        owner = self._init.owner
+        owner = owner_outside(self._init.owner, self._call.spawn.user)
         try:
             if self._call.stdin is not None or self._call.typed:
                 opened += open_pipe(owner)

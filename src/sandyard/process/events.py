@@ -53,6 +53,7 @@ class Step(IntEnum):
     SPAWN_EXEC = 35
     SPAWN_TERMINAL = 36
     SPAWN_NARROW = 40
+    SPAWN_USER = 41
 
 
 class Done(NamedTuple):

@@ -1,7 +1,9 @@
 """Owns the uid that a sandbox of root's is on the host: leased, never shared, never uid 0.
 
 A lease is an open file description lock (fcntl(2), F_OFD_SETLK) on one byte of one file: byte n
-stands for the n-th identity. The descriptor goes to the sandbox's outer process, so the lease ends
+stands for the n-th identity, and a sandbox of several users has as many bytes in a row. What these
+users own on disk is theirs by ids behind the range, which are nobody's and never leased, so that a
+later lease shows their files as theirs again. The descriptor goes to the sandbox's outer process, so the lease ends
 when that process does, however either program ends, and nothing has to be cleaned up.
 """
 
@@ -17,10 +19,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sandyard.errors import ConfinementUnavailableError
-from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
+from sandyard.limits import (
+    ACCOUNTS_MOST,
+    IDENTITIES_FIRST,
+    IDENTITIES_LEASED,
+    IDENTITIES_STEP,
+)
+from sandyard.plan import SpawnUser
 from sandyard.platform.shortage import refuse_shortage
 
-__all__ = ["IdentityLease", "free_range", "taken_ranges"]
+__all__ = ["IdentityLease", "first_parked", "free_range", "owner_outside", "taken_ranges"]
 
 _LOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _FILE = "/run/sandyard/identities"
@@ -46,23 +54,38 @@ def _is_number(text: str) -> bool:
 
 
 def free_range(taken: Iterable[range]) -> range | None:
-    """The first range for leases of which nobody has a part, or None."""
+    """The first range for leases of which, and of the ids behind it, nobody has a part; or None."""
     ranges = list(taken)
-    for first in range(IDENTITIES_FIRST, 2**31 - IDENTITIES_LEASED, IDENTITIES_STEP):
-        candidate = range(first, first + IDENTITIES_LEASED)
-        if not any(max(r.start, candidate.start) < min(r.stop, candidate.stop) for r in ranges):
-            return candidate
+    whole = IDENTITIES_LEASED + ACCOUNTS_MOST
+    for first in range(IDENTITIES_FIRST, 2**31 - whole, IDENTITIES_STEP):
+        if not any(max(r.start, first) < min(r.stop, first + whole) for r in ranges):
+            return range(first, first + IDENTITIES_LEASED)
     return None
 
 
 _ID_DIGITS = 10
 _SUBORDINATE = ("/etc/subuid", "/etc/subgid")
 _ACCOUNTS = "/etc/passwd"
+_NOTHING_FREE = "/etc/subuid and /etc/passwd leave no range of user ids free"
 
 
 def _leasable() -> range | None:
     """The range to lease from, as the files that give out ids say now."""
     return _range_for(tuple(_version(path) for path in (*_SUBORDINATE, _ACCOUNTS)))
+
+
+def first_parked() -> int:
+    """The id on disk of a session's first user besides its own; the others follow (blocking).
+
+    It is the same for all sessions, for as long as nobody is given ids of the range.
+
+    Raises:
+        ConfinementUnavailableError: there are no ids to lease either.
+    """
+    ids = _leasable()
+    if ids is None:
+        raise _refused(_NOTHING_FREE)
+    return ids.stop
 
 
 def _version(path: str) -> tuple[int, int] | None:
@@ -106,12 +129,27 @@ def _refused(cause: str, error: OSError | None = None) -> ConfinementUnavailable
     )
 
 
+def owner_outside(
+    sandbox: tuple[int, int] | None, user: SpawnUser | None
+) -> tuple[int, int] | None:
+    """Who a command is on the host.
+
+    Args:
+        sandbox: uid and gid of the sandbox's own user there, or None for the caller.
+        user: whom the command runs as, or None for the sandbox's own.
+    """
+    if sandbox is None or user is None:
+        return sandbox
+    uid, gid = sandbox
+    return uid + user.number, gid + user.number
+
+
 @dataclass(slots=True)
 class IdentityLease:
-    """A uid (and the equal gid) that no other sandbox on this machine has.
+    """A uid (and the equal gid) that no other sandbox on this machine has, or several in a row.
 
     Attributes:
-        uid: the id on the host.
+        uid: the id on the host, or the first of them.
         fd: the descriptor that holds the lease; whoever keeps a copy keeps the lease.
     """
 
@@ -119,8 +157,11 @@ class IdentityLease:
     fd: int
 
     @classmethod
-    def take(cls) -> IdentityLease:
+    def take(cls, count: int = 1) -> IdentityLease:
         """Leases a free identity (blocking file work: call it in a thread).
+
+        Args:
+            count: how many in a row.
 
         Raises:
             ConfinementUnavailableError: if all are taken, or the lock file can't be used.
@@ -128,7 +169,7 @@ class IdentityLease:
         """
         ids = _leasable()
         if ids is None:
-            raise _refused("/etc/subuid and /etc/passwd leave no range of user ids free")
+            raise _refused(_NOTHING_FREE)
         try:
             fd = _open_locks()
         except OSError as error:
@@ -136,7 +177,7 @@ class IdentityLease:
                 raise  # no fault of the file's
             raise _refused(f"{_FILE}: {error.strerror}", error) from error
         try:
-            return cls(_lock_any(fd, ids), fd)
+            return cls(_lock_any(fd, ids, count), fd)
         except BaseException:
             os.close(fd)
             raise
@@ -156,13 +197,14 @@ class IdentityLease:
         self.close()
 
 
-def _lock_any(fd: int, ids: range) -> int:
-    """Locks a byte that nobody has locked; returns its id."""
+def _lock_any(fd: int, ids: range, count: int) -> int:
+    """Locks bytes that nobody has locked; returns the first one's id."""
     # From a random place on, since trying from the first would cost a call for each lease in use.
-    offset = random.randrange(len(ids))  # noqa: S311  # no secret: it spreads them
-    for step in range(len(ids)):
-        at = (offset + step) % len(ids)
-        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    places = max(0, len(ids) - count + 1)
+    offset = random.randrange(places) if places else 0  # noqa: S311  # no secret: it spreads them
+    for step in range(places):
+        at = (offset + step) % places
+        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, count, 0)
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
         except OSError as error:

@@ -64,7 +64,7 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
         leases: list[int] = []
         host_uid, host_gid = os.geteuid(), os.getegid()
         if plan.identity.host is HostIdentity.LEASED:
-            lease = stack.enter_context(IdentityLease.take())
+            lease = stack.enter_context(IdentityLease.take(1 + plan.identity.further))
             host_uid = host_gid = lease.uid
             owner = (lease.uid, lease.uid)
             leases.append(lease.fd)

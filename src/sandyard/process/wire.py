@@ -29,6 +29,7 @@ from sandyard.plan import (
     ReadOnly,
     ResourceLimit,
     Spawn,
+    SpawnUser,
     Symlink,
     TextFile,
 )
@@ -90,8 +91,10 @@ NO_RECORD = 0xFFFFFFFF
 
 _HEAD = struct.Struct("=IHHII")
 _RECORD = struct.Struct("=HHI")
-_IDENTITY = struct.Struct("=IIIIII")
+_IDENTITY = struct.Struct("=IIIIIII")
 _NODE = struct.Struct("=II")
+_OWNED = struct.Struct("=II")
+_USER = struct.Struct("=II")
 _BIND = struct.Struct("=QQII")
 _SCRATCH = struct.Struct("=QQ")
 _LIMIT = struct.Struct("=QII")
@@ -154,6 +157,7 @@ class Record(IntEnum):
     LANDLOCK_RULE = 22
     SECCOMP = 23
     DEVICE = 24
+    USER = 25
 
 
 class _BindFlag(IntFlag):
@@ -229,7 +233,7 @@ def _mount_step(step: MountStep) -> bytes:
         case Bind():
             return _record(Record.BIND, _bind(step))
         case Private():
-            return _record(Record.PRIVATE, _NODE.pack(step.mode, 0) + _text(step.path))
+            return _record(Record.PRIVATE, _OWNED.pack(step.mode, step.owner) + _text(step.path))
         case Device():
             numbers = _DEVICE.pack(step.major, step.minor)
             return _record(Record.DEVICE, numbers + _text(step.target))
@@ -264,10 +268,11 @@ def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
 
 def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
     """The body of a START: ``plan``, for a sandbox that is ``host_uid`` and ``host_gid`` outside."""
-    mode = 1 if plan.identity.host is HostIdentity.LEASED else 0
-    identity = _IDENTITY.pack(mode, plan.identity.uid, plan.identity.gid, host_uid, host_gid, 0)
+    who = plan.identity
+    mode = 1 if who.host is HostIdentity.LEASED else 0
+    identity = (mode, who.uid, who.gid, host_uid, host_gid, who.further, who.disk)
     records = [
-        _record(Record.IDENTITY, identity),
+        _record(Record.IDENTITY, _IDENTITY.pack(*identity)),
         _record(Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
         *([_record(Record.HOSTNAME, _text(plan.hostname))] if plan.hostname else ()),
         *map(_mount_step, plan.steps),
@@ -313,7 +318,9 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
         flags |= _SpawnFlag.END_LEFTOVERS
     if spawn.window is not None:
         flags |= _SpawnFlag.TERMINAL
-    records = b"" if spawn.narrowed is None else _narrowing(spawn.narrowed)
+    records = b"" if spawn.user is None else _user(spawn.user)
+    if spawn.narrowed is not None:
+        records += _narrowing(spawn.narrowed)
     if records:
         flags |= _SpawnFlag.NARROWED
     counts = len(spawn.argv), len(spawn.environment)
@@ -321,6 +328,11 @@ def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
     words = b"\0".join((spawn.cwd, *spawn.argv, b""))
     body = head + words + _variables(spawn.environment)
     return body + bytes(-len(body) % 8) + records if records else body
+
+
+def _user(user: SpawnUser) -> bytes:
+    groups = struct.pack(f"={len(user.groups)}I", *user.groups)
+    return _record(Record.USER, _USER.pack(user.number, len(user.groups)) + groups)
 
 
 def _narrowing(narrowed: Narrowed) -> bytes:

@@ -20,6 +20,7 @@ from sandyard.errors import ResourceLimitError, SessionClosedError
 from sandyard.finishing import Work, finished, in_thread, start_thread
 from sandyard.limits import WORKSPACE_THREADS
 from sandyard.workspace import files
+from sandyard.workspace.acting import acting_for
 from sandyard.workspace.copying import Skipped
 from sandyard.workspace.faults import translated
 from sandyard.workspace.materialize import Materialized, apply_manifest
@@ -65,14 +66,23 @@ class Workspace:
         self._threads: ThreadPoolExecutor | None = None
         self._closed = False
 
+    def acting_for(self, user: int, groups: tuple[int, ...]) -> Workspace:
+        """These files, as another user of the session's may use them; nothing is opened.
+
+        Args:
+            user: the user's id on disk, and its own group's.
+            groups: those of its other groups.
+        """
+        return _ActingWorkspace(self, Owner(user, user), groups)
+
     async def apply(self, manifest: Manifest, *, base_dir: str | None = None) -> Materialized:
         """Make a manifest's entries real; see ``materialize.apply_manifest``."""
         work = partial(apply_manifest, self.root, manifest, base_dir=base_dir)
-        return await self._in_thread("materialize", work)
+        return await self.in_thread("materialize", work)
 
     async def read(self, path: str | PurePath) -> io.BufferedReader:
         """Open a regular file for reading; see ``files.read``."""
-        return await self._in_thread("read", partial(files.read, self.root, path))
+        return await self.in_thread("read", partial(files.read, self.root, path))
 
     async def write(
         self,
@@ -80,16 +90,16 @@ class Workspace:
         data: bytes | bytearray | memoryview | files.BinarySource,
     ) -> None:
         """Write a file as a whole; see ``files.write``. A stream is read in another thread."""
-        await self._in_thread("write", partial(files.write, self.root, path, data))
+        await self.in_thread("write", partial(files.write, self.root, path, data))
 
     async def mkdir(self, path: str | PurePath, *, parents: bool = False) -> None:
         """Make a directory; see ``files.make_directory``."""
         work = partial(files.make_directory, self.root, path, parents=parents)
-        await self._in_thread("mkdir", work)
+        await self.in_thread("mkdir", work)
 
     async def run(self, op: OpName, verb: Callable[[WorkspaceRoot], _Result]) -> _Result:
         """Do a file verb of this room in a thread."""
-        return await self._in_thread(op, partial(verb, self.root))
+        return await self.in_thread(op, partial(verb, self.root))
 
     async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
         """Do a step of reading an open file in a thread; errors become typed ones."""
@@ -98,12 +108,12 @@ class Workspace:
             with translated("read", str(path), self.root):
                 return step()
 
-        return await self._in_thread("read", work)
+        return await self.in_thread("read", work)
 
     async def rm(self, path: str | PurePath, *, recursive: bool = False) -> None:
         """Remove a file, symlink or directory; see ``files.remove``."""
         work = partial(files.remove, self.root, path, recursive=recursive)
-        await self._in_thread("rm", work)
+        await self.in_thread("rm", work)
 
     async def extract(
         self,
@@ -163,7 +173,7 @@ class Workspace:
 
         paths = frozenset(tuple(os.fsencode(name) for name in path) for path in excluded)
         work = partial(persist_stream.persist_workspace, self.root, paths)
-        return await self._in_thread("persist_workspace", work)
+        return await self.in_thread("persist_workspace", work)
 
     async def _from_source(
         self,
@@ -175,20 +185,20 @@ class Workspace:
     ) -> _Result:
         """Do work with what a caller gave; pieces that come asynchronously are put into a file."""
         if not isinstance(data, AsyncIterable) or isinstance(data, io.IOBase):
-            return await self._in_thread(op, partial(work, data), stopped)
+            return await self.in_thread(op, partial(work, data), stopped)
         from sandyard.workspace.extract_source import Spool  # noqa: PLC0415  # for these alone
 
         spool = Spool(self.root.inside, limits)
         try:
             async for piece in data:
-                await self._in_thread(op, partial(spool.add, piece))
-            return await self._in_thread(op, lambda: work(spool.rewound()), stopped)
+                await self.in_thread(op, partial(spool.add, piece))
+            return await self.in_thread(op, lambda: work(spool.rewound()), stopped)
         finally:
             await finished(in_thread(spool.close))
 
     async def measure(self, stopped: threading.Event) -> int:
         """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
-        return await self._in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
+        return await self.in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
 
     async def delete(self) -> bool:
         """Remove the directory if the library made it; see ``WorkspaceRoot.delete``.
@@ -196,7 +206,7 @@ class Workspace:
         Returns:
             True if it is gone.
         """
-        return await self._in_thread("delete", self.root.delete)
+        return await self.in_thread("delete", self.root.delete)
 
     async def close(self) -> None:
         """Wait for calls under way, then close the root; doing it again does nothing."""
@@ -211,7 +221,7 @@ class Workspace:
         except ResourceLimitError:  # there is none: then what is under way is waited for here
             _end(threads, self.root)
 
-    async def _in_thread(
+    async def in_thread(
         self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None = None
     ) -> _Result:
         """Run blocking work in a thread, and stay until it has ended.
@@ -231,6 +241,30 @@ class Workspace:
         with task.withdrawn_without_thread(op):
             submitted = self._threads.submit(task)
         return await _settled(asyncio.wrap_future(submitted), submitted, stopped)
+
+
+class _ActingWorkspace(Workspace):
+    """The files of a session, as another user than their owner may use them.
+
+    It owns nothing: the threads and the root are those of the whole.
+    """
+
+    def __init__(self, whole: Workspace, user: Owner, groups: tuple[int, ...]) -> None:
+        super().__init__(whole.root)
+        self._whole = whole
+        self._user = user
+        self._groups = groups
+
+    async def in_thread(
+        self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None = None
+    ) -> _Result:
+        """Do blocking work as the user."""
+
+        def acting() -> _Result:
+            with acting_for(self._user, self._groups):
+                return work()
+
+        return await self._whole.in_thread(op, acting, stopped)
 
 
 def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:

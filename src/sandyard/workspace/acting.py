@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["acting_as", "has_all_powers", "rightful_owner"]
+__all__ = ["acting_as", "acting_for", "has_all_powers", "is_asked", "rightful_owner"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 if sys.platform == "linux":
@@ -41,6 +41,37 @@ _GET_DUMPABLE: Final = 3
 _SET_DUMPABLE: Final = 4
 
 
+class _Asked(threading.local):
+    """Another user of the session's than the workspace's owner, for whom this thread works."""
+
+    user: Owner | None = None
+    groups: tuple[int, ...] = ()
+
+
+_asked: Final = _Asked()
+
+
+@contextmanager
+def acting_for(user: Owner, groups: tuple[int, ...]) -> Iterator[None]:
+    """Let all work in workspaces that this thread does in the block be somebody's.
+
+    Args:
+        user: who asks for it, by ids on disk.
+        groups: the user's groups besides its own, likewise.
+    """
+    before = _asked.user, _asked.groups
+    _asked.user, _asked.groups = user, groups
+    try:
+        yield
+    finally:
+        _asked.user, _asked.groups = before
+
+
+def is_asked() -> bool:
+    """Tell whether this thread works for another user than the workspace's owner."""
+    return _asked.user is not None
+
+
 def rightful_owner(root: WorkspaceRoot) -> Owner | None:
     """Return whom the work in a workspace is done as; None means as this program.
 
@@ -52,6 +83,8 @@ def rightful_owner(root: WorkspaceRoot) -> Owner | None:
     facts = os.fstat(root.fd)
     if not facts.st_nlink:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root.path)
+    if _asked.user is not None:
+        return _asked.user
     if os.geteuid() != 0 or (facts.st_uid, facts.st_gid) == (0, os.getegid()):
         return None
     return Owner(facts.st_uid, facts.st_gid)
@@ -88,7 +121,8 @@ def _acting(owner: Owner) -> Iterator[None]:
     with _dumpable:
         uid, gid = _libc.setfsuid(_NOBODY_AT_ALL), _libc.setfsgid(_NOBODY_AT_ALL)
         try:
-            _set_groups((owner.gid,), groups)
+            more = _asked.groups if owner == _asked.user else ()
+            _set_groups((owner.gid, *more), groups)
             _libc.setfsgid(owner.gid)
             _libc.setfsuid(owner.uid)
             _check(owner)

@@ -19,6 +19,7 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.types import ExecResult
+from sandyard.workspace.acting import is_asked
 from sandyard.workspace.ward import ClosedError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class _Fault(NamedTuple):
 _FULL: Final = _Fault("no_space", "the disk or quota is full; free some space")
 _DENIED: Final = _Fault(
     "permission_denied", "permission denied; the user of this program may not do that there"
+)
+_NOT_ASKED: Final = _Fault(
+    "permission_denied", "permission denied; the user that was given may not do that there"
 )
 _FORBIDDEN: Final = _Fault(
     "permission_denied",
@@ -234,5 +238,7 @@ def _fault(error: OSError) -> _Fault:
     if isinstance(error, StatedError):
         return error.fault
     number = error.errno or 0
+    if number == errno.EACCES and is_asked():
+        return _NOT_ASKED
     name = errno.errorcode.get(number, "unknown").lower()
     return _FAULTS.get(number) or _Fault(name, os.strerror(number).lower())

@@ -21,6 +21,7 @@ from sandyard.workspace.reach import Spot, at_path, real_names, spot_of
 from sandyard.workspace.ward import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import PurePath
 
     from sandyard.errors import OpName
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 AGENT: Final = "agent"
-"""The name of the one user inside, whom the workspace belongs to."""
+"""The name of the user inside whom the workspace belongs to."""
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY
@@ -58,10 +59,16 @@ class _View(NamedTuple):
     Attributes:
         owner: whose is shown by name.
         ward: what of it is shown as commands see it: a cover that nobody may open.
+        names: who else is shown by name.
     """
 
     owner: Owner
     ward: Ward
+    names: Mapping[int, str]
+
+    def name_of(self, number: int, own: int) -> str:
+        """What a user or group is called."""
+        return AGENT if number == own else self.names.get(number, str(number))
 
 
 def list_directory(
@@ -89,7 +96,7 @@ def list_directory(
     def work(spot: Spot) -> list[FileEntry]:
         names = real_names(spot) if ".." in spot.names else spot.names
         prefix = posixpath.join(spot.tree.inside, *names)
-        view = _View(spot.tree.owner, spot.tree.ward)
+        view = _View(spot.tree.owner, spot.tree.ward, root.names)
         opened = spot.tree.opener.open(names, _LIST)
         try:
             if recursive:
@@ -154,12 +161,11 @@ def _entry(path: str, facts: os.stat_result, view: _View, target: str | None) ->
     mode, size = facts.st_mode, facts.st_size
     if view.ward.is_denied(facts):
         mode, size = stat.S_IFMT(mode), 0
-    uid, gid = view.owner
     return FileEntry.of(
         mode,
         path=path,
-        owner=AGENT if facts.st_uid == uid else str(facts.st_uid),
-        group=AGENT if facts.st_gid == gid else str(facts.st_gid),
+        owner=view.name_of(facts.st_uid, view.owner.uid),
+        group=view.name_of(facts.st_gid, view.owner.gid),
         size=size,
         kind=_KINDS.get(stat.S_IFMT(mode), EntryKind.OTHER),
         modified_ns=facts.st_mtime_ns,
@@ -203,7 +209,7 @@ def describe(
             target = os.readlink("", dir_fd=opened) if is_link else None
         finally:
             os.close(opened)
-        view = _View(spot.tree.owner, spot.tree.ward)
+        view = _View(spot.tree.owner, spot.tree.ward, root.names)
         return _entry(posixpath.join(spot.tree.inside, *names), facts, view, target)
 
     return at_path(root, path, op, work)

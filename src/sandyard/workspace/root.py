@@ -7,6 +7,7 @@ import os
 import posixpath
 import secrets
 import stat
+import struct
 import tempfile
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -17,6 +18,7 @@ from sandyard.workspace.removal import empty_directory
 from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from sandyard.errors import OpName
@@ -29,6 +31,16 @@ _NAME_BYTES: Final = 8
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# acl(5) as the kernel takes it (linux/posix_acl_xattr.h).
+_ACL_VERSION: Final = struct.Struct("<I")
+_ACL_ENTRY: Final = struct.Struct("<HHI")
+_ACL_OWNER, _ACL_USER, _ACL_MASK = 0x01, 0x02, 0x10
+_ACL_REST: Final = (0x04, _ACL_MASK, 0x20)
+"""The owner's group, what all but the owner have at most, and others; in this order."""
+_ACL_NOBODY: Final = 0xFFFF_FFFF
+"""The id of an entry that needs none."""
 
 
 class Inode(NamedTuple):
@@ -86,6 +98,7 @@ class WorkspaceRoot:
         ward: what of it, and of what is granted, the policy closes; nothing until a start said it.
         granted: trees that the policy grants besides; they are this object's, and closed with it.
         marks: where what is being unpacked is noted, if the directory is the caller's; else None.
+        names: what users and groups besides the owner are called, by their ids on disk.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -103,6 +116,7 @@ class WorkspaceRoot:
         self.ward: Ward = NO_RULES
         self.granted: tuple[Granted, ...] = ()
         self.marks: str | None = None
+        self.names: Mapping[int, str] = {}
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @staticmethod
@@ -247,6 +261,28 @@ class WorkspaceRoot:
     def opener(self) -> Opener:
         """The opener of what lies beneath."""
         return Opener(self.fd, self.inside, self.ward)
+
+    def admit(self, ids: Iterable[int]) -> None:
+        """Let further users look into a private directory and go through it; nobody else.
+
+        Raises:
+            WorkspaceStartError: its file system has no access control lists (acl(5)).
+        """
+        entries = [(_ACL_OWNER, 7, _ACL_NOBODY)]
+        entries += [(_ACL_USER, 5, uid) for uid in ids]
+        entries += [(tag, 5 if tag == _ACL_MASK else 0, _ACL_NOBODY) for tag in _ACL_REST]
+        value = _ACL_VERSION.pack(2) + b"".join(_ACL_ENTRY.pack(*entry) for entry in entries)
+        try:
+            os.setxattr(self.fd, "system.posix_acl_access", value)
+        except OSError as error:
+            raise WorkspaceStartError(
+                path=self.path,
+                message=f"{shown(self.path)} can't be opened to the manifest's users: its file system "
+                f"has no access control lists ({error.strerror}); set TMPDIR to a directory on one "
+                "that has, or give the manifest a root whose permissions let them in",
+                context={"reason": "no_access_lists"},
+                cause=error,
+            ) from error
 
     @property
     def gone(self) -> bool:
