@@ -9,7 +9,6 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers
-from sandyard.explaining import ExplainedStream
 from sandyard.observing import Observable, observed, observed_block
 from sandyard.types import ExecResult, User
 
@@ -147,5 +146,7 @@ class CommandVerbs(Observable, ABC):
         )
         commands = self._running_commands()
         call = await self._prepared(request)
+        from sandyard.explaining.stream import ExplainedStream  # noqa: PLC0415  # not all use them
+
         async with ExplainedStream(commands, call, self._explainer) as stream:
             yield stream

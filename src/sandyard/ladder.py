@@ -34,7 +34,6 @@ from sandyard.platform.lowering import (
 )
 from sandyard.process import InitProcess
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.lease import Lease
 from sandyard.workspace.root import Owner
 
@@ -295,6 +294,8 @@ def _make_place() -> _Place:
 
 
 def _remove_place(place: _Place) -> None:
+    from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # few machines need it
+
     path, inode = place.root.path, place.root.inode
     place.root.close()
     # What can't be removed now is, with its lease, for the next sweep.

@@ -41,13 +41,13 @@ from sandyard.pty_verbs import PtyVerbs
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.types import User
 from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
-from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.lease import Lease
 from sandyard.workspace.reach import govern
 from sandyard.workspace.review import Review
 
 if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
+    from sandyard.workspace.root import Inode
 
 __all__ = ["UnixLocalSandboxSession"]
 
@@ -312,7 +312,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         async with self._turn:
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
-            return await in_thread(delete_leased, self._lease, self.state.manifest.root, inode)
+            return await in_thread(_delete_leased, self._lease, self.state.manifest.root, inode)
 
     async def _close_companions(self) -> None:
         """Ends what came with the client: what was made of its dependencies, and waiting events."""
@@ -469,3 +469,9 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
             self._environment = (values, encoded)
         return self._environment[1]
+
+
+def _delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
+    from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # once, at the very end
+
+    return delete_leased(lease, path, inode)

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from sandyard.explaining.explainer import Explainer
-from sandyard.explaining.stream import ExplainedStream
 
-__all__ = ["ExplainedStream", "Explainer"]
+__all__ = ["Explainer"]

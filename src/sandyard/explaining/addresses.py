@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
-__all__ = ["read_address"]
+__all__ = ["find_address", "read_address"]
 
 _PORT_MAX: Final = 65535
+
+_PORTS: Final = {"ftp": 21, "git": 9418, "http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
+"""The ports of URLs that name none."""
+
+
+def find_address(text: str) -> tuple[str, int | None] | None:
+    """The host and port that a text names, a URL included; None for a path.
+
+    Raises:
+        ValueError: it is a URL that names no host.
+    """
+    if "://" not in text:
+        return read_address(text)
+    parts = urlsplit(text)
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    return parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def read_address(text: str) -> tuple[str, int] | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from sandyard.errors import (
     ArgumentError,
@@ -15,7 +14,6 @@ from sandyard.errors import (
     SessionClosedError,
     shown,
 )
-from sandyard.explaining.addresses import read_address
 from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from sandyard.types import Denial, ExecResult, RefusedCall
 
 __all__ = ["Explainer"]
-
-_PORTS: Final = {"ftp": 21, "git": 9418, "http": 80, "https": 443, "ssh": 22, "ws": 80, "wss": 443}
-"""The ports of URLs that name none."""
 
 
 class Explainer:
@@ -63,7 +58,7 @@ class Explainer:
             raise ArgumentTypeError(
                 "subject is a path or HOST:PORT", op="why", argument="subject", value=subject
             )
-        address = _address_of(subject) if isinstance(subject, str) else None
+        address = await in_thread(_address_of, subject) if isinstance(subject, str) else None
         if address is not None:
             return await in_thread(_explained_address, *address, enforced)
         path = os.fspath(subject)
@@ -136,17 +131,12 @@ def _explained_call(name: str, enforced: Enforced) -> Explanation:
 
 
 def _address_of(text: str) -> tuple[str, int | None] | None:
-    """The host and port that a text names; None for a path."""
-    if "://" not in text:
-        return read_address(text)
+    from sandyard.explaining.addresses import find_address  # noqa: PLC0415  # seldom needed
+
     try:
-        parts = urlsplit(text)
-        port = parts.port or _PORTS.get(parts.scheme)
+        return find_address(text)
     except ValueError as error:
         raise _refusal(f"{shown(text)} is no URL: {error}", "subject", text) from error
-    if not parts.hostname:
-        raise _refusal(f"{shown(text)} names no host", "subject", text)
-    return parts.hostname, port
 
 
 def _refusal(message: str, argument: str, value: object) -> ArgumentError:

@@ -165,7 +165,7 @@ class Workspace:
         from sandyard.workspace import persist_stream  # noqa: PLC0415  # few sessions are saved
 
         work = partial(persist_stream.pack_part, self.root, path, name)
-        return await self._in_thread("pack", work)
+        return await self.in_thread("pack", work)
 
     async def persist(self, excluded: frozenset[tuple[str, ...]]) -> WorkspaceArchive:
         """Begin to save all of it; see ``persist_stream.persist_workspace``."""
