@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +96,25 @@ def test_ubuntu_gets_profile_of_path(number: int) -> None:
     assert "  userns," in text
     assert "sudo apparmor_parser -r /etc/apparmor.d/sandyard-init" in report.commands
     assert "sysctl" not in text
+
+
+def test_profile_is_one(tmp_path: Path) -> None:
+    """The parser of AppArmor 4.0 or later takes the profile as it is printed (Debian: apparmor)."""
+    parser = os.environ.get("SANDYARD_APPARMOR_PARSER") or shutil.which("apparmor_parser")
+    if parser is None:
+        pytest.skip("needs apparmor_parser on PATH, or in SANDYARD_APPARMOR_PARSER")
+    lines = judge(UBUNTU, refused("private_mounts", errno.EACCES), (), 0).commands
+    start = next(at for at, line in enumerate(lines) if line.endswith("<<'END'"))
+    profile = tmp_path / "profile"
+    for text, taken in (("", True), ("nonsense,\n", False)):
+        profile.write_text("\n".join(lines[start + 1 : lines.index("END")]) + f"\n{text}")
+        words = [parser, "--skip-kernel-load", "--skip-cache", str(profile)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if "abi/4.0" in done.stderr:
+            pytest.skip(
+                "this apparmor_parser is older than AppArmor 4.0, which knows user namespaces"
+            )
+        assert (done.returncode == 0) == taken, done.stderr
 
 
 def test_replaceable_program_gets_no_profile() -> None:

@@ -1,9 +1,9 @@
 """A machine in an emulator, with a kernel of its own: what this machine's kernel does not show.
 
 It boots a stock kernel and a root made of this interpreter's own files, runs one script in it as
-its first process, and reads what that prints. Nothing is downloaded: the emulator is found on PATH
-(Debian: qemu-system-x86), the kernel in /boot (Debian: linux-image-amd64 or -cloud-amd64). The
-variables SANDYARD_QEMU and SANDYARD_KERNEL name others.
+its first process, and reads what that prints. The emulator is found on PATH (Debian: qemu-system-x86),
+the kernel in /boot (Debian: linux-image-amd64 or -cloud-amd64), where the variables SANDYARD_QEMU and
+SANDYARD_KERNEL name no others; scripts/with-machine fetches both, and sets them.
 """
 
 from __future__ import annotations

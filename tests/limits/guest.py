@@ -96,6 +96,46 @@ async def use_session(group: Path) -> Answers:
     return answers
 
 
+async def use_others() -> Answers:
+    """Meet each limit once that no control group holds; they are told beside those that one does."""
+    from sandyard import (  # noqa: PLC0415
+        ExecTimeoutError,
+        Policy,
+        ResourceLimitError,
+        ResourceLimits,
+        UnixLocalSandboxClient,
+    )
+
+    limits = ResourceLimits(
+        memory=64 * MIB,
+        cpu_time=1,
+        file_size=2 * MIB,
+        output=4096,
+        wall_time=60,
+        workspace_size=8 * MIB,
+    )
+    fill = "for n in 1 2 3 4 5 6 7 8 9 10; do head -c 1000000 /dev/zero > $n; done; sleep 600"
+    client = UnixLocalSandboxClient(policy=Policy(limits=limits))
+    session = await client.create()
+    answers: Answers = {}
+    async with session:
+        for name, words in (
+            ("cpu_time", ("python3", "-c", BURN)),
+            ("file_size", ("sh", "-c", "exec head -c 3000000 /dev/zero > f")),
+            ("output", ("head", "-c", "100000", "/dev/zero")),
+            ("wall_time", ("sleep", "600")),
+            ("workspace_size", ("sh", "-c", fill)),
+        ):
+            try:
+                result = await session.exec(*words, shell=False)
+            except (ExecTimeoutError, ResourceLimitError) as error:
+                assert error.result is not None
+                result = error.result
+            answers[name] = [hit.limit for hit in result.limit_hits]
+    await client.delete(session)
+    return answers
+
+
 BURN = """
 import time
 while time.process_time() < 2: pass
@@ -176,6 +216,7 @@ def main() -> None:
         os.chown("/home/user", USER, USER)
         delegated, crowded = GROUPS / "delegated", GROUPS / "crowded"
         answers["delegated"] = in_group(delegated, lambda: use_session(delegated))
+        answers["others"] = in_group(delegated, use_others)
         answers["crowded"] = in_group(crowded, use_refused, company=True)
         answers["topmost"] = in_group(GROUPS, lambda: use_session(GROUPS))
     except BaseException:  # noqa: BLE001  # the host is to read it, whatever it is

@@ -18,7 +18,7 @@ MIB = 2**20
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     emulator = find_emulator()
     if emulator is None:
-        pytest.skip("needs qemu-system-x86_64 on PATH and a kernel in /boot (see emulator.py)")
+        pytest.skip("needs an emulator and a kernel (see emulator.py and scripts/with-machine)")
     place = tmp_path_factory.mktemp("machine")
     answers = run_guest(Path(__file__).with_name("guest.py"), place, emulator)
     (place / "initramfs").unlink()
@@ -54,6 +54,11 @@ def test_limits_hold(told: dict[str, Any], where: str) -> None:
     code, share = answers["cpu"]
     assert code == 0
     assert share <= 0.55  # half of a processor, and one quota more
+
+
+def test_other_limits_are_told(told: dict[str, Any]) -> None:
+    names = ("cpu_time", "file_size", "output", "wall_time", "workspace_size")
+    assert told["others"] == {name: [name] for name in names}
 
 
 def test_program_goes_aside_and_returns(told: dict[str, Any]) -> None:

@@ -152,6 +152,8 @@ def _command_ended(result: ExecResult) -> Outcome:
     data: dict[str, JsonValue] = {"exit_code": code, "process.exit.code": code}
     if result.denials:
         data["denials"] = _sentences(result.denials)
+    if result.refused:
+        data["refused_calls"] = result.refused
     if result.limit_hits:
         data["limit_hits"] = _sentences(result.limit_hits)
     return Outcome(ok=code == 0, data=data, stdout=result.stdout, stderr=result.stderr)
