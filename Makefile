@@ -47,8 +47,11 @@ soak: setup ## the tests that run for minutes; for root as an ordinary user too
 ESCAPES := tests/escape/test_attacks.py::test_attack tests/escape/test_work.py::test_work
 
 attacks: setup ## every attempt to get out, counted; for root as an ordinary user too
-	@$(BIN)/python -m pytest -q --tb=short $(ESCAPES) $(ARGS)
-	@if [ "$$(id -u)" = 0 ]; then scripts/test-as-user -q --tb=short $(ESCAPES) $(ARGS); fi
+	@failed=0; \
+	$(BIN)/python -m pytest -q --tb=short $(ESCAPES) $(ARGS) || failed=$$?; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  scripts/test-as-user -q --tb=short $(ESCAPES) $(ARGS) || failed=$$?; fi; \
+	exit $$failed
 
 bench: setup ## measure, and compare with bubblewrap and openai-agents' local sandbox
 	@scripts/setup dev bench

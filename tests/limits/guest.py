@@ -129,7 +129,8 @@ async def use_others() -> Answers:
             try:
                 result = await session.exec(*words, shell=False)
             except (ExecTimeoutError, ResourceLimitError) as error:
-                assert error.result is not None
+                if error.result is None:
+                    raise
                 result = error.result
             answers[name] = [hit.limit for hit in result.limit_hits]
     await client.delete(session)
