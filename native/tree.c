@@ -37,7 +37,7 @@ struct tree {
     pid_t numbers[TREE_LIMIT]; /* as we do; 0 until it is asked for */
     pid_t parents[TREE_LIMIT];
     char states[TREE_LIMIT];
-    bool inside[TREE_LIMIT];
+    enum mark { UNKNOWN, CLIMBED, OUTSIDE, INSIDE } marks[TREE_LIMIT];
 };
 
 struct entry { /* struct linux_dirent64, which no header declares */
@@ -122,7 +122,7 @@ static bool read_stat(int proc, const char *pid, char *state, pid_t *parent, cha
     return true;
 }
 
-/* Returns false where there are too many, or the numbers do not ascend, as proc(5)'s do: is_inside()
+/* Returns false where there are too many, or the numbers do not ascend, as proc(5)'s do: find_index()
  * leans on it. */
 static bool scan_entries(struct tree *tree, int proc, const char *entries, size_t size) {
     for (size_t at = 0; at < size;) {
@@ -140,7 +140,7 @@ static bool scan_entries(struct tree *tree, int proc, const char *entries, size_
             continue;
         tree->pids[i] = (pid_t)pid;
         tree->numbers[i] = outside < 0 ? (pid_t)pid : 0;
-        tree->inside[i] = false;
+        tree->marks[i] = UNKNOWN;
         tree->count++;
     }
     return true;
@@ -167,18 +167,19 @@ static bool is_among(pid_t pid, const pid_t *pids, size_t count) {
     return false;
 }
 
-static bool is_inside(const struct tree *tree, pid_t pid) {
+/* The place of a process, or the count where it is not among those that were seen. */
+static size_t find_index(const struct tree *tree, pid_t pid) {
     size_t low = 0, high = tree->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (tree->pids[middle] == pid)
-            return tree->inside[middle];
+            return middle;
         if (tree->pids[middle] < pid)
             low = middle + 1;
         else
             high = middle;
     }
-    return false;
+    return tree->count;
 }
 
 static void write_number(char text[12], pid_t pid) {
@@ -235,20 +236,34 @@ static pid_t root_number(pid_t root) {
     return (pid_t)parse_number(text);
 }
 
-/* Marks the descendants of `self`, which is us, leaving out the `spared` and what descends from them.
- * Returns false where not all could be seen; what was seen is marked all the same. */
+/* Climbs from a process to where it is known whether it descends from `root`, and marks the way. Each
+ * process is climbed over once, however deep the tree is and in whatever order its numbers are. */
+static void judge(struct tree *tree, size_t from, pid_t root, const pid_t *spared, size_t spared_count) {
+    enum mark verdict = OUTSIDE; /* also of a circle, which numbers that were used again may feign */
+    size_t at = from;
+    while (at < tree->count && tree->marks[at] == UNKNOWN) {
+        tree->marks[at] = CLIMBED;
+        if (tree->parents[at] == root) {
+            bool is_spared = spared_count > 0 && is_among(own_number(tree, at), spared, spared_count);
+            verdict = is_spared ? OUTSIDE : INSIDE;
+            break;
+        }
+        at = find_index(tree, tree->parents[at]);
+    }
+    if (at < tree->count && tree->marks[at] != CLIMBED)
+        verdict = tree->marks[at];
+    for (at = from; at < tree->count && tree->marks[at] == CLIMBED; at = find_index(tree, tree->parents[at]))
+        tree->marks[at] = verdict;
+}
+
+/* Marks the descendants of `self`, which is us, leaving out the `spared`, which are children of ours,
+ * and what descends from them. Returns false where not all could be seen; what was seen is marked all
+ * the same. */
 static bool tree_find(struct tree *tree, pid_t self, const pid_t *spared, size_t spared_count) {
     pid_t root = root_number(self);
     bool whole = scan(tree) && root > 0;
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (size_t i = 0; i < tree->count; i++) {
-            if (tree->inside[i] || (tree->parents[i] != root && !is_inside(tree, tree->parents[i])))
-                continue;
-            if (spared_count == 0 || !is_among(own_number(tree, i), spared, spared_count))
-                tree->inside[i] = changed = true;
-        }
-    }
+    for (size_t i = 0; i < tree->count; i++)
+        judge(tree, i, root, spared, spared_count);
     return whole;
 }
 
@@ -257,7 +272,7 @@ size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int num
     size_t living = 0;
     bool whole = tree_find(&scanned, root, spared, spared_count);
     for (size_t i = 0; i < scanned.count; i++) {
-        if (!scanned.inside[i] || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
+        if (scanned.marks[i] != INSIDE || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
             continue;
         living++;
         signal_one(&scanned, i, number);
@@ -274,7 +289,7 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
     for (int round = 0; round < FREEZE_ROUNDS; round++) {
         bool running = !tree_find(&scanned, root, spared, spared_count);
         for (size_t i = 0; i < scanned.count; i++) {
-            if (!scanned.inside[i] || strchr("TtZX", scanned.states[i]) != NULL)
+            if (scanned.marks[i] != INSIDE || strchr("TtZX", scanned.states[i]) != NULL)
                 continue;
             if (scanned.states[i] != 'D' || round < HUNG_ROUNDS)
                 running = true;
@@ -316,10 +331,10 @@ pid_t tree_foreground(pid_t command) {
         return read_field(command, SPACES_TO_FOREGROUND);
     (void)tree_find(&scanned, getpid(), NULL, 0);
     for (size_t i = 0; i < scanned.count && group == 0; i++)
-        if (scanned.inside[i] && own_number(&scanned, i) == command)
+        if (scanned.marks[i] == INSIDE && own_number(&scanned, i) == command)
             group = read_field(scanned.pids[i], SPACES_TO_FOREGROUND);
     for (size_t i = 0; i < scanned.count && group != 0; i++)
-        if (scanned.inside[i] && read_field(scanned.pids[i], SPACES_TO_GROUP) == group)
+        if (scanned.marks[i] == INSIDE && read_field(scanned.pids[i], SPACES_TO_GROUP) == group)
             return read_number(scanned.pids[i], "\nNSpgid:");
     return 0;
 }
@@ -353,7 +368,7 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room) {
     for (size_t i = 0; i < scanned.count; i++) {
         char pid[12], state;
         pid_t parent;
-        if (!scanned.inside[i] || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
+        if (scanned.marks[i] != INSIDE || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
             continue;
         if (living++ >= room)
             continue;

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import call, find_token, make_token
+from tests.cli.calling import SANDYARD, call, find_token, make_token
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,23 @@ def test_workspace_may_be_behind_link(tmp_path: Path) -> None:
     done = call("run", "--workspace", str(tmp_path / "link"), "--", "touch", "made")
     assert done.returncode == 0
     assert (tmp_path / "real" / "made").exists()
+
+
+def test_from_a_directory_that_is_gone(tmp_path: Path) -> None:
+    """What needs no present directory works; what does is refused, and says so."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "given").write_text("kept")
+    gone = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(SANDYARD)} "
+    for words, code in (
+        (f"run --copy {tmp_path}/real -- cat given", 0),
+        ("run --workspace . -- true", 125),
+        ("run --read x -- true", 125),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", gone + words], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (code, b"kept" if code == 0 else b"")
+        assert code == 0 or b"your present directory can't be told" in done.stderr
 
 
 def make_tree(top: Path) -> None:

@@ -108,6 +108,19 @@ def test_files_and_directories(root: WorkspaceRoot, base: Path) -> None:
     assert _mode(base) == before
 
 
+def test_without_a_working_directory(
+    root: WorkspaceRoot, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    apply_manifest(root, Manifest(entries={"made": File(content=b"x")}))
+    assert (base / "made").read_bytes() == b"x"
+    for src in ("given", "/etc/hostname"):
+        with pytest.raises(LocalFileReadError, match="working directory"):
+            apply_manifest(root, Manifest(entries={"copied": LocalFile(src=Path(src))}))
+
+
 def test_applying_again_replaces_and_leaves_the_rest(root: WorkspaceRoot, base: Path) -> None:
     manifest = Manifest(entries={"d": Dir(children={"f": File(content="new")})})
     (base / "d").mkdir()

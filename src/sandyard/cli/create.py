@@ -9,7 +9,7 @@ import typer
 
 from sandyard import SandboxError
 from sandyard.cli.execution import refused
-from sandyard.cli.order import Order
+from sandyard.cli.order import Order, absolute_path
 from sandyard.cli.permissions import (
     Accept,
     Denied,
@@ -86,10 +86,10 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
         order = Order((), workspace, copy, policy, None)
         manifest = order.manifest()
+        # The sources of a copy lie beneath the directory that the session is made from.
+        directory = absolute_path(".", "create") if copy is None else os.path.realpath(copy)
     except SandboxError as error:
         return PlainTeller().end(refused(error))
-    # The sources of a copy lie beneath the directory that the session is made from.
-    directory = os.getcwd() if copy is None else os.path.realpath(copy)
 
     async def work() -> int:
         session = await supervised().create(

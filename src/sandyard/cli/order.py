@@ -51,11 +51,21 @@ def absolute_path(text: str, option: str) -> str:
     """An absolute path for one that is given on the command line.
 
     Raises:
-        ArgumentError: it is empty.
+        ArgumentError: it is empty; or relative, and the present directory is gone.
     """
     if not text:
         raise _refusal(f"{option} needs a path, and this one is empty", option, text)
-    path = os.path.join(os.getcwd(), text)
+    path = text
+    if not os.path.isabs(text):
+        try:
+            path = os.path.join(os.getcwd(), text)
+        except OSError as error:
+            raise _refusal(
+                f"{option} {text}: it is relative, and your present directory can't be told "
+                f"({error.strerror}); give an absolute path, or change to another directory",
+                option,
+                text,
+            ) from error
     # What ".." means depends on the symlinks before it, so only the file system can tell.
     return os.path.realpath(path) if ".." in path.split("/") else os.path.normpath(path)
 

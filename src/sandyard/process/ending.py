@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 
-__all__ = ["kill_both", "kill_init", "reap", "reap_killed"]
+__all__ = ["kill_both", "kill_init", "reap", "reap_killed", "wait_readable"]
 
 
 def kill_init(pid: int, pidfd: int) -> None:
@@ -55,3 +56,10 @@ def reap_killed(pidfd: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     os.close(pidfd)
+
+
+def wait_readable(fd: int, timeout_s: float) -> bool:
+    """Waits until a descriptor is readable (blocking), where no loop can watch it."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

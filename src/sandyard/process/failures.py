@@ -15,6 +15,7 @@ __all__ = [
     "no_turn",
     "not_begun",
     "stdin_failed",
+    "untold_signal",
     "unwatched_input",
     "unwatched_output",
 ]
@@ -101,6 +102,19 @@ def unwatched_input(words: tuple[str, ...], error: OSError) -> ResourceLimitErro
         value=error.errno or 0,
         unit="errno",
         context={"command": words},
+        cause=error,
+        retryable=True,
+    )
+
+
+def untold_signal(error: OSError) -> ResourceLimitError:
+    """The machine has no room for a message that asks for a signal."""
+    return ResourceLimitError(
+        f"the signal could not be sent to the sandbox ({error.strerror}); try again when the machine "
+        "has memory to spare",
+        limit="memory",
+        value=error.errno or 0,
+        unit="errno",
         cause=error,
         retryable=True,
     )

@@ -26,7 +26,8 @@ from sandyard.limits import (
     TRAVEL_RETRY_S,
 )
 from sandyard.plan import LaunchPlan, Spawn
-from sandyard.process.ending import kill_both, kill_init, reap
+from sandyard.process.ending import kill_both, kill_init, reap, wait_readable
+from sandyard.process.failures import untold_signal
 from sandyard.process.job import Job, TerminalJob
 from sandyard.process.latch import Latch, wake
 from sandyard.process.launching import Launched, discard, launch
@@ -93,6 +94,8 @@ class InitProcess:
         self._started: Latch[Started | Failure | None] = Latch()
         self._writable: asyncio.Future[None] | None = None
         self._ended = False  # the channel is closed, by init or by us
+        self._closer: asyncio.AbstractEventLoop | None = None
+        self._gone: Latch[None] = Latch()
         self._loop.add_reader(self._channel.fileno(), self._receive)
 
     # --- life -------------------------------------------------------------------------------------
@@ -141,16 +144,25 @@ class InitProcess:
         return not self._ended
 
     async def close(self) -> None:
-        """Ends the sandbox and everything in it, and waits until it is gone.
+        """Ends the sandbox and everything in it, and waits until it is gone, whoever ends it.
 
         It may be called on another loop once the one that started it is closed.
         """
         self._end_channel()
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd >= 0:
+        if self._pidfd >= 0:
+            pidfd, self._pidfd = self._pidfd, -1
+            self._closer = asyncio.get_running_loop()
             await finished(self._wait_gone(pidfd))
+        elif self._closer is not None and not self._closer.is_closed():
+            await self._gone.wait()
 
     async def _wait_gone(self, pidfd: int) -> None:
+        try:
+            await self._take_leave(pidfd)
+        finally:
+            self._gone.set(None)
+
+    async def _take_leave(self, pidfd: int) -> None:
         try:
             if not await _wait_readable(pidfd, CLOSE_TIMEOUT_S):
                 end = kill_init if self._sweeps else kill_both
@@ -260,12 +272,29 @@ class InitProcess:
     async def signal(
         self, job: Job, number: int, target: SignalTarget = SignalTarget.COMMAND
     ) -> None:
-        """Sends a signal to a job's command, to its tree, or to who has its terminal."""
-        await self._send(Request.SIGNAL, job.number, encode_signal(number, target), [])
+        """Sends a signal to a job's command, to its tree, or to who has its terminal.
+
+        Raises:
+            SandboxEndedError: if it is.
+            ResourceLimitError: if the machine has no room for the message.
+        """
+        try:
+            await self._send(Request.SIGNAL, job.number, encode_signal(number, target), [])
+        except OSError as error:
+            raise untold_signal(error) from error
 
     async def kill(self, job: Job, *, force: bool = False) -> None:
-        """Ends a job's whole tree; its exit is told when nothing of it is left."""
-        await self._send(Request.KILL, job.number, encode_kill(force=force), [])
+        """Ends a job's whole tree; its exit is told when nothing of it is left.
+
+        Raises:
+            SandboxEndedError: if it is; also where it can't be told, for then what has to end
+                would live on, and the sandbox is ended instead.
+        """
+        try:
+            await self._send(Request.KILL, job.number, encode_kill(force=force), [])
+        except OSError as error:
+            self._end_channel()
+            raise SandboxEndedError from error
 
     def leftovers(self) -> list[Job]:
         """The jobs whose commands have exited, and of which something is left."""
@@ -413,7 +442,10 @@ class InitProcess:
 async def _wait_readable(fd: int, timeout: float) -> bool:
     loop = asyncio.get_running_loop()
     ready: Latch[None] = Latch()
-    loop.add_reader(fd, ready.set, None)
+    try:
+        loop.add_reader(fd, ready.set, None)
+    except OSError:  # epoll_ctl(2): ENOMEM, ENOSPC
+        return await in_thread(wait_readable, fd, timeout)
     try:
         return await ready.wait(timeout)
     finally:

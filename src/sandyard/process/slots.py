@@ -201,15 +201,22 @@ class PtySlots:
         return process
 
     def _update(self, slot: _Slot, tokens: int | None, notice: bytes) -> PtyExecUpdate:
-        """What there is to tell; the number of an exited process is free afterwards."""
+        """What there is to tell; the number of an exited process is free afterwards.
+
+        Raises:
+            SandboxError: it failed; what it had written before was told.
+        """
         code: int | None = None
+        data = notice + slot.gathering.hand_out()
         if slot.ended and slot.process is not None:
-            self._slots.pop(slot.number, None)
-            code = slot.process.exit_code
             failure: SandboxError | None = slot.process.failure
-            if failure is not None:
+            if failure is None:
+                code = slot.process.exit_code
+            if failure is None or not data:
+                self._slots.pop(slot.number, None)
+            if failure is not None and not data:
                 raise failure
-        text = (notice + slot.gathering.hand_out()).decode("utf-8", "replace")
+        text = data.decode("utf-8", "replace")
         shown, count = formatted_truncate_with_count(text, tokens)
         return PtyExecUpdate(
             process_id=slot.number if code is None else None,

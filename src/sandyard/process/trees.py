@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 
+from sandyard.errors import ResourceLimitError
 from sandyard.finishing import all_finished
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
@@ -44,7 +45,7 @@ async def end_patiently(init: InitProcess, job: Job) -> None:
     patience = time.monotonic() + CLOSE_TIMEOUT_S  # a tree of thousands takes its time
     if not job.exited.is_set:
         # Most are gone by that, and then nobody looks through /proc for what descends from them.
-        with contextlib.suppress(SandboxEndedError):
+        with contextlib.suppress(SandboxEndedError, ResourceLimitError):
             await init.signal(job, signal.SIGKILL)
             await job.exited.wait(END_FORCE_AFTER_S)
     while not job.gone.is_set and time.monotonic() < patience:

@@ -79,11 +79,12 @@ class Origin:
     """Where sources may lie.
 
     Attributes:
-        base: absolute directory that relative sources start at; what lies beneath it is allowed.
+        base: absolute directory that relative sources start at; what lies beneath it is allowed. None
+            where the working directory is gone: then there are no relative sources.
         grants: further absolute paths on the host whose contents are allowed.
     """
 
-    base: str
+    base: str | None
     grants: tuple[str, ...] = ()
 
     def located(self, src: Path, failure: type[LocalFileReadError | LocalDirReadError]) -> str:
@@ -96,13 +97,21 @@ class Origin:
         Raises:
             LocalFileReadError, LocalDirReadError: it lies outside of what is allowed.
         """
-        path = posixpath.normpath(posixpath.join(self.base, str(src)))
-        if any(_is_beneath(path, top) for top in (self.base, *self.grants)):
+        path = posixpath.normpath(posixpath.join(self.base or "", str(src)))
+        if self.base is None and not posixpath.isabs(path):
+            raise failure(
+                src=src,
+                message=f"source {shown(str(src))} is relative, and the working directory is gone; give "
+                "an absolute path, or change to a directory that exists",
+                context={"reason": "no_base_dir"},
+            )
+        tops = self.grants if self.base is None else (self.base, *self.grants)
+        if any(_is_beneath(path, top) for top in tops):
             return path
         raise failure(
             src=src,
             message=f"source {shown(str(src))} is not beneath the working directory "
-            f"{shown(self.base)} and no path grant covers it; add "
+            f"{'(which is gone)' if self.base is None else shown(self.base)} and no path grant covers it; add "
             f"SandboxPathGrant(path={posixpath.dirname(path)!r}, read_only=True) to the manifest",
             context={
                 "reason": "outside_base_dir",

@@ -179,6 +179,14 @@ def _bits(entry: BaseEntry) -> int:
 # --- the effect -------------------------------------------------------------------------------
 
 
+def _working_directory() -> str | None:
+    """This program's; None if somebody removed it."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def apply_manifest(
     root: WorkspaceRoot, manifest: Manifest, *, base_dir: str | None = None
 ) -> Materialized:
@@ -203,7 +211,7 @@ def apply_manifest(
     """
     steps = plan_entries(manifest)
     grants = tuple(grant.host_path or grant.path for grant in manifest.extra_path_grants)
-    origin = Origin(os.getcwd() if base_dir is None else base_dir, grants)
+    origin = Origin(_working_directory() if base_dir is None else base_dir, grants)
     with translated("materialize", ROOT_KEY, root):
         job = _Job(root, origin, rightful_owner(root), Copied())
     for step in steps:
