@@ -43,9 +43,14 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │       ├── ApplyPatchFileNotFoundError [FileNotFoundError]
     │       └── ApplyPatchDecodeError       [ValueError]
     └── ArtifactError                       something to be copied in could not be
-        └── LocalArtifactError
-            ├── LocalFileReadError
-            └── LocalDirReadError
+        ├── LocalArtifactError
+        │   ├── LocalFileReadError
+        │   ├── LocalDirReadError
+        │   └── LocalChecksumError          its content is another than the manifest says
+        └── GitArtifactError
+            ├── GitMissingInImageError      there is no git inside
+            ├── GitCloneError
+            └── GitSubpathError             the repository has no such directory
 
 Errors can be copied, pickled and sent to another process; their causes go with them.
 """
@@ -85,9 +90,14 @@ __all__ = [
     "ExecNonZeroError",
     "ExecTimeoutError",
     "ExecTransportError",
+    "GitArtifactError",
+    "GitCloneError",
+    "GitMissingInImageError",
+    "GitSubpathError",
     "InvalidCompressionSchemeError",
     "InvalidManifestPathError",
     "LocalArtifactError",
+    "LocalChecksumError",
     "LocalDirReadError",
     "LocalFileReadError",
     "ManifestError",
@@ -207,6 +217,10 @@ class ErrorCode(StrEnum):
     WORKSPACE_ROOT_NOT_FOUND = "workspace_root_not_found"
     LOCAL_FILE_READ_ERROR = "local_file_read_error"
     LOCAL_DIR_READ_ERROR = "local_dir_read_error"
+    LOCAL_CHECKSUM_ERROR = "local_checksum_error"
+    GIT_MISSING_IN_IMAGE = "git_missing_in_image"
+    GIT_CLONE_ERROR = "git_clone_error"
+    GIT_SUBPATH_ERROR = "git_subpath_error"
 
 
 # --- how values are quoted --------------------------------------------------------------------
@@ -1161,3 +1175,107 @@ class LocalDirReadError(LocalArtifactError):
 
     _code = ErrorCode.LOCAL_DIR_READ_ERROR
     _says = "local directory"
+
+
+class LocalChecksumError(LocalArtifactError):
+    """A file of the host has another content than the manifest says; nothing was made of it."""
+
+    _code = ErrorCode.LOCAL_CHECKSUM_ERROR
+    _says = "checksum of the local file"
+
+
+class GitArtifactError(ArtifactError):
+    """A Git repository could not be copied into the workspace."""
+
+
+class GitMissingInImageError(GitArtifactError):
+    """There is no git among the programs that commands see.
+
+    Args:
+        repo: the repository as given.
+        ref: the branch, tag or commit as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        repo: str,
+        ref: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        text = f"the repository {shown(repo)} can't be cloned: there is no git; install it"
+        facts = {"repo": repo, "ref": ref, **(context or {})}
+        code = ErrorCode.GIT_MISSING_IN_IMAGE
+        super().__init__(text, code, "materialize", facts, cause, retryable=False)
+
+
+class GitCloneError(GitArtifactError):
+    """Git could not clone a repository; nothing of it is in the workspace.
+
+    Args:
+        url: what Git was given.
+        ref: the branch, tag or commit as given.
+        stderr: what Git said, or what else kept it from cloning.
+        repo: the repository as given.
+        subpath: the directory of it that was wanted.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        ref: str | None,
+        stderr: str,
+        repo: str,
+        subpath: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        which = f" at {shown(ref)}" if ref else ""
+        text = f"the repository {shown(url)}{which} could not be cloned: {_cut(stderr.strip())}"
+        facts: dict[str, object] = {
+            "url": url,
+            "ref": ref,
+            "stderr": stderr,
+            "repo": repo,
+            "subpath": subpath,
+            **(context or {}),
+        }
+        super().__init__(text, ErrorCode.GIT_CLONE_ERROR, "materialize", facts, cause)
+
+
+class GitSubpathError(GitArtifactError):
+    """The part of a repository that was wanted is no directory in it.
+
+    Args:
+        repo: the repository as given.
+        subpath: the directory of it that was wanted.
+        reason: ``empty``, ``absolute``, ``windows_path``, ``parent_traversal``, ``not_found`` or
+            ``symlink_not_supported``.
+    """
+
+    def __init__(
+        self,
+        *,
+        repo: str,
+        subpath: str,
+        reason: str,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        said = _SUBPATH_SAYS.get(reason, reason)
+        text = f"the subpath {shown(subpath)} of the repository {shown(repo)} {said}"
+        facts = {"repo": repo, "subpath": subpath, "reason": reason, **(context or {})}
+        code = ErrorCode.GIT_SUBPATH_ERROR
+        super().__init__(text, code, "materialize", facts, cause, retryable=False)
+
+
+_SUBPATH_SAYS = {
+    "empty": "is blank; leave it out for all of it",
+    "absolute": "is absolute; write it relative to the repository",
+    "windows_path": "is a path of Windows; write it with slashes",
+    "parent_traversal": "has '..'; write it from the top of the repository",
+    "not_found": "is not there, or is no directory",
+    "symlink_not_supported": "leads through a symlink; name the directory itself",
+}

@@ -126,6 +126,32 @@ MANIFEST_DEPTH: Final = 64
 """Nesting of directories in a manifest. pydantic's JSON gives up at about 100 levels; real manifests
 have a handful, and a key such as ``a/b/c`` nests nothing."""
 
+MANIFEST_WORKERS: Final = 4
+"""Threads that make the entries of one manifest: they mostly wait for the kernel, which has other
+locks for other directories."""
+
+MANIFEST_PARALLEL: Final = 16
+"""Entries from which on threads are started for them: fewer are made sooner than a thread starts."""
+
+MANIFEST_GROUP: Final = 64
+"""Files of one directory that one thread writes while it has the directory open."""
+
+GIT_CLONE_S: Final = 600.0
+"""Seconds that a clone may take unless the entry says otherwise: a large history over a slow line
+ends in it, and a server that says nothing more does not hold a start for ever."""
+
+GIT_STALLED_S: Final = 60
+"""Seconds after which Git gives up on a server that sends next to nothing."""
+
+GIT_CLONES: Final = 4
+"""Repositories that are cloned at the same time, each in a sandbox of its own."""
+
+GIT_STDERR_CHARS: Final = 4_000
+"""Characters kept of what Git said of a clone that failed."""
+
+IGNORE_FILE_BYTES: Final = 1024 * 1024
+"""Bytes read of one .gitignore; real ones have a few thousand."""
+
 # --- processes -------------------------------------------------------------------------------
 
 DESCRIPTORS_RESERVED: Final = 128

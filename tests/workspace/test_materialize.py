@@ -27,15 +27,15 @@ from sandyard.manifest import (
 )
 from sandyard.types import Group, Permissions
 from sandyard.workspace import Materialized, Skipped, WorkspaceRoot
-from sandyard.workspace.materialize import (
+from sandyard.workspace.entry_plan import (
     CopyFile,
     CopyTree,
     MakeDirectory,
     SetMode,
     WriteFile,
-    apply_manifest,
     plan_entries,
 )
+from sandyard.workspace.materialize import apply_manifest
 
 READ_ONLY = Permissions(owner=5, group=5, other=0)
 

@@ -34,7 +34,8 @@ _CONTAINERS: Final = frozenset({"entries", "children"})
 class ManifestModel(BaseModel):
     """A value whose constructor raises ``ManifestError`` for whatever is wrong with it."""
 
-    model_config = ConfigDict(extra="forbid")
+    # What was given may be a secret, and the error of pydantic is the cause of ours.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     def __init__(self, **fields: object) -> None:
         try:

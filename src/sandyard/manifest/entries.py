@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypedDict, Unpack
 
@@ -15,16 +15,19 @@ from pydantic import (
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    WithJsonSchema,
     model_serializer,
 )
 
 from sandyard.errors import ManifestError, shown
 from sandyard.manifest.base import Tagged, plain_text
 from sandyard.manifest.paths import entry_key
+from sandyard.manifest.selecting import Patterns
 from sandyard.types import Group, Permissions, User
 
 __all__ = [
     "BaseEntry",
+    "Copied",
     "Dir",
     "Entries",
     "EntryFields",
@@ -32,6 +35,7 @@ __all__ = [
     "GivenEntries",
     "LocalDir",
     "LocalFile",
+    "source_path",
 ]
 
 
@@ -45,6 +49,7 @@ class EntryFields(TypedDict, total=False):
     description: str | None
     ephemeral: bool
     group: Group | User | None
+    owner: User | None
     permissions: Permissions
 
 
@@ -56,6 +61,7 @@ class BaseEntry(Tagged):
         description: what it is, for the model (default: nothing).
         ephemeral: True leaves it out of snapshots; it is made again on every start.
         group: group or user to whose group it belongs (default: the sandbox's own).
+        owner: user whom it belongs to (default: the sandbox's own).
         is_dir: True for kinds that are directories.
         permissions: who may do what (default: ``rwxr-xr-x``).
     """
@@ -63,6 +69,7 @@ class BaseEntry(Tagged):
     description: str | None = None
     ephemeral: bool = False
     group: Group | User | None = None
+    owner: User | None = None
     is_dir: bool = False
     permissions: Permissions = Field(default_factory=_default_permissions)
 
@@ -105,7 +112,22 @@ def _content_to_json(content: bytes) -> str | dict[str, str]:
 
 
 Content = Annotated[
-    bytes, BeforeValidator(_content), PlainSerializer(_content_to_json, when_used="json")
+    bytes,
+    BeforeValidator(_content),
+    PlainSerializer(_content_to_json, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"base64": {"type": "string", "contentEncoding": "base64"}},
+                    "required": ["base64"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
 ]
 
 
@@ -196,7 +218,12 @@ class Dir(BaseEntry):
 # --- copies of the host's files ---------------------------------------------------------------
 
 
-def _source(value: object) -> Path | None:
+def source_path(value: object) -> Path | None:
+    """Take a path of the host, as a str or a path.
+
+    Raises:
+        ManifestError: it is neither, empty, or no system call could carry it.
+    """
     if value is None:
         return None
     if isinstance(value, PurePath):
@@ -206,7 +233,7 @@ def _source(value: object) -> Path | None:
     return Path(plain_text(value, f"src {shown(value)}"))
 
 
-class _Copied(BaseEntry):
+class Copied(BaseEntry):
     """What copies of the host's files share: their permissions are the source's unless given."""
 
     only_base = True
@@ -232,7 +259,7 @@ class _Copied(BaseEntry):
         return {"type": self.type, **fields}
 
 
-class LocalFile(_Copied):
+class LocalFile(Copied):
     """An exact copy of a file of the host: content, permissions, modification time.
 
     Attributes:
@@ -242,7 +269,7 @@ class LocalFile(_Copied):
     """
 
     type: Literal["local_file"] = "local_file"
-    src: Annotated[Path, BeforeValidator(_source)]
+    src: Annotated[Path, BeforeValidator(source_path)]
 
     def __init__(self, *, src: str | PurePath, **common: Unpack[EntryFields]) -> None:
         super().__init__(src=src, **common)
@@ -250,22 +277,44 @@ class LocalFile(_Copied):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-class LocalDir(_Copied):
+class LocalDir(Copied):
     """An exact copy of a directory of the host and all that is in it.
 
-    Permissions, modification times, empty directories and symlinks are kept; FIFOs, sockets and
-    devices are left out and reported.
+    Permissions, modification times, empty directories, hard links and symlinks are kept; FIFOs,
+    sockets and devices are left out and reported, and so is what the patterns leave out. Patterns
+    are those of .gitignore: ``*.log`` anywhere, ``/build/`` the directory at the top, ``!keep.log``
+    takes back what an earlier one said.
 
     Attributes:
         src: the directory, under the rules of ``LocalFile.src``; None makes an empty directory.
+        include: copies only what matches one of these, or lies beneath it (default: everything).
+        exclude: leaves out what matches, with all beneath it (default: nothing). It wins.
+        gitignore: True leaves out what the .gitignore files in the tree say (default: False).
         permissions: who may do what with the directory itself (default: as the source).
     """
 
     type: Literal["local_dir"] = "local_dir"
     is_dir: bool = True
-    src: Annotated[Path | None, BeforeValidator(_source)] = None
+    src: Annotated[Path | None, BeforeValidator(source_path)] = None
+    include: Patterns = ()
+    exclude: Patterns = ()
+    gitignore: bool = False
 
-    def __init__(self, *, src: str | PurePath | None = None, **common: Unpack[EntryFields]) -> None:
-        super().__init__(src=src, **common)
+    def __init__(
+        self,
+        *,
+        src: str | PurePath | None = None,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        gitignore: bool = False,
+        **common: Unpack[EntryFields],
+    ) -> None:
+        super().__init__(
+            src=src,
+            include=include,
+            exclude=exclude,
+            gitignore=gitignore,
+            **common,
+        )
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializationInfo,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from sandyard.errors import ManifestError, shown
 from sandyard.manifest.base import ManifestModel, Tagged, plain_text
 
-__all__ = ["EnvEntry", "EnvValue", "Environment", "StrEnvValue"]
+__all__ = ["EnvEntry", "EnvValue", "Environment", "SecretValue", "StrEnvValue"]
 
 
 class EnvValue(Tagged, abc.ABC):
@@ -46,6 +56,72 @@ class StrEnvValue(EnvValue):
     async def resolve(self) -> str:
         """Return the text."""
         return self.value
+
+
+class SecretValue(EnvValue):
+    """A text that is shown to commands and kept out of everything else.
+
+    It is in no representation and no saved state; dumping a manifest with it takes
+    ``context={"secrets": True}``. What was read back from a saved state has no text, and is refused
+    until the caller gives it again.
+
+    Attributes:
+        value: the text; None after it was read back from where it was not saved.
+        env: variable of this program to take it from when a command starts, instead of ``value``;
+            its name is saved, so that a resumed session finds it again.
+
+    Example:
+        >>> Manifest(environment={"value": {"API_KEY": SecretValue(env="API_KEY")}})
+    """
+
+    type: Literal["secret"] = "secret"
+    value: Annotated[str | None, BeforeValidator(_value_text)] = Field(default=None, repr=False)
+    env: str | None = None
+
+    def __init__(self, value: str | None = None, *, env: str | None = None) -> None:
+        Tagged.__init__(
+            self, value=value, env=env
+        )  # what type checkers see of super() has no fields
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> SecretValue:
+        if self.value is not None and self.env is not None:
+            raise ManifestError("a SecretValue has a value or the name of a variable, not both")
+        if self.env is not None:
+            _variable_name(self.env)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_value(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, object]:
+        """Leave the text out, unless whoever dumps it asks for secrets."""
+        fields: dict[str, object] = {"type": self.type, **handler(self)}
+        if not (isinstance(info.context, Mapping) and info.context.get("secrets") is True):
+            fields.pop("value", None)
+        return {name: value for name, value in fields.items() if value is not None}
+
+    async def resolve(self) -> str:
+        """Return the text.
+
+        Raises:
+            ManifestError: it was not saved, and not given again; or the variable is not set.
+        """
+        value = self.value if self.env is None else os.environ.get(self.env)
+        if value is not None:
+            return value
+        if self.env is not None:
+            raise ManifestError(
+                f"the variable {shown(self.env)} of this program, which holds a secret, is not set",
+                field="environment",
+            )
+        raise ManifestError(
+            "a SecretValue has no value: secrets are not saved; give it again, in the manifest's "
+            "environment, or use SecretValue(env=…)",
+            field="environment",
+        )
 
 
 def _env_value(value: object, info: ValidationInfo) -> EnvValue:

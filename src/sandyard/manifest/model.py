@@ -99,6 +99,17 @@ class Manifest(ManifestModel):
         except ValidationError as error:
             raise manifest_error(error) from error
 
+    @classmethod
+    def json_schema(cls) -> dict[str, object]:
+        """Return the JSON schema of manifests: what ``Manifest.model_validate`` takes.
+
+        It names every type of entry that is known, your own ones too. The one of the library itself
+        is docs/manifest.schema.json.
+        """
+        from sandyard.manifest.schema import manifest_schema  # noqa: PLC0415  # seldom asked for
+
+        return manifest_schema(cls)
+
     def iter_entries(self) -> Iterator[tuple[PurePosixPath, BaseEntry]]:
         """Give every entry with its path beneath the root, parents first, in declared order.
 

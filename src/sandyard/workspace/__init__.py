@@ -23,7 +23,7 @@ from sandyard.workspace import files
 from sandyard.workspace.acting import acting_for
 from sandyard.workspace.copying import Skipped
 from sandyard.workspace.faults import translated
-from sandyard.workspace.materialize import Materialized, apply_manifest
+from sandyard.workspace.materialize import Attempt, Materialized, apply_manifest
 from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
 from sandyard.workspace.usage import measure_usage
 
@@ -75,10 +75,13 @@ class Workspace:
         """
         return _ActingWorkspace(self, Owner(user, user), groups)
 
-    async def apply(self, manifest: Manifest, *, base_dir: str | None = None) -> Materialized:
+    async def apply(
+        self, manifest: Manifest, attempt: Attempt | None = None, *, base_dir: str | None = None
+    ) -> Materialized:
         """Make a manifest's entries real; see ``materialize.apply_manifest``."""
-        work = partial(apply_manifest, self.root, manifest, base_dir=base_dir)
-        return await self.in_thread("materialize", work)
+        work = partial(apply_manifest, self.root, manifest, base_dir=base_dir, attempt=attempt)
+        stopped = None if attempt is None else attempt.stopped
+        return await self.in_thread("materialize", work, stopped)
 
     async def read(self, path: str | PurePath) -> io.BufferedReader:
         """Open a regular file for reading; see ``files.read``."""

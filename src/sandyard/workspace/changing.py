@@ -17,7 +17,8 @@ from sandyard.errors import (
 )
 from sandyard.types import Permissions
 from sandyard.workspace.acting import acting_as, rightful_owner
-from sandyard.workspace.copying import Copied, Skipped, Tree, copy_file, copy_tree
+from sandyard.workspace.copying import Copied, Skipped, copy_file
+from sandyard.workspace.copying_trees import Tree, copy_tree
 from sandyard.workspace.descent import refuse_rules
 from sandyard.workspace.faults import StatedError
 from sandyard.workspace.kernel import PATH_ONLY, chmod_handle, reopen_file

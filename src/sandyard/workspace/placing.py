@@ -42,6 +42,7 @@ __all__ = [
 
 _PERMISSIONS: Final = 0o777
 _NEW_FILE: Final = 0o666
+_NEW_DIRECTORY: Final = 0o777
 _PRIVATE_FILE: Final = 0o600
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_WRITABLE: Final = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -180,7 +181,7 @@ def _below(ward: Ward, directory: int, names: Names) -> int:
     try:
         for name in names:
             ward.check_directory(here)
-            deeper = open_or_make(here, name)
+            deeper, _ = open_or_make(here, name)
             os.close(here)
             here = deeper
         return os.dup(here)
@@ -188,11 +189,18 @@ def _below(ward: Ward, directory: int, names: Names) -> int:
         os.close(here)
 
 
-def open_or_make(directory: int, name: str) -> int:
-    """Make and open a directory, or open the one that is there."""
-    with suppress(FileExistsError):
-        os.mkdir(name, dir_fd=directory)
-    return os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
+def open_or_make(directory: int, name: str, mode: int = _NEW_DIRECTORY) -> tuple[int, bool]:
+    """Make and open a directory, or open the one that is there.
+
+    Returns:
+        Its descriptor, the caller's to close, and whether it was made.
+    """
+    made = True
+    try:
+        os.mkdir(name, mode, dir_fd=directory)
+    except FileExistsError:
+        made = False
+    return os.open(name, _OPEN_DIRECTORY, dir_fd=directory), made
 
 
 def unlock(directory: int, owner: Owner | None) -> None:

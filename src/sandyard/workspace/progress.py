@@ -1,0 +1,98 @@
+"""How far work on many files is: counted in threads, told on the event loop."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+__all__ = ["Progress", "ProgressRelay", "Tracker"]
+
+
+class Progress(NamedTuple):
+    """How far it is.
+
+    Attributes:
+        path: what was finished last: a file, link or entry.
+        files: files and symlinks written so far.
+        size: bytes of them.
+        entries: entries of the manifest, or whole transfers, that are done.
+        total: how many there are to do.
+    """
+
+    path: str
+    files: int
+    size: int
+    entries: int
+    total: int
+
+
+class Tracker:
+    """Counts, from any thread.
+
+    Args:
+        tell: called with each new state, in the thread that caused it.
+    """
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()  # protects the state, and the order in which it is told
+        self._now = Progress("", 0, 0, 0, 0)
+
+    def begin(self, total: int) -> None:
+        """Note how many entries there are to do."""
+        with self._lock:
+            self._now = Progress("", 0, 0, 0, total)
+
+    def wrote(self, path: str, size: int) -> None:
+        """Note a file or symlink."""
+        with self._lock:
+            now = self._now
+            self._now = now._replace(path=path, files=now.files + 1, size=now.size + size)
+            self._tell(self._now)
+
+    def finished(self, path: str) -> None:
+        """Note an entry, with all that is in it."""
+        with self._lock:
+            self._now = self._now._replace(path=path, entries=self._now.entries + 1)
+            self._tell(self._now)
+
+
+class ProgressRelay:
+    """Calls a function on an event loop with the newest state; those in between are passed over.
+
+    It holds one state and has at most one call waiting, however fast the work is.
+
+    Args:
+        loop: the loop that the function is called on.
+        hears: the function. An error in it goes to the loop's exception handler.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, hears: Callable[[Progress], object]
+    ) -> None:
+        self._loop = loop
+        self._hears = hears
+        self._lock = threading.Lock()  # protects the two below
+        self._newest: Progress | None = None
+        self._waiting = False
+
+    def tell(self, progress: Progress) -> None:
+        """Take a state, from any thread."""
+        with self._lock:
+            self._newest = progress
+            if self._waiting:
+                return
+            self._waiting = True
+        with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody listens
+            self._loop.call_soon_threadsafe(self._pass_on)
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            newest, self._newest, self._waiting = self._newest, None, False
+        if newest is not None:
+            self._hears(newest)
