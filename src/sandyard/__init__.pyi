@@ -40,9 +40,14 @@ from sandyard.errors import (
     ExecNonZeroError as ExecNonZeroError,
     ExecTimeoutError as ExecTimeoutError,
     ExecTransportError as ExecTransportError,
+    GitArtifactError as GitArtifactError,
+    GitCloneError as GitCloneError,
+    GitMissingInImageError as GitMissingInImageError,
+    GitSubpathError as GitSubpathError,
     InvalidCompressionSchemeError as InvalidCompressionSchemeError,
     InvalidManifestPathError as InvalidManifestPathError,
     LocalArtifactError as LocalArtifactError,
+    LocalChecksumError as LocalChecksumError,
     LocalDirReadError as LocalDirReadError,
     LocalFileReadError as LocalFileReadError,
     ManifestError as ManifestError,
@@ -94,16 +99,19 @@ from sandyard.events.workspace_outbox import (
 from sandyard.file_verbs.matches import GrepMatch as GrepMatch, GrepResult as GrepResult
 from sandyard.file_verbs.watching import FileWatch as FileWatch
 from sandyard.manifest import (
+    Archive as Archive,
     BaseEntry as BaseEntry,
     Dir as Dir,
     EnvEntry as EnvEntry,
     Environment as Environment,
     EnvValue as EnvValue,
     File as File,
+    GitRepo as GitRepo,
     LocalDir as LocalDir,
     LocalFile as LocalFile,
     Manifest as Manifest,
     SandboxPathGrant as SandboxPathGrant,
+    SecretValue as SecretValue,
     StrEnvValue as StrEnvValue,
 )
 from sandyard.narrowing import (
@@ -162,6 +170,8 @@ from sandyard.workspace import (
 )
 from sandyard.workspace.events import FileChange as FileChange
 from sandyard.workspace.persist_stream import WorkspaceArchive as WorkspaceArchive
+from sandyard.workspace.progress import Progress as Progress
+from sandyard.workspace.transfer import Transferred as Transferred
 from sandyard.workspace.review import Finding as Finding, Review as Review
 
 __all__: list[str]

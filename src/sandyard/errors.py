@@ -162,6 +162,8 @@ OpName = Literal[
     "stat",
     "unpack",
     "watch",
+    "upload",
+    "download",
     "review",
     "terminal",
     "why",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from uuid import uuid4
 
 from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs
@@ -26,10 +28,11 @@ from sandyard.confinement.holding import Circumstances
 from sandyard.errors import OpName, SessionClosedError
 from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, in_thread
 from sandyard.ladder import Ladder
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.manifest import Manifest
+from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.observing import observed
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
@@ -40,19 +43,23 @@ from sandyard.protection import Protection
 from sandyard.pty_verbs import PtyVerbs
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.types import User
-from sandyard.workspace import Materialized, Workspace, WorkspaceRoot
+from sandyard.workspace import Workspace, WorkspaceRoot
 from sandyard.workspace.lease import Lease
+from sandyard.workspace.progress import Hearer
 from sandyard.workspace.reach import govern
 from sandyard.workspace.review import Review
 
 if TYPE_CHECKING:
+    from sandyard.cloning import Spare
     from sandyard.dependencies import Dependencies
     from sandyard.workspace.root import Inode
 
 __all__ = ["UnixLocalSandboxSession"]
 
 
-class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundVerbs, PtyVerbs):
+class UnixLocalSandboxSession(
+    CommandVerbs, FileVerbs, ArchiveVerbs, ManifestVerbs, BackgroundVerbs, PtyVerbs
+):
     """A place on this machine where commands run confined.
 
     Made by ``UnixLocalSandboxClient.create``; use it as an async context manager, which starts it
@@ -83,7 +90,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         self.state = state
         self.policy = policy
         self.limits = SessionLimits(policy.limits)
-        self.materialized: Materialized | None = None
+        self.materialized = None
         self._root = root
         self._lease = lease
         self._caller = caller or Caller()
@@ -105,14 +112,20 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
     # --- life -------------------------------------------------------------------------------------
 
     @observed("start")
-    async def start(self) -> None:
+    async def start(self, *, progress: Hearer | None = None) -> None:
         """Makes the workspace ready and builds the sandbox around it.
 
-        The manifest is applied at the first start only. Starting a running session does nothing; a
-        session that was shut down may be started again.
+        The manifest is applied at the first start, and its ephemeral entries at every one. If an
+        entry can't be made, those that were made stay, and calling this again goes on with the
+        others. Starting a running session does nothing; a session that was shut down may be started
+        again.
+
+        Args:
+            progress: called on the event loop with the newest ``Progress`` of the manifest's
+                entries (default: nobody is told).
 
         Raises:
-            ManifestError, LocalFileReadError, LocalDirReadError: an entry can't be made.
+            ManifestError, ArtifactError: an entry can't be made; ``context["entry"]`` names it.
             PolicyError: the policy asks for what can't be granted on this machine.
             ConfinementUnavailableError: this machine can't enforce the policy; nothing is left.
             ResourceLimitError: this program or the machine has no descriptor left.
@@ -130,11 +143,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
             if self._accounts.further:
                 self._accounts = replace(self._accounts, first=await in_thread(first_parked))
                 root.names = self._accounts.disk_names()
-            if not self.state.workspace_root_ready:
-                if self.state.manifest.entries:
-                    manifest, directory = self.state.manifest, self._caller.directory
-                    self.materialized = await self._workspace.apply(manifest, base_dir=directory)
-                self.state.workspace_root_ready = True
+            await self._make_ready(self._workspace, progress)
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()
             self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
@@ -287,6 +296,24 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
         return await self._explainer.why(subject, syscall=syscall)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _spare_sandbox(self, policy: Policy) -> AsyncIterator[Spare]:
+        from sandyard.cloning import Spare  # noqa: PLC0415  # few sessions need another
+        from sandyard.spare import make_private_root  # noqa: PLC0415
+
+        session_id = uuid4()
+        root, lease = await make_private_root(session_id)
+        manifest = Manifest(root=root.inside)
+        state = UnixLocalSandboxSessionState(
+            session_id=session_id, manifest=manifest, workspace_root_owned=True
+        )
+        session = UnixLocalSandboxSession(state, policy, root, lease)
+        try:
+            async with session:
+                yield Spare(session, root.inside, root.real_path)
+        finally:
+            await finished(session.delete_workspace())
 
     async def delete_workspace(self) -> bool:
         """Close the session, and delete its directory if the library made it.
@@ -459,7 +486,7 @@ class UnixLocalSandboxSession(CommandVerbs, FileVerbs, ArchiveVerbs, BackgroundV
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""
         environment = self.state.manifest.environment
-        values = await environment.resolve() if environment.value else {}
+        values = await environment.resolve(self._caller.variables()) if environment.value else {}
         if self._environment is None or self._environment[0] != values:
             facts = self._ladder.facts or host_facts(self._host_environment)  # since the start
             root, host = self.state.manifest.root, self._host_environment

@@ -8,7 +8,15 @@ from typing import Literal
 import pytest
 
 from sandyard.errors import ManifestError
-from sandyard.manifest import EnvEntry, Environment, EnvValue, Manifest, StrEnvValue
+from sandyard.manifest import (
+    EnvEntry,
+    Environment,
+    EnvValue,
+    Manifest,
+    SecretValue,
+    StrEnvValue,
+)
+from sandyard.state import UnixLocalSandboxSessionState
 
 
 class Slow(EnvValue):
@@ -110,3 +118,38 @@ def test_own_values_survive_json() -> None:
 def test_bad_environments(value: object) -> None:
     with pytest.raises(ManifestError):
         Environment(value=value)  # type: ignore[arg-type]
+
+
+async def test_secrets_stay_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TOKEN", "swordfish")
+    given = {
+        "PLAIN": SecretValue("hunter2"),
+        "FOUND": SecretValue(env="TEST_TOKEN"),
+        "ENTRY": EnvEntry(value=SecretValue("hunter2"), description="a key"),
+        "TAGGED": {"type": "secret", "value": "hunter2"},
+    }
+    manifest = Manifest(environment={"value": given})
+    assert await manifest.environment.resolve() == {
+        "PLAIN": "hunter2", "FOUND": "swordfish", "ENTRY": "hunter2", "TAGGED": "hunter2",
+    }  # fmt: skip
+    state = UnixLocalSandboxSessionState(manifest=manifest)
+    for told in (
+        repr(manifest), str(manifest), state.model_dump_json(), repr(state.model_dump()),
+        repr(state), repr(SecretValue("hunter2")), manifest.describe(),
+    ):  # fmt: skip
+        assert "hunter2" not in told
+        assert "swordfish" not in told
+    asked = manifest.model_dump_json(context={"secrets": True})
+    assert Manifest.from_saved(asked) == manifest
+
+    again = Manifest.from_saved(manifest.model_dump_json())
+    assert again.environment.value["FOUND"] == SecretValue(env="TEST_TOKEN")
+    with pytest.raises(ManifestError, match="give it again"):
+        await again.environment.resolve()
+    monkeypatch.delenv("TEST_TOKEN")
+    with pytest.raises(ManifestError, match="TEST_TOKEN"):
+        await Manifest(
+            environment={"value": {"A": SecretValue(env="TEST_TOKEN")}}
+        ).environment.resolve()
+    with pytest.raises(ManifestError, match="not both"):
+        SecretValue("a", env="B")

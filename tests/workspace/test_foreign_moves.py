@@ -12,7 +12,7 @@ import pytest
 
 from sandyard.archive.report import Tally
 from sandyard.errors import PolicyDeniedError, SandboxError
-from sandyard.workspace import WorkspaceRoot, copying_trees
+from sandyard.workspace import WorkspaceRoot, copying
 from sandyard.workspace.changing import copy
 from sandyard.workspace.extract import hydrate_workspace
 from sandyard.workspace.listing import normalize
@@ -126,7 +126,7 @@ def test_nothing_is_copied_into_it(
     (base / "src/x/.git").mkdir(parents=True)
     (base / "src/x/.git/config").write_text("evil")
     (base / "src/a").write_text("first")
-    real = copying_trees.copy_file
+    real = copying.copy_file
 
     def copied(source: int, target: Target, *rest: object) -> None:
         if target.name == "a":

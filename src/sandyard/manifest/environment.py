@@ -109,7 +109,11 @@ class SecretValue(EnvValue):
         Raises:
             ManifestError: it was not saved, and not given again; or the variable is not set.
         """
-        value = self.value if self.env is None else os.environ.get(self.env)
+        return self.among(os.environ)
+
+    def among(self, variables: Mapping[str, str]) -> str:
+        """Return the text, for a program that has these variables; raises what ``resolve`` does."""
+        value = self.value if self.env is None else variables.get(self.env)
         if value is not None:
             return value
         if self.env is not None:
@@ -197,10 +201,13 @@ class Environment(ManifestModel):
         """Return every variable in its longest form."""
         return {name: _as_entry(member) for name, member in self.value.items()}
 
-    async def resolve(self) -> dict[str, str]:
+    async def resolve(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
         """Work out all values, those that wait for something at the same time.
 
         When one fails the others are cancelled, and have ended before its error is raised.
+
+        Args:
+            variables: those of the program that secrets are taken from (default: this one's).
 
         Raises:
             ManifestError: a name or value can't be a variable's.
@@ -211,6 +218,8 @@ class Environment(ManifestModel):
             value = member.value if isinstance(member, EnvEntry) else member
             if isinstance(value, StrEnvValue):
                 value = value.value
+            elif isinstance(value, SecretValue):
+                value = value.among(os.environ if variables is None else variables)
             if isinstance(value, str):
                 found[_variable_name(name)] = value
             else:

@@ -133,8 +133,9 @@ class GitRepo(BaseEntry):
         depth: commits of history to fetch (default 1); None fetches all.
         submodules: True clones submodules as well (default: False).
         token_env: variable of the manifest's environment, or else of this program's, that holds a
-            token or ``user:password`` for the server (default: none). Git is given it by environment, in the
-            clone's own sandbox; it is not stored, and commands of the session do not get it.
+            token or ``user:password`` for the server (default: none). Git is given it by
+            environment, in the clone's own sandbox, and sends it to the repository's host alone; it
+            is not stored. Commands of the session have it only if it is the manifest's.
         timeout: seconds that the clone may take (default 600).
     """
 
@@ -246,7 +247,7 @@ class Archive(Copied):
         sha256: its checksum; another content is refused before anything is unpacked (default: not
             compared).
         permissions: who may do what with the entry's directory itself (default: as the archive
-            says, else ``rwxr-xr-x``).
+            says).
     """
 
     type: Literal["archive"] = "archive"

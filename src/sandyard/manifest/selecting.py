@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Names = tuple[str, ...]
 
-__all__ = ["NOTHING", "Patterns", "Rules", "compile_rules", "rules_of_text"]
+__all__ = ["NOTHING", "Patterns", "Rules", "checked_patterns", "compile_rules", "rules_of_text"]
 
 _ANY_DEPTH: Final = "**"
 _CACHED: Final = 4_096
@@ -149,7 +149,12 @@ def _literal(char: str) -> str:
 # --- as fields of an entry --------------------------------------------------------------------
 
 
-def _patterns(value: object) -> tuple[str, ...]:
+def checked_patterns(value: object) -> tuple[str, ...]:
+    """Take patterns as a caller gives them.
+
+    Raises:
+        ManifestError: they are no list of str, or one of them means nothing.
+    """
     if isinstance(value, str) or not isinstance(value, list | tuple):
         raise ManifestError(
             f"patterns are a list of str, such as ['*.log', '/build/'], not {shown(value)}"
@@ -171,5 +176,5 @@ def _check_pattern(pattern: object) -> None:
         raise ManifestError(f"the pattern {shown(pattern)} names nothing; '*' is all there is")
 
 
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(checked_patterns)]
 """Patterns in the language of .gitignore: ``*.log`` anywhere, ``/build/`` at the top, ``!keep``."""

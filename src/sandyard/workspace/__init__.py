@@ -100,9 +100,14 @@ class Workspace:
         work = partial(files.make_directory, self.root, path, parents=parents)
         await self.in_thread("mkdir", work)
 
-    async def run(self, op: OpName, verb: Callable[[WorkspaceRoot], _Result]) -> _Result:
-        """Do a file verb of this room in a thread."""
-        return await self.in_thread(op, partial(verb, self.root))
+    async def run(
+        self,
+        op: OpName,
+        verb: Callable[[WorkspaceRoot], _Result],
+        stopped: threading.Event | None = None,
+    ) -> _Result:
+        """Do a file verb of this room in a thread; ``stopped`` is set if the caller is cancelled."""
+        return await self.in_thread(op, partial(verb, self.root), stopped)
 
     async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
         """Do a step of reading an open file in a thread; errors become typed ones."""

@@ -261,18 +261,16 @@ def _with_ignored(level: _Level) -> _Level:
 
 
 def _leads_out(names: Names, points_to: str) -> bool:
-    """Tell whether a symlink leads out of the tree that it stands in, by its words alone."""
+    """Tell whether a symlink may lead out of the tree that it stands in, by its words alone.
+
+    It may go up first, and then only down: what it passes on the way down may be a link as well, and
+    going up from there would lead to another place than the words say.
+    """
     if points_to.startswith("/"):
         return True
-    depth = len(names) - 1
-    for name in points_to.split("/"):
-        if name == "..":
-            depth -= 1
-        elif name not in {"", "."}:
-            depth += 1
-        if depth < 0:
-            return True
-    return False
+    parts = [name for name in points_to.split("/") if name not in {"", "."}]
+    ups = next((at for at, name in enumerate(parts) if name != ".."), len(parts))
+    return ups >= len(names) or ".." in parts[ups:]
 
 
 # --- one entry --------------------------------------------------------------------------------

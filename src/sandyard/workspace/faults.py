@@ -103,8 +103,9 @@ _ESCAPES: Final = frozenset({errno.EXDEV, errno.ELOOP})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _READS: Final = frozenset({
     "read", "normalize_path", "persist_workspace", "pack", "stat", "exists", "glob", "grep", "watch",
+    "download",
 })  # fmt: skip
-_FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep", "pack"})
+_FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep", "pack", "download"})
 """What tells a missing file by an error of its own."""
 
 _COMMANDS: Final[dict[OpName, tuple[str, ...]]] = {
@@ -177,6 +178,8 @@ _DONE: Final[dict[OpName, str]] = {
     "same_file": "compared",
     "stat": "looked at",
     "watch": "watched",
+    "upload": "written",
+    "download": "downloaded",
     "apply_patch": "patched",
     "extract": "unpacked",
     "hydrate_workspace": "restored",

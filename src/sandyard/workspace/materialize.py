@@ -438,7 +438,12 @@ def _fill_directory(
         own = frozenset({(into.st_dev, into.st_ino), job.root.inode})
         given = job.given
         whole = tree(
-            owner=job.owner, done=done, own=own, direct=given.direct, stopped=given.stopped
+            owner=job.owner,
+            done=done,
+            own=own,
+            ward=job.root.ward,
+            direct=given.direct,
+            stopped=given.stopped,
         )
         copy_tree(whole, source, top, above, fresh=given.direct and not os.listdir(top))
         if above:

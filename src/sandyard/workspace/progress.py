@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
-
-__all__ = ["Progress", "ProgressRelay", "Tracker"]
+__all__ = ["Hearer", "Progress", "ProgressRelay", "Tracker", "tracked"]
 
 
 class Progress(NamedTuple):
@@ -29,6 +27,10 @@ class Progress(NamedTuple):
     size: int
     entries: int
     total: int
+
+
+Hearer = Callable[[Progress], object]
+"""What is told how far work is."""
 
 
 class Tracker:
@@ -72,9 +74,7 @@ class ProgressRelay:
         hears: the function. An error in it goes to the loop's exception handler.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, hears: Callable[[Progress], object]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, hears: Hearer) -> None:
         self._loop = loop
         self._hears = hears
         self._lock = threading.Lock()  # protects the two below
@@ -96,3 +96,10 @@ class ProgressRelay:
             newest, self._newest, self._waiting = self._newest, None, False
         if newest is not None:
             self._hears(newest)
+
+
+def tracked(progress: Hearer | None) -> Tracker | None:
+    """What counts for a caller that wants to hear of it, on the loop that runs here."""
+    if progress is None:
+        return None
+    return Tracker(ProgressRelay(asyncio.get_running_loop(), progress).tell)

@@ -1,0 +1,158 @@
+"""The verbs that bring files and trees of the host in, and out again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from sandyard.errors import ArgumentError, ManifestError, OpName
+from sandyard.file_verbs.base import VerbBase
+from sandyard.observing import observed
+from sandyard.workspace.progress import Hearer, tracked
+
+if TYPE_CHECKING:
+    from sandyard.workspace.copying_trees import Chosen
+    from sandyard.workspace.transfer import Transferred
+
+__all__ = ["TransferVerbs"]
+
+
+class TransferVerbs(VerbBase):
+    """What a session copies from and to the host."""
+
+    @observed("upload")
+    async def upload(
+        self,
+        source: str | PurePath,
+        path: str | PurePath,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        gitignore: bool = False,
+        progress: Hearer | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory of the host into the workspace.
+
+        Content, permissions, times, empty directories, hard links and symlinks are kept. Files are
+        replaced each whole or not at all; a directory is merged with one that is there.
+
+        Args:
+            source: any path of the host; a symlink is followed here, and not within a tree.
+            path: the copy's path, relative to the workspace or absolute in it or in a granted
+                directory; missing directories are made.
+            include: of a directory, copies only what matches one of these patterns, or lies beneath
+                it (default: everything). Patterns are those of .gitignore.
+            exclude: of a directory, leaves out what matches one of these (default: nothing).
+            gitignore: True leaves out what .gitignore files in the directory say (default: False).
+            progress: called on the event loop with the newest ``Progress``.
+
+        Returns:
+            What was written, and what was left out and why.
+
+        Raises:
+            LocalFileReadError, LocalDirReadError: the source can't be read, or changed meanwhile.
+            WorkspaceArchiveWriteError: it can't be written; what was written before stays.
+            PolicyDeniedError: a rule of the policy closes what would be changed.
+            InvalidManifestPathError: the path leaves the workspace and what is granted.
+            ArgumentError: a pattern means nothing.
+
+        Example:
+            >>> done = await session.upload("project", "src", gitignore=True)
+            >>> done.files
+            214
+        """
+        from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415  # not all use it
+
+        workspace = self._open_workspace("upload", None)
+        chosen = _chosen("upload", include, exclude, gitignore=gitignore)
+        errand = Errand(chosen, threading.Event(), tracked(progress))
+        work = partial(upload, source=source, path=path, errand=errand)
+        return await workspace.run("upload", work, errand.stopped)
+
+    @observed("download")
+    async def download(
+        self,
+        path: str | PurePath,
+        destination: str | PurePath,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        gitignore: bool = False,
+        outer_links: bool = False,
+        progress: Hearer | None = None,
+    ) -> Transferred:
+        """Copy a file or a directory of the workspace to the host.
+
+        Content, permissions, times, empty directories, hard links and symlinks are kept;
+        set-user-id bits are not. Symlinks in the tree that lead out of it are left out, since they
+        would lead to your files. Files are replaced each whole or not at all; a directory is merged
+        with one that is there, and no symlink in that is followed.
+
+        What comes out was made by commands: ``session.review()`` tells what programs on your side
+        would run of it by themselves.
+
+        Args:
+            path: relative to the workspace, or absolute in it or in a granted directory; a symlink
+                is followed here, and not within a tree.
+            destination: the copy's path, any of the host; missing directories are made.
+            include: of a directory, copies only what matches one of these patterns, or lies beneath
+                it (default: everything). Patterns are those of .gitignore.
+            exclude: of a directory, leaves out what matches one of these (default: nothing).
+            gitignore: True leaves out what .gitignore files in the directory say (default: False).
+            outer_links: True copies symlinks that lead out of the directory as well (default:
+                False).
+            progress: called on the event loop with the newest ``Progress``.
+
+        Returns:
+            What was written, and what was left out and why.
+
+        Raises:
+            WorkspaceReadNotFoundError: there is no such file or directory.
+            WorkspaceArchiveReadError: it can't be read, or not be written on the host; what was
+                written before stays.
+            PolicyDeniedError: the policy denies a part of it.
+            InvalidManifestPathError: the path leaves the workspace and what is granted.
+            ArgumentError: a pattern means nothing.
+
+        Example:
+            >>> done = await session.download("results", "out", exclude=["*.tmp"])
+        """
+        from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415  # not all use it
+
+        workspace = self._open_workspace("download", None)
+        chosen = _chosen(
+            "download", include, exclude, gitignore=gitignore, inner_links=not outer_links
+        )
+        errand = Errand(chosen, threading.Event(), tracked(progress))
+        work = partial(download, path=path, destination=destination, errand=errand)
+        return await workspace.run("download", work, errand.stopped)
+
+
+def _chosen(
+    op: OpName,
+    include: Iterable[str],
+    exclude: Iterable[str],
+    *,
+    gitignore: bool,
+    inner_links: bool = False,
+) -> Chosen:
+    """What of a tree is meant.
+
+    Raises:
+        ArgumentError: a pattern means nothing.
+    """
+    from sandyard.manifest.selecting import checked_patterns, compile_rules  # noqa: PLC0415
+    from sandyard.workspace.copying_trees import ALL, Chosen  # noqa: PLC0415
+
+    rules = []
+    for name, given in (("include", include), ("exclude", exclude)):
+        try:
+            patterns = checked_patterns(given if isinstance(given, str) else tuple(given))
+        except ManifestError as error:
+            raise ArgumentError(error.message, op=op, argument=name, value=given) from error
+        rules.append(compile_rules(patterns))
+    chosen = Chosen(rules[0], rules[1], gitignore, inner_links)
+    return ALL if chosen == ALL else chosen

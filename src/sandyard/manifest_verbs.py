@@ -1,0 +1,200 @@
+"""The manifest verb of a session: what should exist is made real, at its start and when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandyard.caller import Caller
+from sandyard.errors import LocalDirReadError, ManifestError, OpName, SandboxError, shown
+from sandyard.finishing import in_thread
+from sandyard.limits import GIT_CLONES
+from sandyard.manifest import Environment, Manifest
+from sandyard.observing import Observable, observed
+from sandyard.policy import Policy
+from sandyard.state import UnixLocalSandboxSessionState
+from sandyard.workspace import Materialized, Workspace
+from sandyard.workspace.copying import open_source
+from sandyard.workspace.entry_plan import clones_of, plan_entries
+from sandyard.workspace.materialize import Attempt, Ledger, origin_of
+from sandyard.workspace.progress import Hearer, tracked
+
+if TYPE_CHECKING:
+    from sandyard.cloning import Spare
+    from sandyard.types import User
+    from sandyard.workspace.entry_plan import CopyClone
+
+__all__ = ["ManifestVerbs"]
+
+
+class ManifestVerbs(Observable, ABC):
+    """What a session does with its manifest's entries."""
+
+    policy: Policy
+    state: UnixLocalSandboxSessionState
+    materialized: Materialized | None = None
+    _caller: Caller
+    _ledger: Ledger | None = None
+
+    @abstractmethod
+    def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
+        """The workspace, if the session is in a phase in which ``op`` is possible."""
+
+    @abstractmethod
+    def _present_manifest(self) -> Manifest:
+        """What should exist in the workspace."""
+
+    @abstractmethod
+    def _spare_sandbox(self, policy: Policy) -> AbstractAsyncContextManager[Spare]:
+        """A running sandbox with an empty workspace; leaving it takes both away."""
+
+    @observed("materialize")
+    async def apply_manifest(
+        self, *, only_ephemeral: bool = False, progress: Hearer | None = None
+    ) -> Materialized:
+        """Make the entries of the session's manifest real once more, as its first start did.
+
+        What exists is replaced file by file, each whole or not at all, so changes to files of the
+        manifest are lost; what it does not name is left alone. Several entries are made at a time,
+        but never two of which one lies beneath the other.
+
+        Args:
+            only_ephemeral: True makes ephemeral entries alone, with all that is in them (default:
+                all entries).
+            progress: called on the event loop with the newest ``Progress``; states in between may be
+                passed over.
+
+        Returns:
+            What was written, and what of the sources was left out and why.
+
+        Raises:
+            ManifestError: an entry can't be made; nothing was written.
+            ArtifactError: a source, an archive or a repository can't be copied.
+            WorkspaceArchiveWriteError: something can't be written. The ``entry`` of the last two's
+                context names it; what was made before stays.
+            PolicyDeniedError: a rule of the policy closes what would be changed.
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> session.state.manifest.entries["notes.md"] = File(content="new")
+            >>> await session.apply_manifest()
+        """
+        workspace = self._open_workspace("materialize", None)
+        attempt = partial(Attempt, only_ephemeral=only_ephemeral)
+        return await self._materialize(workspace, attempt, Ledger(), progress)
+
+    async def _make_ready(self, workspace: Workspace, progress: Hearer | None) -> None:
+        """Apply the manifest at the first start, and at later ones what is ephemeral of it."""
+        first, manifest = not self.state.workspace_root_ready, self._present_manifest()
+        if first and manifest.entries:
+            direct = self.state.workspace_root_owned  # then nobody looks at it yet
+            attempt = partial(Attempt, direct=direct)
+            self._ledger = self._ledger or Ledger()
+            self.materialized = await self._materialize(workspace, attempt, self._ledger, progress)
+            self._ledger = None
+        elif any(entry.ephemeral for _, entry in manifest.walk()):
+            attempt = partial(Attempt, only_ephemeral=True)
+            await self._materialize(workspace, attempt, Ledger(), progress)
+        self.state.workspace_root_ready = True
+
+    async def _materialize(
+        self,
+        workspace: Workspace,
+        attempt: Callable[..., Attempt],
+        ledger: Ledger,
+        progress: Hearer | None,
+    ) -> Materialized:
+        """Clone what has to be cloned, then make what the ledger does not have."""
+        manifest = self._present_manifest()
+        asked = attempt()
+        planned = partial(plan_entries, manifest, only_ephemeral=asked.only_ephemeral)
+        clones = clones_of(ledger.missing(await in_thread(planned)))
+        async with AsyncExitStack() as stack:
+            places = await self._cloned(clones, manifest, stack) if clones else {}
+            whole = attempt(
+                ledger=ledger,
+                clones=places,
+                stopped=threading.Event(),
+                tracker=tracked(progress),
+            )
+            return await workspace.apply(manifest, whole, base_dir=self._caller.directory)
+
+    async def _cloned(
+        self, clones: Sequence[CopyClone], manifest: Manifest, stack: AsyncExitStack
+    ) -> dict[str, str]:
+        """Clone repositories, a few at a time; the first that fails ends the others."""
+        turns = asyncio.Semaphore(GIT_CLONES)
+
+        async def clone(step: CopyClone) -> str:
+            async with turns:
+                try:
+                    return await self._cloned_one(step, manifest, stack)
+                except SandboxError as error:
+                    error.context.setdefault("entry", step.path)
+                    raise
+
+        tasks = [asyncio.create_task(clone(step)) for step in clones]
+        try:
+            places = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return {step.path: place for step, place in zip(clones, places, strict=True)}
+
+    async def _cloned_one(self, step: CopyClone, manifest: Manifest, stack: AsyncExitStack) -> str:
+        """Clone one repository; where it stands on the host until the stack is left."""
+        from sandyard.cloning import (  # noqa: PLC0415  # few manifests have repositories
+            WORKING_TREE,
+            clone_policy,
+            clone_repository,
+        )
+
+        repository = step.repository
+        if repository.local is not None:
+            await in_thread(_check_local, manifest, repository.local, self._caller.directory)
+        token = await _token(manifest, repository.token_env, self._caller.variables())
+        spare = await stack.enter_async_context(
+            self._spare_sandbox(clone_policy(self.policy, repository))
+        )
+        await clone_repository(spare.sandbox, spare.inside, repository, token)
+        return f"{spare.host}/{WORKING_TREE}"
+
+
+def _check_local(manifest: Manifest, path: str, base_dir: str | None) -> None:
+    """Refuse a repository of the host that is not where sources may lie.
+
+    Raises:
+        LocalDirReadError: it is not, or is no directory.
+    """
+    located = origin_of(manifest, base_dir).located(Path(path), LocalDirReadError)
+    os.close(open_source(located, Path(path), LocalDirReadError))
+
+
+async def _token(manifest: Manifest, name: str | None, variables: Mapping[str, str]) -> str | None:
+    """What a variable holds: of the manifest, or else of the program that wants it.
+
+    Raises:
+        ManifestError: there is no such variable, or it is empty.
+    """
+    if name is None:
+        return None
+    given = {
+        member: value for member, value in manifest.environment.value.items() if member == name
+    }
+    own = await Environment(value=given).resolve(variables)
+    token = (own or variables).get(name)
+    if not token:
+        raise ManifestError(
+            f"token_env names the variable {shown(name)}, which is neither in the manifest's "
+            "environment nor in this program's",
+            field="token_env",
+        )
+    return token
