@@ -16,13 +16,13 @@ from sandyard.manifest.selecting import compile_rules, rules_of_text
 PATHS = (
     "a.log", "b/a.log", "b/c/a.log", "build/x", "b/build/x", "b/build/c/x", "keep.log", "b/keep.log",
     "foo/bar", "x/foo/bar", "foo/x/bar", "foo/x/y/bar", "#hash", "!bang", "star*name", "starryname",
-    "a b", "trail ", "trail", ".hidden", "b/.hidden", "[x]", "x", "é/ü", "abc", "a-c", "sub/deep/x.o",
+    "a b", "trail ", "trail", ".hidden", "b/.hidden", "[x]", "x", "éé/üü", "abc", "a-c", "sub/deep/x.o",
 )  # fmt: skip
 PATTERNS = (
     "*.log\n!keep.log", "build/", "/build", "build/x", "foo/bar", "**/bar", "foo/**", "foo/**/bar",
     "foo/*/bar", "**/foo/bar", "\\#hash", "\\!bang", "# comment\n\n*.o", "star\\*name", "a b",
     "trail\\ ", "trail ", "[ax]*", "[!a]bc", "[^a]*", "a[a-c-]c", "[x]", "\\[x\\]", "?",
-    "*\n!*/\n!a.log", "é/*", "*.log\n!b/*.log\nb/c", "/*\n!/foo", ".*", "b/**/x", "[x", "**", "/",
+    "*\n!*/\n!a.log", "éé/*", "*.log\n!b/*.log\nb/c", "/*\n!/foo", ".*", "b/**/x", "[x", "**", "/",
     "x/**/bar", "foo/", "a.log\r",
 )  # fmt: skip
 

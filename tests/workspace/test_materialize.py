@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import stat
+import subprocess
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from sandyard.errors import (
     InvalidManifestPathError,
+    LocalChecksumError,
     LocalDirReadError,
     LocalFileReadError,
     ManifestError,
@@ -17,6 +22,7 @@ from sandyard.errors import (
     WorkspaceArchiveWriteError,
 )
 from sandyard.manifest import (
+    Archive,
     BaseEntry,
     Dir,
     File,
@@ -27,15 +33,18 @@ from sandyard.manifest import (
 )
 from sandyard.types import Group, Permissions
 from sandyard.workspace import Materialized, Skipped, WorkspaceRoot
+from sandyard.workspace.copying import Abandoned
 from sandyard.workspace.entry_plan import (
     CopyFile,
     CopyTree,
     MakeDirectory,
     SetMode,
     WriteFile,
+    in_waves,
     plan_entries,
 )
-from sandyard.workspace.materialize import apply_manifest
+from sandyard.workspace.materialize import Attempt, apply_manifest
+from tests.archive.making import item, tar_of
 
 READ_ONLY = Permissions(owner=5, group=5, other=0)
 
@@ -347,3 +356,137 @@ def test_copy_of_what_is_around_it_ends(tmp_path: Path, root: WorkspaceRoot) -> 
     assert sorted(entry.name for entry in (Path(root.path) / "all").iterdir()) == sorted(
         entry.name for entry in around.iterdir() if str(entry) != root.path
     )
+
+
+# --- what is meant of a tree, links, archives ---------------------------------------------------
+
+
+def test_waves_keep_what_must_be_in_order() -> None:
+    tree, inner, other = LocalDir(src="t"), File(content="1"), File(content="2")
+    entries = {"a/x": inner, "a": tree, "a/y/z": other, "b": Dir(children={"c": inner}), "d": other}
+    waves = in_waves(plan_entries(Manifest(entries=entries)))
+    assert [[step.path for step in wave] for wave in waves] == [
+        ["a/x", "b", "d"],
+        ["a", "b/c"],
+        ["a/y/z", "b"],
+    ]
+    everything = in_waves(plan_entries(Manifest(entries={"x": inner, ".": tree, "y": inner})))
+    assert [[step.path for step in wave] for wave in everything] == [["x"], ["."], ["y"]]
+
+
+def test_what_is_left_out_is_told(root: WorkspaceRoot, base: Path, tmp_path: Path) -> None:
+    top = tmp_path / "project"
+    for name in (
+        "a.py",
+        "a.pyc",
+        "keep.pyc",
+        "doc/b.md",
+        "doc/c.pyc",
+        "build/x",
+        "deep/build/y.py",
+    ):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(name)
+    (top / ".gitignore").write_text("*.pyc\n!keep.pyc\n/build/\n")
+    (top / "deep/.gitignore").write_text("build\n")
+
+    def done(entry: LocalDir) -> tuple[set[str], set[Skipped]]:
+        manifest = Manifest(entries={"p": entry})
+        with WorkspaceRoot.open(base) as again:
+            found = apply_manifest(again, manifest, base_dir=str(tmp_path))
+        there = {str(path.relative_to(base / "p")) for path in (base / "p").rglob("*")}
+        shutil.rmtree(base / "p")
+        return there, set(found.skipped)
+
+    there, skipped = done(LocalDir(src=top, gitignore=True))
+    assert there == {".gitignore", "a.py", "keep.pyc", "doc", "doc/b.md", "deep", "deep/.gitignore"}
+    assert skipped == {
+        Skipped(f"p/{name}", "gitignore") for name in ("a.pyc", "doc/c.pyc", "build", "deep/build")
+    }
+    there, skipped = done(LocalDir(src=top, include=["*.py", "/doc"], exclude=["c.*"]))
+    assert there == {"a.py", "doc", "doc/b.md", "deep", "deep/build", "deep/build/y.py"}
+    assert Skipped("p/doc/c.pyc", "excluded") in skipped
+    assert Skipped("p/build/x", "not_included") in skipped
+    assert done(LocalDir(src=top, include=["nothing"]))[0] == set()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_hard_links_stay_links(
+    root: WorkspaceRoot, base: Path, tmp_path: Path, *, direct: bool
+) -> None:
+    top = tmp_path / "project"
+    (top / "d").mkdir(parents=True)
+    (top / "d/one").write_text("x")
+    (top / "d/one").chmod(0o640)
+    os.link(top / "d/one", top / "two")
+    os.link(top / "d/one", tmp_path / "outside")
+    manifest = Manifest(entries={"p": LocalDir(src=top)})
+    for _ in range(2):
+        apply_manifest(root, manifest, base_dir=str(tmp_path), attempt=Attempt(direct=direct))
+        facts = (base / "p/d/one").stat()
+        assert (base / "p/two").stat().st_ino == facts.st_ino
+        assert (facts.st_nlink, facts.st_mode & 0o777) == (2, 0o640)
+        assert sorted(path.name for path in (base / "p").rglob("*")) == ["d", "one", "two"]
+
+
+def test_written_directly_it_is_the_same(
+    root: WorkspaceRoot, base: Path, project: Path, tmp_path: Path
+) -> None:
+    entries = {
+        "p": LocalDir(src=project),
+        "d": Dir(children={str(number): File(content=b"x" * number) for number in range(200)}),
+        "e/f": File(content="again", permissions=Permissions(owner=6)),
+        "e/g": File(content="link", permissions=Permissions(owner=6)),
+    }
+    (base / "e").mkdir()
+    (base / "e/f").write_text("was there before")
+    (base / "e/g").symlink_to("target")
+    attempt = Attempt(direct=True)
+    done = apply_manifest(root, Manifest(entries=entries), base_dir=str(tmp_path), attempt=attempt)
+    assert _facts(base / "p") == _facts(project)
+    assert len(done.written) == 8 + 200 + 2
+    assert {int(path.name): path.stat().st_size for path in (base / "d").iterdir()} == {
+        number: number for number in range(200)
+    }
+    assert (base / "e/f").read_text() == "again"
+    assert (base / "e/target").read_text() == "link"
+    assert (_mode(base / "e/f"), _mode(base / "d/6")) == (0o600, 0o755)
+    assert attempt.ledger.missing(plan_entries(Manifest(entries=entries))) == ()
+
+
+def test_archives(root: WorkspaceRoot, base: Path, project: Path, tmp_path: Path) -> None:
+    (project / "pipe").unlink()
+    archive = tmp_path / "x.tgz"
+    subprocess.run(["tar", "-czf", archive, "-C", project, "run.sh", "lib/up"], check=True)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    entries = {
+        "a": Archive(src=archive, sha256=digest.upper(), permissions=Permissions(owner=7)),
+        "b/c": Archive(src=archive),
+    }
+    apply_manifest(root, Manifest(entries=entries), base_dir=str(tmp_path))
+    for where in ("a", "b/c"):
+        assert (base / where / "run.sh").read_bytes() == b"#!/bin/sh\n"
+        assert (base / where / "lib/up").is_symlink()
+    assert _mode(base / "a") == 0o700
+    shutil.rmtree(base / "a")
+    wrong = Manifest(entries={"a": Archive(src=archive, sha256="0" * 64)})
+    with pytest.raises(LocalChecksumError, match="nothing of it was unpacked") as caught:
+        apply_manifest(root, wrong, base_dir=str(tmp_path))
+    assert caught.value.context["entry"] == "a"
+    assert caught.value.context["actual"] == digest
+    (tmp_path / "evil.tar").write_bytes(tar_of(item("../evil", b"x")))
+    evil = Manifest(entries={"e": Archive(src=tmp_path / "evil.tar")})
+    with pytest.raises(WorkspaceArchiveWriteError) as refused:
+        apply_manifest(root, evil, base_dir=str(tmp_path))
+    assert refused.value.context["entry"] == "e"
+    assert not (base / "evil").exists()
+
+
+def test_what_is_stopped_is_not_gone_on_with(root: WorkspaceRoot, base: Path) -> None:
+    stopped = Event()
+    stopped.set()
+    with pytest.raises(Abandoned):
+        apply_manifest(
+            root, Manifest(entries={"a": File(content="")}), attempt=Attempt(stopped=stopped)
+        )
+    assert list(base.iterdir()) == []

@@ -1,0 +1,194 @@
+"""Files and trees between the host and a workspace: what is kept, and what a sandbox can't smuggle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from sandyard import (
+    ArgumentError,
+    InvalidManifestPathError,
+    LocalFileReadError,
+    Policy,
+    PolicyDeniedError,
+    Progress,
+    SandboxError,
+    Skipped,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+    WorkspaceArchiveReadError,
+    WorkspaceArchiveWriteError,
+    WorkspaceReadNotFoundError,
+)
+from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.copying import Abandoned
+from sandyard.workspace.transfer import Errand, upload
+
+
+def tree_of(top: Path) -> dict[str, object]:
+    """What is in a directory: kinds, modes, times, contents."""
+    found: dict[str, object] = {}
+    for path in sorted(top.rglob("*")):
+        facts = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else None
+        if path.is_file() and content is None:
+            content = path.read_text()
+        mode = 0 if path.is_symlink() else stat.S_IMODE(facts.st_mode)
+        found[str(path.relative_to(top))] = (
+            stat.S_IFMT(facts.st_mode), mode, facts.st_mtime_ns, content,
+        )  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    top = tmp_path / "project"
+    (top / "empty").mkdir(parents=True)
+    (top / "bin").mkdir()
+    (top / "bin/run").write_text("#!/bin/sh\n")
+    (top / "bin/run").chmod(0o755)
+    (top / "secret").write_text("mine")
+    (top / "secret").chmod(0o600)
+    (top / "link").symlink_to("bin/run")
+    (top / "away").symlink_to("/etc/passwd")
+    os.link(top / "secret", top / "twin")
+    os.utime(top / "secret", ns=(10**18, 10**18 + 1))
+    (top / "bin").chmod(0o555)
+    return top
+
+
+async def test_up_and_down_again(tmp_path: Path, project: Path) -> None:
+    client = UnixLocalSandboxClient()
+    session = await client.create()
+    try:
+        async with session:
+            told: list[Progress] = []
+            done = await session.upload(project, "a/b", progress=told.append)
+            assert (done.files, done.skipped) == (5, ())
+            assert told[-1].files == 5
+            seen = await session.exec(
+                "cd a/b && cat secret link && stat -c %a bin && ls -i secret twin"
+            )
+            assert seen.stdout.startswith(b"mine#!/bin/sh\n555\n")
+            words = seen.stdout.split()
+            assert words[-4] == words[-2]
+            root = Path(session.state.manifest.root)
+            assert await asyncio.to_thread(tree_of, root / "a/b") == tree_of(project)
+
+            out = tmp_path / "out/deep"
+            done = await session.download("a/b", out)
+            assert done.skipped == (Skipped("away", "link_leads_out"),)
+            expected = tree_of(project)
+            del expected["away"]
+            assert await asyncio.to_thread(tree_of, out) == expected
+            again = await session.download("a/b", out, outer_links=True, exclude=["secret"])
+            assert again.skipped == (Skipped("secret", "excluded"),)
+            assert (out / "away").is_symlink()
+
+            await session.upload(project / "secret", "one")
+            assert (await session.download("one", tmp_path / "two")).size == 4
+            assert (tmp_path / "two").read_text() == "mine"
+            assert stat.S_IMODE((tmp_path / "two").stat().st_mode) == 0o600
+            assert (tmp_path / "two").stat().st_uid == os.geteuid()
+            done = await session.upload(project, ".", include=["bin/"])
+            assert done.files == 1
+            assert await session.exists("bin/run")
+            assert not await session.exists("empty")
+    finally:
+        await client.delete(session)
+
+
+async def test_what_comes_out_can_not_lead_astray(tmp_path: Path) -> None:
+    client = UnixLocalSandboxClient()
+    session = await client.create()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "bait").write_text("precious")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/d").symlink_to(tmp_path / "elsewhere")
+    try:
+        async with session:
+            await session.exec(
+                "mkdir -p t/d t/p/q u && echo evil > t/d/x && ln -s ../bait t/up && ln -s . t/here"
+                " && ln -s ../.. t/p/q/top && ln -s p/q/top/../../bait t/sly && ln -s p/q t/p2"
+                " && mkfifo t/fifo && cp /bin/true t/suid && chmod 4755 t/suid && echo x > u/f"
+                " && ln -s ../out/bait u/f2"
+            )
+            with pytest.raises(WorkspaceArchiveReadError):  # through a link on our side
+                await session.download("t", tmp_path / "out")
+            assert list((tmp_path / "elsewhere").iterdir()) == []
+            done = await session.download("t", tmp_path / "fresh")
+            assert set(done.skipped) == {
+                Skipped("fifo", "fifo"),
+                Skipped("sly", "link_leads_out"),
+                Skipped("up", "link_leads_out"),
+            }
+            assert not (tmp_path / "fresh/suid").stat().st_mode & stat.S_ISUID
+            assert (tmp_path / "fresh/p2").resolve() == tmp_path / "fresh/p/q"
+            assert (tmp_path / "bait").read_text() == "precious"
+    finally:
+        await client.delete(session)
+
+
+async def test_what_is_refused(tmp_path: Path, project: Path) -> None:
+    denied = tmp_path / "granted/keys"
+    denied.mkdir(parents=True)
+    (denied / "k").write_text("key")
+    policy = Policy(reads=(str(tmp_path / "granted"),), deny=(str(denied),))
+    client = UnixLocalSandboxClient(policy=policy)
+    session = await client.create()
+    try:
+        async with session:
+            up: tuple[tuple[Path, str | Path, type[SandboxError]], ...] = (
+                (tmp_path / "missing", "a", LocalFileReadError),
+                (Path("/dev/null"), "a", LocalFileReadError),
+                (project, "../a", InvalidManifestPathError),
+                (project, tmp_path / "granted/x", PolicyDeniedError),
+                (project / "secret", ".", WorkspaceArchiveWriteError),
+            )
+            for source, path, kind in up:
+                with pytest.raises(kind):
+                    await session.upload(source, path)
+            down: tuple[tuple[str | Path, type[SandboxError]], ...] = (
+                ("missing", WorkspaceReadNotFoundError),
+                ("/etc/passwd", InvalidManifestPathError),
+                (denied, PolicyDeniedError),
+                (tmp_path / "granted", PolicyDeniedError),
+            )
+            for where, kind in down:
+                with pytest.raises(kind):
+                    await session.download(where, tmp_path / "out")
+            assert not (tmp_path / "out/keys").exists()
+            await session.write("file", b"x")
+            with pytest.raises(WorkspaceArchiveReadError, match="downloaded to"):
+                await session.download("file", project / "secret/below")
+            with pytest.raises(ArgumentError, match="names nothing"):
+                await session.upload(project, "a", include=["/"])
+    finally:
+        await client.delete(session)
+
+
+async def test_a_cancelled_transfer_ends(tmp_path: Path, session: UnixLocalSandboxSession) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(300):
+        (many / str(number)).touch()
+    begun = asyncio.Event()
+    uploading = asyncio.create_task(session.upload(many, "many", progress=lambda _: begun.set()))
+    await begun.wait()
+    uploading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await uploading
+    before = len(await session.ls("many"))
+    assert before
+    assert len(await session.ls("many")) == before  # nothing goes on behind our back
+    stopped = threading.Event()
+    stopped.set()
+    root = await asyncio.to_thread(WorkspaceRoot.open, session.state.manifest.root)
+    with root, pytest.raises(Abandoned):
+        await asyncio.to_thread(upload, root, many, "other", Errand(stopped=stopped))
+    assert await session.ls("other") == []
