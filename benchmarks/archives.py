@@ -15,13 +15,13 @@ from sandyard import UnixLocalSandboxClient
 
 __all__ = ["archive_rows"]
 
-FILES = 20_000
+FILES = 4_000
 PER_DIRECTORY = 100
 COUNT = 3
 
 
 async def archive_rows() -> list[Row]:
-    """A tree of 20,000 small files as an uncompressed tar archive, unpacked and saved."""
+    """A tree of small files as an uncompressed tar archive, unpacked and saved."""
     client = UnixLocalSandboxClient()
     session = await client.create()
     top = Path(await asyncio.to_thread(tempfile.mkdtemp))

@@ -18,7 +18,7 @@ from sandyard import UnixLocalSandboxClient, UnixLocalSandboxSession
 __all__ = ["ends_rows"]
 
 DAEMONS = 100
-ROUNDS = 20
+ROUNDS = 10
 BAR_MS = 100
 SECONDS = "7654321.5"
 """What the daemons sleep for: a number by which they are recognised."""

@@ -12,7 +12,7 @@ __all__ = ["walk_rows"]
 
 FILES = 60_000
 PER_DIRECTORY = 300
-COUNT = 7
+COUNT = 5
 SCRIPT = "find . -type f -exec stat -c %s:%Y {} + | wc -l"
 
 
