@@ -13,7 +13,6 @@ from sandyard.manifest.entries import BaseEntry, Dir, Entries, GivenEntries
 from sandyard.manifest.environment import Environment
 from sandyard.manifest.grants import SandboxPathGrant
 from sandyard.manifest.paths import ROOT_KEY, absolute_path, entry_key
-from sandyard.manifest.rendering import Line, render
 from sandyard.types import Group, User
 
 __all__ = ["DEFAULT_ROOT", "Manifest"]
@@ -150,6 +149,8 @@ class Manifest(ManifestModel):
         Raises:
             ManifestError: the depth is less than 1.
         """
+        from sandyard.manifest.rendering import Line, render  # noqa: PLC0415  # seldom needed
+
         lines = (Line(path, entry.is_dir, entry.description) for path, entry in self.walk())
         return render(self.root, lines, depth)
 

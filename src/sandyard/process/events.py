@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -64,8 +63,7 @@ class Done(NamedTuple):
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A step that failed: which, of which record of the plan, with which errno, on what."""
 
     step: Step
@@ -74,30 +72,26 @@ class Failure:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The walls are up; ``steps`` says which and in which order."""
 
     steps: tuple[Done, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(NamedTuple):
     """The start ended at a step that the kernel refused."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(NamedTuple):
     """A command was never born."""
 
     job: int
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(NamedTuple):
     """A command runs; ``pid`` is its number inside."""
 
     job: int
@@ -118,8 +112,7 @@ class Usage(NamedTuple):
     involuntary_switches: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeftRunning:
+class LeftRunning(NamedTuple):
     """A process that outlived its command."""
 
     pid: int
@@ -148,8 +141,7 @@ class Exited(NamedTuple):
     kinds: tuple[RefusedCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """The last process that a command left running has ended."""
 
     job: int

@@ -381,14 +381,13 @@ def _failure(body: bytes) -> Failure:
 def _started(body: bytes) -> Started:
     if len(body) % _DONE.size:
         raise ProtocolError("a report is cut off")
-    return Started(
-        tuple(
-            [
-                Done(_step(step), record, skipped)
-                for step, skipped, record in _DONE.iter_unpack(body)
-            ]
-        )
-    )
+    try:
+        done = [
+            Done(_STEPS[step], record, skipped) for step, skipped, record in _DONE.iter_unpack(body)
+        ]
+    except KeyError as error:
+        raise ProtocolError(f"unknown step {error.args[0]}") from None
+    return Started(tuple(done))
 
 
 def _exited(job: int, body: bytes) -> Exited:

@@ -25,7 +25,6 @@ from sandyard.workspace.copying import Skipped
 from sandyard.workspace.faults import translated
 from sandyard.workspace.materialize import Attempt, Materialized, apply_manifest
 from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
-from sandyard.workspace.usage import measure_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +205,7 @@ class Workspace:
 
     async def measure(self, stopped: threading.Event) -> int:
         """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
-        return await self.in_thread("exec", lambda: measure_usage(self.root.fd, stopped))
+        return await self.in_thread("exec", partial(_measured, self.root.fd, stopped))
 
     async def delete(self) -> bool:
         """Remove the directory if the library made it; see ``WorkspaceRoot.delete``.
@@ -273,6 +272,12 @@ class _ActingWorkspace(Workspace):
                 return work()
 
         return await self._whole.in_thread(op, acting, stopped)
+
+
+def _measured(top: int, stopped: threading.Event) -> int:
+    from sandyard.workspace.usage import measure_usage  # noqa: PLC0415  # only a limit asks for it
+
+    return measure_usage(top, stopped)
 
 
 def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:
