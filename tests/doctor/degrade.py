@@ -244,6 +244,10 @@ def fewest_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
 
 
+def as_it_is() -> None:
+    """No worse; what runs there makes something worse by itself."""
+
+
 def no_home() -> None:
     for name in ("HOME", "USER", "LOGNAME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         os.environ.pop(name, None)
@@ -254,7 +258,7 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
     for way in (
         no_user, no_mounts, no_landlock, container, listened, no_idmap, old_filter, old_open, deadly_filter, nested, no_room,
         covered_proc, hidden_proc, unseen_proc, read_only, chroot, few_processes, few_files, fewest_files,
-        no_home,
+        no_home, as_it_is,
     )
 }  # fmt: skip
 

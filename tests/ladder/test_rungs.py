@@ -172,7 +172,8 @@ def test_closed_place_is_refused(tmp_path: Path) -> None:
     assert "chmod o+x" in told["refused"]
 
 
-def test_shortage_is_no_rung() -> None:
+@pytest.mark.parametrize("how", ["as_it_is", "nested"])
+def test_shortage_is_no_rung(how: str) -> None:
     """Too many processes say nothing of the machine: the start is refused, and the next one whole."""
-    told = ask("no_home", "tests.ladder.passing")
+    told = ask(how, "tests.ladder.passing")
     assert told["rungs"] == ["processes True", "full"]
