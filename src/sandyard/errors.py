@@ -508,7 +508,8 @@ class SessionNotFoundError(ConfigurationError, LookupError):
     Args:
         which: the id, the beginning of one, or the name that was given.
         message: what to say instead of the default text.
-        reason: ``unknown``, ``ambiguous`` for a beginning that several ids have, or ``gone``.
+        reason: ``unknown``; ``ambiguous`` for a beginning that several ids have; ``removed``; or
+            ``gone`` with a supervisor that was killed.
     """
 
     def __init__(
@@ -517,7 +518,7 @@ class SessionNotFoundError(ConfigurationError, LookupError):
         which: str,
         op: OpName = "connect",
         message: str | None = None,
-        reason: Literal["unknown", "ambiguous", "gone"] = "unknown",
+        reason: Literal["unknown", "ambiguous", "removed", "gone"] = "unknown",
         cause: BaseException | None = None,
     ) -> None:
         text = message or f"there is no session {shown(which)}; sandyard ls lists those there are"

@@ -140,6 +140,9 @@ def test_json_of_command(web: str) -> None:
     done = call("exec", "--json", web, "sh", "-c", "echo out; exit 3")
     told = json.loads(done.stdout)
     assert (done.returncode, told["exit_code"], told["stdout"]) == (3, 3, "out\n")
+    (listed,) = objects("ls")
+    assert told["confinement"] == listed["confinement"]
+    assert told["confinement"]["syscalls"] == "enforced"
 
 
 def test_denials_are_told(web: str) -> None:
@@ -151,8 +154,54 @@ def test_prefix_finds_session(home: Path) -> None:
     assert call("create").returncode == 0
     (listed,) = objects("ls")
     assert call("exec", str(listed["id"])[:8], "true").returncode == 0
+    completing = {"_SANDYARD_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    words = f"sandyard exec {listed['name']}"[:-3]
+    assert call(env={**completing, "COMP_WORDS": words}).stdout.decode() == f"{listed['name']}\n"
     assert call("rm", str(listed["name"])).returncode == 0
     assert objects("ls") == []
+    (gone,) = objects("ls", "--all")
+    assert (gone["id"], gone["state"]) == (listed["id"], "removed")
+    done = call("exec", str(listed["name"]), "true")
+    assert done.returncode == 125
+    assert b"is gone: it was removed at" in done.stderr
+
+
+def test_manifest_makes_workspace(home: Path) -> None:
+    (home / "files").mkdir()
+    (home / "files" / "given").write_text("given")
+    manifest = {
+        "entries": {
+            "made/text": {"type": "file", "content": "made "},
+            "from": {"type": "local_dir", "src": "files"},
+        },
+        "environment": {"value": {"GREETING": "hi"}},
+    }
+    (home / "manifest.json").write_text(json.dumps(manifest))
+    text = ["sh", "-c", "cat made/text from/given; echo $GREETING"]
+    # Sources begin where the manifest is, wherever it is named from.
+    assert call("create", "--name", "one", "--manifest", f"{home}/manifest.json").returncode == 0
+    assert call("exec", "one", *text).stdout == b"made givenhi\n"
+    assert call("run", "--manifest", "manifest.json", *text, cwd=home).stdout == b"made givenhi\n"
+
+
+def test_odd_manifest_is_explained(home: Path) -> None:
+    before = os.listdir(home / "run")
+    for text, said in (
+        ('{"entries": {"a": {"type": "file", "conten": "x"}}}', "did you mean 'content'"),
+        ('{"entries": {"a": {"type": "dir"}, "a": {"type": "dir"}}}', "'a' is there twice"),
+        ('{"root": "relative"}', "root must be an absolute path"),
+        ('{"entries": ', "line 1 column 13"),
+        ("[]", "valid dictionary"),
+    ):
+        (home / "manifest.json").write_text(text)
+        done = call("create", "--manifest", str(home / "manifest.json"))
+        assert (done.returncode, done.stdout) == (125, b"")
+        assert said in done.stderr.decode()
+    assert os.listdir(home / "run") == before  # nothing was started for it
+    for words in (["--manifest", "no"], ["--copy", ".", "--manifest", "manifest.json"]):
+        done = call("run", *words, "true", cwd=home)
+        assert done.returncode == 125
+        assert b"--manifest" in done.stderr
 
 
 def test_refusal_is_sentence(web: str) -> None:

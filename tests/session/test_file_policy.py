@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandyard import (
+    ArchiveNote,
     ErrorCode,
     InvalidManifestPathError,
     Manifest,
@@ -24,6 +25,9 @@ from sandyard import (
     WorkspaceArchiveWriteError,
 )
 from tests.archive.making import directory, hard_link, item, tar_of
+
+ONE_FILE = tar_of(item("file", b"evil"))
+IN_GIT = tar_of(item(".git/config", b"evil"))
 
 Act = Callable[[UnixLocalSandboxSession], Awaitable[object]]
 
@@ -144,6 +148,12 @@ REFUSED: dict[str, tuple[str, Act]] = {
     "granted new": ("read_only_extra_path_grant", lambda s: s.append("data-link/new", b"evil")),
     "granted rm": ("read_only_extra_path_grant", lambda s: s.rm("data-link/file")),
     "granted denied": ("denied", lambda s: s.read("data-link/inner/key")),
+    "denied pack": ("denied", lambda s: s.pack("secrets/deep")),
+    "denied unpack": ("denied", lambda s: s.unpack("by-link", ONE_FILE)),
+    "protected unpack": ("protected", lambda s: s.unpack("hooks-link", ONE_FILE)),
+    "protected in a tree": ("protected", lambda s: s.unpack("project", IN_GIT)),
+    "fixed unpack": ("read_only_extra_path_grant", lambda s: s.unpack("fixed", ONE_FILE)),
+    "granted unpack": ("read_only_extra_path_grant", lambda s: s.unpack("data-link", ONE_FILE)),
 }
 
 
@@ -196,6 +206,18 @@ async def test_files_of_grants(tree: Path) -> None:
                 await session.ls(path)
         with pytest.raises(WorkspaceArchiveWriteError, match="stays in its place"):
             await session.write(f"{tree}/alone.txt", b"evil")
+
+
+async def test_grants_are_packed_and_unpacked(tree: Path) -> None:
+    async with opened(tree) as session:
+        async with await session.pack(f"{tree}/data") as archive:
+            await session.unpack("shared-link", archive)
+        assert archive.report is not None
+        assert archive.report.skipped == (ArchiveNote("inner", "denied"),)
+        result = await session.exec(f"cat {tree}/shared/data/file")
+        assert result.stdout == b"secret"
+        names = [entry.path for entry in await session.ls(f"{tree}/shared", recursive=True)]
+    assert names == [f"{tree}/shared/{name}" for name in ("data", "data/file", "file")]
 
 
 async def test_the_rest_is_open(tree: Path) -> None:

@@ -17,7 +17,7 @@ from sandyard.server.answers import Server
 from sandyard.server.connection import Connection, own_hello
 from sandyard.server.framing import Channel, Frame
 from sandyard.server.limits import INPUT_WINDOW_BYTES
-from sandyard.server.messages import Hello, Message
+from sandyard.server.messages import Hello
 from sandyard.server.outcomes import (
     Done,
     Failed,
@@ -28,6 +28,8 @@ from sandyard.server.outcomes import (
 )
 from sandyard.server.serving import serve_connection
 from sandyard.server.sessions import HeldSession, Sessions
+from sandyard.server.wording import Message
+from tests.archive.making import item, tar_of
 
 PATIENCE_S = 30
 
@@ -179,6 +181,41 @@ async def test_cut_write_leaves_old_file(sessions: Sessions) -> None:
     with await held.session.read("file") as file:
         assert file.read() == b"old"
     assert [entry.path.rpartition("/")[2] for entry in await held.session.ls(".")] == ["file"]
+
+
+async def test_cut_archive_leaves_nothing(sessions: Sessions) -> None:
+    held = await make_session(sessions)
+    async with calling(sessions) as (caller, task):
+        await begin(caller, messages.Unpack(session=held.id, path="."))
+        assert isinstance(await told(caller), messages.Credit)
+        await caller.send(Channel.INPUT, tar_of(item("file", b"x" * 4096))[:2048])
+        await caller.close()
+        await task
+    assert await held.session.ls(".") == []
+
+
+async def test_slow_reader_of_archive(sessions: Sessions) -> None:
+    held = await make_session(sessions)
+    await held.session.exec("head -c 64M /dev/zero > big")
+    async with calling(sessions) as (caller, task):
+        await begin(caller, messages.Pack(session=held.id, path="big"))
+        assert await caller.receive() is not None
+        await caller.close()  # with most of it not taken
+        await task
+    result = await held.session.exec("rm big && echo gone")
+    assert result.stdout == b"gone\n"
+
+
+async def test_ended_sessions_are_remembered(sessions: Sessions) -> None:
+    held = await sessions.create(messages.Create(name="one"))
+    await sessions.delete(held)
+    with pytest.raises(SessionNotFoundError, match="removed at") as caught:
+        sessions.find("one")
+    assert caught.value.context["reason"] == "removed"
+    (gone,) = sessions.gone()
+    assert (gone.state, gone.name, gone.processes) == ("removed", "one", 0)
+    again = await sessions.create(messages.Create(name="one"))
+    assert sessions.find("one") is again
 
 
 async def test_odd_manifest_is_explained(sessions: Sessions) -> None:

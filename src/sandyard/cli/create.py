@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from sandyard import SandboxError
+from sandyard.cli.blueprint import ManifestFile
 from sandyard.cli.execution import refused
-from sandyard.cli.order import Order, absolute_path
+from sandyard.cli.order import Order
 from sandyard.cli.permissions import (
     Accept,
     Denied,
@@ -43,6 +43,7 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
     name: Name = None,
     workspace: Workspace = None,
     copy: Copy = None,
+    listed: ManifestFile = None,
     read: Read = None,
     write: Write = None,
     deny: Denied = None,
@@ -84,22 +85,20 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
             accept=accept,
             require=require,
         )
-        order = Order((), workspace, copy, policy, None)
-        manifest = order.manifest()
-        # The sources of a copy lie beneath the directory that the session is made from.
-        directory = absolute_path(".", "create") if copy is None else os.path.realpath(copy)
+        manifest, sources = Order((), workspace, copy, policy, None, listed).manifest()
     except SandboxError as error:
         return PlainTeller().end(refused(error))
 
     async def work() -> int:
         session = await supervised().create(
-            name=name, policy=policy, manifest=manifest, directory=directory
+            name=name, policy=policy, manifest=manifest, directory=sources
         )
         if session.info is not None:
             if json:
                 print_objects((session.info,))
             else:
                 typer.echo(session.info.name)
+                PlainTeller().note(session.info.confinement)
         return 0
 
     return attended(work)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +16,11 @@ from sandyard.cli.order import split_variables
 from sandyard.cli.permissions import Variables
 from sandyard.cli.pumping import Inlet
 from sandyard.cli.reaching import Session, attended, supervised
-from sandyard.cli.report import JsonTeller, PlainTeller
+from sandyard.cli.report import JsonTeller, PlainTeller, Teller
 from sandyard.cli.run import Command, Json, Quiet, Timeout
+
+if TYPE_CHECKING:
+    from sandyard.server.remote import RemoteStream
 
 __all__ = ["Directory", "command_words", "execute", "given_variables"]
 
@@ -77,10 +82,21 @@ def execute(  # noqa: PLR0913, PLR0917  # one parameter for each option
     stream = place.stream(
         *words, shell=False, timeout=timeout, cwd=cwd, env=variables, stdin=Inlet(0)
     )
+    running = _noted(stream, teller) if json else stream  # in words, create has told it
     outcome = outcome_of(
-        words, lambda stopping: pass_through(stream, words, timeout, teller, stopping)
+        words, lambda stopping: pass_through(running, words, timeout, teller, stopping)
     )
     return teller.end(asyncio.run(outcome))
+
+
+@asynccontextmanager
+async def _noted(
+    stream: AbstractAsyncContextManager[RemoteStream], teller: Teller
+) -> AsyncGenerator[RemoteStream]:
+    """Tell what holds for a command once it runs."""
+    async with stream as running:
+        teller.note(running.confinement)
+        yield running
 
 
 def command_words(command: list[str]) -> tuple[str, ...]:

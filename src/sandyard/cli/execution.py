@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -22,6 +21,7 @@ from sandyard.cli.order import Order
 from sandyard.cli.pumping import Inlet
 from sandyard.cli.report import Outcome, Teller
 from sandyard.cli.stopping import Signalled, Stopping
+from sandyard.finishing import in_thread
 
 __all__ = ["carry_out", "outcome_of", "pass_through", "refused", "shell_code"]
 
@@ -84,18 +84,16 @@ def shell_code(code: int) -> int:
 
 
 async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> ExecResult:
-    manifest = order.manifest()
-    if order.copy is not None:
-        # A manifest's sources lie beneath the working directory. A grant would do as well, but
-        # would show commands the original too.
-        os.chdir(order.copy)
-    client = UnixLocalSandboxClient(policy=order.policy)
+    # A manifest's sources lie beneath a directory. A grant would do as well, but would show commands
+    # the original too.
+    manifest, sources = await in_thread(order.manifest)
+    client = UnixLocalSandboxClient(policy=order.policy, directory=sources)
     session = await client.create(manifest=manifest)
     try:
         # No "async with": a session that is closed before it is deleted is kept, should we be
         # killed in between.
         await session.start()
-        teller.note(session.confinement)
+        teller.note(None if session.confinement is None else session.confinement.document())
         return await _run_command(order, session, teller, stopping)
     finally:
         try:

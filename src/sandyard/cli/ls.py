@@ -35,13 +35,19 @@ Where = Annotated[
 ]
 
 
-def show_list(where: Where = None, json: Json = False) -> int:
+Gone = Annotated[
+    bool, typer.Option("--all", "-a", help="List also sessions that are no more, lately.")
+]
+
+
+def show_list(where: Where = None, gone: Gone = False, json: Json = False) -> int:
     """List your sessions; or the files in a directory of one.
 
-    A session is ended where its sandbox has gone by itself: only 'sandyard rm' is left for it.
+    A session is ended where its sandbox has gone by itself: only 'sandyard rm' is left for it. With
+    --all, those that were removed are listed, and those that were lost with a killed supervisor.
     """
     if where is None:
-        return attended(lambda: _list_all(json=json))
+        return attended(lambda: _list_all(gone=gone, json=json))
     try:
         place = session_place(where, "ls")
     except SandboxError as error:
@@ -49,9 +55,9 @@ def show_list(where: Where = None, json: Json = False) -> int:
     return attended(lambda: _list_files(place.session or "", place.path, json=json))
 
 
-async def _list_all(*, json: bool) -> int:
+async def _list_all(*, gone: bool, json: bool) -> int:
     client = await found_client()
-    sessions = () if client is None else await client.sessions()
+    sessions = () if client is None else await client.sessions(gone=gone)
     if json:
         print_objects(sessions)
     elif sessions:
@@ -61,13 +67,17 @@ async def _list_all(*, json: bool) -> int:
                 one.id[:12],
                 one.state,
                 str(one.processes),
-                datetime.fromtimestamp(one.created, UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
-                one.workspace + (" (private)" if one.private else ""),
+                "" if one.created is None else _moment(one.created),
+                one.workspace + (" (private)" if one.private and one.workspace else ""),
             )
             for one in sessions
         ]
         print_table(("NAME", "ID", "STATE", "RUNNING", "CREATED", "WORKSPACE"), rows)
     return 0
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 async def _list_files(session: str, path: str, *, json: bool) -> int:

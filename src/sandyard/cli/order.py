@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandyard import ArgumentError, LocalDir, Manifest, Policy
+from sandyard.cli.blueprint import read_manifest
+from sandyard.manifest import DEFAULT_ROOT
 
 __all__ = ["Order", "absolute_path", "existing_directory", "split_variables"]
 
@@ -22,6 +24,7 @@ class Order:
         copy: the directory whose copy to work in, or None. Without either the workspace is empty.
         policy: what it may touch.
         timeout: seconds that it may take, or None.
+        listed: the file of a manifest that its workspace is made of, or None.
     """
 
     command: tuple[str, ...]
@@ -29,22 +32,35 @@ class Order:
     copy: str | None
     policy: Policy
     timeout: float | None
+    listed: str | None = None
 
-    def manifest(self) -> Manifest:
-        """What its workspace is made of.
+    def manifest(self) -> tuple[Manifest, str | None]:
+        """What its workspace is made of, and the directory where its sources lie, if it has any.
 
         Raises:
-            ArgumentError: a directory does not exist, or two are given.
+            ArgumentError: a directory or file does not exist, or options exclude each other.
+            ManifestError: the file is no manifest.
         """
-        if self.workspace is not None and self.copy is not None:
-            raise _refusal("--workspace and --copy exclude each other", "--copy", self.copy)
+        if self.copy is not None:
+            for other, option in ((self.workspace, "--workspace"), (self.listed, "--manifest")):
+                if other is not None:
+                    raise _refusal(f"{option} and --copy exclude each other", "--copy", self.copy)
+            path = _copied_directory(self.copy)
+            return Manifest(entries={".": LocalDir(src=path)}), path
+        manifest, sources = Manifest(), None
+        if self.listed is not None:
+            manifest, sources = read_manifest(self.listed)
         if self.workspace is not None:
+            if manifest.root != DEFAULT_ROOT:
+                raise _refusal(
+                    f"--workspace and the root {manifest.root} of the manifest exclude each other",
+                    "--workspace",
+                    self.workspace,
+                )
             path = existing_directory(self.workspace, "--workspace")
             # With a slash at its end it is never "/workspace", the name for a private directory.
-            return Manifest(root=path.rstrip("/") + "/")
-        if self.copy is not None:
-            return Manifest(entries={".": LocalDir(src=_copied_directory(self.copy))})
-        return Manifest()
+            manifest = manifest.model_copy(update={"root": path.rstrip("/") + "/"})
+        return manifest, sources
 
 
 def absolute_path(text: str, option: str) -> str:

@@ -20,8 +20,8 @@ from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
     from sandyard.server.connection import Connection
-    from sandyard.server.messages import Message
     from sandyard.server.remote import RemoteClient
+    from sandyard.server.wording import Message
 
 __all__ = [
     "Json",
@@ -31,15 +31,34 @@ __all__ = [
     "found_client",
     "print_objects",
     "print_table",
+    "session_names",
     "supervised",
 ]
 
 _SIGNALLED: Final = 128
 
+
+def session_names(incomplete: str) -> list[str]:
+    """The names of sessions that begin so, for a shell that completes them; it says no errors."""
+
+    async def look() -> list[str]:
+        client = await found_client()
+        found = () if client is None else await client.sessions()
+        return [one.name for one in found if one.name.startswith(incomplete)]
+
+    try:
+        return asyncio.run(look())
+    except SandboxError:
+        return []
+
+
 Session = Annotated[
     str,
     typer.Argument(
-        metavar="SESSION", help="Its name, its id, or the beginning of its id.", show_default=False
+        metavar="SESSION",
+        help="Its name, its id, or the beginning of its id.",
+        show_default=False,
+        autocompletion=session_names,
     ),
 ]
 Process = Annotated[

@@ -9,12 +9,14 @@ import dataclasses
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
-from sandyard import ConfinementReport, ExecResult, ExecTimeoutError, SandboxError
+from sandyard import ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
+from sandyard.policy import DIMENSIONS
 from sandyard.process.capture import Capture, Captured
 
 __all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller", "option_for"]
@@ -49,8 +51,8 @@ class Teller(Protocol):
     def say(self, text: str) -> None:
         """Say something of our own, on standard error."""
 
-    def note(self, confinement: ConfinementReport | None) -> None:
-        """Take in what holds for the command."""
+    def note(self, confinement: Mapping[str, str] | None) -> None:
+        """Take in what holds for the command: ``ConfinementReport.document()``."""
 
     def end(self, outcome: Outcome) -> int:
         """Tell how it ended; returns the exit code."""
@@ -75,13 +77,13 @@ class PlainTeller:
         """Write a line to standard error."""
         _say(text)
 
-    def note(self, confinement: ConfinementReport | None) -> None:
+    def note(self, confinement: Mapping[str, str] | None) -> None:
         """Write a line where it is less than the whole wall."""
-        if confinement is None or confinement.rung == "full":
+        if confinement is None or confinement["rung"] == "full":
             return
-        lost = [name for name, held in confinement.dimensions().items() if held.state != "enforced"]
+        lost = [name for name in DIMENSIONS if confinement[name].partition(":")[0] != "enforced"]
         words = f"; in part or not at all: {', '.join(lost)}" if lost else ""
-        _say(f"confined on the rung {confinement.rung}{words}; 'sandyard doctor' says why")
+        _say(f"confined on the rung {confinement['rung']}{words}; 'sandyard doctor' says why")
 
     def end(self, outcome: Outcome) -> int:
         """Write a line about an error, one for each denial and for each limit that was reached."""
@@ -100,7 +102,7 @@ class JsonTeller:
     """Keeps output, bounded, and prints one JSON object at the end."""
 
     def __init__(self) -> None:
-        self._confinement: dict[str, str] | None = None
+        self._confinement: Mapping[str, str] | None = None
         self._kept = {"stdout": Capture(OUTPUT_LIMIT_BYTES), "stderr": Capture(OUTPUT_LIMIT_BYTES)}
 
     async def take(self, stream: StreamName, data: bytes) -> None:
@@ -111,9 +113,9 @@ class JsonTeller:
         """Write a line to standard error."""
         _say(text)
 
-    def note(self, confinement: ConfinementReport | None) -> None:
+    def note(self, confinement: Mapping[str, str] | None) -> None:
         """Keep it."""
-        self._confinement = None if confinement is None else confinement.document()
+        self._confinement = confinement
 
     def end(self, outcome: Outcome) -> int:
         """Print the object."""
@@ -169,7 +171,7 @@ def _words(error: SandboxError) -> str:
 
 
 def _report(
-    outcome: Outcome, streams: dict[str, Captured], confinement: dict[str, str] | None
+    outcome: Outcome, streams: dict[str, Captured], confinement: Mapping[str, str] | None
 ) -> bytes:
     result, error = outcome.result, outcome.error
     usage = None if result is None else result.usage

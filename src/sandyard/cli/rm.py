@@ -8,14 +8,19 @@ import typer
 
 from sandyard import ArgumentError, SandboxError
 from sandyard.cli.execution import refused
-from sandyard.cli.reaching import attended, found_client, supervised
+from sandyard.cli.reaching import attended, found_client, session_names, supervised
 from sandyard.cli.report import PlainTeller
 
 __all__ = ["remove"]
 
 Sessions = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SESSION...", help="Names or ids.", show_default=False),
+    typer.Argument(
+        metavar="SESSION...",
+        help="Names or ids.",
+        show_default=False,
+        autocompletion=session_names,
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All of your sessions.")]
 

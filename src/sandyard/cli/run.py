@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sandyard import SandboxError
+from sandyard.cli.blueprint import ManifestFile
 from sandyard.cli.execution import carry_out, refused
 from sandyard.cli.order import Order
 from sandyard.cli.permissions import (
@@ -69,6 +70,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     command: Command,
     workspace: Workspace = None,
     copy: Copy = None,
+    listed: ManifestFile = None,
     read: Read = None,
     write: Write = None,
     deny: Denied = None,
@@ -90,8 +92,8 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     """Run a command confined, and exit as it does.
 
     It sees the system's programs, its workspace and what the options name. Without --workspace
-    and --copy the workspace is an empty directory. Copies and empty directories are deleted when
-    the command has ended.
+    and --copy the workspace is a directory of its own, empty or as --manifest says. Copies and
+    directories of its own are deleted when the command has ended.
 
     Exit codes: the command's own; 128+N if signal N ended it; 124 after a timeout; 125 where
     sandyard itself refuses; 126 and 127 for a program that can't be executed or does not exist.
@@ -116,5 +118,5 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
     except SandboxError as error:
         return teller.end(refused(error))
-    order = Order(tuple(command), workspace, copy, policy, timeout)
+    order = Order(tuple(command), workspace, copy, policy, timeout, listed)
     return teller.end(asyncio.run(carry_out(order, teller)))

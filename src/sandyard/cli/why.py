@@ -28,6 +28,7 @@ from sandyard.cli.permissions import (
 from sandyard.cli.report import JsonTeller, PlainTeller, option_for
 from sandyard.cli.run import Copy, Workspace
 from sandyard.cli.stopping import Stopping
+from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
     from sandyard import UnixLocalSandboxSession
@@ -95,7 +96,7 @@ def explain(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
 async def _ask(order: Order, subject: str) -> Explanation | int:
     """Start a session and ask it; returns the exit code if a signal came."""
-    manifest = order.manifest()
+    manifest, _ = await in_thread(order.manifest)
     if order.copy is not None:
         manifest = Manifest()  # where its paths are, a copy without files tells as well
     client = UnixLocalSandboxClient(policy=order.policy)

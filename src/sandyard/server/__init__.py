@@ -5,6 +5,7 @@ and bytes go both ways, until the server has sent a result or an error. Whoever 
 call, and with it what lives no longer than the call: a command, not a session.
 
     framing          bytes <-> frames: a channel and a payload (pure)
+    wording          what every message is made of
     messages         what callers may say (values)
     outcomes         what a server may say: results and errors (values)
     connection       one connection: frames in both directions

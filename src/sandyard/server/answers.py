@@ -16,7 +16,7 @@ from sandyard.server import messages, terminals
 from sandyard.server.call import ServerCall
 from sandyard.server.connection import package_version
 from sandyard.server.feeding import FedFile
-from sandyard.server.messages import Message, Request
+from sandyard.server.messages import Request
 from sandyard.server.outcomes import (
     ArchiveInfo,
     Done,
@@ -29,6 +29,7 @@ from sandyard.server.outcomes import (
     SessionsInfo,
 )
 from sandyard.server.sessions import Sessions
+from sandyard.server.wording import Message
 from sandyard.session import UnixLocalSandboxSession
 
 __all__ = ["Server", "answer"]
@@ -80,7 +81,8 @@ async def _create(request: messages.Create, call: ServerCall, server: Server) ->
 
 
 async def _list(request: messages.ListSessions, call: ServerCall, server: Server) -> Message:
-    return SessionsInfo(sessions=await server.sessions.listed())
+    gone = server.sessions.gone() if request.gone else ()
+    return SessionsInfo(sessions=(*gone, *await server.sessions.listed()))
 
 
 async def _status(request: messages.Status, call: ServerCall, server: Server) -> Message:
@@ -106,7 +108,8 @@ async def _delete(request: messages.Delete, call: ServerCall, server: Server) ->
 
 
 async def _exec(request: messages.Exec, call: ServerCall, server: Server) -> Message:
-    stream = server.session(request.session).stream(
+    session = server.session(request.session)
+    stream = session.stream(
         *request.command,
         shell=_shell(request.shell),
         timeout=request.timeout,
@@ -119,7 +122,8 @@ async def _exec(request: messages.Exec, call: ServerCall, server: Server) -> Mes
     )
     async with stream as running:
         call.on_signal = lambda number, tree: running.signal(number, tree=tree)
-        await call.say(messages.Started())
+        held = session.confinement
+        await call.say(messages.Started(confinement=None if held is None else held.document()))
         if request.input:
             await call.input.open()
         async for chunk in running:

@@ -12,8 +12,9 @@ from sandyard.process.stream import StreamName
 from sandyard.server.connection import Connection
 from sandyard.server.framing import Channel, FrameError
 from sandyard.server.limits import INPUT_WINDOW_BYTES
-from sandyard.server.messages import Credit, InputEnd, Message, Resize, Signal, parse_from_caller
+from sandyard.server.messages import Credit, InputEnd, Resize, Signal, parse_from_caller
 from sandyard.server.outcomes import failure_of
+from sandyard.server.wording import Message
 
 __all__ = ["CallInput", "ServerCall"]
 

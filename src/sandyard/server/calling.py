@@ -12,8 +12,9 @@ from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.limits import CONNECT_TRIES
-from sandyard.server.messages import Credit, InputEnd, Message
+from sandyard.server.messages import Credit, InputEnd
 from sandyard.server.outcomes import Failed, FromServer, error_of, parse_from_server
+from sandyard.server.wording import Message
 
 __all__ = ["CallerInput", "Connect", "OutgoingCall", "asked", "opened_call", "pumping", "senseless"]
 

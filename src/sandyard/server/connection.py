@@ -20,7 +20,8 @@ from sandyard.server.framing import (
     parse_header,
 )
 from sandyard.server.limits import FRAME_DATA_BYTES, HANDSHAKE_TIMEOUT_S
-from sandyard.server.messages import PROTOCOL, Hello, Message, parse_hello
+from sandyard.server.messages import PROTOCOL, Hello, parse_hello
+from sandyard.server.wording import Message
 
 __all__ = ["Connection", "check_versions", "own_hello", "package_version"]
 

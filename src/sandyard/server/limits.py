@@ -36,7 +36,8 @@ CONNECTIONS_MAX: Final = 256
 of the usual 1,024 descriptors."""
 
 SESSIONS_GONE_KEPT: Final = 256
-"""Sessions that ended with a killed supervisor, and are told apart from those that never were."""
+"""Sessions that were removed, and as many that were lost with a killed supervisor, which are told apart
+from those that never were: the newest, some hundred bytes each."""
 
 SESSION_NAME_CHARS: Final = 64
 """Longest name of a session: a column of a list."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    PlainSerializer,
-    PlainValidator,
     TypeAdapter,
     ValidationError,
 )
@@ -22,6 +16,7 @@ from sandyard.errors import ArgumentError, SandboxError, shown
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
 from sandyard.server.framing import FrameError
+from sandyard.server.wording import Message, Text, Variables
 
 __all__ = [
     "PROTOCOL",
@@ -37,7 +32,6 @@ __all__ = [
     "ListSessions",
     "Logs",
     "MakeDirectory",
-    "Message",
     "Missed",
     "OpenTerminal",
     "Pack",
@@ -66,41 +60,7 @@ __all__ = [
 PROTOCOL: Final = 1
 """The version of the wire; it changes with the first release that says something else."""
 
-_BASE64: Final = "base64"
-
 _Model = TypeVar("_Model")
-
-
-def _text(value: object) -> str:
-    """Take text; what is not Unicode travels as its bytes, which JSON has no other word for."""
-    if isinstance(value, dict) and list(value) == [_BASE64] and isinstance(value[_BASE64], str):
-        try:
-            value = os.fsdecode(base64.b64decode(value[_BASE64], validate=True))
-        except binascii.Error:
-            raise ValueError("this is no base64") from None
-    if not isinstance(value, str):
-        raise ValueError("this is no text")  # pydantic wants a ValueError
-    return value
-
-
-def _travelling(value: str) -> str | dict[str, str]:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return {_BASE64: base64.b64encode(os.fsencode(value)).decode()}
-    return value
-
-
-Text = Annotated[str, PlainValidator(_text), PlainSerializer(_travelling)]
-"""A word of a command, a path, a variable's value: bytes of the kernel, as Python decodes them."""
-
-Variables = dict[str, Text]
-
-
-class Message(BaseModel):
-    """Anything that is said; fields that are not known are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Hello(Message):
@@ -138,15 +98,20 @@ class Create(Message):
     type: Literal["create"] = "create"
     name: str | None = None
     policy: Policy = Policy()
-    manifest: dict[str, JsonValue] = {}
-    environ: Variables = {}
+    manifest: dict[str, JsonValue] = Field(default_factory=dict)
+    environ: Variables = Field(default_factory=dict)
     directory: Text = "/"
 
 
 class ListSessions(Message):
-    """List the sessions; the result has a ``SessionInfo`` for each."""
+    """List the sessions; the result has a ``SessionInfo`` for each.
+
+    Attributes:
+        gone: True lists those that are no more as well, as far as the server remembers them.
+    """
 
     type: Literal["list"] = "list"
+    gone: bool = False
 
 
 class Status(Message):
@@ -409,9 +374,14 @@ FromCaller = Signal | Resize | InputEnd
 
 
 class Started(Message):
-    """From the server: it runs, and signals reach it."""
+    """From the server: it runs, and signals reach it.
+
+    Attributes:
+        confinement: what holds for a command: ``ConfinementReport.document()``.
+    """
 
     type: Literal["started"] = "started"
+    confinement: dict[str, str] | None = None
 
 
 class Credit(Message):

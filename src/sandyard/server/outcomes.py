@@ -12,7 +12,8 @@ from sandyard.archive.report import ArchiveNote, ArchiveReport
 from sandyard.errors import ErrorCode, ExecFailureError, ExecTimeoutError, SandboxError, shown
 from sandyard.server.framing import FrameError
 from sandyard.server.limits import ARCHIVE_NOTES_SENT
-from sandyard.server.messages import Credit, Message, Missed, Started, Text
+from sandyard.server.messages import Credit, Missed, Started
+from sandyard.server.wording import Message, Text
 from sandyard.types import (
     Denial,
     EntryKind,
@@ -67,25 +68,30 @@ class SessionInfo(Message):
         id: its id: 32 hexadecimal digits.
         name: what it is called; the first 12 digits of its id, unless it was given a name.
         state: ``running``; ``ended`` where its sandbox has gone, as when the machine ran out of
-            memory.
-        workspace: its directory.
+            memory. Of a session that is no more: ``removed``, or ``lost`` with a server that was
+            killed.
+        workspace: its directory; empty where it was lost.
         private: True if that is deleted with the session.
-        created: when it was made, in seconds since 1970.
+        created: when it was made, in seconds since 1970; None where it was lost.
+        removed: when it was removed; None of all others.
         processes: how many background processes and terminals it has that have not ended.
+        confinement: what holds in it: ``ConfinementReport.document()``.
     """
 
     type: Literal["session"] = "session"
     id: str
     name: str
-    state: Literal["running", "ended"]
-    workspace: Text
-    private: bool
-    created: float
-    processes: int
+    state: Literal["running", "ended", "removed", "lost"]
+    workspace: Text = ""
+    private: bool = True
+    created: float | None = None
+    removed: float | None = None
+    processes: int = 0
+    confinement: dict[str, str] | None = None
 
 
 class SessionsInfo(Message):
-    """All sessions, oldest first."""
+    """Sessions, oldest first."""
 
     type: Literal["sessions"] = "sessions"
     sessions: tuple[SessionInfo, ...]

@@ -84,9 +84,10 @@ class RemoteClient:
         )
         return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
 
-    async def sessions(self) -> tuple[SessionInfo, ...]:
-        """The sessions that are held, oldest first."""
-        return (await asked(self._connect, messages.ListSessions(), SessionsInfo)).sessions
+    async def sessions(self, *, gone: bool = False) -> tuple[SessionInfo, ...]:
+        """The sessions that are held, oldest first; with ``gone`` those that are no more before."""
+        request = messages.ListSessions(gone=gone)
+        return (await asked(self._connect, request, SessionsInfo)).sessions
 
     async def status(self) -> ServerInfo:
         """How the server is."""
@@ -117,10 +118,14 @@ class RemoteStream:
     """A command in a session of a server, to be iterated for its output.
 
     It is what ``session.stream`` gives, and raises what that raises. A call that is lost ends it.
+
+    Attributes:
+        confinement: what holds for it: ``ConfinementReport.document()``.
     """
 
-    def __init__(self, call: OutgoingCall) -> None:
+    def __init__(self, call: OutgoingCall, confinement: dict[str, str] | None) -> None:
         """Begin with a call whose command has started."""
+        self.confinement = confinement
         self._call = call
         self._result: ExecResult | None = None
 
@@ -242,9 +247,9 @@ class RemoteSession(RemoteFiles):
             narrow=narrow,
         )
         async with opened_call(self._connect, request) as call:
-            await call.result(messages.Started)
+            started = await call.result(messages.Started)
             async with pumping(call, stdin):
-                yield RemoteStream(call)
+                yield RemoteStream(call, started.confinement)
 
     # --- processes --------------------------------------------------------------------------------
 

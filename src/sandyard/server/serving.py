@@ -13,8 +13,9 @@ from sandyard.server.call import ServerCall
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, FrameError
 from sandyard.server.limits import FAREWELL_S, HANDSHAKE_TIMEOUT_S
-from sandyard.server.messages import Hello, Message, Request, Shut, parse_request
+from sandyard.server.messages import Hello, Request, Shut, parse_request
 from sandyard.server.outcomes import Failed, failure_of
+from sandyard.server.wording import Message
 
 __all__ = ["serve_connection"]
 

@@ -6,8 +6,10 @@ import asyncio
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -19,7 +21,7 @@ from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.manifest.base import manifest_error
 from sandyard.platform import is_within
 from sandyard.policy import Policy
-from sandyard.server.limits import SESSION_NAME_CHARS
+from sandyard.server.limits import SESSION_NAME_CHARS, SESSIONS_GONE_KEPT
 from sandyard.server.messages import Create
 from sandyard.server.outcomes import SessionInfo
 from sandyard.server.records import SessionRecord
@@ -58,6 +60,7 @@ class HeldSession:
         if running:
             alive += sum(one.state != "ended" for one in self.session.processes())
             alive += sum(one.exit_code is None for one in self.session.terminals())
+        held = self.session.confinement
         return SessionInfo(
             id=self.id,
             name=self.name,
@@ -66,6 +69,7 @@ class HeldSession:
             private=self.session.state.workspace_root_owned,
             created=self.created,
             processes=alive,
+            confinement=None if held is None else held.document(),
         )
 
     async def end(self) -> None:
@@ -94,7 +98,11 @@ class Sessions:
         noted: Callable[[tuple[SessionRecord, ...]], None] | None = None,
     ) -> None:
         self._closed = tuple(closed)
-        self._gone = tuple(gone)
+        self._gone = deque(
+            (SessionInfo(id=one.id, name=one.name, state="lost") for one in gone),
+            SESSIONS_GONE_KEPT,
+        )
+        self._removed = deque[SessionInfo](maxlen=SESSIONS_GONE_KEPT)
         self._noted = noted
         self._held: dict[str, HeldSession] = {}
         self._coming: set[str] = set()  # names of sessions that are being made
@@ -157,19 +165,18 @@ class Sessions:
                 message=f"{len(begun)} sessions have an id that begins with {shown(which)}; give more",
                 reason="ambiguous",
             )
-        if any(which and which in (one.name, one.id[: len(which)]) for one in self._gone):
-            raise SessionNotFoundError(
-                which=which,
-                op=op,
-                message=f"the session {shown(which)} is gone: the supervisor that held it was killed, "
-                "which ended all that ran in it; create another one",
-                reason="gone",
-            )
+        for one in reversed(self.gone()):
+            if which and which in (one.name, one.id[: len(which)]):
+                raise _no_more(which, one, op)
         raise SessionNotFoundError(which=which, op=op)
 
     async def listed(self) -> tuple[SessionInfo, ...]:
         """All that are held, oldest first."""
         return tuple([await held.info() for held in tuple(self._held.values())])
+
+    def gone(self) -> tuple[SessionInfo, ...]:
+        """Those that are no more, oldest first, as far as they are remembered."""
+        return (*self._gone, *self._removed)
 
     async def delete(self, held: HeldSession) -> None:
         """End a session; it is listed no more, whatever becomes of its files.
@@ -177,8 +184,11 @@ class Sessions:
         Raises:
             WorkspaceStopError: something in its workspace can't be removed.
         """
+        info = await held.info()
         if self._held.pop(held.id, None) is None:
             raise SessionNotFoundError(which=held.name, op="delete")
+        changed = {"state": "removed", "removed": time.time(), "processes": 0}
+        self._removed.append(info.model_copy(update=changed))
         try:
             await finished(held.end())
         finally:
@@ -234,6 +244,20 @@ class Sessions:
         async with self._noting:
             records = tuple(SessionRecord(one.id, one.name) for one in self._held.values())
             await in_thread(self._noted, records)
+
+
+def _no_more(which: str, info: SessionInfo, op: OpName) -> SessionNotFoundError:
+    """Say what became of a session."""
+    what = "the supervisor that held it was killed, which ended all that ran in it"
+    if info.removed is not None:
+        when = datetime.fromtimestamp(info.removed, UTC).astimezone().strftime("%H:%M:%S")
+        what = f"it was removed at {when}, as by sandyard rm"
+    return SessionNotFoundError(
+        which=which,
+        op=op,
+        message=f"the session {shown(which)} is gone: {what}; create another one",
+        reason="gone" if info.removed is None else "removed",
+    )
 
 
 async def _ended(client: UnixLocalSandboxClient, session: UnixLocalSandboxSession) -> None:

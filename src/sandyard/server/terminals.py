@@ -9,8 +9,9 @@ from contextlib import suppress
 from sandyard.errors import ArgumentError, TerminalEndedError, shown
 from sandyard.process.terminal import Terminal
 from sandyard.server.call import CallInput, ServerCall
-from sandyard.server.messages import Message, Missed, ReadTerminal, Started
+from sandyard.server.messages import Missed, ReadTerminal, Started
 from sandyard.server.outcomes import ProcessInfo
+from sandyard.server.wording import Message
 from sandyard.session import UnixLocalSandboxSession
 
 __all__ = [
