@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sandyard import Group, ManifestError, User
-from sandyard.accounts import ONLY_AGENT, Account, Accounts, accounts_of
-from sandyard.limits import ACCOUNTS_MOST
+from sandyard.accounts import ACCOUNTS_MOST, ONLY_AGENT, Account, Accounts, accounts_of
 
 
 def users(*names: str) -> list[User]:

@@ -126,6 +126,10 @@ static void fuzz_plan(const uint8_t *data, size_t size) {
         return;
     promise(plan.identity.mode <= IDENTITY_LEASED && plan.identity.uid != 0 && plan.identity.host_uid != 0,
             "nobody is uid 0");
+    promise(plan.identity.further <= FURTHER_LIMIT && plan.identity.host_uid + plan.identity.further >= plan.identity.host_uid,
+            "further users have ids");
+    promise(plan.identity.further == 0 || (plan.identity.mode == IDENTITY_LEASED && plan.identity.disk != 0),
+            "further users are leased, and nobody is uid 0 on disk");
 }
 
 /* --- spawns -------------------------------------------------------------------------------------- */
@@ -157,6 +161,17 @@ void check_spawn(const unsigned char *body, size_t size, char *const *argv, size
         promise(seen == size, "a spawn is its words, and nothing else");
 }
 
+/* As privileges.c reads it. */
+static void check_user(const unsigned char *body, size_t size, const struct spawn *spawn) {
+    struct user user;
+    if (spawn->user == NULL)
+        return;
+    promise(spawn->user >= body && spawn->user + sizeof user <= body + size, "a user lies in its spawn");
+    memcpy(&user, spawn->user, sizeof user);
+    promise(user.number <= FURTHER_LIMIT && user.count <= FURTHER_LIMIT, "a user and its groups may be there");
+    promise(spawn->user + sizeof user + user.count * sizeof(uint32_t) <= body + size, "groups lie in their spawn");
+}
+
 /* As narrow.c walks it. */
 static void check_narrowing(const unsigned char *body, size_t size, const struct spawn *spawn) {
     struct record record;
@@ -183,6 +198,7 @@ static void fuzz_spawn(unsigned char *body, size_t size) {
         while (spawn.envp[envc] != NULL)
             envc++;
         check_spawn(body, size, spawn.argv, argc, spawn.envp, envc, spawn.cwd);
+        check_user(body, size, &spawn);
         check_narrowing(body, size, &spawn);
     }
     free(vector);

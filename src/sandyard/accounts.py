@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import ManifestError, shown
-from sandyard.limits import ACCOUNTS_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sandyard.types import Group, User
 
-__all__ = ["AGENT", "ONLY_AGENT", "Account", "Accounts", "accounts_of"]
+__all__ = ["ACCOUNTS_MOST", "AGENT", "ONLY_AGENT", "Account", "Accounts", "accounts_of"]
 
 AGENT: Final = "agent"
 """The user that every session has, whom its workspace belongs to."""
+
+ACCOUNTS_MOST: Final = 64
+"""Users and groups of one session besides its own: far more than roles in a team of agents."""
 
 _RESERVED: Final = frozenset({"root", "nobody", "nogroup"})
 """Names that programs expect to mean something else."""

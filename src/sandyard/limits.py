@@ -361,9 +361,6 @@ IDENTITIES_LEASED: Final = 16_384
 IDENTITIES_STEP: Final = 1_000_000
 """Distance to the next range to try, where somebody has an id in the first."""
 
-ACCOUNTS_MOST: Final = 64
-"""Users and groups of one session besides its own: far more than roles in a team of agents."""
-
 TIMEOUT_MAX_S: Final = 365 * 24 * 3600.0
 """Longest timeout: a year. What is longer was meant in another unit."""
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sandyard.accounts import ACCOUNTS_MOST
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.limits import (
-    ACCOUNTS_MOST,
     IDENTITIES_FIRST,
     IDENTITIES_LEASED,
     IDENTITIES_STEP,

@@ -18,13 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from sandyard.accounts import ACCOUNTS_MOST
 from sandyard.errors import ConfinementUnavailableError
-from sandyard.limits import (
-    ACCOUNTS_MOST,
-    IDENTITIES_FIRST,
-    IDENTITIES_LEASED,
-    IDENTITIES_STEP,
-)
+from sandyard.limits import IDENTITIES_FIRST, IDENTITIES_LEASED, IDENTITIES_STEP
 from sandyard.plan import SpawnUser
 from sandyard.platform.shortage import refuse_shortage
 
