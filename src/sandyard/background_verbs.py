@@ -88,7 +88,7 @@ class BackgroundVerbs(Observable, ABC):
             timeout: seconds after which it and all that it started are ended; None (default) for
                 the policy's ``wall_time``, which is no limit unless it is set.
             shell: as for ``exec``.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
             cwd: directory, relative to the workspace or absolute (default: the workspace).
             env: variables for this command, over those of the session.
             stdin: what ``exec`` takes; or True for an input that is written to by the handle's

@@ -65,7 +65,7 @@ class CommandVerbs(Observable, ABC):
                 (default) for the policy's ``wall_time``, which is no limit unless it is set.
             shell: True (default) for ``sh -c``; a list such as ``["bash", "-c"]`` for another
                 shell; False for none.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
             cwd: directory, relative to the workspace or absolute (default: the workspace).
             env: variables for this command, over those of the session.
             stdin: bytes, a binary file or an async iterable of bytes; None (default) is empty.

@@ -87,7 +87,7 @@ class TerminalVerbs(Observable, ABC):
             shell: True (default) for ``sh -c``; a list for another shell; False for none.
             timeout: seconds after which the command and all that it started are ended, its exit code
                 is -9, and its output says so; None (default) for the policy's ``wall_time``.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
             cwd: directory, relative to the workspace or absolute (default: the workspace).
             env: variables for this command; TERM is ``xterm-256color`` unless it is given here, by
                 the policy or by the manifest.

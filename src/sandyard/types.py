@@ -414,7 +414,8 @@ class User(BaseModel):
     """A user inside a sandbox; two users of one name are equal.
 
     Attributes:
-        name: login name.
+        name: login name: a letter or underscore, then up to 31 letters, digits, underscores, dots and
+            hyphens.
     """
 
     name: str

@@ -67,7 +67,7 @@ class PatchingVerbs(VerbBase):
                 ``*** Begin Patch`` to ``*** End Patch``, or a unified diff of several files.
             patch_format: ``"v4a"`` (default), ``"unified"`` as ``diff -u`` and ``git diff`` write
                 it, or an object with ``apply_diff(input, diff, mode)``.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             ``"Done!"``.

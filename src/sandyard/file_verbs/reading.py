@@ -37,7 +37,7 @@ class ReadingVerbs(VerbBase):
 
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             WorkspaceReadNotFoundError: there is no such file.
@@ -64,7 +64,7 @@ class ReadingVerbs(VerbBase):
             offset: bytes before it (default: 0); a negative one counts from the end, as in
                 ``offset=-1000, size=1000`` for the last thousand.
             size: bytes at most.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             What is there: less than ``size`` where the file ends, nothing behind its end.
@@ -87,7 +87,7 @@ class ReadingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
             max_bytes: at least 1.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ArgumentError: ``max_bytes`` is less than 1.
@@ -116,7 +116,7 @@ class ReadingVerbs(VerbBase):
             offset: bytes to leave out at the beginning (default: 0).
             size: bytes in all; None (default) reads to the end.
             chunk_bytes: bytes of each piece but the last, at most 64 MiB (default: 256 KiB).
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ArgumentError: a number is impossible.
@@ -156,7 +156,7 @@ class ReadingVerbs(VerbBase):
             path: relative to the workspace, or absolute in it or in a granted directory.
             recursive: True lists what lies beneath it too (default: False). Symlinks are listed, not
                 followed; what can't be looked into is listed without what it holds.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             Its entries. What the policy denies is listed as commands see it: without permissions,
@@ -184,7 +184,7 @@ class ReadingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
             follow_symlinks: False describes a symlink itself (default: what it points to).
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             Its facts; the path in them is where it really is.
@@ -212,7 +212,7 @@ class ReadingVerbs(VerbBase):
             path: relative to the workspace, or absolute in it or in a granted directory.
             follow_symlinks: False asks for a symlink itself; by default one that points to nothing
                 is nothing.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             PolicyDeniedError: the policy denies it, so that nothing is told.
@@ -236,7 +236,7 @@ class ReadingVerbs(VerbBase):
         Args:
             left: one path; ``right`` is the other. What is missing is the same as nothing.
             follow_symlinks: False says False of every symlink (default: True).
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ExecNonZeroError: one of them can't be looked at.
@@ -260,7 +260,7 @@ class ReadingVerbs(VerbBase):
                 a pattern that does.
             path: the directory that is searched (default: the workspace). Symlinks beneath it are
                 matched, not followed.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             Paths relative to ``path``, sorted.

@@ -89,7 +89,7 @@ class SearchingVerbs(VerbBase):
             binary: True searches files that are no UTF-8 text too (default: they are left out).
             max_matches: lines at most (default: 1,000); the search ends there.
             timeout: seconds at most (default: 60); None for as long as it takes.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             The lines, and whether there are more.

@@ -87,7 +87,7 @@ class WatchingVerbs(VerbBase):
                 the workspace).
             recursive: False watches this directory alone (default: True). Symlinks are not
                 followed, and what the policy denies is not looked into.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             WorkspaceReadNotFoundError: there is no such directory.

@@ -35,7 +35,7 @@ class WritingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
             data: bytes, or a binary stream, which is read to its end.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             WorkspaceWriteTypeError: ``data`` is text or gives text; nothing was touched.
@@ -60,7 +60,7 @@ class WritingVerbs(VerbBase):
             path: relative to the workspace, or absolute in it or in a granted directory; symlinks
                 are followed.
             data: what to add.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             WorkspaceWriteTypeError: ``data`` is no bytes; nothing was touched.
@@ -80,7 +80,7 @@ class WritingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
             parents: True makes missing parents too (default: False).
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             WorkspaceArchiveWriteError: it can't be made.
@@ -99,7 +99,7 @@ class WritingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory; never the workspace itself.
             recursive: True removes a directory with all in it, and a missing path silently.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ExecNonZeroError: there is no such entry.
@@ -126,7 +126,7 @@ class WritingVerbs(VerbBase):
         Args:
             source: relative to the workspace, or absolute in it or in a granted directory.
             destination: its new path; the directory that holds it exists.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ExecNonZeroError: there is no such source, a directory is at the destination, or it lies
@@ -156,7 +156,7 @@ class WritingVerbs(VerbBase):
             destination: the copy's path; missing directories are made. A file is replaced by a file,
                 and nothing by a tree.
             recursive: True copies directories as well (default: False).
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Returns:
             What of a tree was left out: FIFOs, sockets and devices.
@@ -179,7 +179,7 @@ class WritingVerbs(VerbBase):
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
             mode: nine bits, such as ``0o644``, or ``Permissions``.
-            user: ``"agent"``, the one user inside (default).
+            user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:
             ArgumentError: the mode has other bits; set-user-id, set-group-id and sticky are never

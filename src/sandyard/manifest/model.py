@@ -41,8 +41,8 @@ class Manifest(ManifestModel):
         root: absolute path of the workspace; the default stands for a private directory.
         entries: what to make, by path beneath the root (``.`` is the root itself).
         environment: variables of every command.
-        users: users that should exist inside.
-        groups: groups that should exist inside.
+        users: users that exist inside besides ``agent``; only as root.
+        groups: groups that exist inside, whose members are users too; only as root.
         extra_path_grants: paths outside the workspace that commands may use too.
     """
 
