@@ -35,7 +35,7 @@ for module in list(sys.modules.values()):
         if cached:
             print(cached)
 """
-BOOT_TIMEOUT_S = 600
+BOOT_TIMEOUT_S = 1800
 MARK = "RESULT "
 
 

@@ -106,26 +106,21 @@ async def use_others() -> Answers:
         UnixLocalSandboxClient,
     )
 
-    limits = ResourceLimits(
-        memory=64 * MIB,
-        cpu_time=1,
-        file_size=2 * MIB,
-        output=4096,
-        wall_time=60,
-        workspace_size=8 * MIB,
-    )
+    whole = {"memory": 64 * MIB}
     fill = "for n in 1 2 3 4 5 6 7 8 9 10; do head -c 1000000 /dev/zero > $n; done; sleep 600"
-    client = UnixLocalSandboxClient(policy=Policy(limits=limits))
-    session = await client.create()
+    attempts: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+        ("cpu_time", 1, ("python3", "-c", BURN)),
+        ("file_size", 2 * MIB, ("sh", "-c", "exec head -c 3000000 /dev/zero > f")),
+        ("output", 4096, ("head", "-c", "100000", "/dev/zero")),
+        ("wall_time", 1, ("sleep", "600")),
+        ("workspace_size", 8 * MIB, ("sh", "-c", fill)),
+    )
     answers: Answers = {}
-    async with session:
-        for name, words in (
-            ("cpu_time", ("python3", "-c", BURN)),
-            ("file_size", ("sh", "-c", "exec head -c 3000000 /dev/zero > f")),
-            ("output", ("head", "-c", "100000", "/dev/zero")),
-            ("wall_time", ("sleep", "600")),
-            ("workspace_size", ("sh", "-c", fill)),
-        ):
+    for name, value, words in attempts:
+        limits = ResourceLimits(**whole, **{name: value})
+        client = UnixLocalSandboxClient(policy=Policy(limits=limits))
+        session = await client.create()
+        async with session:
             try:
                 result = await session.exec(*words, shell=False)
             except (ExecTimeoutError, ResourceLimitError) as error:
@@ -133,7 +128,7 @@ async def use_others() -> Answers:
                     raise
                 result = error.result
             answers[name] = [hit.limit for hit in result.limit_hits]
-    await client.delete(session)
+        await client.delete(session)
     return answers
 
 

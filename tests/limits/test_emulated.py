@@ -9,7 +9,7 @@ import pytest
 
 from tests.limits.emulator import find_emulator, run_guest
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(2000)]
 
 MIB = 2**20
 
