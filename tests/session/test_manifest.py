@@ -24,18 +24,21 @@ from sandyard import (
     GitMissingInImageError,
     GitRepo,
     GitSubpathError,
+    Group,
     LocalDir,
     LocalDirReadError,
     LocalFile,
     LocalFileReadError,
     Manifest,
     ManifestError,
+    Permissions,
     Policy,
     Progress,
     SandboxError,
     SandboxPathGrant,
     SecretValue,
     UnixLocalSandboxClient,
+    User,
 )
 from sandyard.cloning import clone_commands, clone_policy
 from sandyard.manifest import BaseEntry
@@ -336,5 +339,39 @@ async def test_grants_let_sources_lie_elsewhere(
     try:
         async with session:
             assert (await session.exec("cat r/sub/file a/file")).stdout == b"secondsecond"
+    finally:
+        await client.delete(session)
+
+
+@pytest.mark.root
+async def test_entries_belong_to_users(client: UnixLocalSandboxClient, project: Path) -> None:
+    alice, staff = User(name="alice"), Group(name="staff", users=[User(name="agent")])
+    manifest = Manifest(
+        users=[alice],
+        groups=[staff],
+        entries={
+            "hers": File(content="x", owner=alice, permissions=Permissions(owner=6)),
+            "shared": Dir(group=staff, permissions=Permissions(owner=7, group=7)),
+            "tree": LocalDir(src=project / "sub", owner=alice, group=staff),
+            "mine": File(content="y"),
+        },
+    )
+    session = await client.create(manifest=manifest)
+    try:
+        async with session:
+            for _ in range(2):
+                seen = await session.exec(
+                    "stat -c '%n %U %G %a' hers shared tree tree/file mine; cat hers"
+                )
+                assert seen.stdout.decode().splitlines() == [
+                    "hers alice alice 600",
+                    "shared agent staff 770",
+                    "tree alice staff 755",
+                    "tree/file alice staff 644",
+                    "mine agent agent 755",
+                ]
+                assert b"Permission denied" in seen.stderr
+                assert (await session.exec("cat hers", user="alice")).stdout == b"x"
+                await session.apply_manifest()
     finally:
         await client.delete(session)

@@ -31,7 +31,7 @@ from sandyard.manifest import (
     Manifest,
     SandboxPathGrant,
 )
-from sandyard.types import Group, Permissions
+from sandyard.types import Group, Permissions, User
 from sandyard.workspace import Materialized, Skipped, WorkspaceRoot
 from sandyard.workspace.copying import Abandoned
 from sandyard.workspace.entry_plan import (
@@ -83,8 +83,14 @@ def test_the_whole_plan() -> None:
 
 
 def test_what_can_not_be_planned() -> None:
-    with pytest.raises(ManifestError, match="group") as caught:
+    with pytest.raises(ManifestError, match="name it in the manifest's groups") as caught:
         plan_entries(Manifest(entries={"a": Dir(group=Group(name="g", users=[]))}))
+    with pytest.raises(ManifestError, match="name it in the manifest's users"):
+        plan_entries(Manifest(entries={"a": Dir(owner=User(name="u"))}))
+    agent = Dir(owner=User(name="agent"), group=User(name="agent"))
+    assert plan_entries(Manifest(entries={"a": agent})) == plan_entries(
+        Manifest(entries={"a": Dir()})
+    )
     assert caught.value.context == {"field": "group", "entry": "a"}
     with pytest.raises(ManifestError, match="can't make"):
         plan_entries(Manifest(entries={"a": BaseEntry(type="odd")}))

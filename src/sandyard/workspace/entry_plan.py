@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import ManifestError, shown
 from sandyard.manifest import Archive, Dir, File, GitRepo, LocalDir, LocalFile
+from sandyard.manifest.entries import Copied
 from sandyard.manifest.fetched import Repository
 from sandyard.manifest.paths import ROOT_KEY
-from sandyard.types import User
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,7 @@ __all__ = [
     "CopyTree",
     "MakeDirectory",
     "SetMode",
+    "SetOwner",
     "Step",
     "UnpackArchive",
     "WriteFile",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _PERMISSIONS: Final = 0o777
-_ONLY_USER: Final = "agent"
+_OWN_USER: Final = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,34 @@ class SetMode:
     mode: int
 
 
-Step = MakeDirectory | WriteFile | CopyFile | CopyTree | CopyClone | UnpackArchive | SetMode
+@dataclass(frozen=True, slots=True)
+class SetOwner:
+    """Give something to other users of the session than its own.
+
+    Attributes:
+        path: what, beneath the root.
+        owner: name of the user; None leaves it.
+        group: name of the group; None is the user's own, or leaves it if there is no user.
+        deep: whether all that is in it is given as well.
+    """
+
+    path: str
+    owner: str | None
+    group: str | None
+    deep: bool
+
+
+Step = (
+    MakeDirectory | WriteFile | CopyFile | CopyTree | CopyClone | UnpackArchive | SetMode | SetOwner
+)
 
 
 def plan_entries(manifest: Manifest, *, only_ephemeral: bool = False) -> tuple[Step, ...]:
     """List the steps that make a manifest's entries real; nothing is read or written.
 
-    Entries come in declared order; permissions of directories come last, deepest first, since a
-    read-only directory takes no files. The root itself keeps its permissions.
+    Entries come in declared order. Permissions of directories come after them, deepest first, since
+    a read-only directory takes no files; and then owners, since only an owner sets permissions. The
+    root itself keeps its permissions.
 
     Args:
         manifest: what should exist.
@@ -133,13 +154,14 @@ def plan_entries(manifest: Manifest, *, only_ephemeral: bool = False) -> tuple[S
     """
     steps: list[Step] = []
     modes: list[Step] = []
+    owners: list[Step] = []
     for path, entry in _meant(manifest, only_ephemeral=only_ephemeral):
-        check_identity(path, entry)
         step = _step(path, entry)
         steps.append(step)
         if isinstance(step, MakeDirectory) and path != ROOT_KEY:
             modes.append(SetMode(path, _bits(entry)))
-    return (*steps, *reversed(modes))
+        owners.extend(_owner(manifest, path, entry))
+    return (*steps, *reversed(modes), *owners)
 
 
 def _meant(manifest: Manifest, *, only_ephemeral: bool) -> Iterator[tuple[str, BaseEntry]]:
@@ -156,23 +178,31 @@ def _meant(manifest: Manifest, *, only_ephemeral: bool) -> Iterator[tuple[str, B
             yield path, entry
 
 
-def check_identity(path: str, entry: BaseEntry) -> None:
-    """Refuse to give an entry to somebody else than the one user inside.
-
-    This alone decides whom an entry may belong to.
+def _owner(manifest: Manifest, path: str, entry: BaseEntry) -> Iterator[SetOwner]:
+    """The step that gives an entry to somebody else than the session's own user, if there is one.
 
     Raises:
-        ManifestError: its owner or its group is another.
+        ManifestError: there is no such user or group inside.
     """
-    for what, wanted in (("owner", entry.owner), ("group", entry.group)):
-        if wanted is None or wanted == User(name=_ONLY_USER) or wanted.name == _ONLY_USER:
-            continue
-        raise ManifestError(
-            f"entry {shown(path)} has the {what} {shown(wanted.name)}, which a local sandbox can't "
-            f"give it: everything in it belongs to its one user, {_ONLY_USER!r}; leave {what!r} out",
-            field=what,
-            entry=path,
-        )
+    if entry.owner is None and entry.group is None:
+        return
+    users = {user.name for user in manifest.users} | {_OWN_USER}
+    users |= {user.name for group in manifest.groups for user in group.users}
+    groups = users | {group.name for group in manifest.groups}
+    for what, wanted, known in (("owner", entry.owner, users), ("group", entry.group, groups)):
+        if wanted is not None and wanted.name not in known:
+            place = "users" if what == "owner" else "groups"
+            raise ManifestError(
+                f"entry {shown(path)} has the {what} {shown(wanted.name)}, whom the session does not "
+                f"have; name it in the manifest's {place}",
+                field=what,
+                entry=path,
+            )
+    owner = None if entry.owner is None else entry.owner.name
+    group = None if entry.group is None else entry.group.name
+    if {owner, group} <= {_OWN_USER, None}:
+        return  # everything is
+    yield SetOwner(path, owner, group, isinstance(entry, Copied | GitRepo))
 
 
 def _step(path: str, entry: BaseEntry) -> Step:

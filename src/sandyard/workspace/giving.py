@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sandyard.archive.naming import Path
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
-__all__ = ["give_tree"]
+__all__ = ["give_below", "give_tree"]
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -29,14 +29,20 @@ def give_tree(root: WorkspaceRoot, owner: Owner) -> None:
         WorkspaceStartError: something can't be given.
     """
     try:
-        _give_below(root.fd, root.inode.device, owner)
+        give_below(root.fd, root.inode.device, owner)
         os.fchown(root.fd, owner.uid, owner.gid)
     except OSError as error:
         raise WorkspaceStartError(path=root.path, cause=error) from error
 
 
-def _give_below(top: int, device: int, owner: Owner) -> None:
-    """One directory after the other, by descriptors, of which few are open at a time."""
+def give_below(top: int, device: int, owner: Owner) -> None:
+    """Give all that is in a directory, one directory after the other, of which few are open at a time.
+
+    Args:
+        top: its descriptor.
+        device: the file system to stay on.
+        owner: whom to give it to; -1 leaves a user or a group as it is (chown(2)).
+    """
     waiting: list[Path] = [()]
     with Directories(top) as tree:
         while waiting:

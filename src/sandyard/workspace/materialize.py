@@ -2,79 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sandyard.errors import (
-    GitSubpathError,
-    LocalChecksumError,
-    LocalDirReadError,
-    LocalFileReadError,
     SandboxError,
-    shown,
 )
 from sandyard.limits import (
-    COPY_CHUNK_BYTES,
     MANIFEST_GROUP,
     MANIFEST_PARALLEL,
     MANIFEST_WORKERS,
 )
 from sandyard.manifest.paths import ROOT_KEY
-from sandyard.manifest.selecting import compile_rules
-from sandyard.workspace.acting import acting_as, rightful_owner
+from sandyard.workspace.acting import rightful_owner
 from sandyard.workspace.copying import (
-    PERMISSIONS,
     Abandoned,
     Copied,
     Origin,
     Skipped,
-    copy_file,
-    open_source,
 )
-from sandyard.workspace.copying_trees import ALL, Chosen, Tree, copy_tree
 from sandyard.workspace.entry_plan import (
     CopyClone,
-    CopyFile,
     CopyTree,
-    MakeDirectory,
-    SetMode,
     Step,
     UnpackArchive,
     WriteFile,
     in_waves,
     plan_entries,
 )
+from sandyard.workspace.entry_steps import Job, carry_out, wrote_new
 from sandyard.workspace.faults import translated, typed_error
 from sandyard.workspace.names import split_names
 from sandyard.workspace.placing import (
-    Look,
-    discard,
-    finish_directory,
-    found_target,
     made_directory,
-    put_file,
-    unlock,
-    write_all,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from threading import Event
 
     from sandyard.manifest import Manifest
     from sandyard.workspace.progress import Tracker
-    from sandyard.workspace.root import Owner, WorkspaceRoot
+    from sandyard.workspace.root import WorkspaceRoot
 
 __all__ = ["Attempt", "Ledger", "Materialized", "apply_manifest", "origin_of"]
-
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PRIVATE_FILE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +162,15 @@ def apply_manifest(
     given = attempt or Attempt()
     steps = plan_entries(manifest, only_ephemeral=given.only_ephemeral)
     with translated("materialize", ROOT_KEY, root):
-        job = _Job(root, origin_of(manifest, base_dir), rightful_owner(root), given)
+        job = Job(
+            root=root,
+            origin=origin_of(manifest, base_dir),
+            owner=rightful_owner(root),
+            clones=given.clones,
+            direct=given.direct,
+            stopped=given.stopped,
+        )
+    course = _Course(job, given)
     missing = given.ledger.missing(steps)
     if given.tracker is not None:
         given.tracker.begin(len(missing))
@@ -199,7 +181,7 @@ def apply_manifest(
                 ThreadPoolExecutor(MANIFEST_WORKERS, thread_name_prefix="sandyard-entries")
             )
         for wave in in_waves(missing):
-            _run_wave(job, wave, threads)
+            _run_wave(course, wave, threads)
     return given.ledger.result(steps)
 
 
@@ -208,12 +190,12 @@ def _weighty(steps: Iterable[Step]) -> bool:
     return sum(isinstance(step, CopyTree | CopyClone | UnpackArchive) for step in steps) > 1
 
 
-def _run_wave(job: _Job, wave: list[Step], threads: ThreadPoolExecutor | None) -> None:
+def _run_wave(course: _Course, wave: list[Step], threads: ThreadPoolExecutor | None) -> None:
     """Carry out steps in any order; the first error is raised when those under way have ended."""
-    groups = _groups(wave, together=job.given.direct)
+    groups = _groups(wave, together=course.given.direct)
     if threads is None or len(groups) == 1:
         for group in groups:
-            _run_group(job, group)
+            _run_group(course, group)
         return
     waiting = iter(groups)
 
@@ -221,7 +203,7 @@ def _run_wave(job: _Job, wave: list[Step], threads: ThreadPoolExecutor | None) -
         for (
             group
         ) in waiting:  # the interpreter's lock makes each step of the iterator one operation
-            _run_group(job, group)
+            _run_group(course, group)
 
     futures = [threads.submit(work) for _ in range(min(MANIFEST_WORKERS, len(groups)))]
     errors = [error for future in futures if (error := future.exception()) is not None]
@@ -247,263 +229,71 @@ def _groups(wave: list[Step], *, together: bool) -> list[list[Step]]:
     return groups
 
 
-def _run_group(job: _Job, group: list[Step]) -> None:
+def _run_group(course: _Course, group: list[Step]) -> None:
     """Carry out steps one after the other; several are files of one directory."""
     beside = None
     if len(group) > 1:
         above = split_names(group[0].path)[:-1]
         with suppress(OSError):  # each of them will say what is wrong
-            beside = made_directory(job.root, above, job.owner)
+            beside = made_directory(course.job.root, above, course.job.owner)
     try:
         for step in group:
-            _run_step(job, step, beside)
+            _run_step(course, step, beside)
     finally:
         if beside is not None:
             os.close(beside)
 
 
 @dataclass(slots=True)
-class _Job:
-    """What stays the same while a plan is carried out.
+class _Course:
+    """One attempt under way.
 
     Attributes:
-        root: the workspace.
-        origin: where sources may lie.
-        owner: whom everything is made as; sources are read as this program.
-        given: what else is known.
+        job: what stays the same for all steps.
+        given: what it was given.
         failed: whether a step has failed, so that no other is begun.
     """
 
-    root: WorkspaceRoot
-    origin: Origin
-    owner: Owner | None
+    job: Job
     given: Attempt
     failed: bool = False
 
 
-def _run_step(job: _Job, step: Step, beside: int | None = None) -> None:
+def _run_step(course: _Course, step: Step, beside: int | None = None) -> None:
     """Carry out one step, unless another has failed or nobody wants it any more.
 
     Args:
-        job: what it belongs to.
+        course: the attempt that it belongs to.
         step: the step.
         beside: descriptor of the directory that a file is to stand in, if it is open.
     """
-    if job.failed:
+    if course.failed:
         return
-    if job.given.stopped is not None and job.given.stopped.is_set():
+    if course.given.stopped is not None and course.given.stopped.is_set():
         raise Abandoned
-    tracker = job.given.tracker
+    tracker = course.given.tracker
     done = Copied(tell=None if tracker is None else tracker.wrote)
     try:
-        if beside is None or not isinstance(step, WriteFile) or not _wrote_new(job, step, beside):
-            _carry_out_step(job, step, done)
+        job = course.job
+        if beside is None or not isinstance(step, WriteFile) or not wrote_new(job, step, beside):
+            carry_out(job, step, done)
         else:
             done.wrote(step.path, len(step.content))
     except BaseException as error:
-        job.failed = True
+        course.failed = True
         if isinstance(error, OSError) and not isinstance(error, SandboxError):
-            raise _placed(typed_error("materialize", step.path, job.root, error), step) from error
+            raise _placed(
+                typed_error("materialize", step.path, course.job.root, error), step
+            ) from error
         if isinstance(error, SandboxError):
             _placed(error, step)
         raise
-    job.given.ledger.made[step] = done
+    course.given.ledger.made[step] = done
     if tracker is not None:
         tracker.finished(step.path)
-
-
-def _carry_out_step(job: _Job, step: Step, done: Copied) -> None:
-    match step:
-        case WriteFile():
-            _write_file(job, step, done)
-        case MakeDirectory():
-            _make_directory(job, step)
-        case SetMode():
-            _set_mode(job, step)
-        case CopyFile():
-            _copy_file(job, step, done)
-        case CopyTree():
-            _copy_tree(job, step, done)
-        case CopyClone():
-            _copy_clone(job, step, done)
-        case UnpackArchive():
-            _unpack_archive(job, step, done)
 
 
 def _placed(error: SandboxError, step: Step) -> SandboxError:
     """Name the entry in an error's context."""
     error.context.setdefault("entry", step.path)
     return error
-
-
-def _make_directory(job: _Job, step: MakeDirectory) -> None:
-    opened = made_directory(job.root, split_names(step.path), job.owner)
-    try:
-        if step.path != ROOT_KEY:
-            unlock(opened, job.owner)  # until SetMode, which comes last
-    finally:
-        os.close(opened)
-
-
-def _write_file(job: _Job, step: WriteFile, done: Copied) -> None:
-    content = memoryview(step.content)
-    look = Look(owner=job.owner, mode=step.mode)
-    with found_target(job.root, split_names(step.path), job.owner) as target:
-        put_file(target, lambda opened: write_all(opened, content), look)
-    done.wrote(step.path, len(content))
-
-
-def _wrote_new(job: _Job, step: WriteFile, beside: int) -> bool:
-    """Write a file under its own name; False, and nothing done, if something has that name."""
-    name = step.path.rpartition("/")[2]
-    with acting_as(job.owner):
-        try:
-            opened = os.open(name, _CREATE, _PRIVATE_FILE, dir_fd=beside)
-        except FileExistsError:
-            return False
-    try:
-        try:
-            write_all(opened, memoryview(step.content))
-            os.fchmod(opened, step.mode)
-        finally:
-            os.close(opened)
-    except BaseException:
-        discard(beside, name, job.owner)
-        raise
-    return True
-
-
-def _copy_file(job: _Job, step: CopyFile, done: Copied) -> None:
-    path = job.origin.located(step.src, LocalFileReadError)
-    source = open_source(path, step.src, LocalFileReadError)
-    try:
-        with found_target(job.root, split_names(step.path), job.owner) as target:
-            copy_file(source, target, job.owner, step.mode)
-        done.wrote(step.path, os.fstat(source).st_size)
-    finally:
-        os.close(source)
-
-
-def _copy_tree(job: _Job, step: CopyTree, done: Copied) -> None:
-    path = job.origin.located(step.src, LocalDirReadError)
-    chosen = ALL
-    if step.include or step.exclude or step.gitignore:
-        chosen = Chosen(compile_rules(step.include), compile_rules(step.exclude), step.gitignore)
-    source = open_source(path, step.src, LocalDirReadError)
-    try:
-        tree = partial(Tree, step.src, chosen=chosen)
-        _fill_directory(job, step.path, tree, source, step.mode, done)
-    finally:
-        os.close(source)
-
-
-def _copy_clone(job: _Job, step: CopyClone, done: Copied) -> None:
-    """Copy what a sandbox cloned: it is looked at as what somebody else made."""
-    repository, top = step.repository, job.given.clones[step.path]
-    path = top if repository.subpath is None else f"{top}/{repository.subpath}"
-    try:
-        source = open_source(path, Path(repository.url), LocalDirReadError)
-    except LocalDirReadError as error:
-        if repository.subpath is None:
-            raise
-        link = error.context.get("reason") == "symlink_not_supported"
-        raise GitSubpathError(
-            repo=repository.url,
-            subpath=repository.subpath,
-            reason="symlink_not_supported" if link else "not_found",
-            cause=error,
-        ) from error
-    try:
-        tree = partial(Tree, Path(repository.url))
-        _fill_directory(job, step.path, tree, source, step.mode, done)
-    finally:
-        os.close(source)
-
-
-def _fill_directory(
-    job: _Job,
-    path: str,
-    tree: Callable[..., Tree],
-    source: int,
-    mode: int | None,
-    done: Copied,
-) -> None:
-    """Copy an open directory to a path; the root itself keeps its permissions."""
-    above = "" if path == ROOT_KEY else path
-    top = made_directory(job.root, split_names(path), job.owner)
-    try:
-        if above:
-            unlock(top, job.owner)
-        into = os.fstat(top)
-        own = frozenset({(into.st_dev, into.st_ino), job.root.inode})
-        given = job.given
-        whole = tree(
-            owner=job.owner,
-            done=done,
-            own=own,
-            ward=job.root.ward,
-            direct=given.direct,
-            stopped=given.stopped,
-        )
-        copy_tree(whole, source, top, above, fresh=given.direct and not os.listdir(top))
-        if above:
-            facts = os.fstat(source)
-            bits = facts.st_mode & PERMISSIONS if mode is None else mode
-            finish_directory(top, job.owner, bits, facts)
-    finally:
-        os.close(top)
-
-
-def _unpack_archive(job: _Job, step: UnpackArchive, done: Copied) -> None:
-    from sandyard.workspace import extract  # noqa: PLC0415  # few manifests have archives
-
-    path = job.origin.located(step.src, LocalFileReadError)
-    source = open_source(path, step.src, LocalFileReadError)
-    with os.fdopen(source, "rb") as file:
-        if step.sha256 is not None:
-            _check_sum(step, file.fileno())
-        opened = made_directory(job.root, split_names(step.path), job.owner)
-        try:
-            if step.path != ROOT_KEY:
-                unlock(opened, job.owner)
-            asked = extract.Extraction(keep=False)
-            if job.given.stopped is not None:
-                asked.stopped = job.given.stopped
-            report = extract.extract_archive(job.root, f"{step.path}/archive", file, asked)
-            if step.path != ROOT_KEY and step.mode is not None:
-                with acting_as(job.owner):
-                    os.fchmod(opened, step.mode)
-        finally:
-            os.close(opened)
-    done.wrote(step.path, report.size)
-    above = "" if step.path == ROOT_KEY else f"{step.path}/"
-    notes = (*report.skipped, *report.dropped)
-    done.skipped.extend(Skipped(f"{above}{note.path}", note.reason) for note in notes)
-
-
-def _check_sum(step: UnpackArchive, source: int) -> None:
-    """Read the archive once, before anything is unpacked of it.
-
-    Raises:
-        LocalChecksumError: it is another.
-    """
-    found = hashlib.sha256()
-    while piece := os.read(source, COPY_CHUNK_BYTES):
-        found.update(piece)
-    os.lseek(source, 0, os.SEEK_SET)
-    if found.hexdigest() != step.sha256:
-        raise LocalChecksumError(
-            src=step.src,
-            message=f"the archive {shown(str(step.src))} has the sha256 {found.hexdigest()}, and "
-            f"not {step.sha256}; nothing of it was unpacked",
-            context={"expected": step.sha256, "actual": found.hexdigest()},
-        )
-
-
-def _set_mode(job: _Job, step: SetMode) -> None:
-    opened = made_directory(job.root, split_names(step.path), job.owner)
-    try:
-        with acting_as(job.owner):
-            os.fchmod(opened, step.mode)
-    finally:
-        os.close(opened)
