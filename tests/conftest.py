@@ -44,6 +44,7 @@ ONCE = (
     "process/test_native_builds.py",
     "session/test_odd_values.py",
     "session/test_sweep.py",
+    "snapshot",
     "terminal/test_load.py",
     "terminal/test_programs.py",
     "terminal/test_truncation.py",

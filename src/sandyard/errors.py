@@ -28,6 +28,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── PtyStdinUnavailableError        [RuntimeError]  it has no terminal
     │   ├── ServerError                     whoever holds the sessions can't be asked
     │   ├── WorkspaceStartError
+    │   │   └── LeaseHeldError              another session uses it now
     │   ├── WorkspaceStopError
     │   ├── WorkspaceRootNotFoundError
     │   ├── ExecFailureError
@@ -42,6 +43,11 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │       ├── WorkspaceWriteTypeError     [TypeError]
     │       ├── ApplyPatchFileNotFoundError [FileNotFoundError]
     │       └── ApplyPatchDecodeError       [ValueError]
+    ├── SnapshotError                       a saved workspace
+    │   ├── SnapshotPersistError            it could not be saved; what was saved before is there
+    │   ├── SnapshotRestoreError            it could not be read back
+    │   │   └── SnapshotDamagedError        its bytes are not those that were saved
+    │   └── SnapshotNotRestorableError      nothing was saved under this name
     └── ArtifactError                       something to be copied in could not be
         ├── LocalArtifactError
         │   ├── LocalFileReadError
@@ -96,6 +102,7 @@ __all__ = [
     "GitSubpathError",
     "InvalidCompressionSchemeError",
     "InvalidManifestPathError",
+    "LeaseHeldError",
     "LocalArtifactError",
     "LocalChecksumError",
     "LocalDirReadError",
@@ -112,6 +119,11 @@ __all__ = [
     "ServerError",
     "SessionClosedError",
     "SessionNotFoundError",
+    "SnapshotDamagedError",
+    "SnapshotError",
+    "SnapshotNotRestorableError",
+    "SnapshotPersistError",
+    "SnapshotRestoreError",
     "TerminalEndedError",
     "WorkspaceArchiveReadError",
     "WorkspaceArchiveWriteError",
@@ -223,6 +235,11 @@ class ErrorCode(StrEnum):
     GIT_MISSING_IN_IMAGE = "git_missing_in_image"
     GIT_CLONE_ERROR = "git_clone_error"
     GIT_SUBPATH_ERROR = "git_subpath_error"
+    LEASE_HELD = "lease_held"
+    SNAPSHOT_PERSIST_ERROR = "snapshot_persist_error"
+    SNAPSHOT_RESTORE_ERROR = "snapshot_restore_error"
+    SNAPSHOT_DAMAGED = "snapshot_damaged"
+    SNAPSHOT_NOT_RESTORABLE = "snapshot_not_restorable"
 
 
 # --- how values are quoted --------------------------------------------------------------------
@@ -690,6 +707,13 @@ class WorkspaceStartError(_PathError):
     _says = "the workspace {} could not be started"
 
 
+class LeaseHeldError(WorkspaceStartError):
+    """Another session uses the workspace ``path``, or has this session's id; nothing was changed."""
+
+    _code = ErrorCode.LEASE_HELD
+    _says = "the workspace {} is in use by another session; close that one first"
+
+
 class WorkspaceStopError(_PathError):
     """The workspace could not be saved or stopped; ``path`` is its root."""
 
@@ -1136,6 +1160,75 @@ class ApplyPatchDecodeError(_PathError, WorkspaceIOError, ValueError):
     ) -> None:
         text = self._says.format(shown(str(path)))
         super().__init__(path=path, message=text, context=context, cause=cause, retryable=False)
+
+
+# --- snapshots --------------------------------------------------------------------------------
+
+
+class SnapshotError(SandboxError):
+    """A saved workspace could not be written, read or found.
+
+    Args:
+        snapshot_id: its name.
+        path: where it lies, or should.
+        message: what to say instead of the default text, which names the cause.
+        context: further facts, such as ``reason``.
+        cause: the error behind it.
+        retryable: whether the same call may succeed later.
+    """
+
+    _code: ErrorCode
+    _op: OpName
+    _says: str
+    _retryable: bool | None = None
+
+    def __init__(
+        self,
+        *,
+        snapshot_id: str,
+        path: str | PurePath,
+        message: str | None = None,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        text = message or self._says.format(shown(snapshot_id), shown(str(path))) + _because(cause)
+        facts = {"snapshot_id": snapshot_id, "path": str(path), **(context or {})}
+        again = self._retryable if retryable is None else retryable
+        super().__init__(text, self._code, self._op, facts, cause, again)
+
+
+class SnapshotPersistError(SnapshotError):
+    """A workspace could not be saved; every snapshot that was saved before is as it was."""
+
+    _code = ErrorCode.SNAPSHOT_PERSIST_ERROR
+    _op: OpName = "snapshot_persist"
+    _says = "snapshot {} could not be saved to {}; what was saved before is as it was"
+
+
+class SnapshotRestoreError(SnapshotError):
+    """A snapshot could not be read back."""
+
+    _code = ErrorCode.SNAPSHOT_RESTORE_ERROR
+    _op: OpName = "snapshot_restore"
+    _says = "snapshot {} could not be read from {}"
+
+
+class SnapshotDamagedError(SnapshotRestoreError):
+    """The bytes of a snapshot are not those that were saved; none of them is handed out."""
+
+    _code = ErrorCode.SNAPSHOT_DAMAGED
+    _says = "snapshot {} in {} is damaged"
+    _retryable = False
+
+
+class SnapshotNotRestorableError(SnapshotError):
+    """Nothing was saved under this name."""
+
+    _code = ErrorCode.SNAPSHOT_NOT_RESTORABLE
+    _op: OpName = "snapshot_restore"
+    _says = "there is no snapshot {} in {}"
+    _retryable = False
 
 
 # --- what is copied in ------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
-from sandyard.errors import WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.errors import LeaseHeldError, WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.limits import LEASE_BYTES, LEASE_HELD_S, LEASE_PAUSE_S, LEASE_SWEPT_S
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import Inode
@@ -367,9 +367,9 @@ def _unusable(path: str, error: OSError) -> WorkspaceStartError:
     )
 
 
-def _in_use(record: LeaseRecord, holder: LeaseRecord | None) -> WorkspaceStartError:
+def _in_use(record: LeaseRecord, holder: LeaseRecord | None) -> LeaseHeldError:
     by = "another program" if holder is None else f"process {holder.pid}"
-    return WorkspaceStartError(
+    return LeaseHeldError(
         path=record.root,
         message=f"session {record.session_id} is in use by {by}; close it there first",
         context={"reason": "in_use", "pid": None if holder is None else holder.pid},

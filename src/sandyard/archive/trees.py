@@ -1,0 +1,174 @@
+"""Saved trees: what one directory holds, as a value and as bytes that are the same for the same files.
+
+Contents are named by the SHA-256 of their bytes, and so is each directory. Who saves files and who
+keeps bytes both know this file, and not each other.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from sandyard.archive.model import ArchiveError, Extent, Kind
+from sandyard.limits import ARCHIVE_EXTENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["DIGEST_BYTES", "Intake", "Node", "decode_nodes", "encode_nodes"]
+
+DIGEST_BYTES: Final = 32
+_MAGIC: Final = b"SYTREE1\n"
+_CORRUPT: Final = "corrupt directory of a snapshot"
+_KINDS: Final = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARD_LINK)
+_NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
+_HEAD: Final = struct.Struct("<BBHHIqQ")
+"""Kind, flags, mode, length of the name and of the link, time, size."""
+
+_EXTENT: Final = struct.Struct("<QQ")
+_COUNT: Final = struct.Struct("<I")
+_ATTRIBUTE: Final = struct.Struct("<HI")
+_HAS_DIGEST: Final = 1
+_HAS_EXTENTS: Final = 2
+_HAS_ATTRIBUTES: Final = 4
+
+
+class Node(NamedTuple):
+    """One entry of a directory.
+
+    Attributes:
+        name: its name there.
+        kind: what it is.
+        mode: permissions.
+        mtime: modification time in ns since 1970.
+        size: bytes of a file, holes included.
+        digest: of a file's data without its holes, or of a directory's own bytes; empty for others.
+        link: where a symlink points; of a further name, the path of the first from the top.
+        attributes: extended attributes by name, sorted; None for none.
+        sparse: where a file's data stands; None if it has no holes.
+    """
+
+    name: bytes
+    kind: Kind
+    mode: int
+    mtime: int
+    size: int = 0
+    digest: bytes = b""
+    link: bytes = b""
+    attributes: tuple[tuple[bytes, bytes], ...] | None = None
+    sparse: tuple[Extent, ...] | None = None
+
+
+class Intake(Protocol):
+    """Takes the bytes of a tree that is being saved, and names them."""
+
+    def put(self, data: bytes) -> bytes:
+        """Keep some bytes; return their digest."""
+
+    def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
+        """Keep bytes that come in pieces; return the digest of them together."""
+
+    def nodes_of(self, digest: bytes) -> list[Node]:
+        """Read back a directory that was kept before."""
+
+
+def encode_nodes(nodes: Iterable[Node]) -> bytes:
+    """Write a directory, its entries sorted by name."""
+    parts = [_MAGIC]
+    for node in nodes:
+        flags = _HAS_DIGEST if node.digest else 0
+        flags |= 0 if node.sparse is None else _HAS_EXTENTS
+        flags |= 0 if node.attributes is None else _HAS_ATTRIBUTES
+        numbers = (len(node.name), len(node.link), node.mtime, node.size)
+        parts += (
+            _HEAD.pack(_NUMBERS[node.kind], flags, node.mode, *numbers),
+            node.name,
+            node.link,
+            node.digest,
+        )
+        if node.sparse is not None:
+            parts.append(_COUNT.pack(len(node.sparse)))
+            parts += (_EXTENT.pack(*extent) for extent in node.sparse)
+        if node.attributes is not None:
+            parts.append(_COUNT.pack(len(node.attributes)))
+            for name, value in node.attributes:
+                parts += (_ATTRIBUTE.pack(len(name), len(value)), name, value)
+    return b"".join(parts)
+
+
+def decode_nodes(raw: bytes) -> list[Node]:
+    """Read a directory back.
+
+    Raises:
+        ArchiveError: the bytes are none.
+    """
+    if not raw.startswith(_MAGIC):
+        raise ArchiveError(_CORRUPT)
+    try:
+        return list(_nodes(_Bytes(raw, len(_MAGIC))))
+    except (struct.error, IndexError) as error:
+        raise ArchiveError(_CORRUPT) from error
+
+
+class _Bytes:
+    """Bytes that are read from the front."""
+
+    def __init__(self, raw: bytes, at: int) -> None:
+        self.raw = raw
+        self.at = at
+
+    def take(self, size: int) -> bytes:
+        piece = self.raw[self.at : self.at + size]
+        if len(piece) != size:
+            raise ArchiveError(_CORRUPT)
+        self.at += size
+        return piece
+
+    def numbers(self, form: struct.Struct) -> tuple[int, ...]:
+        return form.unpack(self.take(form.size))
+
+
+def _nodes(raw: _Bytes) -> Iterator[Node]:
+    end = len(raw.raw)
+    before = b""
+    while raw.at < end:
+        kind, flags, mode, name_size, link_size, mtime, size = raw.numbers(_HEAD)
+        name = raw.take(name_size)
+        if (name <= before and before) or b"/" in name or name in {b"", b".."}:
+            raise ArchiveError(_CORRUPT)
+        before = name
+        yield Node(
+            name,
+            _KINDS[kind],
+            mode,
+            mtime,
+            size,
+            link=raw.take(link_size),
+            digest=raw.take(DIGEST_BYTES) if flags & _HAS_DIGEST else b"",
+            sparse=_extents(raw, size) if flags & _HAS_EXTENTS else None,
+            attributes=_attributes(raw) if flags & _HAS_ATTRIBUTES else None,
+        )
+
+
+def _extents(raw: _Bytes, size: int) -> tuple[Extent, ...]:
+    (count,) = raw.numbers(_COUNT)
+    if count > ARCHIVE_EXTENTS:
+        raise ArchiveError(_CORRUPT)
+    extents: list[Extent] = []
+    end = 0
+    for _ in range(count):
+        offset, length = raw.numbers(_EXTENT)
+        if offset < end or offset + length > size:
+            raise ArchiveError(_CORRUPT)
+        extents.append((offset, length))
+        end = offset + length
+    return tuple(extents)
+
+
+def _attributes(raw: _Bytes) -> tuple[tuple[bytes, bytes], ...]:
+    (count,) = raw.numbers(_COUNT)
+    found: list[tuple[bytes, bytes]] = []
+    for _ in range(count):
+        name_size, value_size = raw.numbers(_ATTRIBUTE)
+        found.append((raw.take(name_size), raw.take(value_size)))
+    return tuple(found)

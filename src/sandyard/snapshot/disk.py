@@ -1,0 +1,53 @@
+"""Disk: every change that a store makes on the file system, one method for each kind.
+
+Nothing else in this room writes, so what a crash between any two changes leaves can be enumerated: a
+test puts its own disk in this one's place, and stops or fails at each of them in turn.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Final
+
+__all__ = ["Disk"]
+
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MINE: Final = 0o600
+
+
+class Disk:
+    """Changes files as a store does. All of it blocks."""
+
+    def make(self, directory: int, name: str) -> int:
+        """Make a file that is not there; return its descriptor, the caller's to close."""
+        return os.open(name, _CREATE, _MINE, dir_fd=directory)
+
+    def make_directory(self, directory: int, name: str) -> None:
+        """Make a directory, unless it is there."""
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=directory)
+
+    def write(self, file: int, data: bytes | bytearray | memoryview, at: int) -> None:
+        """Write bytes at a place of a file, all of them."""
+        left = memoryview(data)
+        while left:
+            done = os.pwrite(file, left, at)
+            at, left = at + done, left[done:]
+
+    def cut(self, file: int, size: int) -> None:
+        """Cut a file to a size."""
+        os.ftruncate(file, size)
+
+    def sync(self, descriptor: int) -> None:
+        """Have a file's bytes, or a directory's names, survive a loss of power."""
+        os.fsync(descriptor)
+
+    def publish(self, directory: int, name: str, new: str) -> None:
+        """Give a file its final name, in the place of what has it."""
+        os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def remove(self, directory: int, name: str) -> None:
+        """Remove a file; one that is gone is no error."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)

@@ -1,0 +1,185 @@
+"""Objects: all packs of a store, searched and read as one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from sandyard.snapshot.packs import (
+    SUFFIX,
+    DamagedPackError,
+    Packed,
+    SortedList,
+    pieces_of,
+    read_list,
+    salvage,
+)
+from sandyard.snapshot.sizes import DICT_AFTER, OPEN_PACKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+__all__ = ["Found", "Lists", "MissingObjectError", "Objects"]
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class MissingObjectError(Exception):
+    """No pack of the store has an object."""
+
+
+class Found(NamedTuple):
+    """Where an object is.
+
+    Attributes:
+        pack: the name of its pack.
+        packed: its place there.
+    """
+
+    pack: str
+    packed: Packed
+
+
+class Lists:
+    """The lists of packs that were read already; a pack never changes, so they stay true.
+
+    Several threads may use one: an entry is only ever added or dropped whole.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, SortedList] = {}
+        self.damaged: frozenset[str] = frozenset()
+
+    def read(self, packs: int) -> dict[str, SortedList]:
+        """Read the lists of the packs in a directory that are not known yet.
+
+        Args:
+            packs: the directory's descriptor.
+        """
+        found: dict[str, SortedList] = {}
+        damaged: set[str] = set()
+        for name in sorted(os.listdir(packs)):
+            if not name.endswith(SUFFIX):
+                continue
+            known = self._known.get(name)
+            if known is None:
+                with suppress(OSError):
+                    file = os.open(name, _READ, dir_fd=packs)
+                    try:
+                        known = read_list(file)
+                    except DamagedPackError:
+                        damaged.add(name)
+                        found[name] = salvage(file)
+                    finally:
+                        os.close(file)
+            if known is not None:
+                found[name] = known
+        self._known = {name: each for name, each in found.items() if name not in damaged}
+        self.damaged = frozenset(damaged)
+        return found
+
+
+class Objects:
+    """All objects of a store, as they are while its lock is shared. It is a context manager.
+
+    Args:
+        packs: descriptor of the directory of packs; it stays the caller's.
+        lists: what is known of them.
+    """
+
+    def __init__(self, packs: int, lists: Lists) -> None:
+        self._packs = packs
+        self.lists = lists.read(packs)
+        self.damaged = lists.damaged
+        self._by_digest: dict[bytes, str] | None = None
+        self._searches = 0
+        self._open: dict[str, int] = {}
+
+    def find(self, digest: bytes) -> Found | None:
+        """Look for an object."""
+        if self._by_digest is None:
+            self._searches += 1
+            if self._searches <= DICT_AFTER:
+                return self._search(digest)
+            self._by_digest = {
+                packed.digest: name for name, each in self.lists.items() for packed in each
+            }
+        pack = self._by_digest.get(digest)
+        packed = None if pack is None else self.lists[pack].find(digest)
+        return None if pack is None or packed is None else Found(pack, packed)
+
+    def _search(self, digest: bytes) -> Found | None:
+        for pack, each in self.lists.items():
+            packed = each.find(digest)
+            if packed is not None:
+                return Found(pack, packed)
+        return None
+
+    def pieces(self, digest: bytes) -> Iterator[bytes]:
+        """Read an object, piece by piece.
+
+        Where several packs have it, one with damage in it does no harm as long as another is whole
+        and the damage shows in the first piece; a longer object ends with the error.
+
+        Raises:
+            MissingObjectError: no pack has it.
+            DamagedPackError: its bytes are not what was written.
+            OSError: they can't be read.
+        """
+        places = [Found(name, packed) for name, packed in self._places(digest)]
+        if not places:
+            raise MissingObjectError(digest.hex())
+        for number, place in enumerate(places, 1):
+            given = False
+            try:
+                for piece in pieces_of(self._opened(place.pack), place.packed):
+                    given = True
+                    yield piece
+            except DamagedPackError:
+                if given or number == len(places):
+                    raise
+            else:
+                return
+
+    def _places(self, digest: bytes) -> Iterable[tuple[str, Packed]]:
+        for name, each in self.lists.items():
+            packed = each.find(digest)
+            if packed is not None:
+                yield name, packed
+
+    def whole(self, digest: bytes) -> bytes:
+        """Read an object that fits into memory, such as a directory.
+
+        Raises:
+            MissingObjectError, DamagedPackError, OSError: as ``pieces``.
+        """
+        return b"".join(self.pieces(digest))
+
+    def from_pack(self, place: Found) -> Iterator[bytes]:
+        """Read an object from a certain pack, piece by piece."""
+        return pieces_of(self._opened(place.pack), place.packed)
+
+    def _opened(self, pack: str) -> int:
+        held = self._open.pop(pack, None)
+        if held is None:
+            if len(self._open) >= OPEN_PACKS:
+                os.close(self._open.pop(next(iter(self._open))))
+            held = os.open(pack, _READ, dir_fd=self._packs)
+        self._open[pack] = held  # as the one that was used last
+        return held
+
+    def __enter__(self) -> Self:
+        """Return this object."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the packs that are open."""
+        while self._open:
+            os.close(self._open.popitem()[1])

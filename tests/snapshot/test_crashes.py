@@ -1,0 +1,185 @@
+"""A store whose program is killed, or whose disk is full, at every change: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandyard.errors import SnapshotPersistError
+from sandyard.snapshot.store import SnapshotStore
+from tests.snapshot.breaking import Breaking, Orderly, full, killed
+from tests.snapshot.trees import archive_of, exported, facts_of, files_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHANCE = random.Random(1)  # noqa: S311  # the same each time, and no secret
+BIG = CHANCE.randbytes(600_000)
+FIRST = archive_of({"a": b"first", "big": BIG, "text": b"so it is\n" * 9_000})
+SECOND = archive_of({"a": b"second", "big": BIG, "d/new": BIG[:400_000]})
+OLD = archive_of({"old": BIG[::-1]})
+WANT = {b"1": facts_of(FIRST), b"2": facts_of(SECOND)}
+
+
+def save(store: SnapshotStore) -> None:
+    store.take_tar("one", io.BytesIO(SECOND).read)
+
+
+def prune(store: SnapshotStore) -> None:
+    asyncio.run(store.prune(max_count=1, history="gone"))
+
+
+def compact(store: SnapshotStore) -> None:
+    asyncio.run(store.compact())
+
+
+def base_of(tmp_path: Path) -> Path:
+    """A store with one snapshot that must never be lost, and some that prune removes."""
+    store = SnapshotStore(tmp_path / "base")
+    store.take_tar("gone", io.BytesIO(OLD).read)
+    store.take_tar("gone", io.BytesIO(FIRST).read)
+    store.take_tar("one", io.BytesIO(FIRST).read)
+    return tmp_path / "base"
+
+
+def check(directory: Path, *, done: bool) -> None:
+    """What was acknowledged is there and whole; and the store goes on."""
+    store = SnapshotStore(directory)
+
+    async def look() -> None:
+        health = await store.verify()
+        assert health.ok, health.damage
+        saved = await store.list("one")
+        contents = [WANT[b"1"], WANT[b"2"]][: len(saved)]
+        assert saved
+        assert len(saved) == 2 or not done
+        for snapshot, want in zip(saved, contents, strict=True):
+            back = facts_of(await exported(store, snapshot.id))
+            names = {name.rstrip(b"/") for name in want}
+            assert {name.rstrip(b"/") for name in back} >= names
+            for name, each in want.items():
+                assert back[name] == each
+
+    asyncio.run(look())
+    save(store)
+    assert asyncio.run(store.verify()).ok
+    assert not [path for path in files_of(store) if "/tmp-" in path]
+
+
+def run_killed(directory: Path, act: Callable[[SnapshotStore], None], change: int) -> bool:
+    """Do something in a process that ends before its n-th change; tell whether it came to that."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act(SnapshotStore(directory, disk=Breaking(change, killed)))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0
+    return False
+
+
+@pytest.mark.parametrize("act", [save, compact, pytest.param(prune, marks=pytest.mark.soak)])
+def test_killed_at_each_change(tmp_path: Path, act: Callable[[SnapshotStore], None]) -> None:
+    base, changes = base_of(tmp_path), 0
+    while True:
+        copy = tmp_path / f"copy{changes}"
+        shutil.copytree(base, copy)
+        died = run_killed(copy, act, changes)
+        check(copy, done=not died and act is save)
+        shutil.rmtree(copy)
+        if not died:
+            break
+        changes += 1
+    assert changes >= 5
+
+
+@pytest.mark.parametrize("act", [save, pytest.param(compact, marks=pytest.mark.soak)])
+def test_disk_full_at_each(tmp_path: Path, act: Callable[[SnapshotStore], None]) -> None:
+    base, changes = base_of(tmp_path), 0
+    while True:
+        copy = tmp_path / f"copy{changes}"
+        shutil.copytree(base, copy)
+        before = files_of(SnapshotStore(copy))
+        disk = Breaking(changes, full, removes=False)
+        try:
+            act(SnapshotStore(copy, disk=disk))
+        except SnapshotPersistError:
+            after = files_of(SnapshotStore(copy))
+            assert all(after[path] == raw for path, raw in before.items() if path in after)
+        check(copy, done=not disk.reached and act is save)
+        shutil.rmtree(copy)
+        if not disk.reached:
+            break
+        changes += 1
+    assert changes >= 5
+
+
+def test_first_save_killed(tmp_path: Path) -> None:
+    """Before anything was acknowledged there is nothing, or all of it."""
+    changes = 0
+    while run_killed(tmp_path / f"s{changes}", save, changes):
+        store = SnapshotStore(tmp_path / f"s{changes}")
+        assert asyncio.run(store.verify()).ok
+        save(store)
+        assert asyncio.run(store.verify()).snapshots == 1
+        changes += 1
+    assert changes >= 8
+
+
+def test_order_survives_power_loss(tmp_path: Path) -> None:
+    """No name is given to bytes that are not on the disk yet, and names are before they are told."""
+    disk = Orderly()
+    store = SnapshotStore(tmp_path / "store", disk=disk)
+    for archive in (FIRST, SECOND):
+        store.take_tar("one", io.BytesIO(archive).read)
+        assert not disk.unsafe
+    compact(store)
+    assert not disk.unsafe
+    assert asyncio.run(store.verify()).snapshots == 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(40))
+def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
+    """Several programs save and reclaim at once, and are killed when chance says so."""
+    chance = random.Random(seed)  # noqa: S311  # likewise
+    base = base_of(tmp_path)
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            work(base, number)
+        children.append(pid)
+    for pid in children:
+        time.sleep(chance.random() * 0.4)  # the moment is what is tried, nothing waits for it
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    check(base, done=False)
+
+
+def work(directory: Path, number: int) -> None:
+    """Save and reclaim without end, each time something else."""
+    chance = random.Random(number)  # noqa: S311  # likewise
+    store = SnapshotStore(directory)
+    while True:
+        if number == 0:
+            compact(store)
+            prune(store)
+        else:
+            archive = archive_of({"a": b"%d" % chance.getrandbits(64), "big": BIG})
+            store.take_tar(f"work{number}", io.BytesIO(archive).read)
