@@ -57,9 +57,14 @@ class ArchiveReport:
 
 
 class Tally:
-    """Counts towards a report."""
+    """Counts towards a report.
+
+    Attributes:
+        noted: how many notes were taken.
+    """
 
     def __init__(self) -> None:
+        self.noted = 0
         self._counts = dict.fromkeys(Kind, 0)
         self._size = 0
         self._notes: dict[_Fate, list[ArchiveNote]] = {"skipped": [], "changed": [], "dropped": []}
@@ -72,6 +77,7 @@ class Tally:
 
     def note(self, fate: _Fate, path: bytes, reason: str) -> None:
         """Take note of something that is not as it was."""
+        self.noted += 1
         notes = self._notes[fate]
         if len(notes) < ARCHIVE_NOTES:
             notes.append(ArchiveNote(os.fsdecode(path) or ".", reason))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Final, Self
 
@@ -27,13 +28,14 @@ from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.names import names_beneath
 from sandyard.workspace.placing import write_all
 from sandyard.workspace.reach import Spot, at_path
+from sandyard.workspace.root import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import PurePath
     from types import TracebackType
 
-    from sandyard.archive.model import Member, Read
+    from sandyard.archive.model import Member, Piece, Read
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.zip_reading import ReadAt
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
     from sandyard.workspace.extract_members import Look
     from sandyard.workspace.names import Names
     from sandyard.workspace.opener import Place
-    from sandyard.workspace.root import Owner, WorkspaceRoot
+    from sandyard.workspace.root import WorkspaceRoot
     from sandyard.workspace.ward import Ward
 
-__all__ = ["Extraction", "extract_archive", "hydrate_workspace", "unpack_into"]
+__all__ = ["Extraction", "extract_archive", "hydrate_workspace", "restore_members", "unpack_into"]
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = 0o666
@@ -207,15 +209,74 @@ def hydrate_workspace(
         WorkspaceArchiveWriteError: the archive is refused, or can't be unpacked.
         WorkspaceWriteTypeError: the data is text or something else.
     """
-    where = root.inside
-    source = ArchiveSource(data, where)
-    meter, tally = ArchiveMeter(limits or UNLIMITED), Tally()
-    with _refusals("hydrate_workspace", where, root), ExitStack() as stack:
+    source = ArchiveSource(data, root.inside)
+
+    def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
+        return restoring.run(source, owner)
+
+    return _restore_all(root, make, ArchiveMeter(limits or UNLIMITED), stopped)
+
+
+def restore_members(
+    root: WorkspaceRoot, members: Iterator[Member], stopped: Event
+) -> ArchiveReport:
+    """Restore the members of a saved workspace; all of them, or nothing.
+
+    Args:
+        root: the workspace; what the members do not have stays.
+        members: them, each directory before what is in it; they are read as this program.
+        stopped: set by whoever wants no more of it.
+
+    Raises:
+        WorkspaceArchiveWriteError: they can't be written.
+    """
+
+    def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
+        return restoring.make(_as_program(members, owner))
+
+    return _restore_all(root, make, ArchiveMeter(UNLIMITED), stopped)
+
+
+def _as_program(members: Iterator[Member], owner: Owner | None) -> Iterator[Member]:
+    """Have members read as this program, though the thread acts as another."""
+    if owner is None:
+        yield from members
+        return
+    back = Owner(os.geteuid(), os.getegid())
+    while True:
+        with acting_as(back):
+            member = next(members, None)
+        if member is None:
+            return
+        member.pieces = partial(_pieces_as, back, member.pieces)
+        yield member
+
+
+def _pieces_as(back: Owner, pieces: Callable[[], Iterator[Piece]]) -> Iterator[Piece]:
+    with acting_as(back):
+        source = pieces()
+    while True:
+        with acting_as(back):
+            piece = next(source, None)
+        if piece is None:
+            return
+        yield piece
+
+
+def _restore_all(
+    root: WorkspaceRoot,
+    make: Callable[[_Restoring, Owner | None], Mapping[Path, Look]],
+    meter: ArchiveMeter,
+    stopped: Event,
+) -> ArchiveReport:
+    """Make members apart, and then put them all into a workspace."""
+    tally = Tally()
+    with _refusals("hydrate_workspace", root.inside, root), ExitStack() as stack:
         owner = rightful_owner(root)
         stack.enter_context(acting_as(owner))
         look = stack.enter_context(_RootLook(root))
         stage = stack.enter_context(Stage(root.fd, owner, root.ward, root.marks))
-        looks = _Restoring(stage, root.ward, meter, tally, stopped).run(source, owner)
+        looks = make(_Restoring(stage, root.ward, meter, tally, stopped), owner)
         if () in looks:  # set once the stage has gone as well
             look.mtime = looks[()].mtime
         publish(stage, root.fd, looks, tally, root.ward, strict=False)
@@ -301,6 +362,19 @@ class _Restoring:
             source: the archive.
             owner: whom this thread acts as.
         """
+
+        def read(size: int) -> memoryview:
+            if self._stopped.is_set():
+                raise Abandoned
+            with source.acting_as_caller(owner):
+                piece = source.read(size)
+            self._meter.take(len(piece))
+            return piece
+
+        return self.make(_tar_members(read, self._meter))
+
+    def make(self, members: Iterator[Member]) -> Mapping[Path, Look]:
+        """Make members, wherever they come from."""
         with Directories(self._stage.tree, self._ward.refuse_foreign) as tree:
             unpacking = Unpacking(
                 tree,
@@ -311,16 +385,7 @@ class _Restoring:
                 stopped=self._stopped,
                 ward=self._ward,
             )
-
-            def read(size: int) -> memoryview:
-                if self._stopped.is_set():
-                    raise Abandoned
-                with source.acting_as_caller(owner):
-                    piece = source.read(size)
-                self._meter.take(len(piece))
-                return piece
-
-            for member in _tar_members(read, self._meter):
+            for member in members:
                 unpacking.add(member)
             unpacking.finish()
             return unpacking.looks

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind, Member
 from sandyard.archive.tar_writing import END, headers_of, padding
-from sandyard.limits import ARCHIVE_EXTENTS, COPY_CHUNK_BYTES
+from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.persist_facts import (
+    REASONS,
+    SPECIAL,
+    attributes_of,
+    extents_of,
+    has_holes,
+)
 from sandyard.workspace.ward import NO_RULES, Ward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sandyard.archive.model import Extent
     from sandyard.archive.naming import Path
     from sandyard.archive.report import Tally
 
@@ -27,14 +32,6 @@ __all__ = ["Saving"]
 _LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PERMISSIONS: Final = 0o777
-_USER: Final = "user."
-_BY_THE_SYSTEM: Final = frozenset({"security.selinux", "security.SMACK64"})
-"""Labels that the system gives to every file by itself; they are no loss."""
-
-_HELD: Final = 512
-"""``st_blocks`` counts these, whatever the file system's own blocks are."""
-
-_SPECIAL: Final = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
 
 
 class Saving:
@@ -104,7 +101,7 @@ class Saving:
             names = sorted(os.fsencode(name) for name in os.listdir(opened))
             self._tally.note_special(b"/".join(path), facts.st_mode)
             member = self._member(path, Kind.DIRECTORY, facts)
-            member.attributes = self._attributes(opened, path)
+            member.attributes = attributes_of(opened, path, self._tally)
         finally:
             os.close(opened)
         self._put(headers_of(member))
@@ -128,9 +125,9 @@ class Saving:
             finally:
                 os.close(handle)
         except OSError as error:
-            if error.errno not in _REASONS:
+            if error.errno not in REASONS:
                 raise
-            self._tally.note("skipped", text, _REASONS[error.errno])
+            self._tally.note("skipped", text, REASONS[error.errno])
             return None
 
     def _save_found(self, tree: Directories, path: Path, handle: int) -> Iterator[bytes] | None:
@@ -142,7 +139,7 @@ class Saving:
         if form == stat.S_IFDIR:
             return self._enter(tree, path)
         if form not in {stat.S_IFREG, stat.S_IFLNK}:
-            self._tally.note("skipped", b"/".join(path), _SPECIAL.get(form, "device"))
+            self._tally.note("skipped", b"/".join(path), SPECIAL.get(form, "device"))
         elif not self._save_again(path, facts):
             if form == stat.S_IFREG:
                 self._save_file(path, handle)
@@ -177,9 +174,9 @@ class Saving:
             facts = os.fstat(opened)
             member = self._member(path, Kind.FILE, facts)
             member.size = facts.st_size
-            member.attributes = self._attributes(opened, path)
-            if facts.st_blocks * _HELD < facts.st_size:
-                member.sparse = _extents(opened, facts.st_size)
+            member.attributes = attributes_of(opened, path, self._tally)
+            if has_holes(facts):
+                member.sparse = extents_of(opened, facts.st_size)
             self._put(headers_of(member))
             short = stored = 0
             for offset, length in [(0, member.size)] if member.sparse is None else member.sparse:
@@ -214,26 +211,6 @@ class Saving:
             left -= len(piece)
         return lost
 
-    def _attributes(self, opened: int, path: Path) -> dict[bytes, bytes] | None:
-        """The extended attributes that are kept."""
-        try:
-            names = os.listxattr(opened)
-        except OSError:  # a file system without
-            return None
-        if not names:
-            return None
-        kept: dict[bytes, bytes] = {}
-        for name in names:
-            try:
-                if name.startswith(_USER):
-                    kept[os.fsencode(name)] = os.getxattr(opened, name)
-                    continue
-            except OSError:  # it was removed meanwhile, or may not be read
-                pass
-            if name not in _BY_THE_SYSTEM:
-                self._tally.note("dropped", b"/".join(path), f"xattr {name}")
-        return kept or None
-
     # --- headers and bytes --------------------------------------------------------------------
 
     def _name(self, path: Path) -> bytes:
@@ -257,39 +234,3 @@ class Saving:
         if self._buffer:
             self._write(bytes(self._buffer))
             self._buffer.clear()
-
-
-_REASONS: Final = {
-    errno.ENOENT: "vanished",
-    errno.ENOTDIR: "vanished",
-    errno.ELOOP: "vanished",
-    errno.EINVAL: "vanished",
-    errno.EISDIR: "vanished",
-    errno.ESTALE: "vanished",
-    errno.EACCES: "unreadable",
-    errno.EPERM: "unreadable",
-    errno.EAGAIN: "unreadable",
-    errno.EIO: "unreadable",
-}
-"""Why an entry is left out, by what the kernel says of it. Anything else is no entry's fault."""
-
-
-def _extents(opened: int, size: int) -> list[Extent]:
-    """Where a file has data; beyond so many pieces, the rest counts as one."""
-    extents: list[Extent] = []
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(opened, at, os.SEEK_DATA)
-            at = os.lseek(opened, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                break
-            return [(0, size)]
-        if start >= size:
-            break
-        if len(extents) == ARCHIVE_EXTENTS - 1:
-            at = size
-        at = min(at, size)
-        extents.append((start, at - start))
-    return extents

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
-__all__ = ["WorkspaceArchive", "pack_part", "persist_workspace"]
+__all__ = ["WorkspaceArchive", "pack_part", "gone_root", "persist_workspace"]
 
 
 class WorkspaceArchive(io.BufferedReader):
@@ -166,7 +166,7 @@ class _Pipe(io.RawIOBase):
                     Saving(*asked, name=part.name).run()
                 facts = os.fstat(self._top)
                 if stat.S_ISDIR(facts.st_mode) and facts.st_nlink == 0:
-                    raise _gone(part.path)
+                    raise gone_root(part.path)
             self.report = tally.report()
         except BrokenPipeError:
             pass  # nobody reads on
@@ -227,7 +227,7 @@ def persist_workspace(root: WorkspaceRoot, excluded: frozenset[Path]) -> Workspa
         WorkspaceArchiveReadError: the workspace was removed, or this program has no descriptor left.
     """
     if root.gone:
-        raise _gone(root.inside)
+        raise gone_root(root.inside)
     part = _Part("persist_workspace", root.inside, excluded)
     with translated(part.op, part.path, root):
         return _begun(root, os.dup(root.fd), part)
@@ -281,7 +281,8 @@ def _begun(root: WorkspaceRoot, top: int, part: _Part) -> WorkspaceArchive:
     return WorkspaceArchive(pipe)
 
 
-def _gone(path: str) -> WorkspaceArchiveReadError:
+def gone_root(path: str) -> WorkspaceArchiveReadError:
+    """Say that a workspace was removed while, or before, it was saved."""
     return WorkspaceArchiveReadError(
         path=path,
         message=f"{shown(path)} could not be saved: somebody removed the directory",

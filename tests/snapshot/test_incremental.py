@@ -1,0 +1,209 @@
+"""Saving again: whatever changed is seen, what did not is not read, and all of it restores exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandyard.archive.trees import Node, decode_nodes, encode_nodes
+from sandyard.errors import WorkspaceArchiveReadError
+from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.extract import restore_members
+from sandyard.workspace.persist_saving import SavedTree, save_tree
+from sandyard.workspace.stat_index import StatIndex, clock_now
+from tests.workspace.sample import fill, looks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from sandyard.snapshot.store import SnapshotStore
+
+
+class Memory:
+    """An intake that keeps everything, and counts what it is given."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+        self.given = 0
+
+    def put(self, data: bytes) -> bytes:
+        self.given += 1
+        digest = hashlib.sha256(data).digest()
+        self.held[digest] = data
+        return digest
+
+    def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
+        return self.put(b"".join(pieces))
+
+    def nodes_of(self, digest: bytes) -> list[Node]:
+        return decode_nodes(self.held[digest]) if digest in self.held else []
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    top = tmp_path / "base"
+    top.mkdir()
+    return top
+
+
+@pytest.fixture
+def root(base: Path) -> Iterator[WorkspaceRoot]:
+    with WorkspaceRoot.open(base) as opened:
+        yield opened
+
+
+def save(
+    root: WorkspaceRoot, intake: Memory, before: StatIndex | None = None, *excluded: tuple[bytes]
+) -> SavedTree:
+    known = StatIndex() if before is None else before
+    # As it is read back from the disk.
+    known = StatIndex.decode(known.encode())
+    return save_tree(root, intake, known, frozenset(excluded), threading.Event())
+
+
+def settle(base: Path) -> None:
+    """Let the clock by which files change go on, so that what is there looks settled."""
+    probe = base.parent / "probe"
+    probe.touch()
+    while clock_now() <= probe.stat().st_ctime_ns:
+        pass  # a tick takes some milliseconds
+
+
+def test_everything_restores(
+    root: WorkspaceRoot, base: Path, tmp_path: Path, store: SnapshotStore
+) -> None:
+    fill(base)
+    with store.saving("one") as saver:
+        saved = save_tree(root, saver, StatIndex(), frozenset(), threading.Event())
+        snapshot = saver.finish(saved.top, saved.report)
+    (tmp_path / "again").mkdir()
+    with WorkspaceRoot.open(tmp_path / "again") as again, store.reading(snapshot.id) as reader:
+        report = restore_members(again, reader.members(snapshot.tree), threading.Event())
+    assert looks(os.fsencode(tmp_path / "again")) == looks(os.fsencode(base))
+    assert (tmp_path / "again/sparse").stat().st_blocks * 512 < 1_000_000
+    assert (report.files, report.hard_links) == (snapshot.files, snapshot.hard_links)
+
+
+def test_same_is_not_read(root: WorkspaceRoot, base: Path) -> None:
+    fill(base)
+    settle(base)
+    intake = Memory()
+    first = save(root, intake)
+    intake.given = 0
+    second = save(root, intake, first.looks)
+    assert (second.top, second.report) == (first.top, first.report)
+    assert intake.given == 2  # directories with files that have several names: the top, and d
+    (base / "d/empty/new").write_bytes(b"new")
+    intake.given = 0
+    third = save(root, intake, second.looks)
+    assert intake.given == 4  # and the file, and its directory
+    assert third.report.files == first.report.files + 1
+
+
+def mutate(base: Path, chance: random.Random) -> str:
+    """Change something, as quietly as it can be done."""
+    files = sorted(path for path in base.rglob("*") if path.is_file() and not path.is_symlink())
+    folders = [base, *sorted(path for path in base.rglob("*") if path.is_dir())]
+    kind = chance.choice(("write", "mkdir", "symlink", "quiet", "remove", "link", "move", "touch"))
+    new = chance.choice(folders) / f"{kind}{chance.randrange(6)}"
+    if kind in {"write", "mkdir", "symlink"} or not files:
+        make(kind, new, chance)
+    else:
+        disturb(kind, chance.choice(files), new, chance)
+    return f"{kind} {new}"
+
+
+def make(kind: str, new: Path, chance: random.Random) -> None:
+    if kind == "write":
+        new.write_bytes(chance.randbytes(chance.randrange(40)))
+    elif not os.path.lexists(new):
+        (new.mkdir if kind == "mkdir" else lambda: new.symlink_to("somewhere"))()
+
+
+def disturb(kind: str, file: Path, new: Path, chance: random.Random) -> None:
+    facts = file.stat()
+    if kind == "quiet":  # other bytes, the same size and time
+        file.write_bytes(chance.randbytes(facts.st_size))
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    elif kind == "remove":
+        file.unlink()
+    elif kind == "move":
+        file.rename(new)
+    elif kind == "touch":
+        file.chmod(chance.choice([0o600, 0o755, 0o444]))
+        os.utime(file, ns=(1, chance.randrange(10**18)))
+    elif not os.path.lexists(new):
+        os.link(file, new)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_change_is_seen(root: WorkspaceRoot, base: Path, seed: int) -> None:
+    """What is saved by what is known is what is saved by reading everything."""
+    chance = random.Random(seed)  # noqa: S311  # the same each time, and no secret
+    intake, known, last = Memory(), StatIndex(), ""
+    for _ in range(60):
+        for _ in range(chance.randrange(3)):
+            last = mutate(base, chance)
+        saved = save(root, intake, known)
+        whole = save(root, Memory())
+        assert saved.top == whole.top, last
+        assert saved.report == whole.report
+        known = saved.looks
+
+
+def test_what_is_left_out_may_change(root: WorkspaceRoot, base: Path) -> None:
+    fill(base)
+    settle(base)
+    intake = Memory()
+    first = save(root, intake)
+    without = save(root, intake, first.looks, (b"d",))
+    assert without.top == save(root, Memory(), None, (b"d",)).top
+    assert [note.reason for note in without.report.skipped] == ["excluded"]
+    assert save(root, intake, without.looks).top == first.top
+
+
+def test_notes_are_told_again(root: WorkspaceRoot, base: Path) -> None:
+    os.mkfifo(base / "pipe")
+    (base / "tool").touch(mode=0o4755)
+    (base / "tool").chmod(0o4755)
+    settle(base)
+    intake = Memory()
+    first = save(root, intake)
+    assert [note.reason for note in first.report.skipped] == ["fifo"]
+    assert [note.reason for note in first.report.dropped] == ["setuid"]
+    assert save(root, intake, first.looks).report == first.report
+
+
+def test_lost_directory_is_read(root: WorkspaceRoot, base: Path) -> None:
+    """A store that can't read a directory back gets its files anew."""
+    fill(base)
+    settle(base)
+    first = save(root, Memory())
+    (base / "d/empty/new").touch()
+    fresh = Memory()
+    assert save(root, fresh, first.looks).top == save(root, Memory()).top
+
+
+def test_removed_workspace_is_told(root: WorkspaceRoot, base: Path) -> None:
+    base.rmdir()
+    with pytest.raises(WorkspaceArchiveReadError):
+        save(root, Memory())
+
+
+def test_broken_index_reads_all(root: WorkspaceRoot, base: Path) -> None:
+    fill(base)
+    settle(base)
+    raw = save(root, Memory()).looks.encode()
+    assert StatIndex.decode(raw).directories
+    for at in range(0, len(raw), 11):
+        torn = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        assert not StatIndex.decode(torn).directories
+    assert not StatIndex.decode(b"").directories
+    assert encode_nodes([])
+    assert not decode_nodes(encode_nodes([]))
