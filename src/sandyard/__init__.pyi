@@ -3,6 +3,9 @@ from sandyard.archive.report import (
     ArchiveNote as ArchiveNote,
     ArchiveReport as ArchiveReport,
 )
+from sandyard.checkpoints import (
+    Checkpoint as Checkpoint,
+)
 from sandyard.checkup import doctor as doctor
 from sandyard.confinement.doctor_values import (
     DoctorCanary as DoctorCanary,
@@ -146,6 +149,33 @@ from sandyard.resources import (
 )
 from sandyard.session import (
     UnixLocalSandboxSession as UnixLocalSandboxSession,
+)
+from sandyard.snapshot.comparing import (
+    SnapshotDiff as SnapshotDiff,
+)
+from sandyard.snapshot.kinds import (
+    LocalSnapshot as LocalSnapshot,
+    NoopSnapshot as NoopSnapshot,
+    RemoteSnapshot as RemoteSnapshot,
+    SnapshotBase as SnapshotBase,
+    StoreSnapshot as StoreSnapshot,
+)
+from sandyard.snapshot.records import (
+    Snapshot as Snapshot,
+)
+from sandyard.snapshot.specs import (
+    LocalSnapshotSpec as LocalSnapshotSpec,
+    NoopSnapshotSpec as NoopSnapshotSpec,
+    RemoteSnapshotSpec as RemoteSnapshotSpec,
+    StoreSnapshotSpec as StoreSnapshotSpec,
+)
+from sandyard.snapshot.store import (
+    SnapshotStore as SnapshotStore,
+)
+from sandyard.snapshot.upkeep import (
+    Damage as Damage,
+    Reclaimed as Reclaimed,
+    StoreHealth as StoreHealth,
 )
 from sandyard.state import (
     SandboxSessionState as SandboxSessionState,

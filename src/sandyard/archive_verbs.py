@@ -17,16 +17,19 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.observing import Observable, observed
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.types import User
 from sandyard.workspace import Workspace
 
 if TYPE_CHECKING:
     from sandyard.archive import SandboxArchiveLimits
     from sandyard.archive.report import ArchiveReport
+    from sandyard.checkpoints import Checkpoint, Checkpoints
+    from sandyard.dependencies import Dependencies
     from sandyard.manifest import Manifest
     from sandyard.workspace.persist_stream import WorkspaceArchive
 
-__all__ = ["ArchiveSourceLike", "ArchiveVerbs"]
+__all__ = ["ArchiveSourceLike", "ArchiveVerbs", "checkpoints_of"]
 
 _SCHEMES = {
     "zip": "zip",
@@ -51,6 +54,8 @@ class ArchiveVerbs(Observable, ABC):
     """What a session does with archives, in its host's program."""
 
     _unsaved: frozenset[tuple[str, ...]] = frozenset()
+    _checkpoints: Checkpoints | None = None
+    _dependencies: Dependencies | None = None
 
     @abstractmethod
     def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
@@ -126,9 +131,13 @@ class ArchiveVerbs(Observable, ABC):
             SessionClosedError: the session was not started, or is closed.
         """
         workspace = self._open_workspace("persist_workspace", None)
+        return await workspace.persist(self._unsaved_paths())
+
+    def _unsaved_paths(self) -> frozenset[tuple[str, ...]]:
+        """What is never saved."""
         entries = self._present_manifest().walk()
         ephemeral = {tuple(path.split("/")) for path, entry in entries if entry.ephemeral}
-        return await workspace.persist(self._unsaved | ephemeral)
+        return self._unsaved | ephemeral
 
     @observed("hydrate_workspace")
     async def hydrate_workspace(
@@ -212,6 +221,22 @@ class ArchiveVerbs(Observable, ABC):
         workspace = self._open_workspace("unpack", None)
         return await workspace.unpack(path, data, _checked_limits(archive_limits))
 
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What the last stop saved; None before, and where nothing is kept."""
+        return None if self._checkpoints is None else self._checkpoints.last
+
+    async def _restored(self, workspace: Workspace) -> bool:
+        """Restore what is kept of a workspace that is not ready; tell whether there was something."""
+        checkpoints = self._checkpoints
+        return checkpoints is not None and await checkpoints.restore(workspace, self._dependencies)
+
+    async def _save(self, workspace: Workspace | None) -> None:
+        """Save a workspace that is ready, where it is to be kept."""
+        if self._checkpoints is not None and workspace is not None:
+            unsaved, dependencies = self._unsaved_paths(), self._dependencies
+            await self._checkpoints.save(workspace, unsaved, dependencies)
+
     def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
         """Leave a path, with all beneath it, out of what ``persist_workspace`` saves.
 
@@ -281,3 +306,12 @@ def _checked_limits(limits: object) -> SandboxArchiveLimits | None:
         argument="archive_limits",
         value=limits,
     )
+
+
+def checkpoints_of(snapshot: SnapshotBase) -> Checkpoints | None:
+    """What saves a session to a snapshot; None where that keeps nothing."""
+    if isinstance(snapshot, NoopSnapshot):
+        return None
+    from sandyard.checkpoints import Checkpoints  # noqa: PLC0415  # most sessions are not saved
+
+    return Checkpoints(snapshot)

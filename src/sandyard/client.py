@@ -15,6 +15,7 @@ from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
     ManifestError,
+    PolicyError,
     WorkspaceStartError,
     shown,
 )
@@ -24,13 +25,15 @@ from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import Policy
 from sandyard.process.identity import first_parked
 from sandyard.session import UnixLocalSandboxSession
-from sandyard.state import UnixLocalSandboxSessionState
+from sandyard.snapshot.kinds import LocalSnapshot, NoopSnapshot, SnapshotBase, StoreSnapshot
+from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
 
 if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
+    from sandyard.snapshot.specs import SnapshotSpec
 
 __all__ = ["UnixLocalSandboxClient"]
 
@@ -47,7 +50,8 @@ class UnixLocalSandboxClient:
         directory: where relative sources of manifests begin, absolute (default: this program's
             working directory). Likewise.
         instrumentation: where the events of its sessions go (default: nowhere).
-        dependencies: values and factories for its sessions; each has a clone of them.
+        dependencies: values and factories for its sessions, and for what keeps their snapshots; each
+            session has a clone of them.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -92,7 +96,7 @@ class UnixLocalSandboxClient:
     async def create(
         self,
         *,
-        snapshot: None = None,
+        snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
         manifest: Manifest | None = None,
         options: None = None,
         policy: Policy | None = None,
@@ -103,7 +107,9 @@ class UnixLocalSandboxClient:
         directories that programs of the same user left behind when they were killed.
 
         Args:
-            snapshot: only None: sessions of this version have no snapshots.
+            snapshot: where ``stop`` and ``aclose`` save its workspace: a snapshot, or a spec such as
+                ``StoreSnapshotSpec()`` (default: nowhere). What a given one keeps already is restored
+                by the start.
             manifest: what its workspace is made of (default: nothing). The root ``/workspace``
                 stands for a new private directory, which ``delete`` removes; any other root is a
                 directory of the caller's, made at the start if missing, and never deleted.
@@ -117,7 +123,8 @@ class UnixLocalSandboxClient:
             WorkspaceStartError: the private directory can't be made, or the session's lease can't
                 be written to the state directory (``$XDG_STATE_HOME/sandyard``).
         """
-        _refuse_value("snapshot", snapshot)
+        session_id, undo = uuid4(), ExitStack()
+        kept = _resolved(snapshot, str(session_id))
         _refuse_value("options", options)
         if manifest is None:
             manifest = Manifest()
@@ -130,16 +137,15 @@ class UnixLocalSandboxClient:
         whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
         accounts = _possible_accounts(manifest)
         owned = manifest.root == DEFAULT_ROOT
-        session_id, undo = uuid4(), ExitStack()
         try:
-            root, lease = await in_thread(_prepare, whole, manifest, session_id, undo)
+            root, lease = await in_thread(_prepare, whole, manifest, kept, session_id, undo)
             if root is not None and accounts.further:
                 await in_thread(_admit, root, accounts)
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
         state = UnixLocalSandboxSessionState(
-            session_id=session_id, manifest=manifest, workspace_root_owned=owned
+            session_id=session_id, manifest=manifest, snapshot=kept, workspace_root_owned=owned
         )
         session = UnixLocalSandboxSession(state, whole, root, lease, self._caller)
         return self._furnished(session)
@@ -155,16 +161,80 @@ class UnixLocalSandboxClient:
             session.observer = SessionEvents(session, identity, self._instrumentation)
         return session
 
-    async def delete(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
+    async def resume(
+        self, state: SandboxSessionState, *, policy: Policy | None = None
+    ) -> UnixLocalSandboxSession:
+        """Take up a session where it was left; it is not started yet.
+
+        Its workspace is the directory that it had, with all that is in it. Where a private one is gone,
+        an empty one is made at the same path, and the start restores what the session's snapshot keeps.
+
+        Args:
+            state: the session's ``state``, as it was or read back with ``deserialize_session_state``.
+                It is copied. A state is data: it can't make this library delete what it did not make.
+            policy: what its commands may touch (default: the client's); no state says that.
+
+        Raises:
+            LeaseHeldError: somebody uses the session now.
+            ArgumentTypeError: it is no state of this client's kind.
+            PolicyError: the state's manifest grants what the policy does not name; or as ``create``.
+            ManifestError: as ``create``.
+            WorkspaceStartError: something else stands at the private directory's path; neither it nor
+                the snapshot was touched. Or as ``create``.
+
+        Example:
+            >>> saved = client.serialize_session_state(session.state)
+            >>> session = await client.resume(client.deserialize_session_state(saved))
+        """
+        if not isinstance(state, UnixLocalSandboxSessionState):
+            raise ArgumentTypeError(
+                "state is one of a session that a UnixLocalSandboxClient made",
+                op="resume",
+                argument="state",
+                value=state,
+            )
+        state = state.model_copy(deep=True)
+        whole = _checked_policy(policy) or self._policy
+        _check_restated(whole, state.manifest)
+        _possible_accounts(state.manifest)
+        undo = ExitStack()
+        try:
+            root, lease = await in_thread(_prepare_again, whole, state, undo)
+        except BaseException:
+            await in_thread(undo.close)
+            raise
+        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, self._caller))
+
+    def serialize_session_state(self, state: SandboxSessionState) -> dict[str, object]:
+        """Give a session's state as what JSON can say."""
+        return state.model_dump(mode="json")
+
+    def deserialize_session_state(self, payload: Mapping[str, object]) -> SandboxSessionState:
+        """Read a session's state back.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: the payload is none.
+        """
+        return SandboxSessionState.parse(payload)
+
+    async def delete(
+        self, session: UnixLocalSandboxSession, *, unsaved: bool = False
+    ) -> UnixLocalSandboxSession:
         """Close a session, and delete its workspace if the library made it.
 
         A directory of the caller's is never touched, nor what has taken the place of a private
-        one. Doing it again does nothing.
+        one. Nothing is saved, and what was saved stays. Doing it again does nothing.
+
+        Args:
+            session: which one.
+            unsaved: True deletes the workspace also if the last stop could not save it (default:
+                that is refused).
 
         Raises:
             ArgumentTypeError: it is no session of this client's kind.
-            WorkspaceStopError: something in the directory can't be removed, such as a mount; all
-                else is gone. Call it again when that is solved.
+            WorkspaceStopError: the last stop failed, and nothing was deleted; or something in the
+                directory can't be removed, such as a mount, and all else is gone. Call it again when
+                that is solved.
             WorkspaceStartError: another program uses the session now; nothing was deleted.
         """
         if not isinstance(session, UnixLocalSandboxSession):
@@ -174,7 +244,7 @@ class UnixLocalSandboxClient:
                 argument="session",
                 value=session,
             )
-        await session.delete_workspace()
+        await session.delete_workspace(unsaved=unsaved)
         return session
 
 
@@ -196,22 +266,27 @@ def _admit(root: WorkspaceRoot, accounts: Accounts) -> None:
     root.admit(found.disk_id(user.number) for user in found.users[1:])
 
 
+def _resolved(asked: object, session_id: str) -> SnapshotBase:
+    if asked is None:
+        return NoopSnapshot(id=session_id)
+    from sandyard.snapshot.specs import resolve_snapshot  # noqa: PLC0415  # where one is asked for
+
+    return resolve_snapshot(asked, session_id)
+
+
 def _prepare(
-    policy: Policy, manifest: Manifest, session_id: UUID, undo: ExitStack
+    policy: Policy, manifest: Manifest, kept: SnapshotBase, session_id: UUID, undo: ExitStack
 ) -> tuple[WorkspaceRoot | None, Lease]:
     """Check what can be checked before anything exists, then take the lease, then make the root.
 
     In this order, so that a program that is killed in between leaves what a sweep finds.
     """
-    grants = resolve_grants(policy)
     owned = manifest.root == DEFAULT_ROOT
     path = WorkspaceRoot.private_path() if owned else WorkspaceRoot.check(manifest.root)
-    state = _state_directory()
-    _check_apart(state, None if owned else path, grants)
-    from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
-
-    sweep_sometimes(state)
-    lease = Lease.take(state, str(session_id), root=path, owned=owned)
+    state = _checked_places(policy, kept, None if owned else path)
+    _sweep(state)
+    saved = not isinstance(kept, NoopSnapshot)
+    lease = Lease.take(state, str(session_id), root=path, owned=owned, kept=saved)
     undo.callback(lease.remove)
     if not owned:
         return None, lease
@@ -221,6 +296,56 @@ def _prepare(
     lease.note(root.inode)
     manifest.root = root.inside
     return root, lease
+
+
+def _prepare_again(
+    policy: Policy, state: UnixLocalSandboxSessionState, undo: ExitStack
+) -> tuple[WorkspaceRoot | None, Lease]:
+    """Take the lease of a session that was left, and find its root."""
+    owned, asked = state.workspace_root_owned, state.manifest.root
+    path = WorkspaceRoot.check_private(asked) if owned else WorkspaceRoot.check(asked)
+    place = _checked_places(policy, state.snapshot, None if owned else path)
+    session_id = str(state.session_id)
+    lease = Lease.take(place, session_id, root=path, owned=owned, kept=True)
+    undo.callback(lease.keep if owned else lease.remove)
+    _sweep(place)  # not before: what this one left is its own again
+    if not owned:
+        state.workspace_root_ready &= os.path.lexists(path)
+        return None, lease
+    root = None if lease.inode is None else WorkspaceRoot.find(path, lease.inode)
+    if root is None:
+        if os.path.lexists(path):
+            raise WorkspaceStartError(
+                path=path,
+                message=f"{shown(path)} is not the directory that session {session_id} left there, or "
+                "nothing tells that it is; neither it nor the session's snapshot was touched: move it "
+                "away to start from the snapshot, or create a session with this root to use it as it is",
+                context={"reason": "not_its_own", "snapshot_id": state.snapshot.id},
+                retryable=False,
+            )
+        state.workspace_root_ready = False
+        root = WorkspaceRoot.create_private(path)
+        lease.note(root.inode)
+    undo.callback(root.close)
+    return root, lease
+
+
+def _checked_places(policy: Policy, kept: SnapshotBase, root: str | None) -> str:
+    """Refuse places of ours that commands could write to; return the state directory."""
+    grants = resolve_grants(policy)
+    state = _state_directory()
+    _check_apart(state, root, grants, "the state directory", "set XDG_STATE_HOME to")
+    if isinstance(kept, StoreSnapshot):
+        _check_apart(kept.directory, root, grants, "the snapshot store", "name")
+    elif isinstance(kept, LocalSnapshot):
+        _check_apart(kept.base_path, root, grants, "the directory of snapshots", "name")
+    return state
+
+
+def _sweep(state: str) -> None:
+    from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
+
+    sweep_sometimes(state)
 
 
 def _state_directory() -> str:
@@ -236,20 +361,22 @@ def _state_directory() -> str:
         ) from error
 
 
-def _check_apart(state: str, root: str | None, grants: tuple[Grant, ...]) -> None:
-    """Refuse to let commands write leases, which say what is deleted on the host."""
+def _check_apart(
+    place: str, root: str | None, grants: tuple[Grant, ...], what: str, remedy: str
+) -> None:
+    """Refuse to let commands write what says what is deleted, or restored, on the host."""
     writable = [grant.source for grant in grants if grant.writable]
     if root is not None:
         writable.append(os.path.realpath(root))
     if not writable:
         return
-    lies = os.path.realpath(state)
+    lies = os.path.realpath(place)
     for tree in writable:
         if is_within(lies, tree) or is_within(tree, lies):
             raise WorkspaceStartError(
                 path=tree,
-                message=f"commands could write to {shown(tree)}, which the state directory "
-                f"{shown(lies)} lies in or holds; set XDG_STATE_HOME to a directory apart from it",
+                message=f"commands could write to {shown(tree)}, which {what} {shown(lies)} lies in or "
+                f"holds; {remedy} a directory apart from it",
                 context={"reason": "state_directory"},
                 retryable=False,
             )
@@ -281,6 +408,21 @@ def _refuse_value(argument: str, value: object) -> None:
             argument=argument,
             value=value,
         )
+
+
+def _check_restated(policy: Policy, manifest: Manifest) -> None:
+    """Refuse grants that only a saved state asks for: what is granted, a caller says in its program."""
+    _with_grants(policy, manifest)
+    for grant in manifest.extra_path_grants:
+        named = policy.writes if not grant.read_only else (*policy.reads, *policy.writes)
+        if grant.path not in {str(each) for each in named}:
+            how = "reads" if grant.read_only else "writes"
+            raise PolicyError(
+                f"the saved state grants {shown(grant.path)}, and the policy does not; a state can't "
+                f"grant anything: if you mean it, resume with policy=Policy({how}=({grant.path!r},))",
+                field=how,
+                value=grant.path,
+            )
 
 
 def _with_grants(policy: Policy, manifest: Manifest) -> Policy:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from sandyard.accounts import accounts_of
-from sandyard.archive_verbs import ArchiveVerbs
+from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
 from sandyard.caller import Caller
@@ -96,6 +96,7 @@ class UnixLocalSandboxSession(
         self._caller = caller or Caller()
         self._accounts = accounts_of(state.manifest.users, state.manifest.groups)
         self._protection = Protection(policy.protect)
+        self._checkpoints = checkpoints_of(state.snapshot)
         self._ladder = Ladder(policy)
         self._explainer = Explainer()
         self._inode = None if root is None else root.inode
@@ -105,7 +106,6 @@ class UnixLocalSandboxSession(
         self._host_environment: dict[str, str] = {}
         self._environment: tuple[dict[str, str], tuple[tuple[bytes, bytes], ...]] | None = None
         self._workspace: Workspace | None = None
-        self._dependencies: Dependencies | None = None
         self._init: InitProcess | None = None
         self._commands: Commands | None = None
 
@@ -118,7 +118,8 @@ class UnixLocalSandboxSession(
         The manifest is applied at the first start, and its ephemeral entries at every one. If an
         entry can't be made, those that were made stay, and calling this again goes on with the
         others. Starting a running session does nothing; a session that was shut down may be started
-        again.
+        again. One that was resumed finds its workspace as it was left; if that is gone, what was saved
+        of it is restored.
 
         Args:
             progress: called on the event loop with the newest ``Progress`` of the manifest's
@@ -129,7 +130,8 @@ class UnixLocalSandboxSession(
             PolicyError: the policy asks for what can't be granted on this machine.
             ConfinementUnavailableError: this machine can't enforce the policy; nothing is left.
             ResourceLimitError: this program or the machine has no descriptor left.
-            WorkspaceStartError: the workspace's directory can't be made or opened.
+            WorkspaceStartError: the workspace's directory can't be made or opened; or what was saved
+                can't be restored into it, and why: nothing was changed then.
         """
         async with self._turn:
             check_phase("start", self._phase)
@@ -143,6 +145,8 @@ class UnixLocalSandboxSession(
             if self._accounts.further:
                 self._accounts = replace(self._accounts, first=await in_thread(first_parked))
                 root.names = self._accounts.disk_names()
+            if not self.state.workspace_root_ready:
+                self.state.workspace_root_ready = await self._restored(self._workspace)
             await self._make_ready(self._workspace, progress)
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()
@@ -152,15 +156,17 @@ class UnixLocalSandboxSession(
 
     @observed("stop")
     async def stop(self, *, processes: Processes = "keep") -> None:
-        """Makes a checkpoint: what is in the workspace stays, and the session goes on.
+        """Makes a checkpoint: saves the workspace to the session's snapshot; the session goes on.
 
-        Sessions of this version have no snapshot to write.
+        Commands may write meanwhile: what changed while it was read is told in ``checkpoint.report``.
+        Without a snapshot nothing is saved.
 
         Args:
             processes: what becomes of background processes, of terminals, and of what earlier
                 commands left running: ``"keep"`` (default) leaves them alone, ``"end"`` ends them.
 
         Raises:
+            WorkspaceStopError: the workspace can't be saved, and why; what was saved before is whole.
             ArgumentError: ``processes`` is neither.
         """
         check_phase("stop", self._phase)
@@ -170,6 +176,7 @@ class UnixLocalSandboxSession(
             self._check_loop("stop")
             await commands.interactive.end_all()
             await self._end_processes(commands)
+        await self._save(self._workspace if self.state.workspace_root_ready else None)
 
     @observed("shutdown")
     async def shutdown(self) -> None:
@@ -186,6 +193,9 @@ class UnixLocalSandboxSession(
 
         The workspace's directory is not deleted, neither now nor by a later sweep; it is the
         caller's to keep. ``UnixLocalSandboxClient.delete`` deletes one that the library made.
+
+        Raises:
+            WorkspaceStopError: the workspace can't be saved; all else is done.
         """
         self._check_loop("shutdown")
         try:
@@ -199,7 +209,10 @@ class UnixLocalSandboxSession(
         """What ``aclose`` does with the sandbox and the workspace, told as the shutdown that it is."""
         async with self._turn:
             try:
-                await self._let_go()
+                try:
+                    await self._save(self._workspace if self.state.workspace_root_ready else None)
+                finally:
+                    await self._let_go()
             finally:
                 if self._lease.held:
                     owned = self.state.workspace_root_owned
@@ -315,10 +328,13 @@ class UnixLocalSandboxSession(
         finally:
             await finished(session.delete_workspace())
 
-    async def delete_workspace(self) -> bool:
+    async def delete_workspace(self, *, unsaved: bool = False) -> bool:
         """Close the session, and delete its directory if the library made it.
 
         ``UnixLocalSandboxClient.delete`` calls this.
+
+        Args:
+            unsaved: True deletes it also if the last stop could not save it.
 
         Returns:
             True if nothing of an owned directory is left; False if the directory is the caller's,
@@ -330,13 +346,15 @@ class UnixLocalSandboxSession(
         """
         self._check_loop("shutdown")
         try:
-            return await self._delete()
+            return await self._delete(unsaved=unsaved)
         finally:
             await self._close_companions()
 
     @observed("delete")
-    async def _delete(self) -> bool:
+    async def _delete(self, *, unsaved: bool) -> bool:
         async with self._turn:
+            if self._checkpoints is not None and not unsaved:
+                self._checkpoints.refuse_loss(self.state.manifest.root)
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
             return await in_thread(_delete_leased, self._lease, self.state.manifest.root, inode)

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -18,6 +19,7 @@ from pydantic import (
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
 from sandyard.manifest import SAVED, Manifest
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 
 __all__ = ["SandboxSessionState", "UnixLocalSandboxSessionState"]
 
@@ -48,6 +50,7 @@ class SandboxSessionState(BaseModel):
         type: tag of the backend.
         session_id: identity of the session (default: a new one).
         manifest: what its workspace is made of; ``manifest.root`` is the path inside.
+        snapshot: where the workspace is kept while nobody uses it.
         exposed_ports: ports that servers inside may be reached on, each from 1 to 65535.
         workspace_root_ready: True once the workspace has been made ready.
     """
@@ -55,6 +58,9 @@ class SandboxSessionState(BaseModel):
     type: str
     session_id: UUID = Field(default_factory=uuid4)
     manifest: Manifest = Field(default_factory=Manifest)
+    snapshot: Annotated[SerializeAsAny[SnapshotBase], BeforeValidator(SnapshotBase.parse)] = Field(
+        default_factory=lambda: NoopSnapshot(id="none")
+    )
     exposed_ports: Annotated[tuple[int, ...], BeforeValidator(_ports)] = ()
     workspace_root_ready: bool = False
 

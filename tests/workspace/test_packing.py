@@ -21,7 +21,7 @@ from sandyard.workspace.extract import unpack_into
 from sandyard.workspace.extract_members import Abandoned
 from sandyard.workspace.persist_stream import pack_part
 from tests.archive.making import item, symlink, tar_of
-from tests.workspace.test_persist import looks
+from tests.workspace.sample import looks
 
 
 @pytest.fixture

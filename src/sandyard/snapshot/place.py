@@ -229,20 +229,24 @@ class Place:
         finally:
             os.close(file)
 
-    def sweep(self) -> None:
-        """Remove what programs left that died while they wrote, if nobody writes now."""
+    def sweep(self, history: str) -> None:
+        """Remove what programs left that died while they wrote, if nobody writes now.
+
+        Args:
+            history: the one whose directory is looked at.
+        """
         with suppress(OSError), self.alone(0):
-            self.remove_temporary()
+            self._remove_temporary([history])
 
     def remove_temporary(self) -> None:
         """Remove all files that were being written; whoever calls this holds the lock alone."""
-        for names in ((), ("packs",), ("index",)):
-            with suppress(FileNotFoundError), self.opened(*names) as directory:
-                self._clear(directory)
         with self.opened("history") as history:
             sessions = os.listdir(history)
-        for name in sessions:
-            with suppress(OSError), self.opened("history", name) as directory:
+        self._remove_temporary(sessions)
+
+    def _remove_temporary(self, histories: list[str]) -> None:
+        for names in ((), ("packs",), ("index",), *(("history", name) for name in histories)):
+            with suppress(OSError), self.opened(*names) as directory:
                 self._clear(directory)
 
     def _clear(self, directory: int) -> None:

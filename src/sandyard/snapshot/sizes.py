@@ -9,6 +9,7 @@ __all__ = [
     "COMPRESSION_LEVEL",
     "DEAD_SHARE",
     "DICT_AFTER",
+    "INDEX_BYTES",
     "LOCK_PAUSE_S",
     "LOCK_WAIT_S",
     "OPEN_PACKS",
@@ -43,6 +44,9 @@ so many searches do in a store of a few packs."""
 
 COMPRESSION_LEVEL: Final = 3
 """Of zstd; its own default: a third of the size at some 300 MB/s."""
+
+INDEX_BYTES: Final = 512 * 1024 * 1024
+"""Largest index: some five million files. Beyond that every file is read at each save."""
 
 LOCK_WAIT_S: Final = 30.0
 LOCK_PAUSE_S: Final = 0.01

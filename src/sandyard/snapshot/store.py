@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,7 +25,7 @@ from sandyard.snapshot.place import Place
 from sandyard.snapshot.reading import TreeReader
 from sandyard.snapshot.records import History, Snapshot, check_name, check_words
 from sandyard.snapshot.saving import Saver
-from sandyard.snapshot.sizes import LOCK_WAIT_S
+from sandyard.snapshot.sizes import INDEX_BYTES, LOCK_WAIT_S
 from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, reclaim, verify_store
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class SnapshotStore:
         check_name(history, "snapshot_persist")
         with self._persist_errors(history):
             self._place.prepare()
-            self._place.sweep()
+            self._place.sweep(history)
             with Saver(self._place, self._lists, history) as saver:
                 yield saver
 
@@ -132,6 +132,21 @@ class SnapshotStore:
         with self._restore_errors(history):
             found = History(self._place).read(check_name(history, "snapshot_restore"))
             return found[-1] if found else None
+
+    def read_index(self, history: str) -> bytes:
+        """What somebody noted beside a history; none if nothing; for threads."""
+        try:
+            with self._place.opened("index") as directory:
+                return self._place.read_file(directory, f"{history}.index", INDEX_BYTES)
+        except OSError:
+            return b""
+
+    def write_index(self, history: str, data: bytes) -> None:
+        """Note something beside a history; it may be lost at any time; for threads."""
+        if len(data) > INDEX_BYTES:
+            return
+        with suppress(OSError), self._place.opened("index") as directory:
+            self._place.write_file(directory, f"{history}.index", data, sync=False)
 
     # --- what there is ------------------------------------------------------------------------------
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sandyard.errors import WorkspaceStopError, shown
+from sandyard.errors import WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.workspace.root import Inode, WorkspaceRoot
 
 if TYPE_CHECKING:
     from sandyard.workspace.lease import Lease
 
-__all__ = ["delete_leased"]
+__all__ = ["delete_leased", "is_empty"]
 
 
 def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
@@ -38,6 +38,18 @@ def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
         gone = inode is not None and _delete(path, inode)
         lease.remove()
     return gone
+
+
+def is_empty(root: WorkspaceRoot) -> bool:
+    """Whether nothing is in a root. Blocks on the file system.
+
+    Raises:
+        WorkspaceStartError: it can't be listed.
+    """
+    try:
+        return not os.listdir(root.fd)
+    except OSError as error:
+        raise WorkspaceStartError(path=root.path, cause=error) from error
 
 
 def _delete(path: str, inode: Inode) -> bool:

@@ -55,22 +55,33 @@ class Lease:
         self._record = record
 
     @classmethod
-    def take(cls, state: str, session_id: str, *, root: str, owned: bool) -> Lease:
+    def take(
+        cls, state: str, session_id: str, *, root: str, owned: bool, kept: bool = False
+    ) -> Lease:
         """Take the lease of a session, before its root is made.
+
+        What it knew of the root is kept, if it is about the same one.
 
         Args:
             state: the user's state directory; it is made if it is missing.
             session_id: the session.
             root: absolute path of its workspace, which need not exist yet.
             owned: True if the library will make it, so that it may be deleted.
+            kept: True lets no sweep delete it, also if this program is killed.
 
         Raises:
-            WorkspaceStartError: the session is in use; or the state directory is not ours alone, or
+            LeaseHeldError: the session is in use.
+            WorkspaceStartError: the state directory is not ours alone, or
                 can't be used.
         """
         sessions = open_sessions(state)
         record = LeaseRecord(
-            session_id=session_id, root=root, owned=owned, pid=os.getpid(), started=_started()
+            session_id=session_id,
+            root=root,
+            owned=owned,
+            state="kept" if kept else "live",
+            pid=os.getpid(),
+            started=_started(),
         )
         path = posixpath.join(state, _SESSIONS, session_id, LEASE_NAME)
         try:
@@ -79,6 +90,7 @@ class Lease:
             raise _unusable(path, error) from error
         finally:
             os.close(sessions)
+        record = _with_root(record, read_record(fd))
         lease = cls(fd, path, record)
         try:
             _write(fd, record)
@@ -86,6 +98,11 @@ class Lease:
             lease.remove()
             raise _unusable(path, error) from error
         return lease
+
+    @property
+    def inode(self) -> Inode | None:
+        """What the root is, as far as it was noted."""
+        return self._record.inode
 
     @property
     def held(self) -> bool:
@@ -292,6 +309,15 @@ def _claimed(sessions: int, record: LeaseRecord) -> int:
         holder = said if isinstance(said, LeaseRecord) else None
         if not _pause(began, LEASE_SWEPT_S if holder is None else LEASE_HELD_S):
             raise _in_use(record, holder)
+
+
+def _with_root(record: LeaseRecord, before: LeaseRecord | Unreadable) -> LeaseRecord:
+    """Take over what an earlier owner noted of the same root, and of its logs."""
+    if isinstance(before, Unreadable) or before.session_id != record.session_id:
+        return record
+    if (before.root, before.owned) != (record.root, record.owned):
+        return record
+    return replace(record, inode=before.inode, logs=before.logs)
 
 
 def _pause(began: float, allowed: float) -> bool:

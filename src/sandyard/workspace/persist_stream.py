@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
-__all__ = ["WorkspaceArchive", "pack_part", "gone_root", "persist_workspace"]
+__all__ = ["WorkspaceArchive", "gone_root", "pack_part", "persist_workspace"]
 
 
 class WorkspaceArchive(io.BufferedReader):

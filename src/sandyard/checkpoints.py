@@ -1,0 +1,223 @@
+"""Checkpoints: how a session's workspace gets into its snapshot, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sandyard.errors import OpName, SandboxError, WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.snapshot.kinds import SnapshotBase, StoreSnapshot
+
+if TYPE_CHECKING:
+    from sandyard.archive.report import ArchiveReport
+    from sandyard.dependencies import Dependencies
+    from sandyard.snapshot.store import SnapshotStore
+    from sandyard.workspace import Workspace, WorkspaceRoot
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+_OP: Final[OpName] = "persist_workspace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a stop saved.
+
+    Attributes:
+        snapshot: id of the snapshot; in a store, of this very one.
+        report: what is in it, and what could not be saved.
+    """
+
+    snapshot: str
+    report: ArchiveReport
+
+
+class Checkpoints:
+    """Saves one session's workspace and restores it.
+
+    Args:
+        snapshot: where it is kept.
+
+    Attributes:
+        last: what the last stop saved; None before, and where nothing is kept.
+        failure: why the last stop could not; None if it could.
+    """
+
+    def __init__(self, snapshot: SnapshotBase) -> None:
+        self.last: Checkpoint | None = None
+        self.failure: SandboxError | None = None
+        self._snapshot = snapshot
+        self._turn = asyncio.Lock()  # one save at a time
+        self._store: SnapshotStore | None = None
+
+    async def save(
+        self,
+        workspace: Workspace,
+        excluded: frozenset[tuple[str, ...]],
+        dependencies: Dependencies | None,
+    ) -> None:
+        """Save the workspace.
+
+        Args:
+            workspace: it.
+            excluded: paths that are left out, with all in them.
+            dependencies: what the snapshot may need.
+
+        Raises:
+            WorkspaceStopError: it can't be saved, and why; nothing that was saved before is lost.
+        """
+        async with self._turn:
+            try:
+                if isinstance(self._snapshot, StoreSnapshot):
+                    self.last = await self._save_tree(self._snapshot, workspace, excluded)
+                else:
+                    self.last = await self._save_archive(workspace, excluded, dependencies)
+            except SandboxError as error:
+                self.failure = error
+                raise WorkspaceStopError(
+                    path=workspace.root.inside,
+                    message=f"the workspace {shown(workspace.root.inside)} could not be saved: "
+                    f"{error}",
+                    context={"reason": "not_saved", "snapshot_id": self._snapshot.id},
+                    cause=error,
+                ) from error
+            self.failure = None
+
+    async def _save_archive(
+        self,
+        workspace: Workspace,
+        excluded: frozenset[tuple[str, ...]],
+        dependencies: Dependencies | None,
+    ) -> Checkpoint:
+        async with await workspace.persist(excluded) as archive:
+            await self._snapshot.persist(archive, dependencies=dependencies)
+            while await anext(archive, b""):  # a client may leave the end of the archive unread
+                pass
+            report = archive.report
+        assert report is not None  # noqa: S101  # it was read to its end
+        return Checkpoint(snapshot=self._snapshot.id, report=report)
+
+    async def _save_tree(
+        self,
+        snapshot: StoreSnapshot,
+        workspace: Workspace,
+        excluded: frozenset[tuple[str, ...]],
+    ) -> Checkpoint:
+        from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
+        from sandyard.workspace.stat_index import StatIndex  # noqa: PLC0415  # saved
+
+        store, stopped = self._opened_store(snapshot), threading.Event()
+        paths = frozenset(tuple(name.encode(*_AS_PATHS) for name in path) for path in excluded)
+
+        def work(root: WorkspaceRoot) -> Checkpoint:
+            with store.saving(snapshot.id) as saver:
+                before = StatIndex.decode(store.read_index(snapshot.id))
+                if saver.last is None or saver.last.tree != before.tree:
+                    before = StatIndex()  # what it speaks of may be gone
+                saved = save_tree(root, saver, before, paths, stopped)
+                made = saver.finish(saved.top, saved.report)
+                saved.looks.tree = made.tree
+                store.write_index(snapshot.id, saved.looks.encode())
+                return Checkpoint(snapshot=made.id, report=saved.report)
+
+        return await workspace.run(_OP, work, stopped)
+
+    def _opened_store(self, snapshot: StoreSnapshot) -> SnapshotStore:
+        if self._store is None:
+            from sandyard.snapshot.store import SnapshotStore  # noqa: PLC0415  # where one is used
+
+            self._store = SnapshotStore(snapshot.directory)
+        return self._store
+
+    def refuse_loss(self, path: str) -> None:
+        """Refuse to delete what could not be saved.
+
+        Raises:
+            WorkspaceStopError: the last save failed.
+        """
+        if self.failure is not None:
+            raise WorkspaceStopError(
+                path=path,
+                message=f"the workspace {shown(path)} was not deleted, because its last save failed: "
+                f"{self.failure}; stop the session again, or give unsaved=True to lose what is only "
+                "there",
+                context={"reason": "not_saved"},
+                cause=self.failure,
+            )
+
+    def _conflict(self, path: str) -> WorkspaceStartError:
+        """Say that something was saved, and something else is there."""
+        return WorkspaceStartError(
+            path=path,
+            message=f"the workspace {shown(path)} has files, and snapshot {shown(self._snapshot.id)} "
+            "would be restored into it; neither was touched: empty the directory or name another to "
+            "restore, or set workspace_root_ready in the state to go on with what is there",
+            context={"reason": "workspace_not_empty", "snapshot_id": self._snapshot.id},
+            retryable=False,
+        )
+
+    async def restore(self, workspace: Workspace, dependencies: Dependencies | None) -> bool:
+        """Restore what is kept into a workspace that is not ready; all of it, or nothing.
+
+        Args:
+            workspace: it.
+            dependencies: what the snapshot may need.
+
+        Returns:
+            Whether something was kept.
+
+        Raises:
+            WorkspaceStartError: it can't be restored, and why; the workspace is as it was.
+        """
+        from sandyard.workspace.deletion import is_empty  # noqa: PLC0415  # where that matters
+
+        with self._start_errors(workspace.root.inside):
+            if not await self._snapshot.restorable(dependencies=dependencies):
+                return False
+        if not await workspace.run("start", is_empty):
+            raise self._conflict(workspace.root.path)
+        await self._restore(workspace, dependencies)
+        return True
+
+    async def _restore(self, workspace: Workspace, dependencies: Dependencies | None) -> None:
+        with self._start_errors(workspace.root.inside):
+            if isinstance(self._snapshot, StoreSnapshot):
+                await self._restore_tree(self._snapshot, workspace)
+                return
+            stream = await self._snapshot.restore(dependencies=dependencies)
+            try:
+                await workspace.hydrate(stream, None)
+            finally:
+                stream.close()
+
+    async def _restore_tree(self, snapshot: StoreSnapshot, workspace: Workspace) -> None:
+        from sandyard.workspace.extract import restore_members  # noqa: PLC0415  # likewise
+
+        store, stopped = self._opened_store(snapshot), threading.Event()
+
+        def work(root: WorkspaceRoot) -> None:
+            last = store.last_of(snapshot.id)
+            if last is not None:
+                with store.reading(last.id) as reader:
+                    restore_members(root, reader.members(last.tree), stopped)
+
+        await workspace.run("hydrate_workspace", work, stopped)
+
+    @contextmanager
+    def _start_errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except SandboxError as error:
+            raise WorkspaceStartError(
+                path=path,
+                message=f"the workspace {shown(path)} could not be restored: {error}",
+                context={"reason": "not_restored", "snapshot_id": self._snapshot.id},
+                cause=error,
+            ) from error
+
+
+_AS_PATHS: Final = ("utf-8", "surrogateescape")

@@ -1,0 +1,240 @@
+"""Sessions that are saved and taken up again: nothing good is lost, nothing newer is overwritten."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandyard import (
+    Dependencies,
+    File,
+    LeaseHeldError,
+    LocalSnapshotSpec,
+    Manifest,
+    Policy,
+    PolicyError,
+    RemoteSnapshotSpec,
+    SandboxPathGrant,
+    SnapshotStore,
+    StoreSnapshot,
+    StoreSnapshotSpec,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+    WorkspaceStartError,
+    WorkspaceStopError,
+)
+from tests.workspace.sample import fill, looks
+
+
+class Service:
+    """A client of a service that keeps archives in memory; half of it is asynchronous."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+        self.fails = False
+
+    def upload(self, name: str, stream: io.IOBase) -> None:
+        if self.fails:
+            raise ConnectionError("the service is away")
+        self.held[name] = stream.read()
+
+    async def download(self, name: str) -> io.BytesIO:
+        return io.BytesIO(self.held[name])
+
+    async def exists(self, name: str) -> bool:
+        return name in self.held
+
+
+SERVICE = Service()
+Spec = StoreSnapshotSpec | LocalSnapshotSpec | RemoteSnapshotSpec
+SPECS: dict[str, Callable[[Path], Spec]] = {
+    "store": lambda path: StoreSnapshotSpec(directory=str(path / "store")),
+    "local": lambda path: LocalSnapshotSpec(base_path=str(path / "snapshots")),
+    "remote": lambda path: RemoteSnapshotSpec(client_dependency_key="service"),
+}
+
+
+@pytest.fixture
+def client() -> UnixLocalSandboxClient:
+    return UnixLocalSandboxClient(dependencies=Dependencies.with_values({"service": SERVICE}))
+
+
+def root_of(session: UnixLocalSandboxSession) -> Path:
+    return Path(session.state.manifest.root)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+async def test_gone_workspace_is_restored(
+    client: UnixLocalSandboxClient, tmp_path: Path, kind: str
+) -> None:
+    manifest = Manifest(
+        entries={"kept": File(content=b"old"), "secret": File(content=b"key", ephemeral=True)}
+    )
+    session = await client.create(snapshot=SPECS[kind](tmp_path), manifest=manifest)
+    async with session:
+        await session.exec("echo new > kept; mkdir d; ln -s nowhere d/l; chmod 700 d", timeout=30)
+        fill(root_of(session))
+        before = looks(os.fsencode(root_of(session)))
+    assert session.checkpoint is not None
+    assert [note.reason for note in session.checkpoint.report.skipped] == ["excluded"]
+    saved = client.serialize_session_state(session.state)
+    await client.delete(session)
+    assert not root_of(session).exists()
+    again = await client.resume(client.deserialize_session_state(saved))
+    async with again:
+        assert root_of(again) == root_of(session)
+        after = looks(os.fsencode(root_of(again)))
+        for name in (b"secret", b""):  # made again, in the workspace itself
+            after[name] = before[name]
+        assert after == before
+        result = await again.exec("cat kept secret", timeout=30)
+        assert result.stdout == b"new\nkey"
+    await client.delete(again)
+
+
+async def test_newer_work_stays(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    session = await client.create(snapshot=StoreSnapshotSpec(directory=str(tmp_path / "store")))
+    async with session:
+        await session.write("saved", b"1")
+        await session.stop()
+        first = session.checkpoint
+        await session.stop()
+        assert session.checkpoint == first  # nothing has changed
+    (root_of(session) / "newer").write_bytes(b"2")
+    again = await client.resume(session.state)
+    with pytest.raises(LeaseHeldError) as held:
+        await client.resume(session.state)
+    assert held.value.context["reason"] == "in_use"
+    async with again:
+        assert (await again.exec("cat saved newer", timeout=30)).stdout == b"12"
+    store = SnapshotStore(tmp_path / "store")
+    assert [each.files for each in await store.list(str(session.state.session_id))] == [1, 2]
+    await client.delete(again)
+
+
+async def test_failed_save_keeps_all(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    spec = RemoteSnapshotSpec(client_dependency_key="service")
+    session = await client.create(snapshot=spec)
+    name = str(session.state.session_id)
+    await session.start()
+    await session.write("a", b"1")
+    await session.stop()
+    good = SERVICE.held[name]
+    await session.write("a", b"2")
+    SERVICE.fails = True
+    try:
+        with pytest.raises(WorkspaceStopError, match="the service is away"):
+            await session.aclose()
+    finally:
+        SERVICE.fails = False
+    assert SERVICE.held[name] == good
+    with pytest.raises(WorkspaceStopError, match="unsaved=True"):
+        await client.delete(session)
+    assert (root_of(session) / "a").read_bytes() == b"2"
+    again = await client.resume(session.state)
+    async with again:
+        pass
+    with tarfile.open(fileobj=io.BytesIO(SERVICE.held[name])) as tar:
+        member = tar.extractfile("./a")
+        assert member is not None
+        assert member.read() == b"2"
+    await client.delete(again)
+
+
+async def test_failed_start_loses_nothing(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """A snapshot that is damaged is refused; neither it nor what was saved before is overwritten."""
+    directory = tmp_path / "store"
+    session = await client.create(snapshot=StoreSnapshotSpec(directory=str(directory)))
+    async with session:
+        await session.write("a", b"good")
+    await client.delete(session)
+    ((pack, raw),) = [(path, path.read_bytes()) for path in directory.glob("packs/*")]
+    pack.write_bytes(raw.replace(b"good", b"evil"))
+    for _ in range(2):
+        again = await client.resume(session.state)
+        with pytest.raises(WorkspaceStartError, match="damaged"):
+            async with again:
+                pass
+        assert os.listdir(root_of(again)) == []
+        await client.delete(again)
+    pack.write_bytes(raw)
+    async with await client.resume(session.state) as again:
+        assert (root_of(again) / "a").read_bytes() == b"good"
+    await client.delete(again)
+
+
+async def test_foreign_files_are_kept(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """What is not the session's own is neither used, overwritten nor deleted."""
+    store = str(tmp_path / "store")
+    session = await client.create(snapshot=StoreSnapshotSpec(directory=store))
+    async with session:
+        await session.write("a", b"1")
+    shutil.move(root_of(session), tmp_path / "away")
+    root_of(session).mkdir()
+    with pytest.raises(WorkspaceStartError) as refused:
+        await client.resume(session.state)
+    assert refused.value.context["reason"] == "not_its_own"
+    root_of(session).rmdir()
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "b").touch()
+    kept = StoreSnapshot(id=str(session.state.session_id), directory=store)
+    other = await client.create(snapshot=kept, manifest=Manifest(root=str(own)))
+    with pytest.raises(WorkspaceStartError) as refused:
+        await other.start()
+    assert refused.value.context["reason"] == "workspace_not_empty"
+    await other.aclose()
+    assert os.listdir(own) == ["b"]
+    (own / "b").unlink()
+    other = await client.create(snapshot=kept, manifest=Manifest(root=str(own)))
+    async with other:
+        assert os.listdir(own) == ["a"]
+    shutil.move(tmp_path / "away", root_of(session))
+    await client.delete(session)
+    assert not root_of(session).exists()
+
+
+async def test_state_grants_nothing(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    (tmp_path / "extra").mkdir()
+    grant = SandboxPathGrant(path=str(tmp_path / "extra"))
+    session = await client.create(manifest=Manifest(extra_path_grants=[grant]))
+    async with session:
+        pass
+    with pytest.raises(PolicyError, match="can't grant"):
+        await client.resume(session.state)
+    again = await client.resume(session.state, policy=Policy(writes=(str(tmp_path / "extra"),)))
+    await client.delete(again)
+
+
+async def test_store_lies_apart(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    inside = StoreSnapshotSpec(directory=str(tmp_path / "own/store"))
+    with pytest.raises(WorkspaceStartError, match="snapshot store"):
+        await client.create(snapshot=inside, manifest=Manifest(root=str(tmp_path / "own")))
+
+
+async def test_saving_under_churn(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """Commands may write while it is saved: every stop succeeds, and every snapshot restores."""
+    directory = tmp_path / "store"
+    session = await client.create(snapshot=StoreSnapshotSpec(directory=str(directory)))
+    churn = """
+        i=0
+        while :; do
+            i=$((i+1)); mkdir -p d$((i%7)); echo $i > d$((i%7))/f; mv d$((i%7))/f g$((i%5))
+            rm -rf d$((i%3)); truncate -s $i h
+        done
+    """
+    async with session:
+        process = await session.start_process(churn)
+        for _ in range(8):
+            await session.stop()
+        await process.close()
+    store = SnapshotStore(directory)
+    assert (await store.verify()).ok
+    assert (await store.list())[-1].id == session.checkpoint.snapshot  # type: ignore[union-attr]
+    await client.delete(session)
