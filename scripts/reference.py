@@ -51,6 +51,7 @@ CHAPTERS = (
             "sandyard.confinement.footing",
         ),
     ),
+    ("Snapshots", ("sandyard.snapshot.", "sandyard.snapshot", "sandyard.checkpoints")),
     ("Saved state", ("sandyard.state",)),
     ("Events", ("sandyard.events.",)),
     ("Dependencies", ("sandyard.dependencies",)),
