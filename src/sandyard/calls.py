@@ -50,6 +50,11 @@ class CommandRequest:
     output_limit: int | None = None
     narrow: Narrowing | None = None
 
+    @property
+    def looks(self) -> bool:
+        """Whether preparing it looks at the disk: at what lies beside what it is denied."""
+        return isinstance(self.narrow, Narrowing) and bool(self.narrow.deny)
+
     def set_default(self, name: str, value: str, given: Collection[str]) -> None:
         """Sets a variable, unless the caller or somebody else has given it."""
         if name not in given and (self.env is None or isinstance(self.env, Mapping)):

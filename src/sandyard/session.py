@@ -496,10 +496,7 @@ class UnixLocalSandboxSession(
         enforced = None if request.narrow is None else self._explainer.enforced
         root, accounts = self.state.manifest.root, self._accounts
         asked = request, environment, root, limits, enforced, accounts
-        if request.narrow is None:
-            return prepare_call(*asked)
-        # It may look at what lies beside what is denied.
-        return await in_thread(prepare_call, *asked)
+        return await in_thread(prepare_call, *asked) if request.looks else prepare_call(*asked)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""
