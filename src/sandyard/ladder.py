@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sandyard.platform import HostFacts
     from sandyard.policy import Policy
 
-__all__ = ["Ladder"]
+__all__ = ["Ladder", "planned_on"]
 
 _OURS: Final = frozenset({"protocol", "limits", "landlock", "seccomp", "serve"})
 """Steps that every rung has: their refusal is no reason for a lower one."""
@@ -219,6 +219,26 @@ class Ladder:
         await finished(in_thread(_give_tree, root, owner))
         if self._place is not None:
             await finished(in_thread(_give_tree, self._place.root, owner))
+
+
+def planned_on(
+    footing: Footing, plan: Callable[[Footing], LaunchPlan]
+) -> tuple[LaunchPlan, LaunchPlan]:
+    """A plan for a rung, and what a session shows there: a plan in which paths can be looked up.
+
+    It is the same one, unless directories are given away or have no mounts: then another tells what is
+    the caller's from what is the system's.
+
+    Args:
+        footing: the rung.
+        plan: gives the plan for a rung.
+    """
+    own = plan(footing)
+    if not own.namespaces:
+        from sandyard.confinement.bare import bare_view  # noqa: PLC0415  # few machines need it
+
+        return own, bare_view(plan(FULL), footing)
+    return own, plan(replace(footing, given=False)) if footing.given else own
 
 
 def _remembered() -> Footing:

@@ -23,13 +23,13 @@ from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
 from sandyard.confinement.explanation import Enforced, Explanation
-from sandyard.confinement.footing import FULL, ConfinementReport, Footing
+from sandyard.confinement.footing import ConfinementReport, Footing
 from sandyard.confinement.holding import Circumstances
 from sandyard.errors import OpName, SessionClosedError
 from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import finished, in_thread
-from sandyard.ladder import Ladder
+from sandyard.ladder import Ladder, planned_on
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
@@ -395,19 +395,11 @@ class UnixLocalSandboxSession(
         known = Circumstances(facts, root.real_path, root.owned, grants, denied, kept, held)
         footing = self._ladder.judge(known, footing)
         asked = policy, facts, planned, grants, denied, protected, limits, devices
-        plan = plan_session(*asked, footing, self._accounts)
-        shown = plan
-        if footing.given or not plan.namespaces:
-            # It tells what is the caller's from what is the system's.
-            seen = replace(footing, given=False) if plan.namespaces else FULL
-            shown = plan_session(*asked, seen)
-        if not plan.namespaces:
-            from sandyard.confinement.bare import bare_view  # noqa: PLC0415  # few machines need it
-
-            shown = bare_view(shown, footing)
-        inside, rung = root.inside, footing.rung
-        known_as = Enforced(policy, shown, facts.machine, inside, grants, denied, rung)
-        self._explainer.learn(known_as)
+        plan, shown = planned_on(
+            footing, lambda standing: plan_session(*asked, standing, self._accounts)
+        )
+        told = policy, shown, facts.machine, root.inside, grants, denied, footing.rung
+        self._explainer.learn(Enforced(*told))
         return plan
 
     async def _let_go(self) -> None:

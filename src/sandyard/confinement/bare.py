@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.calls import call_options
 from sandyard.confinement.landlock import bare_ruleset
+from sandyard.confinement.launch import call_options
 from sandyard.confinement.seccomp import seccomp_program
 from sandyard.confinement.sizes import AGENT_GID, AGENT_UID
 from sandyard.errors import ConfinementUnavailableError

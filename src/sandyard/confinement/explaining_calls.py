@@ -6,16 +6,16 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.calls import call_options
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.explanation import Explanation, policy_text
+from sandyard.confinement.launch import call_options
 from sandyard.confinement.seccomp import seccomp_rules
 from sandyard.confinement.syscalls import SYSCALL_TABLES
 from sandyard.limits import OPEN_FILES_MAX, PROCESSES_MAX, SIZE_MAX_BYTES
 
 if TYPE_CHECKING:
-    from sandyard.confinement.calls import CallOptions
     from sandyard.confinement.explanation import Enforced
+    from sandyard.confinement.launch import CallOptions
     from sandyard.types import LimitName
 
 __all__ = [

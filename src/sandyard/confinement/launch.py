@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from sandyard.accounts import ONLY_AGENT
-from sandyard.confinement.calls import call_options
 from sandyard.confinement.etc import HOSTNAME
 from sandyard.confinement.footing import FULL
-from sandyard.confinement.landlock import landlock_ruleset
+from sandyard.confinement.landlock import TRUNCATE, closes_abstract_sockets, landlock_ruleset
 from sandyard.confinement.limiting import LimitsPlan, plan_limits
 from sandyard.confinement.placement import (
     WorkspaceRoot,
@@ -35,11 +34,12 @@ if TYPE_CHECKING:
 
     from sandyard.accounts import Accounts
     from sandyard.confinement.footing import Footing
+    from sandyard.plan import LandlockRuleset
     from sandyard.planted import ProtectedPart
     from sandyard.platform import DeviceNode, Grant, HostFacts
     from sandyard.policy import Policy
 
-__all__ = ["plan_session"]
+__all__ = ["CallOptions", "call_options", "plan_session"]
 
 _ALL_NAMESPACES: Final = (
     Namespaces.MOUNT
@@ -192,3 +192,35 @@ def _base(
 ) -> Mapping[str, MountStep]:
     steps = base_steps(facts, host_network=host_network, copies=copies)
     return MappingProxyType({step_path(step): step for step in steps})
+
+
+class CallOptions(TypedDict):
+    """The arguments of ``seccomp_rules`` and ``seccomp_program``."""
+
+    unix_sockets: bool
+    ptrace: bool
+    internet: bool
+    shared: bool
+    truncation: bool
+
+
+def call_options(policy: Policy, landlock: LandlockRuleset | None, *, bare: bool) -> CallOptions:
+    """What a session's filter is made with.
+
+    Args:
+        policy: what commands may touch.
+        landlock: the ruleset of the plan.
+        bare: whether there are no namespaces.
+    """
+    host_network = policy.network == "host"
+    # Abstract Unix sockets belong to the network namespace. In the host's own, those of the session
+    # bus and of other programs are closed by Landlock, or else with all the others. Without mounts
+    # all that lie in the file system can be reached: Landlock does not keep connect(2) from them.
+    closed = not bare and (not host_network or closes_abstract_sockets(landlock))
+    return CallOptions(
+        unix_sockets=closed and "no-unix-sockets" not in policy.syscalls,
+        ptrace="ptrace" in policy.syscalls,
+        internet=host_network or not bare,
+        shared=bare,
+        truncation=not bare or (landlock is not None and bool(landlock.handled & TRUNCATE)),
+    )
