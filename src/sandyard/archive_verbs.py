@@ -183,13 +183,15 @@ class ArchiveVerbs(Observable, ABC):
             WorkspaceArchiveReadError: it can't be read.
             PolicyDeniedError: the policy denies it.
             InvalidManifestPathError: the path leaves the workspace and what is granted.
-            ArgumentError: the name is none of a single file or directory.
+            ArgumentError, ArgumentTypeError: the name is none of a single file or directory.
 
         Example:
             >>> async with await session.pack("src") as archive:
             ...     report = await other.unpack("vendor", archive)
         """
         workspace = self._open_workspace("pack", None)
+        if name is not None and not isinstance(name, str):
+            raise ArgumentTypeError("name is a str", op="pack", argument="name", value=name)
         return await workspace.pack(path, name)
 
     async def unpack(

@@ -79,6 +79,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "mkdir": (("d",), {"parents": True, "user": None}),
     "mv": (("g", "h"), {"user": None}),
     "normalize_path": (FILE, {"for_write": False}),
+    "pack": (FILE, {"name": None}),
     "persist_workspace": ((), {}),
     "process": (("p",), {}),
     "processes": ((), {}),
@@ -116,12 +117,16 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
         },
     ),
     "terminals": ((), {}),
+    "unpack": ((".", b""), {"archive_limits": None}),
     "watch": ((".",), {"recursive": True, "user": None}),
     "why": (("/etc",), {"syscall": None}),
     "write": (("f", b"x"), {"user": None}),
 }  # fmt: skip
 
-LIFE = {"aclose", "confinement", "delete_workspace", "shutdown", "start", "stop"}
+LIFE = {
+    "aclose", "confinement", "delete_workspace", "dependencies", "observer", "set_dependencies",
+    "shutdown", "start", "stop",
+}  # fmt: skip
 
 
 async def use(answer: object) -> None:
@@ -180,14 +185,16 @@ def test_every_verb_is_here() -> None:
 
 async def test_verbs_raise_nothing_raw(client: UnixLocalSandboxClient) -> None:
     session = await client.create()
-    await attempt_all(session, FEW, "new")
-    await session.start()
-    await session.write("f", b"hello\n")
-    await attempt_all(session, ODD, "running")
-    assert (await session.exec("echo on")).stdout == b"on\n"
-    await session.aclose()
-    await attempt_all(session, FEW, "closed")
-    await client.delete(session)
+    try:
+        await attempt_all(session, FEW, "new")
+        await session.start()
+        await session.write("f", b"hello\n")
+        await attempt_all(session, ODD, "running")
+        assert (await session.exec("echo on")).stdout == b"on\n"
+        await session.aclose()
+        await attempt_all(session, FEW, "closed")
+    finally:
+        await client.delete(session)
     await attempt_all(session, FEW, "deleted")
 
 

@@ -307,10 +307,10 @@ def unpack_into(
         PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
     """
-    source = ArchiveSource(data, str(path))
     meter, tally = ArchiveMeter(limits or UNLIMITED), Tally()
 
     def work(spot: Spot) -> None:
+        source = ArchiveSource(data, str(path))
         tree, owner = spot.tree, rightful_owner(spot.tree)
         with ExitStack() as stack:
             stack.enter_context(acting_as(owner))

@@ -248,23 +248,29 @@ def pack_part(root: WorkspaceRoot, path: str | PurePath, name: str | None) -> Wo
         PolicyDeniedError: the policy closes it.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
     """
-    called = _own_name(path) if name is None else name
-    if "/" in called or "\0" in called or called in {".", ".."}:
-        raise ArgumentError(
-            f"{shown(called)} can't be the name of a file", op="pack", argument="name", value=name
-        )
-    part = _Part("pack", str(path), name=os.fsencode(called))
 
     def work(spot: Spot) -> WorkspaceArchive:
+        part = _Part("pack", str(path), name=_checked_name(path, name))
         top = spot.tree.opener.open(spot.names, PATH_ONLY | os.O_CLOEXEC)
         return _begun(spot.tree, top, part)
 
     return at_path(root, path, "pack", work)
 
 
-def _own_name(path: str | PurePath) -> str:
-    name = posixpath.basename(str(path).rstrip("/"))
-    return "" if name in {".", ".."} else name
+def _checked_name(path: str | PurePath, name: str | None) -> bytes:
+    """What the archive calls it; empty for a directory's own root."""
+    called = posixpath.basename(str(path).rstrip("/")) if name is None else name
+    if name is None and called in {".", ".."}:
+        return b""
+    try:
+        raw = os.fsencode(called)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        raw = b"\0"
+    if b"/" in raw or b"\0" in raw or raw in {b".", b".."}:
+        raise ArgumentError(
+            f"{shown(called)} can't be the name of a file", op="pack", argument="name", value=name
+        )
+    return raw
 
 
 def _begun(root: WorkspaceRoot, top: int, part: _Part) -> WorkspaceArchive:
