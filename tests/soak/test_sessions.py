@@ -12,7 +12,8 @@ import pytest
 from sandyard import Policy, UnixLocalSandboxClient
 from sandyard.confinement import WorkspaceRoot, plan_session
 from sandyard.platform import host_facts
-from sandyard.process.wire import encode_plan
+from sandyard.process.report import untold_step
+from sandyard.process.wire import Started, encode_records
 from sandyard.workspace import Inode
 from tests.house.leaks import find_descendants
 from tests.session.host import until
@@ -46,15 +47,15 @@ async def live(client: Client, number: int, commands: int) -> None:
 
 
 def fill_steps() -> None:
-    """Fill the cache of encoded mount steps, one of which names the workspace.
+    """Fill the caches of encoded mount steps and their meaning, one of which names the workspace.
 
-    It keeps the last thousand: of sessions that have ended, too, and that is no growth without end.
+    They keep the last thousand: of sessions that have ended, too, and that is no growth without end.
     """
     facts = host_facts(os.environ)
     for number in range(CACHED_STEPS):
         inode = Inode(device=10**6 + number, number=10**9 + number)  # objects, as real ones are
         root = WorkspaceRoot(f"/tmp/filler/{number}", f"/tmp/filler/{number}", inode)
-        encode_plan(plan_session(Policy(), facts, root, ()), 0, 0)
+        untold_step(encode_records(plan_session(Policy(), facts, root, ()), 0, 0), Started(()))
 
 
 async def fill_caches() -> None:

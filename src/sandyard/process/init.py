@@ -192,7 +192,7 @@ class InitProcess:
         answer = self._started.get()
         if isinstance(answer, Started):
             self.report = answer
-            answer = untold_step(launched.body, answer)
+            answer = untold_step(launched.records, answer)
             if answer is None:
                 return
         raise start_refusal(answer, launched.plan)

@@ -18,7 +18,7 @@ from sandyard.process.cgroup import Cgroup
 from sandyard.process.ending import kill_both, reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.sending import send_message
-from sandyard.process.wire import Request, encode_plan
+from sandyard.process.wire import Request, encode_records
 
 __all__ = ["Launched", "discard", "launch", "program_path"]
 
@@ -35,7 +35,7 @@ class Launched:
 
     Attributes:
         plan: what was asked for.
-        body: the plan as it was sent.
+        records: the plan as it was sent.
         channel: our end of the channel.
         pid: of the outer process, our child; ``pidfd`` likewise.
         owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
@@ -43,7 +43,7 @@ class Launched:
     """
 
     plan: LaunchPlan
-    body: bytes
+    records: list[bytes]
     channel: socket.socket
     pid: int
     pidfd: int
@@ -78,15 +78,15 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
             ours.setblocking(False)
             host = os.pidfd_open(os.getpid())
             stack.callback(os.close, host)
-            body = encode_plan(plan, host_uid, host_gid)
+            records = encode_records(plan, host_uid, host_gid)
             pid = _spawn_outer(theirs.fileno())
             pidfd = _open_pidfd(pid)
             on_failure.callback(reap_killed, pidfd)
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
-            send_message(ours, Request.START, 0, body, [host, *leases])
+            send_message(ours, Request.START, 0, b"".join(records), [host, *leases])
             on_failure.pop_all()
-        return Launched(plan, body, ours, pid, pidfd, owner, group)
+        return Launched(plan, records, ours, pid, pidfd, owner, group)
 
 
 def discard(launched: Launched) -> None:

@@ -74,9 +74,10 @@ __all__ = [
     "encode_kill",
     "encode_message",
     "encode_plan",
+    "encode_records",
     "encode_signal",
     "encode_spawn",
-    "split_plan",
+    "split_record",
 ]
 
 MAGIC = 0x01445953
@@ -175,9 +176,8 @@ class _SpawnFlag(IntFlag):
     NARROWED = 8
 
 
-# Every start looks up a hundred of them; a call of the class takes twenty times as long.
-_RECORDS: Final = {int(record): record for record in Record}
 _STEPS: Final = {int(step): step for step in Step}
+"""Every start looks a hundred of them up; a call of the class takes twenty times as long."""
 
 
 class SignalTarget(IntEnum):
@@ -268,6 +268,11 @@ def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
 
 def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
     """The body of a START: ``plan``, for a sandbox that is ``host_uid`` and ``host_gid`` outside."""
+    return b"".join(encode_records(plan, host_uid, host_gid))
+
+
+def encode_records(plan: LaunchPlan, host_uid: int, host_gid: int) -> list[bytes]:
+    """The records of which ``encode_plan`` makes the body."""
     who = plan.identity
     mode = 1 if who.host is HostIdentity.LEASED else 0
     identity = (mode, who.uid, who.gid, host_uid, host_gid, who.further, who.disk)
@@ -288,19 +293,13 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
     if plan.landlock is not None:
         records += _landlock(plan.landlock)
     records.append(_record(Record.SECCOMP, plan.seccomp))
-    return b"".join(records)
-
-
-def split_plan(body: bytes) -> list[tuple[Record, bytes]]:
-    """The records of a plan that ``encode_plan`` wrote: each one's kind and what it holds."""
-    records, at, end = [], 0, len(body)
-    unpack, head = _RECORD.unpack_from, _RECORD.size
-    while at < end:
-        kind, _, size = unpack(body, at)
-        at += head
-        records.append((_RECORDS[kind], body[at : at + size]))
-        at += size + -size % 8
     return records
+
+
+def split_record(record: bytes) -> tuple[Record, bytes]:
+    """What ``encode_records`` made of one record: its kind, and what it holds."""
+    kind, _, size = _RECORD.unpack_from(record)
+    return Record(kind), record[_RECORD.size : _RECORD.size + size]
 
 
 def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
@@ -382,12 +381,12 @@ def _started(body: bytes) -> Started:
     if len(body) % _DONE.size:
         raise ProtocolError("a report is cut off")
     try:
-        done = [
+        steps = [
             Done(_STEPS[step], record, skipped) for step, skipped, record in _DONE.iter_unpack(body)
         ]
     except KeyError as error:
         raise ProtocolError(f"unknown step {error.args[0]}") from None
-    return Started(tuple(done))
+    return Started(tuple(steps))
 
 
 def _exited(job: int, body: bytes) -> Exited:
