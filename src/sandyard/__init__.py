@@ -168,10 +168,8 @@ _HOMES: Final = {
     "sandyard.workspace.events": ("FileChange",),
     "sandyard.workspace.progress": ("Progress",),
     "sandyard.workspace.transfer": ("Transferred",),
-    "sandyard.workspace": (
-        "Materialized",
-        "Skipped",
-    ),
+    "sandyard.workspace.copying": ("Skipped",),
+    "sandyard.workspace.materialize": ("Materialized",),
 }
 """Where each public name lives."""
 

@@ -20,16 +20,16 @@ from sandyard.manifest import Environment, Manifest
 from sandyard.observing import Observable, observed
 from sandyard.policy import Policy
 from sandyard.state import UnixLocalSandboxSessionState
-from sandyard.workspace import Materialized, Workspace
-from sandyard.workspace.copying import open_source
-from sandyard.workspace.entry_plan import clones_of, plan_entries
-from sandyard.workspace.materialize import Attempt, Ledger, origin_of
+from sandyard.workspace import Workspace
 from sandyard.workspace.progress import Hearer, tracked
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
     from sandyard.types import User
     from sandyard.workspace.entry_plan import CopyClone
+    from sandyard.workspace.materialize import Attempt, Ledger, Materialized
+
+# What makes entries real is loaded with the first manifest that has any: most sessions have none.
 
 __all__ = ["ManifestVerbs"]
 
@@ -86,6 +86,8 @@ class ManifestVerbs(Observable, ABC):
             >>> session.state.manifest.entries["notes.md"] = File(content="new")
             >>> await session.apply_manifest()
         """
+        from sandyard.workspace.materialize import Attempt, Ledger  # noqa: PLC0415  # seldom needed
+
         workspace = self._open_workspace("materialize", None)
         attempt = partial(Attempt, only_ephemeral=only_ephemeral)
         return await self._materialize(workspace, attempt, Ledger(), progress)
@@ -93,16 +95,24 @@ class ManifestVerbs(Observable, ABC):
     async def _make_ready(self, workspace: Workspace, progress: Hearer | None) -> None:
         """Apply the manifest at the first start, and at later ones what is ephemeral of it."""
         first, manifest = not self.state.workspace_root_ready, self._present_manifest()
-        if first and manifest.entries:
+        if manifest.entries:
+            await self._make_entries(workspace, progress, first=first)
+        self.state.workspace_root_ready = True
+
+    async def _make_entries(
+        self, workspace: Workspace, progress: Hearer | None, *, first: bool
+    ) -> None:
+        from sandyard.workspace.materialize import Attempt, Ledger  # noqa: PLC0415  # seldom needed
+
+        if first:
             direct = self.state.workspace_root_owned  # then nobody looks at it yet
             attempt = partial(Attempt, direct=direct)
             self._ledger = self._ledger or Ledger()
             self.materialized = await self._materialize(workspace, attempt, self._ledger, progress)
             self._ledger = None
-        elif any(entry.ephemeral for _, entry in manifest.walk()):
+        elif any(entry.ephemeral for _, entry in self._present_manifest().walk()):
             attempt = partial(Attempt, only_ephemeral=True)
             await self._materialize(workspace, attempt, Ledger(), progress)
-        self.state.workspace_root_ready = True
 
     async def _materialize(
         self,
@@ -112,6 +122,8 @@ class ManifestVerbs(Observable, ABC):
         progress: Hearer | None,
     ) -> Materialized:
         """Clone what has to be cloned, then make what the ledger does not have."""
+        from sandyard.workspace.entry_plan import clones_of, plan_entries  # noqa: PLC0415  # seldom
+
         manifest = self._present_manifest()
         asked = attempt()
         planned = partial(plan_entries, manifest, only_ephemeral=asked.only_ephemeral)
@@ -174,6 +186,9 @@ def _check_local(manifest: Manifest, path: str, base_dir: str | None) -> None:
     Raises:
         LocalDirReadError: it is not, or is no directory.
     """
+    from sandyard.workspace.copying import open_source  # noqa: PLC0415  # seldom needed
+    from sandyard.workspace.materialize import origin_of  # noqa: PLC0415  # seldom needed
+
     located = origin_of(manifest, base_dir).located(Path(path), LocalDirReadError)
     os.close(open_source(located, Path(path), LocalDirReadError))
 

@@ -32,8 +32,8 @@ from sandyard.manifest import (
     SandboxPathGrant,
 )
 from sandyard.types import Group, Permissions, User
-from sandyard.workspace import Materialized, Skipped, WorkspaceRoot
-from sandyard.workspace.copying import Abandoned
+from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.copying import Abandoned, Skipped
 from sandyard.workspace.entry_plan import (
     CopyFile,
     CopyTree,
@@ -43,7 +43,7 @@ from sandyard.workspace.entry_plan import (
     in_waves,
     plan_entries,
 )
-from sandyard.workspace.materialize import Attempt, apply_manifest
+from sandyard.workspace.materialize import Attempt, Materialized, apply_manifest
 from tests.archive.making import item, tar_of
 
 READ_ONLY = Permissions(owner=5, group=5, other=0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
 from sandyard.types import Permissions, User
-from sandyard.workspace import Skipped
-from sandyard.workspace.changing import change_mode, copy, move
 from sandyard.workspace.files import append
+
+if TYPE_CHECKING:
+    from sandyard.workspace.copying import Skipped
 
 __all__ = ["WritingVerbs"]
 
@@ -134,6 +136,8 @@ class WritingVerbs(VerbBase):
             PolicyDeniedError: the policy keeps one of them, or something in it, in its place.
             InvalidManifestPathError: a path leaves the workspace and what is granted.
         """
+        from sandyard.workspace.changing import move  # noqa: PLC0415  # seldom needed
+
         workspace = self._open_workspace("mv", user)
         await workspace.run("mv", partial(move, source=source, destination=destination))
 
@@ -166,6 +170,8 @@ class WritingVerbs(VerbBase):
             PolicyDeniedError: the policy denies a part of the source, or writing there.
             InvalidManifestPathError: a path leaves the workspace and what is granted.
         """
+        from sandyard.workspace.changing import copy  # noqa: PLC0415  # seldom needed
+
         workspace = self._open_workspace("copy", user)
         work = partial(copy, source=source, destination=destination, recursive=recursive)
         return await workspace.run("copy", work)
@@ -188,5 +194,7 @@ class WritingVerbs(VerbBase):
             PolicyDeniedError: the policy keeps it as it is.
             InvalidManifestPathError: the path leaves the workspace and what is granted.
         """
+        from sandyard.workspace.changing import change_mode  # noqa: PLC0415  # seldom needed
+
         workspace = self._open_workspace("chmod", user)
         await workspace.run("chmod", partial(change_mode, path=path, mode=mode))

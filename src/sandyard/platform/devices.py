@@ -9,7 +9,6 @@ import pwd
 import stat
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from glob import glob
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import PolicyError
@@ -106,6 +105,8 @@ def device_option(path: str) -> DeviceOption | None:
 
 
 def _resolve(option: DeviceOption) -> list[DeviceNode]:
+    from glob import glob  # noqa: PLC0415  # few policies name a device
+
     kind = _KINDS[option]
     found, refused = [], list[tuple[str, os.stat_result, OSError]]()
     for path in sorted(path for pattern in kind.patterns for path in glob(pattern)):

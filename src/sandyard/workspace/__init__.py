@@ -21,9 +21,7 @@ from sandyard.finishing import Work, finished, in_thread, start_thread
 from sandyard.limits import WORKSPACE_THREADS
 from sandyard.workspace import files
 from sandyard.workspace.acting import acting_for
-from sandyard.workspace.copying import Skipped
 from sandyard.workspace.faults import translated
-from sandyard.workspace.materialize import Attempt, Materialized, apply_manifest
 from sandyard.workspace.root import Inode, Owner, WorkspaceRoot
 
 if TYPE_CHECKING:
@@ -35,9 +33,10 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
+    from sandyard.workspace.materialize import Attempt, Materialized
     from sandyard.workspace.persist_stream import WorkspaceArchive
 
-__all__ = ["Inode", "Materialized", "Owner", "Skipped", "Workspace", "WorkspaceRoot"]
+__all__ = ["Inode", "Owner", "Workspace", "WorkspaceRoot"]
 
 _Result = TypeVar("_Result")
 
@@ -78,6 +77,8 @@ class Workspace:
         self, manifest: Manifest, attempt: Attempt | None = None, *, base_dir: str | None = None
     ) -> Materialized:
         """Make a manifest's entries real; see ``materialize.apply_manifest``."""
+        from sandyard.workspace.materialize import apply_manifest  # noqa: PLC0415  # seldom needed
+
         work = partial(apply_manifest, self.root, manifest, base_dir=base_dir, attempt=attempt)
         stopped = None if attempt is None else attempt.stopped
         return await self.in_thread("materialize", work, stopped)
