@@ -111,16 +111,5 @@ void tree_end(void) {}
 
 int tree_keep(int place) { return place; }
 
-/* In the place of privileges.c: everybody is one user. */
-uint32_t user_number(const unsigned char *user) {
-    (void)user;
-    return 0;
-}
-
-int user_files(uint32_t number) {
-    (void)number;
-    return 0;
-}
-
 /* In the place of landlock.c: nothing is restricted. */
 int landlock_keep(int place) { return place; }
