@@ -168,8 +168,7 @@ _HOMES: Final = {
     "sandyard.workspace.events": ("FileChange",),
     "sandyard.workspace.progress": ("Progress",),
     "sandyard.workspace.transfer": ("Transferred",),
-    "sandyard.workspace.copying": ("Skipped",),
-    "sandyard.workspace.materialize": ("Materialized",),
+    "sandyard.workspace.copying": ("Materialized", "Skipped"),
 }
 """Where each public name lives."""
 

@@ -200,9 +200,11 @@ from sandyard.types import (
     ResourceUsage as ResourceUsage,
     User as User,
 )
-from sandyard.workspace.copying import Skipped as Skipped
+from sandyard.workspace.copying import (
+    Materialized as Materialized,
+    Skipped as Skipped,
+)
 from sandyard.workspace.events import FileChange as FileChange
-from sandyard.workspace.materialize import Materialized as Materialized
 from sandyard.workspace.persist_stream import WorkspaceArchive as WorkspaceArchive
 from sandyard.workspace.progress import Progress as Progress
 from sandyard.workspace.transfer import Transferred as Transferred

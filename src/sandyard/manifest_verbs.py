@@ -6,8 +6,9 @@ import asyncio
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,14 @@ from sandyard.observing import Observable, observed
 from sandyard.policy import Policy
 from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import Workspace
-from sandyard.workspace.progress import Hearer, tracked
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
     from sandyard.types import User
+    from sandyard.workspace.copying import Materialized
     from sandyard.workspace.entry_plan import CopyClone
-    from sandyard.workspace.materialize import Attempt, Ledger, Materialized
-
-# What makes entries real is loaded with the first manifest that has any: most sessions have none.
+    from sandyard.workspace.materialize import Attempt, Ledger
+    from sandyard.workspace.progress import Hearer
 
 __all__ = ["ManifestVerbs"]
 
@@ -86,55 +86,51 @@ class ManifestVerbs(Observable, ABC):
             >>> session.state.manifest.entries["notes.md"] = File(content="new")
             >>> await session.apply_manifest()
         """
-        from sandyard.workspace.materialize import Attempt, Ledger  # noqa: PLC0415  # seldom needed
+        from sandyard.workspace.materialize import Attempt  # noqa: PLC0415  # not all have entries
 
         workspace = self._open_workspace("materialize", None)
-        attempt = partial(Attempt, only_ephemeral=only_ephemeral)
-        return await self._materialize(workspace, attempt, Ledger(), progress)
+        attempt = Attempt(only_ephemeral=only_ephemeral)
+        return await self._materialize(workspace, attempt, progress)
 
     async def _make_ready(self, workspace: Workspace, progress: Hearer | None) -> None:
         """Apply the manifest at the first start, and at later ones what is ephemeral of it."""
         first, manifest = not self.state.workspace_root_ready, self._present_manifest()
-        if manifest.entries:
-            await self._make_entries(workspace, progress, first=first)
+        if first or any(entry.ephemeral for _, entry in manifest.walk()):
+            done = await self._applied(workspace, progress, first=first)
+            self.materialized = done if first else self.materialized
         self.state.workspace_root_ready = True
 
-    async def _make_entries(
+    async def _applied(
         self, workspace: Workspace, progress: Hearer | None, *, first: bool
-    ) -> None:
-        from sandyard.workspace.materialize import Attempt, Ledger  # noqa: PLC0415  # seldom needed
+    ) -> Materialized | None:
+        """Apply the manifest, going on where an earlier attempt of a first start ended."""
+        if not self._present_manifest().entries:
+            return None
+        from sandyard.workspace.materialize import Attempt, Ledger  # noqa: PLC0415  # as above
 
-        if first:
-            direct = self.state.workspace_root_owned  # then nobody looks at it yet
-            attempt = partial(Attempt, direct=direct)
-            self._ledger = self._ledger or Ledger()
-            self.materialized = await self._materialize(workspace, attempt, self._ledger, progress)
-            self._ledger = None
-        elif any(entry.ephemeral for _, entry in self._present_manifest().walk()):
-            attempt = partial(Attempt, only_ephemeral=True)
-            await self._materialize(workspace, attempt, Ledger(), progress)
+        if not first:
+            return await self._materialize(workspace, Attempt(only_ephemeral=True), progress)
+        self._ledger = self._ledger or Ledger()
+        # Nobody looks into a directory that was made for this session before it has started.
+        attempt = Attempt(ledger=self._ledger, direct=self.state.workspace_root_owned)
+        done = await self._materialize(workspace, attempt, progress)
+        self._ledger = None
+        return done
 
     async def _materialize(
-        self,
-        workspace: Workspace,
-        attempt: Callable[..., Attempt],
-        ledger: Ledger,
-        progress: Hearer | None,
+        self, workspace: Workspace, attempt: Attempt, progress: Hearer | None
     ) -> Materialized:
-        """Clone what has to be cloned, then make what the ledger does not have."""
-        from sandyard.workspace.entry_plan import clones_of, plan_entries  # noqa: PLC0415  # seldom
+        """Clone what has to be cloned, then make what the attempt's ledger does not have."""
+        from sandyard.workspace.entry_plan import clones_of, plan_entries  # noqa: PLC0415  # as above
+        from sandyard.workspace.progress import tracked  # noqa: PLC0415
 
         manifest = self._present_manifest()
-        asked = attempt()
-        planned = partial(plan_entries, manifest, only_ephemeral=asked.only_ephemeral)
-        clones = clones_of(ledger.missing(await in_thread(planned)))
+        plan = partial(plan_entries, manifest, only_ephemeral=attempt.only_ephemeral)
+        clones = clones_of(attempt.ledger.missing(await in_thread(plan)))
         async with AsyncExitStack() as stack:
             places = await self._cloned(clones, manifest, stack) if clones else {}
-            whole = attempt(
-                ledger=ledger,
-                clones=places,
-                stopped=threading.Event(),
-                tracker=tracked(progress),
+            whole = replace(
+                attempt, clones=places, stopped=threading.Event(), tracker=tracked(progress)
             )
             return await workspace.apply(manifest, whole, base_dir=self._caller.directory)
 
@@ -186,8 +182,8 @@ def _check_local(manifest: Manifest, path: str, base_dir: str | None) -> None:
     Raises:
         LocalDirReadError: it is not, or is no directory.
     """
-    from sandyard.workspace.copying import open_source  # noqa: PLC0415  # seldom needed
-    from sandyard.workspace.materialize import origin_of  # noqa: PLC0415  # seldom needed
+    from sandyard.workspace.copying import open_source  # noqa: PLC0415  # few have repositories
+    from sandyard.workspace.materialize import origin_of  # noqa: PLC0415  # few have repositories
 
     located = origin_of(manifest, base_dir).located(Path(path), LocalDirReadError)
     os.close(open_source(located, Path(path), LocalDirReadError))

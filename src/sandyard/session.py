@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from uuid import uuid4
 
 from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
@@ -45,13 +44,13 @@ from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.types import User
 from sandyard.workspace import Workspace, WorkspaceRoot
 from sandyard.workspace.lease import Lease
-from sandyard.workspace.progress import Hearer
 from sandyard.workspace.reach import govern
 from sandyard.workspace.review import Review
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
     from sandyard.dependencies import Dependencies
+    from sandyard.workspace.progress import Hearer
     from sandyard.workspace.root import Inode
 
 __all__ = ["UnixLocalSandboxSession"]
@@ -313,14 +312,9 @@ class UnixLocalSandboxSession(
     @asynccontextmanager
     async def _spare_sandbox(self, policy: Policy) -> AsyncIterator[Spare]:
         from sandyard.cloning import Spare  # noqa: PLC0415  # few sessions need another
-        from sandyard.spare import make_private_root  # noqa: PLC0415
+        from sandyard.spare import make_spare  # noqa: PLC0415
 
-        session_id = uuid4()
-        root, lease = await make_private_root(session_id)
-        manifest = Manifest(root=root.inside)
-        state = UnixLocalSandboxSessionState(
-            session_id=session_id, manifest=manifest, workspace_root_owned=True
-        )
+        state, root, lease = await make_spare()
         session = UnixLocalSandboxSession(state, policy, root, lease)
         try:
             async with session:

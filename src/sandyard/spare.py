@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sandyard.errors import WorkspaceStartError
 from sandyard.finishing import finished, in_thread
+from sandyard.manifest import Manifest
 from sandyard.platform import state_directory
+from sandyard.state import UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
 
-__all__ = ["make_private_root"]
+__all__ = ["make_spare"]
 
 
-async def make_private_root(session_id: UUID) -> tuple[WorkspaceRoot, Lease]:
-    """Make an empty private directory for a session, which takes both over.
+async def make_spare() -> tuple[UnixLocalSandboxSessionState, WorkspaceRoot, Lease]:
+    """Make an empty private directory for a session, which takes all of it over.
 
     Raises:
         WorkspaceStartError: it can't be made, or there is no state directory.
     """
-    undo = ExitStack()
+    session_id, undo = uuid4(), ExitStack()
     try:
-        return await in_thread(_private_root, session_id, undo)
+        root, lease = await in_thread(_private_root, session_id, undo)
     except BaseException:
         await finished(in_thread(undo.close))  # nobody will hold what was made
         raise
+    state = UnixLocalSandboxSessionState(
+        session_id=session_id, manifest=Manifest(root=root.inside), workspace_root_owned=True
+    )
+    return state, root, lease
 
 
 def _private_root(session_id: UUID, undo: ExitStack) -> tuple[WorkspaceRoot, Lease]:

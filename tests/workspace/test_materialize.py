@@ -33,7 +33,7 @@ from sandyard.manifest import (
 )
 from sandyard.types import Group, Permissions, User
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.copying import Abandoned, Skipped
+from sandyard.workspace.copying import Abandoned, Materialized, Skipped
 from sandyard.workspace.entry_plan import (
     CopyFile,
     CopyTree,
@@ -43,7 +43,7 @@ from sandyard.workspace.entry_plan import (
     in_waves,
     plan_entries,
 )
-from sandyard.workspace.materialize import Attempt, Materialized, apply_manifest
+from sandyard.workspace.materialize import Attempt, apply_manifest
 from tests.archive.making import item, tar_of
 
 READ_ONLY = Permissions(owner=5, group=5, other=0)

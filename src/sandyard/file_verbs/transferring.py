@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from sandyard.errors import ArgumentError, ManifestError, OpName
 from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
-from sandyard.workspace.progress import Hearer, tracked
 
 if TYPE_CHECKING:
     from sandyard.workspace.copying_trees import Chosen
+    from sandyard.workspace.progress import Hearer
     from sandyard.workspace.transfer import Transferred
 
 __all__ = ["TransferVerbs"]
@@ -64,7 +64,8 @@ class TransferVerbs(VerbBase):
             >>> done.files
             214
         """
-        from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415  # not all use it
+        from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
+        from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415
 
         workspace = self._open_workspace("upload", None)
         chosen = _chosen("upload", include, exclude, gitignore=gitignore)
@@ -120,7 +121,8 @@ class TransferVerbs(VerbBase):
         Example:
             >>> done = await session.download("results", "out", exclude=["*.tmp"])
         """
-        from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415  # not all use it
+        from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
+        from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415
 
         workspace = self._open_workspace("download", None)
         chosen = _chosen(

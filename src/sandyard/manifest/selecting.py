@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -121,6 +120,8 @@ def _without_trailing_blanks(line: str) -> str:
 @lru_cache(_CACHED)
 def _one_name(pattern: str) -> re.Pattern[str]:
     """Compile the pattern of one name; the standard library's translation never backtracks far."""
+    import fnmatch  # noqa: PLC0415  # few manifests have patterns
+
     out: list[str] = []
     at = 0
     while at < len(pattern):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
-    from sandyard.workspace.materialize import Attempt, Materialized
+    from sandyard.workspace.copying import Materialized
+    from sandyard.workspace.materialize import Attempt
     from sandyard.workspace.persist_stream import WorkspaceArchive
 
 __all__ = ["Inode", "Owner", "Workspace", "WorkspaceRoot"]
@@ -77,9 +78,7 @@ class Workspace:
         self, manifest: Manifest, attempt: Attempt | None = None, *, base_dir: str | None = None
     ) -> Materialized:
         """Make a manifest's entries real; see ``materialize.apply_manifest``."""
-        from sandyard.workspace.materialize import apply_manifest  # noqa: PLC0415  # seldom needed
-
-        work = partial(apply_manifest, self.root, manifest, base_dir=base_dir, attempt=attempt)
+        work = partial(_applied, self.root, manifest, base_dir, attempt)
         stopped = None if attempt is None else attempt.stopped
         return await self.in_thread("materialize", work, stopped)
 
@@ -273,6 +272,14 @@ class _ActingWorkspace(Workspace):
                 return work()
 
         return await self._whole.in_thread(op, acting, stopped)
+
+
+def _applied(
+    root: WorkspaceRoot, manifest: Manifest, base_dir: str | None, attempt: Attempt | None
+) -> Materialized:
+    from sandyard.workspace.materialize import apply_manifest  # noqa: PLC0415  # not all have one
+
+    return apply_manifest(root, manifest, base_dir=base_dir, attempt=attempt)
 
 
 def _measured(top: int, stopped: threading.Event) -> int:

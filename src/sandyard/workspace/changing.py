@@ -18,7 +18,6 @@ from sandyard.errors import (
 from sandyard.types import Permissions
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.copying import Copied, Skipped, copy_file
-from sandyard.workspace.copying_trees import Tree, copy_tree
 from sandyard.workspace.descent import refuse_rules
 from sandyard.workspace.faults import StatedError
 from sandyard.workspace.kernel import PATH_ONLY, chmod_handle, reopen_file
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import PurePath
 
+    from sandyard.workspace.copying_trees import Tree
     from sandyard.workspace.root import Owner, WorkspaceRoot
 
 __all__ = ["change_mode", "copy", "move"]
@@ -221,6 +221,8 @@ def copy(
             os.close(handle)
         try:
             if is_dir:
+                from sandyard.workspace.copying_trees import Tree  # noqa: PLC0415  # for trees alone
+
                 tree = Tree(Path(source), None, done, frozenset(), spot.tree.ward)
                 at_path(root, destination, "copy", lambda to: _put_tree(tree, opened, to))
             else:
@@ -271,6 +273,8 @@ def _made_beside(directory: int, name: str) -> int:
 
 
 def _fill(tree: Tree, opened: int, made: int, owner: Owner | None, own: tuple[int, int]) -> None:
+    from sandyard.workspace.copying_trees import Tree, copy_tree  # noqa: PLC0415  # for trees alone
+
     facts = os.fstat(opened)
     whole = Tree(tree.src, owner, tree.done, frozenset({own}), tree.ward)
     try:

@@ -28,6 +28,7 @@ __all__ = [
     "PERMISSIONS",
     "Abandoned",
     "Copied",
+    "Materialized",
     "Origin",
     "Skipped",
     "copy_file",
@@ -90,6 +91,20 @@ class Copied:
         self.size += size
         if self.tell is not None:
             self.tell(path, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Materialized:
+    """What applying a manifest did.
+
+    Attributes:
+        written: files and symlinks that were written, beneath the root, in the order of the
+            entries.
+        skipped: what was left out of copied directories, and why.
+    """
+
+    written: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from sandyard.workspace.copying import (
     fill_file,
     opened_file,
 )
-from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.placing import (
     Look,
@@ -311,6 +310,8 @@ def _write_direct(tree: Tree, target: Target, source: int) -> None:
 
 def _linked(tree: Tree, level: _Level, child: _Child, first: Names) -> bool:
     """Give the first copy of a file a further name; False if it is not where it was put."""
+    from sandyard.workspace.extract_tree import Directories  # noqa: PLC0415  # for links alone
+
     target, staged = child.target, temporary_name()
     above = tuple(os.fsencode(name) for name in first[:-1])
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -268,6 +267,8 @@ def _check_sum(step: UnpackArchive, source: int) -> None:
     Raises:
         LocalChecksumError: it is another.
     """
+    import hashlib  # noqa: PLC0415  # few archives have a checksum
+
     found = hashlib.sha256()
     while piece := os.read(source, COPY_CHUNK_BYTES):
         found.update(piece)

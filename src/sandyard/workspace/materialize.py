@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ from sandyard.workspace.acting import rightful_owner
 from sandyard.workspace.copying import (
     Abandoned,
     Copied,
+    Materialized,
     Origin,
-    Skipped,
 )
 from sandyard.workspace.entry_plan import (
     CopyClone,
@@ -48,21 +48,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.progress import Tracker
     from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["Attempt", "Ledger", "Materialized", "apply_manifest", "origin_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Materialized:
-    """What applying a manifest did.
-
-    Attributes:
-        written: files and symlinks that were written, beneath the root, in the order of the
-            entries.
-        skipped: what was left out of copied directories, and why.
-    """
-
-    written: tuple[str, ...]
-    skipped: tuple[Skipped, ...]
+__all__ = ["Attempt", "Ledger", "apply_manifest", "origin_of"]
 
 
 @dataclass(slots=True)
@@ -178,7 +164,7 @@ def apply_manifest(
         threads = None
         if len(missing) >= MANIFEST_PARALLEL or _weighty(missing):
             threads = stack.enter_context(
-                ThreadPoolExecutor(MANIFEST_WORKERS, thread_name_prefix="sandyard-entries")
+                ThreadPoolExecutor(MANIFEST_WORKERS - 1, thread_name_prefix="sandyard-entries")
             )
         for wave in in_waves(missing):
             _run_wave(course, wave, threads)
@@ -205,8 +191,15 @@ def _run_wave(course: _Course, wave: list[Step], threads: ThreadPoolExecutor | N
         ) in waiting:  # the interpreter's lock makes each step of the iterator one operation
             _run_group(course, group)
 
-    futures = [threads.submit(work) for _ in range(min(MANIFEST_WORKERS, len(groups)))]
-    errors = [error for future in futures if (error := future.exception()) is not None]
+    helpers: list[Future[None]] = []
+    try:
+        with suppress(RuntimeError):  # no thread can be started: then there are fewer
+            while len(helpers) < min(MANIFEST_WORKERS, len(groups)) - 1:
+                helpers.append(threads.submit(work))
+        work()
+    finally:
+        wait(helpers)
+    errors = [error for helper in helpers if (error := helper.exception()) is not None]
     if errors:
         raise errors[0]
 
