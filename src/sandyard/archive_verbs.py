@@ -162,6 +162,7 @@ class ArchiveVerbs(Observable, ABC):
         workspace = self._open_workspace("hydrate_workspace", None)
         return await workspace.hydrate(data, _checked_limits(archive_limits))
 
+    @observed("pack")
     async def pack(self, path: str | PurePath, *, name: str | None = None) -> WorkspaceArchive:
         """Save a file or a tree of the workspace as a tar archive, made while it is read.
 
@@ -194,6 +195,7 @@ class ArchiveVerbs(Observable, ABC):
             raise ArgumentTypeError("name is a str", op="pack", argument="name", value=name)
         return await workspace.pack(path, name)
 
+    @observed("unpack")
     async def unpack(
         self,
         path: str | PurePath,

@@ -174,14 +174,24 @@ def test_manifest_makes_workspace(home: Path) -> None:
             "made/text": {"type": "file", "content": "made "},
             "from": {"type": "local_dir", "src": "files"},
         },
-        "environment": {"value": {"GREETING": "hi"}},
+        "environment": {
+            "value": {
+                "GREETING": "hi",
+                "TOLD": {"type": "secret", "value": "told"},
+                "OURS": {"type": "secret", "env": "GIVEN"},
+            }
+        },
     }
     (home / "manifest.json").write_text(json.dumps(manifest))
-    text = ["sh", "-c", "cat made/text from/given; echo $GREETING"]
+    text = ["sh", "-c", "cat made/text from/given; echo $GREETING $TOLD $OURS"]
+    ours = {"GIVEN": "ours"}
     # Sources begin where the manifest is, wherever it is named from.
-    assert call("create", "--name", "one", "--manifest", f"{home}/manifest.json").returncode == 0
-    assert call("exec", "one", *text).stdout == b"made givenhi\n"
-    assert call("run", "--manifest", "manifest.json", *text, cwd=home).stdout == b"made givenhi\n"
+    words = ["create", "--name", "one", "--manifest", f"{home}/manifest.json"]
+    assert call(*words, env=ours).returncode == 0
+    wanted = b"made givenhi told ours\n"
+    assert call("exec", "one", *text).stdout == wanted
+    words = ["run", "--manifest", "manifest.json", *text]
+    assert call(*words, cwd=home, env=ours).stdout == wanted
 
 
 def test_odd_manifest_is_explained(home: Path) -> None:

@@ -90,7 +90,8 @@ class Create(Message):
     Attributes:
         name: what it is called, or None for its id.
         policy: what its commands may touch.
-        manifest: what its workspace is made of, as ``Manifest.model_dump(mode="json")`` has it.
+        manifest: what its workspace is made of, as ``Manifest.model_dump(mode="json")`` has it with
+            its secrets.
         environ: the caller's variables.
         directory: the caller's working directory.
     """

@@ -78,7 +78,7 @@ class RemoteClient:
         request = messages.Create(
             name=name,
             policy=policy or Policy(),
-            manifest=whole.model_dump(mode="json"),
+            manifest=whole.model_dump(mode="json", context={"secrets": True}),
             environ=dict(os.environ if environ is None else environ),
             directory=place,
         )
