@@ -163,7 +163,9 @@ class ArchiveVerbs(Observable, ABC):
         return await workspace.hydrate(data, _checked_limits(archive_limits))
 
     @observed("pack")
-    async def pack(self, path: str | PurePath, *, name: str | None = None) -> WorkspaceArchive:
+    async def pack(
+        self, path: str | PurePath, *, name: str | None = None, outer_links: bool = True
+    ) -> WorkspaceArchive:
         """Save a file or a tree of the workspace as a tar archive, made while it is read.
 
         What is kept of files, and what ``report`` says, is as in ``persist_workspace``; nothing is
@@ -175,6 +177,8 @@ class ArchiveVerbs(Observable, ABC):
                 is followed here, and not within a tree.
             name: what the archive calls it (default: the last name of the path). Empty, and for
                 ``.``, the archive has what is in the directory, without a directory around it.
+            outer_links: False leaves out symlinks that may lead out of the tree, which is wise for
+                what is unpacked on the host (default: True).
 
         Returns:
             The stream, the caller's to close.
@@ -193,7 +197,7 @@ class ArchiveVerbs(Observable, ABC):
         workspace = self._open_workspace("pack", None)
         if name is not None and not isinstance(name, str):
             raise ArgumentTypeError("name is a str", op="pack", argument="name", value=name)
-        return await workspace.pack(path, name)
+        return await workspace.pack(path, name, outer_links=outer_links)
 
     @observed("unpack")
     async def unpack(

@@ -55,8 +55,12 @@ def test_tree_goes_and_comes(web: Path) -> None:
     text = "stat -c '%a %n' src/sub/run; readlink src/out; echo made > src/new"
     done = call("exec", "web", "sh", "-c", text)
     assert done.stdout == b"751 src/sub/run\n/etc/passwd\n"
-    assert copy("web:src", "back") == b""
+    done = call("cp", "web:src", "back")
+    assert done.returncode == 1
+    assert b"web:src: out: left out: a symlink that leads out" in done.stderr
+    assert sorted(os.listdir(web / "back")) == ["new", "sub"]
     assert (web / "back" / "new").read_text() == "made\n"
+    assert copy("--outer-links", "web:src/.", "back") == b""
     assert (web / "back" / "sub" / "run").stat().st_mode & 0o777 == 0o751
     assert os.readlink(web / "back" / "out") == "/etc/passwd"
     assert copy("web:src/new", "web:src/sub/run", "back/sub") == b""

@@ -160,6 +160,20 @@ def test_impossible_paths(here: WorkspaceRoot, there: WorkspaceRoot) -> None:
     assert os.listdir(there.path) == []
 
 
+def test_outer_links_are_left_out(here: WorkspaceRoot, there: WorkspaceRoot) -> None:
+    src = Path(here.path, "src")
+    (src / "sub" / "up").symlink_to("../hard")
+    (src / "self").symlink_to(".")
+    (src / "through").symlink_to("self/..")  # out, though its words stay
+    with pack_part(here, "src", None, outer_links=False) as archive:
+        unpack(there, ".", archive)
+    assert archive.report is not None
+    assert {note.path for note in archive.report.skipped} == {"absolute", "dangling", "through"}
+    assert {note.reason for note in archive.report.skipped} == {"link_leads_out"}
+    assert Path(there.path, "src", "sub", "up").read_bytes() == b"content"
+    Path(there.path, "src", "sub", "empty").chmod(0o700)
+
+
 def test_what_has_no_content_is_told(here: WorkspaceRoot) -> None:
     os.mkfifo(os.path.join(here.path, "src", "pipe"))
     assert packed(here, "src")[1].skipped == (ArchiveNote("pipe", "fifo"),)

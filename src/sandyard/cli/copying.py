@@ -87,27 +87,29 @@ def no_directory(destination: Place) -> ArgumentError:
 
 
 @asynccontextmanager
-async def packed(source: Place, name: str) -> AsyncGenerator[Archive]:
+async def packed(source: Place, name: str, *, outer_links: bool) -> AsyncGenerator[Archive]:
     """Hold a file or a tree as an archive for the length of a block.
 
     Args:
         source: where it is; a symlink is followed here, and not within a tree.
         name: what the archive calls it; empty for what is in a directory, without itself.
+        outer_links: False leaves out symlinks of a session that may lead out of the tree.
 
     Raises:
         SandboxError: it can't be read.
     """
     if source.session is not None:
-        async with supervised().session(source.session).pack(source.path, name=name) as remote:
+        files = supervised().session(source.session)
+        async with files.pack(source.path, name=name, outer_links=outer_links) as remote:
             yield remote
         return
     inside, last = await in_thread(_split, source.path)
-    files = await _opened(inside, source)
+    here = await _opened(inside, source)
     try:
-        async with await _pack_here(files, last, name, source) as archive:
+        async with await _pack_here(here, last, name, source) as archive:
             yield archive
     finally:
-        await finished(files.close())
+        await finished(here.close())
 
 
 async def _pack_here(files: Workspace, last: str, name: str, source: Place) -> WorkspaceArchive:

@@ -22,6 +22,7 @@ __all__ = ["copy_files"]
 
 _PARTLY: Final = 1
 _STDIN: Final = "-"
+_REASONS: Final = {"link_leads_out": "a symlink that leads out; --outer-links takes it along"}
 _TOLD: Final = 20
 """Notes that are told; who has more wants their number."""
 
@@ -34,13 +35,22 @@ Destination = Annotated[
 ]
 
 
-def copy_files(sources: Sources, destination: Destination) -> int:
+OuterLinks = Annotated[
+    bool,
+    typer.Option(
+        "--outer-links", help="Copy symlinks to this machine that lead out of what is copied, too."
+    ),
+]
+
+
+def copy_files(sources: Sources, destination: Destination, outer_links: OuterLinks = False) -> int:
     """Copy files and directories between this machine and sessions.
 
     A path in a session is SESSION:PATH; one of this machine that has a colon is ./a:b. Into a
     directory that exists the copy goes with its own name; what ends in /. is copied without that.
     Permissions, times, symlinks and hard links are kept; files of the same name are replaced,
     directories merged. Each source is copied whole or not at all. SOURCE - is standard input.
+    Symlinks of a session that lead out of what is copied to this machine are left out.
 
     Exit codes: 0; 1 where something was left out, which is said; 125 if a source was not copied.
     """
@@ -56,7 +66,8 @@ def copy_files(sources: Sources, destination: Destination) -> int:
         code = 0
         for place in places:
             try:
-                code = max(code, await _copy(place, target))
+                kept = outer_links or target.session is not None
+                code = max(code, await _copy(place, target, outer_links=kept))
             except SandboxError as error:  # the others are copied all the same
                 code = PlainTeller().end(refused(error))
         return code
@@ -76,14 +87,14 @@ def _checked_source(text: str, target: Place) -> Place:
     return place
 
 
-async def _copy(source: Place, destination: Place) -> int:
+async def _copy(source: Place, destination: Place, *, outer_links: bool) -> int:
     with Progress(f"{source} to {destination}") as progress:
         if source == Place(None, _STDIN) and destination.session is not None:
             session = supervised().session(destination.session)
             await session.write(destination.path, progress.watch(Inlet(0)))
             return 0
         directory, name = await target_of(destination, source.name)
-        async with packed(source, name) as archive:
+        async with packed(source, name, outer_links=outer_links) as archive:
             await unpacked(directory, progress.watch(archive))
     return _tell(source, archive.report)
 
@@ -99,7 +110,7 @@ def _tell(source: Place, report: ArchiveReport | None) -> int:
     ]
     teller = PlainTeller()
     for note, fate in notes[:_TOLD]:
-        teller.say(f"{source}: {note.path}: {fate}: {note.reason}")
+        teller.say(f"{source}: {note.path}: {fate}: {_REASONS.get(note.reason, note.reason)}")
     more = report.unlisted + len(notes[_TOLD:])
     if more:
         teller.say(f"{source}: and {more} more")

@@ -268,7 +268,8 @@ async def _stat(request: messages.StatFile, call: ServerCall, server: Server) ->
 
 async def _pack(request: messages.Pack, call: ServerCall, server: Server) -> Message:
     session = server.session(request.session)
-    async with await session.pack(request.path, name=request.name) as archive:
+    packing = session.pack(request.path, name=request.name, outer_links=request.outer_links)
+    async with await packing as archive:
         async for data in archive:
             await call.put("stdout", data)
         return ArchiveInfo.of(archive.report)

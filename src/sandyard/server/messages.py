@@ -305,6 +305,7 @@ class Pack(_OfSession):
     type: Literal["pack"] = "pack"
     path: Text
     name: Text | None = None
+    outer_links: bool = True
 
 
 class Unpack(_OfSession):

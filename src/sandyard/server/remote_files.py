@@ -110,15 +110,18 @@ class RemoteFiles:
 
     @asynccontextmanager
     async def pack(
-        self, path: str | PurePath, *, name: str | None = None
+        self, path: str | PurePath, *, name: str | None = None, outer_links: bool = True
     ) -> AsyncIterator[RemoteArchive]:
         """Save a file or a tree as a tar archive, for the length of a block.
 
         Args:
             path: as for ``session.pack``.
             name: likewise.
+            outer_links: likewise.
         """
-        request = messages.Pack(session=self.which, path=str(path), name=name)
+        request = messages.Pack(
+            session=self.which, path=str(path), name=name, outer_links=outer_links
+        )
         async with opened_call(self._connect, request) as call:
             yield RemoteArchive(call)
 

@@ -167,11 +167,13 @@ class Workspace:
 
         return await self._from_source("unpack", data, work, stopped, limits)
 
-    async def pack(self, path: str | PurePath, name: str | None = None) -> WorkspaceArchive:
+    async def pack(
+        self, path: str | PurePath, name: str | None = None, *, outer_links: bool = True
+    ) -> WorkspaceArchive:
         """Begin to save a file or a tree; see ``persist_stream.pack_part``."""
         from sandyard.workspace import persist_stream  # noqa: PLC0415  # few sessions are saved
 
-        work = partial(persist_stream.pack_part, self.root, path, name)
+        work = partial(persist_stream.pack_part, self.root, path, name, outer_links=outer_links)
         return await self.in_thread("pack", work)
 
     async def persist(self, excluded: frozenset[tuple[str, ...]]) -> WorkspaceArchive:

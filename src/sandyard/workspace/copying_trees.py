@@ -23,6 +23,7 @@ from sandyard.workspace.copying import (
     opened_file,
 )
 from sandyard.workspace.kernel import PATH_ONLY
+from sandyard.workspace.names import leads_out
 from sandyard.workspace.placing import (
     Look,
     Target,
@@ -259,19 +260,6 @@ def _with_ignored(level: _Level) -> _Level:
     )
 
 
-def _leads_out(names: Names, points_to: str) -> bool:
-    """Tell whether a symlink may lead out of the tree that it stands in, by its words alone.
-
-    It may go up first, and then only down: what it passes on the way down may be a link as well, and
-    going up from there would lead to another place than the words say.
-    """
-    if points_to.startswith("/"):
-        return True
-    parts = [name for name in points_to.split("/") if name not in {"", "."}]
-    ups = next((at for at, name in enumerate(parts) if name != ".."), len(parts))
-    return ups >= len(names) or ".." in parts[ups:]
-
-
 # --- one entry --------------------------------------------------------------------------------
 
 
@@ -351,7 +339,7 @@ def _copy_link(tree: Tree, level: _Level, child: _Child) -> None:
         points_to = os.readlink(target.name, dir_fd=level.source)
     except OSError as error:
         raise _changed(tree, child.path, error) from error
-    if tree.chosen.inner_links and _leads_out((*level.names, target.name), points_to):
+    if tree.chosen.inner_links and leads_out((*level.names, target.name), points_to):
         tree.done.skipped.append(Skipped(child.path, "link_leads_out"))
         return
     look = Look(owner=tree.owner, times=(facts.st_atime_ns, facts.st_mtime_ns))

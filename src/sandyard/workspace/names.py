@@ -17,7 +17,7 @@ from sandyard.limits import PATH_COMPONENT_BYTES
 if TYPE_CHECKING:
     from sandyard.errors import OpName
 
-__all__ = ["Names", "names_beneath", "split_names"]
+__all__ = ["Names", "leads_out", "names_beneath", "split_names"]
 
 Names = tuple[str, ...]
 """A path beneath the root, name by name: no empty ones and no ``.``, but ``..`` may be there, since
@@ -76,3 +76,16 @@ def _problem(path: str) -> str:
     if any(len(name) > PATH_COMPONENT_BYTES for name in raw.split(b"/")):
         return f"has a name of more than {PATH_COMPONENT_BYTES} bytes; shorten it"
     return ""
+
+
+def leads_out(names: Names, points_to: str) -> bool:
+    """Tell whether a symlink may lead out of the tree that it stands in, by its words alone.
+
+    It may go up first, and then only down: what it passes on the way down may be a link as well, and
+    going up from there would lead to another place than the words say.
+    """
+    if points_to.startswith("/"):
+        return True
+    parts = [name for name in points_to.split("/") if name not in {"", "."}]
+    ups = next((at for at, name in enumerate(parts) if name != ".."), len(parts))
+    return ups >= len(names) or ".." in parts[ups:]

@@ -12,6 +12,7 @@ from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.names import leads_out
 from sandyard.workspace.persist_facts import (
     REASONS,
     SPECIAL,
@@ -47,6 +48,7 @@ class Saving:
         tally: counts, and hears of what could not be saved.
         ward: what the policy denies; that is left out.
         name: what the archive calls it (default: it is the archive's own root).
+        outer_links: False leaves out symlinks that may lead out of the directory (default: True).
     """
 
     def __init__(  # what is read, where it goes, by which rules, and who hears of it
@@ -58,8 +60,10 @@ class Saving:
         ward: Ward = NO_RULES,
         *,
         name: bytes = b"",
+        outer_links: bool = True,
     ) -> None:
         self._ward = ward
+        self._outer_links = outer_links
         self._base = b"./" + name if name else b"."
         self._top = top
         self._write = write
@@ -144,13 +148,20 @@ class Saving:
             if form == stat.S_IFREG:
                 self._save_file(path, handle)
             else:
-                member = self._member(path, Kind.SYMLINK, facts)
-                member.link = os.fsencode(os.readlink("", dir_fd=handle))
-                self._put(headers_of(member))
-                self._tally.count(Kind.SYMLINK)
+                self._save_link(path, handle, facts)
             if facts.st_nlink > 1:
                 self._links[facts.st_dev, facts.st_ino] = self._name(path)
         return None
+
+    def _save_link(self, path: Path, handle: int, facts: os.stat_result) -> None:
+        points_to = os.readlink("", dir_fd=handle)
+        if not self._outer_links and leads_out(tuple(map(os.fsdecode, path)), points_to):
+            self._tally.note("skipped", b"/".join(path), "link_leads_out")
+            return
+        member = self._member(path, Kind.SYMLINK, facts)
+        member.link = os.fsencode(points_to)
+        self._put(headers_of(member))
+        self._tally.count(Kind.SYMLINK)
 
     def _save_again(self, path: Path, facts: os.stat_result) -> bool:
         """Save another name of what was saved; tell whether it is one."""

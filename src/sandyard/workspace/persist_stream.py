@@ -113,12 +113,14 @@ class _Part(NamedTuple):
         path: as the caller gave it, for errors.
         excluded: paths beneath it that are left out.
         name: what the archive calls it.
+        outer_links: whether symlinks that may lead out of it are in it.
     """
 
     op: OpName
     path: str
     excluded: frozenset[Path] = frozenset()
     name: bytes = b""
+    outer_links: bool = True
 
 
 class _Pipe(io.RawIOBase):
@@ -163,7 +165,7 @@ class _Pipe(io.RawIOBase):
             with translated(part.op, part.path, self._root):
                 with acting_as(self._owner):
                     asked = self._top, self._give, part.excluded, tally, self._root.ward
-                    Saving(*asked, name=part.name).run()
+                    Saving(*asked, name=part.name, outer_links=part.outer_links).run()
                 facts = os.fstat(self._top)
                 if stat.S_ISDIR(facts.st_mode) and facts.st_nlink == 0:
                     raise gone_root(part.path)
@@ -233,7 +235,9 @@ def persist_workspace(root: WorkspaceRoot, excluded: frozenset[Path]) -> Workspa
         return _begun(root, os.dup(root.fd), part)
 
 
-def pack_part(root: WorkspaceRoot, path: str | PurePath, name: str | None) -> WorkspaceArchive:
+def pack_part(
+    root: WorkspaceRoot, path: str | PurePath, name: str | None, *, outer_links: bool = True
+) -> WorkspaceArchive:
     """Begin to save a file or a tree of a workspace, or of what is granted besides.
 
     Args:
@@ -241,6 +245,7 @@ def pack_part(root: WorkspaceRoot, path: str | PurePath, name: str | None) -> Wo
         path: what is saved; a symlink is followed here, and not within a tree.
         name: what the archive calls it (default: the path's last name); empty makes a directory the
             archive's own root.
+        outer_links: False leaves out symlinks that may lead out of the tree.
 
     Raises:
         ArgumentError: the name is none of a single file or directory.
@@ -250,7 +255,7 @@ def pack_part(root: WorkspaceRoot, path: str | PurePath, name: str | None) -> Wo
     """
 
     def work(spot: Spot) -> WorkspaceArchive:
-        part = _Part("pack", str(path), name=_checked_name(path, name))
+        part = _Part("pack", str(path), name=_checked_name(path, name), outer_links=outer_links)
         top = spot.tree.opener.open(spot.names, PATH_ONLY | os.O_CLOEXEC)
         return _begun(spot.tree, top, part)
 
