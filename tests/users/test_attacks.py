@@ -166,6 +166,24 @@ async def test_disk_of_the_host_is_safe(places: tuple[Path, Path]) -> None:
     assert (root / "made").read_text() == "mine\n"
 
 
+async def test_tree_of_another_can_be_given(places: tuple[Path, Path]) -> None:
+    # Its owner on disk is one of the session's own ids there, and is mapped once: as agent.
+    root, given = places
+    async with people(Manifest(root=str(root), **PEOPLE)) as session:  # type: ignore[arg-type]
+        await said(session, "mkdir -m 755 tree; touch tree/file", "other")
+    tree = root / "tree"
+    owner = tree.stat().st_uid
+    manifest = Manifest(root=str(given), **PEOPLE)  # type: ignore[arg-type]
+    async with people(manifest, Policy(writes=(str(tree),))) as session:
+        assert await said(session, f"touch {tree}/new; stat -c %U {tree}/new {tree}/file") == (
+            "agent\nagent"
+        )
+        # Where the owner's id is taken, the kernel knows none on disk for the others (EOVERFLOW).
+        refused = await session.exec(f"touch {tree}/no", user="reviewer")
+        assert b"Value too large" in refused.stderr
+    assert (tree / "new").stat().st_uid == owner
+
+
 async def test_private_place_lets_nobody_else_in(session: Session) -> None:
     mode = os.stat(session.state.manifest.root).st_mode
     assert mode & 0o007 == 0
