@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
 from typing import Final
 
 from sandyard.errors import OpName, SessionClosedError
 
-__all__ = ["Phase", "check_phase"]
+__all__ = ["Phase", "check_alive", "check_loop", "check_phase"]
 
 
 class Phase(StrEnum):
@@ -69,3 +70,33 @@ def check_phase(op: OpName, phase: Phase) -> None:
     """
     if phase not in _POSSIBLE[op]:
         raise SessionClosedError(op=op, state=phase.value)
+
+
+def check_loop(op: OpName, phase: Phase, own: asyncio.AbstractEventLoop | None) -> None:
+    """Refuses a call from another loop than the one that the running sandbox belongs to.
+
+    Raises:
+        SessionClosedError: if it is one.
+    """
+    if own is not None and own is not asyncio.get_running_loop() and not own.is_closed():
+        raise SessionClosedError(
+            op=op,
+            state=phase.value,
+            message="this session belongs to another event loop; use it only on the one that "
+            "started it (asyncio.run_coroutine_threadsafe gets there from other threads)",
+        )
+
+
+def check_alive(op: OpName, phase: Phase, own: asyncio.AbstractEventLoop | None) -> None:
+    """Refuses what needs the loop that started the sandbox, if that is closed.
+
+    Raises:
+        SessionClosedError: if it is.
+    """
+    if own is not None and own.is_closed():
+        raise SessionClosedError(
+            op=op,
+            state=phase.value,
+            message="the event loop that started this session is closed; shut the session down "
+            "and start it again",
+        )

@@ -29,7 +29,7 @@ from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import finished, in_thread
 from sandyard.ladder import Ladder, planned_on
-from sandyard.lifecycle import Phase, check_phase
+from sandyard.lifecycle import Phase, check_alive, check_loop, check_phase
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.observing import observed
@@ -364,9 +364,7 @@ class UnixLocalSandboxSession(
                 await self.observer.close()
 
     async def _open_root(self) -> WorkspaceRoot:
-        if self._root is None:
-            return await in_thread(self._opened_root)
-        return self._root
+        return await in_thread(self._opened_root) if self._root is None else self._root
 
     def _opened_root(self) -> WorkspaceRoot:
         owned = self.state.workspace_root_owned
@@ -431,15 +429,7 @@ class UnixLocalSandboxSession(
                 await self.limits.close()
 
     def _check_loop(self, op: OpName) -> None:
-        """Refuses a call from another loop than the one that the running sandbox belongs to."""
-        own = self._loop
-        if own is not None and own is not asyncio.get_running_loop() and not own.is_closed():
-            raise SessionClosedError(
-                op=op,
-                state=self._phase.value,
-                message="this session belongs to another event loop; use it only on the one that "
-                "started it (asyncio.run_coroutine_threadsafe gets there from other threads)",
-            )
+        check_loop(op, self._phase, self._loop)
 
     def _check_open(self, op: OpName) -> None:
         check_phase(op, self._phase)
@@ -447,16 +437,10 @@ class UnixLocalSandboxSession(
 
     def _running_commands(self, op: OpName = "exec") -> Commands:
         self._check_open(op)
-        if self._loop is not None and self._loop.is_closed():
-            raise SessionClosedError(
-                op=op,
-                state=self._phase.value,
-                message="the event loop that started this session is closed; shut the session down "
-                "and start it again",
-            )
-        if self._commands is None:
+        check_alive(op, self._phase, self._loop)
+        if (commands := self._commands) is None:
             raise SessionClosedError(op=op, state=self._phase.value)
-        return self._commands
+        return commands
 
     def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
         check_phase(op, self._phase)
