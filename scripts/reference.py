@@ -53,6 +53,7 @@ CHAPTERS = (
     ),
     ("Snapshots", ("sandyard.snapshot.", "sandyard.snapshot", "sandyard.checkpoints")),
     ("Saved state", ("sandyard.state",)),
+    ("Snapshots", ("sandyard.snapshot.", "sandyard.checkpoints")),
     ("Events", ("sandyard.events.",)),
     ("Dependencies", ("sandyard.dependencies",)),
     ("Errors", ("sandyard.errors",)),
