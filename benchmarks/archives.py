@@ -15,7 +15,7 @@ from sandyard import UnixLocalSandboxClient
 
 __all__ = ["archive_rows"]
 
-FILES = 4_000
+FILES = 2_000
 PER_DIRECTORY = 100
 COUNT = 3
 
