@@ -51,8 +51,6 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "persist_workspace": _WITH_FILES,
     "unpack": _WITH_FILES,
     "hydrate_workspace": _WITH_FILES,
-    "pack": _WITH_FILES,
-    "unpack": _WITH_FILES,
     "materialize": _WITH_FILES,
     "upload": _WITH_FILES,
     "download": _WITH_FILES,
