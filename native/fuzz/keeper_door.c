@@ -62,6 +62,16 @@ int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns) {
     return terminal->master < 0 || terminal->slave < 0 ? EMFILE : 0;
 }
 
+/* In the place of privileges.c: there is one user. */
+uint32_t user_number(const unsigned char *data) {
+    struct user user = {0};
+    if (data != NULL)
+        memcpy(&user, data, sizeof user);
+    return user.number;
+}
+
+int user_files(uint32_t number) { return number == 0 ? 0 : EPERM; }
+
 void terminal_close(struct terminal *terminal) {
     if (terminal->slave >= 0)
         (void)close(terminal->slave);
