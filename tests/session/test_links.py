@@ -105,6 +105,11 @@ async def normalize(session: UnixLocalSandboxSession, path: str) -> Answer:
     return by_kind((await session.normalize_path(path)).name == path)
 
 
+def at(session: UnixLocalSandboxSession, name: str) -> Path:
+    """A name of the workspace, on the host."""
+    return Path(session.state.manifest.root, name)
+
+
 def patch(kind: str, diff: str) -> Act:
     return lambda s, p: done(s.apply_patch({"type": kind, "path": p, "diff": diff}))
 
@@ -127,6 +132,10 @@ ACTS: dict[str, Act] = {
     "chmod": lambda s, p: done(s.chmod(p, 0o600)),
     "copy, source": lambda s, p: done(s.copy(p, "copied")),
     "copy, destination": lambda s, p: done(s.copy("other", p)),
+    "upload, source on the host": lambda s, p: done(s.upload(at(s, p), "copied")),
+    "upload, destination": lambda s, p: done(s.upload(at(s, "other"), p)),
+    "download, source": lambda s, p: done(s.download(p, at(s, "copied"))),
+    "download, destination on the host": lambda s, p: done(s.download("other", at(s, p))),
     "mv, source": lambda s, p: done(s.mv(p, "moved")),
     "mv, destination": lambda s, p: done(s.mv("other", p)),
     "rm": lambda s, p: done(s.rm(p)),
