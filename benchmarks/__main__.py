@@ -17,6 +17,7 @@ from benchmarks.files import file_rows
 from benchmarks.heap import heap_rows
 from benchmarks.imports import import_rows
 from benchmarks.logs import log_rows
+from benchmarks.manifests import manifest_rows
 from benchmarks.measure import Row
 from benchmarks.output import output_rows
 from benchmarks.peers import bubblewrap
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "walk": walk_rows,
     "files": file_rows,
     "archives": archive_rows,
+    "manifests": manifest_rows,
     "imports": import_rows,
     "heap": heap_rows,
     "ends": ends_rows,
