@@ -12,7 +12,7 @@ from sandyard.cli.execution import refused
 from sandyard.cli.places import Place, place_of
 from sandyard.cli.progress import Progress
 from sandyard.cli.pumping import Inlet
-from sandyard.cli.reaching import attended, supervised
+from sandyard.cli.reaching import attended, printable, supervised
 from sandyard.cli.report import PlainTeller
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ Sources = Annotated[
 Destination = Annotated[
     str, typer.Argument(help="A directory, or the copy's own name.", show_default=False)
 ]
-
 
 OuterLinks = Annotated[
     bool,
@@ -77,6 +76,13 @@ def copy_files(sources: Sources, destination: Destination, outer_links: OuterLin
 
 def _checked_source(text: str, target: Place) -> Place:
     place = place_of(text)
+    if not text:
+        raise ArgumentError(
+            "a source is empty; name a file or a directory",
+            op="copy",
+            argument="SOURCE",
+            value=text,
+        )
     if place.session is None and target.session is None:
         raise ArgumentError(
             f"neither {text} nor {target} is in a session; name one, as in web:{text}",
@@ -110,7 +116,8 @@ def _tell(source: Place, report: ArchiveReport | None) -> int:
     ]
     teller = PlainTeller()
     for note, fate in notes[:_TOLD]:
-        teller.say(f"{source}: {note.path}: {fate}: {_REASONS.get(note.reason, note.reason)}")
+        why = _REASONS.get(note.reason, note.reason)
+        teller.say(printable(f"{source}: {note.path}: {fate}: {why}"))
     more = report.unlisted + len(notes[_TOLD:])
     if more:
         teller.say(f"{source}: and {more} more")

@@ -33,8 +33,6 @@ Where = Annotated[
         show_default=False,
     ),
 ]
-
-
 Gone = Annotated[
     bool, typer.Option("--all", "-a", help="List also sessions that are no more, lately.")
 ]
@@ -43,8 +41,8 @@ Gone = Annotated[
 def show_list(where: Where = None, gone: Gone = False, json: Json = False) -> int:
     """List your sessions; or the files in a directory of one.
 
-    A session is ended where its sandbox has gone by itself: only 'sandyard rm' is left for it. With
-    --all, those that were removed are listed, and those that were lost with a killed supervisor.
+    A session is ended where its sandbox has gone by itself: only its files are left, until 'sandyard
+    rm'. With --all, those that were removed are listed, and those lost with a killed supervisor.
     """
     if where is None:
         return attended(lambda: _list_all(gone=gone, json=json))

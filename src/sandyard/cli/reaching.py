@@ -31,6 +31,7 @@ __all__ = [
     "found_client",
     "print_objects",
     "print_table",
+    "printable",
     "session_names",
     "supervised",
 ]
@@ -104,7 +105,7 @@ def print_objects(objects: Sequence[Message]) -> None:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows beneath their heads, the columns as wide as they need."""
-    lines = [[_printable(cell) for cell in row] for row in rows]
+    lines = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
     for row in (heads, *lines):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -131,5 +132,6 @@ async def _attended(work: Callable[[], Awaitable[int]]) -> int:
             return _SIGNALLED + stopping.cause
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: names in a session are its commands' choice."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
