@@ -71,7 +71,17 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
+OUTSIDE: Final = os.readlink("/proc/self/ns/mnt")
+"""The mounts of the machine itself, which are not to be changed."""
+
+
+def refuse_outside() -> None:
+    if os.readlink("/proc/self/ns/mnt") == OUTSIDE:
+        sys.exit("this would change the machine's own mounts: put 'nested' before it")
+
+
 def mount(source: str, target: str, kind: str | None, flags: int) -> None:
+    refuse_outside()
     words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
     checked(LIBC.mount(*words, ctypes.c_ulong(flags), None))
 
@@ -194,6 +204,7 @@ def read_only() -> None:
 
 
 def change_mount(path: bytes, flags: int, add: int, remove: int) -> None:
+    refuse_outside()
     attributes = struct.pack("=QQQQ", add, remove, 0, 0)
     call = ctypes.c_long(SYS_MOUNT_SETATTR)
     checked(LIBC.syscall(call, -100, ctypes.c_char_p(path), flags, attributes, len(attributes)))
