@@ -24,6 +24,9 @@ RESTARTED: Final = {"poll", "read", "recvmsg", "sendmsg", "wait4"}
 AFTERWARDS: Final = {"poll", "recvmsg"}
 """Calls that wait for what comes next: after the last answer nobody hears of their failure."""
 
+OUTER: Final = 0
+"""The process outside, which waits for ends alone: its own, and with it all else, may come after both
+answers."""
 
 Look = Callable[[RawInit, int], list[str] | SpawnFailed | Exited | None]
 LOOKS: Final[dict[str, Look]] = {"pipes": look_inside, "terminal": look_through_terminal}
@@ -62,7 +65,8 @@ def judge(first: object, second: object, hit: Call | None, fault: Fault) -> str 
     if isinstance(first, list) and isinstance(second, list) and first != second:
         return f"{what}: {set(first) ^ set(second)}"
     if hit is not None and isinstance(first, list) and isinstance(second, list):
-        missed = hit.name in AFTERWARDS or is_needless(hit, fault.error)
+        late = hit.process == OUTER or hit.name in AFTERWARDS
+        missed = late or is_needless(hit, fault.error)
         return None if missed else f"{what}: as if nothing had been"
     return None
 
