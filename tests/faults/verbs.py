@@ -427,6 +427,18 @@ async def extract(place: Place) -> None:
     assert report.files == 2
 
 
+async def extract_at_home(place: Place) -> None:
+    """Into a directory of the caller's, where what is unpacked is noted for a sweep."""
+    await start_at_home(place)
+    await extract(place)
+
+
+async def pack_and_unpack(place: Place) -> None:
+    async with await place.session.pack("copied") as archive:
+        report = await place.session.unpack("empty", archive)
+    assert report.files
+
+
 async def packed_pieces() -> AsyncIterator[bytes]:
     data = packed()
     yield data[:100]
@@ -495,7 +507,9 @@ VERBS: dict[str, Verb] = {
     "mkdir": Verb(mkdir),
     "rm": Verb(rm),
     "extract": Verb(extract),
+    "extract_at_home": Verb(extract_at_home, Ready.NOTHING, keeps=False),
     "extract_pieces": Verb(extract_pieces),
+    "pack_and_unpack": Verb(pack_and_unpack),
     "persist": Verb(persist),
     "persist_part": Verb(persist_part),
     "hydrate": Verb(hydrate),
