@@ -51,7 +51,6 @@ CHAPTERS = (
             "sandyard.confinement.footing",
         ),
     ),
-    ("Snapshots", ("sandyard.snapshot.", "sandyard.snapshot", "sandyard.checkpoints")),
     ("Saved state", ("sandyard.state",)),
     ("Snapshots", ("sandyard.snapshot.", "sandyard.checkpoints")),
     ("Events", ("sandyard.events.",)),
