@@ -41,6 +41,15 @@ struct spawn {
     uint16_t rows, columns; /* of its terminal; 0 without SPAWN_TERMINAL */
 };
 
+struct late {
+    struct late_head head;
+    const char *target;
+    const unsigned char *parts; /* each a struct late_part and a path */
+};
+
+const char *decode_late(const unsigned char *bytes, size_t size, struct late *late);
+/* Reads one part that was decoded before; returns the bytes that it takes. */
+size_t late_part_read(const unsigned char *bytes, struct late_part *part, const char **path);
 const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *plan);
 const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_t room, struct spawn *spawn);
 /* Reads one record that was decoded before; returns the bytes that it takes. */
@@ -81,10 +90,11 @@ void user_map(pid_t pid, const struct identity *identity);
 void user_map_self(const struct identity *identity);
 void user_idmaps_open(const struct plan *plan);
 int user_idmap(uid_t uid, gid_t gid);
+int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity); /* or -errno */
 void user_counts_open(void); /* before the old root goes */
 void user_counts_bound(void); /* in the user namespace */
 
-/* filesystem.c: new file systems, detached. */
+/* filesystem.c: mounts that are not attached, and their attachment. */
 
 struct option {
     const char *name;
@@ -92,11 +102,23 @@ struct option {
 };
 
 void option_number(struct option *option, const char *name, uint64_t number, unsigned base);
+void option_word(struct option *option, const char *name, const char *word); /* "" for a flag */
 int filesystem_make(const char *type, const struct option *options, size_t count, uint64_t flags); /* or -errno */
+int mount_set(int fd, const char *path, unsigned flags, uint64_t set, int idmap); /* idmap may be -1 */
+int mount_clone(int fd); /* recursive */
+int mount_attach(int tree, int target);
+int mount_cover(int tree);
+int mount_make_private(void); /* all mounts of our namespace */
 
 /* mounts.c: the new root, from nothing to pivot_root. */
 
 void mounts_build(const struct plan *plan);
+
+/* late.c: what is mounted in a sandbox that already stands. A program of its own, which never serves. */
+
+void late_hand_over(int parent);
+void late_keep_namespace(int child);
+_Noreturn void late_run(int channel, struct incoming *in);
 
 /* host.c: hostname and loopback. */
 

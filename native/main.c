@@ -2,7 +2,8 @@
  * process, which builds its walls from the inside out, loses the means to take them down, reports,
  * and serves. Read become_sandbox() aloud.
  *
- * usage: sandyard-init FD, where FD is one end of a SOCK_SEQPACKET socket pair. */
+ * usage: sandyard-init FD, where FD is one end of a SOCK_SEQPACKET socket pair. Asked for a late mount in
+ * place of a sandbox, it makes that and ends: late.c. */
 #include "init.h"
 
 #include <errno.h>
@@ -64,6 +65,7 @@ static _Noreturn void become_sandbox(int host, int parent) {
     bool leased = plan.identity.mode == IDENTITY_LEASED;
 
     privileges_follow_parent(parent);
+    late_hand_over(parent);
     if (!leased)
         user_map_self(&plan.identity);
     user_counts_open();
@@ -145,7 +147,8 @@ static _Noreturn void leave_like(int status) {
 }
 
 /* The outer process has one thing left to do, and keeps nothing that it does not need for it. The
- * descriptors that came with the plan stay open: they are the session's leases. */
+ * descriptors that came with the plan stay open: they are the session's leases. So does the sandbox's
+ * mount namespace, which nobody else could open any more, for what the host mounts there later. */
 static _Noreturn void wait_outside(pid_t init, int host, int parent) {
     if (close(CONTROL) != 0) /* or the host would not see init's end as the end of the channel */
         _exit(1);
@@ -165,15 +168,19 @@ static _Noreturn void wait_and_sweep(pid_t init, int host, int parent) {
     leave_like(status);
 }
 
-/* Init asks when it is ready, or ends, or is stopped by somebody while its host ends. */
-static void write_map_on_request(pid_t init, int host, int parent) {
+/* Init speaks when it is ready, or ends, or is stopped by somebody while its host ends. */
+static void await_init(pid_t init, int host, int parent) {
     struct pollfd events[2] = {{.fd = parent, .events = POLLIN}, {.fd = host, .events = POLLIN}};
-    char byte;
     while (poll(events, 2, -1) < 0)
         if (errno != EINTR)
             report_failure(STEP_USER, NO_RECORD, errno, "waiting for init");
     if (events[1].revents != 0)
         (void)kill(init, SIGKILL);
+}
+
+static void write_map_on_request(pid_t init, int host, int parent) {
+    char byte;
+    await_init(init, host, parent);
     if (read(parent, &byte, 1) != 1)
         _exit(1); /* init has already said why */
     user_map(init, &plan.identity);
@@ -279,7 +286,11 @@ int main(int argc, char **argv) {
     if (argc != 2)
         return 2;
     start_clean(argv[1]);
-    if (channel_receive(CONTROL, 0, &in) != RECEIVED || in.head.kind != REQUEST_START)
+    if (channel_receive(CONTROL, 0, &in) != RECEIVED)
+        report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
+    if (in.head.kind == REQUEST_MOUNT)
+        late_run(CONTROL, &in);
+    if (in.head.kind != REQUEST_START)
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
     const char *problem = decode_plan(in.body, in.head.size, &plan);
     unsigned memfds = channel_bodies(&in);
@@ -312,6 +323,8 @@ int main(int argc, char **argv) {
     if (init < 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
     close_awaited(parent); /* or its end would not be seen while we hold it, too */
+    await_init(init, host, pair[0]);
+    late_keep_namespace(pair[0]);
     if (plan.identity.mode == IDENTITY_LEASED)
         write_map_on_request(init, host, pair[0]);
     wait_outside(init, host, pair[0]);

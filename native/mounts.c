@@ -29,21 +29,6 @@ static struct {
  * leave files in the caller's directories. */
 static dev_t own_device;
 
-static int mount_attributes(int fd, const char *path, unsigned flags, uint64_t set, int idmap) {
-    struct mount_attr attributes = {.attr_set = set | (idmap >= 0 ? MOUNT_ATTR_IDMAP : 0)};
-    if (idmap >= 0)
-        attributes.userns_fd = (uint64_t)idmap;
-    return (int)syscall(SYS_mount_setattr, fd, path, flags, &attributes, sizeof attributes);
-}
-
-static int clone_tree(int fd) {
-    return (int)syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-}
-
-static int attach(int tree, int target) {
-    return (int)syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-}
-
 /* --- sources ------------------------------------------------------------------------------------ */
 
 static int open_source(const char *path) {
@@ -71,7 +56,7 @@ static void take_source(const struct plan *plan, uint32_t index) {
         if (idmap < 0) /* the owner changed since the map was made */
             report_failure(STEP_IDMAP, index, ESTALE, path);
     }
-    int tree = clone_tree(fd);
+    int tree = mount_clone(fd);
     if (tree < 0)
         report_failure(STEP_SOURCE, index, errno, path);
     uint64_t set = MOUNT_ATTR_NOSUID;
@@ -79,7 +64,7 @@ static void take_source(const struct plan *plan, uint32_t index) {
         set |= MOUNT_ATTR_RDONLY;
     if ((bind.flags & BIND_DEVICES) == 0)
         set |= MOUNT_ATTR_NODEV;
-    if (mount_attributes(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, idmap) != 0)
+    if (mount_set(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, idmap) != 0)
         report_failure(idmap >= 0 ? STEP_IDMAP : STEP_SOURCE, index, errno, path);
     (void)close(fd); /* O_PATH: nothing to flush */
     sources[index].mount = tree;
@@ -178,7 +163,7 @@ static int open_target(uint32_t index, const char *path, bool directory) {
 
 static void attach_at(uint32_t index, int tree, int target, const char *path) {
     size_t size = strlen(path);
-    if (attach(tree, target) != 0)
+    if (mount_attach(tree, target) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(target);
     (void)close(tree);
@@ -259,9 +244,9 @@ static void add_private(const struct plan *plan, uint32_t index) {
     int fd = open_existing(path);
     if (fd < 0)
         report_failure(STEP_MOUNT, index, -fd, path);
-    int tree = clone_tree(fd);
+    int tree = mount_clone(fd);
     if (tree < 0 || fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0 ||
-        mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, -1) != 0)
+        mount_set(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, -1) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     attach_at(index, tree, fd, path);
 }
@@ -305,7 +290,7 @@ static void add_device(const struct plan *plan, uint32_t index) {
     int parent = own_parent(index, path, &last);
     if (mknodat(parent, last, S_IFCHR | 0600, makedev(device.major, device.minor)) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    int fd = open_existing(path), tree = fd < 0 ? fd : clone_tree(fd);
+    int fd = open_existing(path), tree = fd < 0 ? fd : mount_clone(fd);
     if (tree < 0 || fchownat(fd, "", plan->identity.host_uid, plan->identity.host_gid, AT_EMPTY_PATH) != 0 ||
         syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
         report_failure(STEP_MOUNT, index, fd < 0 ? -fd : errno, path);
@@ -324,8 +309,8 @@ static bool add_read_only(uint32_t index, const char *path) {
     int fd = skip_missing(STEP_MOUNT, index, open_existing(path), path);
     if (fd < 0)
         return false;
-    int tree = clone_tree(fd);
-    if (tree < 0 || mount_attributes(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_RDONLY, -1) != 0)
+    int tree = mount_clone(fd);
+    if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_RDONLY, -1) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     attach_at(index, tree, fd, path);
     return true;
@@ -343,7 +328,7 @@ static int make_nothing(unsigned mode) {
 
 static int open_null(void) {
     int null = open_source("/dev/null"); /* of the old root: the plan need not have one */
-    int tree = null < 0 ? -1 : clone_tree(null);
+    int tree = null < 0 ? -1 : mount_clone(null);
     if (null >= 0)
         (void)close(null);
     return tree;
@@ -354,7 +339,7 @@ static const char closed_name[] = ".denied";
 /* A file that nobody may open, on our own tmpfs. Its name there is needed until it is mounted. */
 static int make_closed(void) {
     int file = openat(new_root, closed_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0);
-    int tree = file < 0 ? -1 : clone_tree(file);
+    int tree = file < 0 ? -1 : mount_clone(file);
     int error = errno;
     if (file >= 0)
         (void)close(file);
@@ -376,7 +361,7 @@ static bool add_cover(uint32_t index, const char *path, bool denied) {
         tree = make_nothing(denied ? 0 : 0555);
     else
         tree = denied ? make_closed() : open_null();
-    if (tree < 0 || mount_attributes(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, -1) != 0)
+    if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, -1) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     attach_at(index, tree, fd, path);
     if (denied && !S_ISDIR(facts.st_mode) && unlinkat(new_root, closed_name, 0) != 0)
@@ -443,9 +428,7 @@ static void open_root(const struct plan *plan) {
     int mount = filesystem_make("tmpfs", options, 3, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     if (mount < 0)
         report_failure(STEP_ROOT, NO_RECORD, -mount, "making the tmpfs of the new root");
-    /* On top of the old root itself, which is the one directory that always exists: lookups of "/"
-     * go on finding the old root underneath, and the new one is reached by its descriptor. */
-    if ((int)syscall(SYS_move_mount, mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) != 0)
+    if (mount_cover(mount) != 0) /* the old root stays underneath, and lookups go on finding it */
         report_failure(STEP_ROOT, NO_RECORD, errno, "attaching the new root");
     if (fstat(mount, &facts) != 0)
         report_failure(STEP_ROOT, NO_RECORD, errno, "looking at the new root");
@@ -462,7 +445,7 @@ static void enter_root(void) {
         report_failure(STEP_PIVOT, NO_RECORD, errno, "detaching the old root");
     if (chdir("/") != 0)
         report_failure(STEP_PIVOT, NO_RECORD, errno, "entering the new root");
-    if (mount_attributes(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY, -1) != 0)
+    if (mount_set(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY, -1) != 0)
         report_failure(STEP_PIVOT, NO_RECORD, errno, "making the new root read-only");
     forget_parent();
     (void)close(new_root);
@@ -471,8 +454,7 @@ static void enter_root(void) {
 
 void mounts_build(const struct plan *plan) {
     /* Nothing that happens here may propagate to the host, nor anything from there to us. */
-    struct mount_attr private = {.propagation = MS_PRIVATE};
-    if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &private, sizeof private) != 0)
+    if (mount_make_private() != 0)
         report_failure(STEP_PRIVATE_MOUNTS, NO_RECORD, errno, "making all mounts private");
     report_done(STEP_PRIVATE_MOUNTS, NO_RECORD, 0);
     for (uint32_t i = 0; i < plan->count; i++)

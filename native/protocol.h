@@ -29,6 +29,8 @@ enum request {
     REQUEST_SPAWN = 2, /* body: struct spawn_head and strings; descriptors as its fd_mask says */
     REQUEST_SIGNAL = 3, /* body: struct signal_body */
     REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
+    REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
+                         * of START; descriptors: the mount namespace, then the source if there is one */
 };
 
 enum event {
@@ -39,6 +41,7 @@ enum event {
                          * then its master is the one descriptor */
     EVENT_EXITED = 68, /* body: struct exited, struct refused[] and struct leftover[] */
     EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
+    EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
 };
 
 /* The steps of a start, in the order in which the kernel sees them, then those of a spawn. */
@@ -70,6 +73,12 @@ enum step {
     STEP_SPAWN_TERMINAL = 36,
     STEP_SPAWN_NARROW = 40,
     STEP_SPAWN_USER = 41,
+    STEP_LATE_ENTER = 48, /* into the namespaces of the sandbox */
+    STEP_LATE_SOURCE = 49,
+    STEP_LATE_MAKE = 50,
+    STEP_LATE_PART = 51,
+    STEP_LATE_TARGET = 52,
+    STEP_LATE_ATTACH = 53,
 };
 
 /* --- the plan: records, each padded with zeros to 8 bytes; what is called `zero` is zero -------- */
@@ -170,6 +179,40 @@ struct failure {
     int32_t error;
     uint32_t record; /* index of the plan's record, or UINT32_MAX */
     uint32_t size; /* of the text that follows */
+};
+
+/* --- late mounts --------------------------------------------------------------------------------- */
+
+#define NAMESPACE_PLACE 15 /* where the outer process keeps the sandbox's mount namespace open */
+
+enum late_kind { LATE_BIND = 1, LATE_TMPFS = 2, LATE_OVERLAY = 3, LATE_REMOVE = 4 };
+
+enum late_flag {
+    LATE_WRITABLE = 1,
+    LATE_LEASED = 2, /* the sandbox's mounts belong to the namespace of users that we are in */
+    LATE_AS_OWNER = 4, /* the owner of the source appears as the sandbox's user */
+};
+
+/* Then the target, and as many times a struct late_part and a path, which begins with a slash and is
+ * seen from the source. */
+struct late_head {
+    uint32_t kind, flags;
+    uint32_t uid, gid; /* the sandbox's user, as the namespace of users knows it that mounts belong to */
+    uint64_t size, inodes; /* of a new file system, else 0 */
+    uint64_t dev, ino; /* what the target must be; of a removal 0 */
+    uint64_t mount; /* of a removal: what EVENT_MOUNTED said; else 0 */
+    uint32_t parts; /* of a bind that can be written to */
+    uint32_t zero;
+};
+
+struct late_part { /* is kept in its place by a mount of its own */
+    uint64_t dev, ino;
+    uint32_t read_only;
+    uint32_t zero;
+};
+
+struct mounted {
+    uint64_t mount; /* by which it can be removed */
 };
 
 /* --- commands ------------------------------------------------------------------------------------ */

@@ -160,7 +160,7 @@ void user_map_self(const struct identity *identity) { user_map(0, identity); }
 /* A user namespace that maps the owner on disk to the sandbox's identity, kept alive by its
  * descriptor alone. The process that it is made with ends at once: until it is waited for, its
  * namespace is there, and nothing has to be ended where a step fails. */
-static int idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
+int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
     char path[64];
     pid_t pid = process_clone(CLONE_NEWUSER);
     if (pid < 0)
@@ -205,7 +205,7 @@ void user_idmaps_open(const struct plan *plan) {
         }
         if (user_idmap(facts.st_uid, facts.st_gid) >= 0)
             continue;
-        int fd = owner_count == OWNERS_LIMIT ? -ENOSPC : idmap_open(facts.st_uid, facts.st_gid, &plan->identity);
+        int fd = owner_count == OWNERS_LIMIT ? -ENOSPC : user_idmap_open(facts.st_uid, facts.st_gid, &plan->identity);
         if (fd < 0)
             report_failure(STEP_IDMAP, i, -fd, source);
         owners[owner_count].uid = facts.st_uid;

@@ -32,6 +32,8 @@ from sandyard.errors import (
     LocalDirReadError,
     LocalFileReadError,
     ManifestError,
+    MountConfigError,
+    MountFailedError,
     PolicyDeniedError,
     PolicyError,
     PtySessionNotFoundError,
@@ -106,6 +108,8 @@ EVERY: list[SandboxError] = [
     ApplyPatchDecodeError(path="a"),
     LocalFileReadError(src="a", cause=CAUSE),
     LocalDirReadError(src="a", context={"child": "b"}),
+    MountConfigError("a", op="mount", path="b", context={"reason": "not_empty"}),
+    MountFailedError("a", op="unmount", path="b", cause=CAUSE, retryable=True),
 ]
 
 

@@ -3,6 +3,7 @@
  * The first byte of an input says how the rest is read:
  *   P  the body of a START, to decode_plan
  *   S  the body of a SPAWN, to decode_spawn
+ *   L  the body of a MOUNT, to decode_late
  *   W  messages, each a struct wire and what is sent, to init's handler and on to its keepers
  * A plan or a spawn that is accepted is walked as mounts.c and spawn.c walk it, in a heap block that
  * ends where the body ends. */
@@ -130,6 +131,28 @@ static void fuzz_plan(const uint8_t *data, size_t size) {
             "further users have ids");
     promise(plan.identity.further == 0 || (plan.identity.mode == IDENTITY_LEASED && plan.identity.disk != 0),
             "further users are leased, and nobody is uid 0 on disk");
+}
+
+/* --- late mounts --------------------------------------------------------------------------------- */
+
+/* As late.c walks it: nothing is read beyond what was decoded. */
+static void fuzz_late(const uint8_t *data, size_t size) {
+    struct late late;
+    if (decode_late(data, size, &late) != NULL)
+        return;
+    promise(late.head.kind >= LATE_BIND && late.head.kind <= LATE_REMOVE, "a late mount is of a known kind");
+    promise(late.head.uid != 0, "nobody is uid 0");
+    size_t at = sizeof late.head + check_path((const unsigned char *)late.target);
+    promise(late.parts == data + at, "parts follow the target");
+    for (uint32_t i = 0; i < late.head.parts; i++) {
+        struct late_part part;
+        const char *path;
+        size_t taken = late_part_read(data + at, &part, &path);
+        promise(taken == sizeof part + check_path((const unsigned char *)path), "a part is a head and a path");
+        promise(part.read_only <= 1, "a part is read-only or not");
+        at += taken;
+    }
+    promise(at == size, "a late mount holds what it says, and nothing else");
 }
 
 /* --- spawns -------------------------------------------------------------------------------------- */
@@ -372,6 +395,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(body, data + 1, length);
     if (data[0] == 'P')
         fuzz_plan(body, length);
+    else if (data[0] == 'L')
+        fuzz_late(body, length);
     else if (data[0] == 'S')
         fuzz_spawn(body, length);
     else if (data[0] == 'W')

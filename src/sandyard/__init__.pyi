@@ -55,6 +55,9 @@ from sandyard.errors import (
     LocalDirReadError as LocalDirReadError,
     LocalFileReadError as LocalFileReadError,
     ManifestError as ManifestError,
+    MountArtifactError as MountArtifactError,
+    MountConfigError as MountConfigError,
+    MountFailedError as MountFailedError,
     PolicyDeniedError as PolicyDeniedError,
     PolicyError as PolicyError,
     PtySessionNotFoundError as PtySessionNotFoundError,
@@ -119,9 +122,17 @@ from sandyard.manifest import (
     LocalDir as LocalDir,
     LocalFile as LocalFile,
     Manifest as Manifest,
+    Mount as Mount,
     SandboxPathGrant as SandboxPathGrant,
     SecretValue as SecretValue,
     StrEnvValue as StrEnvValue,
+)
+from sandyard.manifest.mounts import (
+    BindMount as BindMount,
+    MountProvider as MountProvider,
+    OverlayMount as OverlayMount,
+    RemoteMount as RemoteMount,
+    TmpfsMount as TmpfsMount,
 )
 from sandyard.narrowing import (
     Narrowing as Narrowing,

@@ -62,6 +62,10 @@ class ArchiveVerbs(Observable, ABC):
         """The workspace, if the session is in a phase in which ``op`` is possible."""
 
     @abstractmethod
+    def _mounted_paths(self) -> frozenset[tuple[str, ...]]:
+        """Where something is mounted in the workspace, which is not of it."""
+
+    @abstractmethod
     def _present_manifest(self) -> Manifest:
         """What should exist in the workspace."""
 
@@ -119,8 +123,8 @@ class ArchiveVerbs(Observable, ABC):
         """Save the workspace as a tar archive, a stream that is made while it is read.
 
         Permissions, times, symlinks, hard links, holes, empty directories, odd names and user
-        attributes are in it. Ephemeral entries of the manifest are not, nor paths that were
-        registered to be left out. Commands may write meanwhile: what vanished or changed is in the
+        attributes are in it. Ephemeral entries of the manifest and mounts are not, nor paths
+        that were registered to be left out. Commands may write meanwhile: what vanished or changed is in the
         archive's ``report``.
 
         Returns:
@@ -137,7 +141,7 @@ class ArchiveVerbs(Observable, ABC):
         """What is never saved."""
         entries = self._present_manifest().walk()
         ephemeral = {tuple(path.split("/")) for path, entry in entries if entry.ephemeral}
-        return self._unsaved | ephemeral
+        return self._unsaved | ephemeral | self._mounted_paths()
 
     @observed("hydrate_workspace")
     async def hydrate_workspace(

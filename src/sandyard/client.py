@@ -33,6 +33,7 @@ from sandyard.workspace.lease import Lease
 if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
+    from sandyard.manifest.mounts import MountProvider
     from sandyard.snapshot.specs import SnapshotSpec
 
 __all__ = ["UnixLocalSandboxClient"]
@@ -52,6 +53,8 @@ class UnixLocalSandboxClient:
         instrumentation: where the events of its sessions go (default: nowhere).
         dependencies: values and factories for its sessions, and for what keeps their snapshots; each
             session has a clone of them.
+        mount_providers: who makes the ``RemoteMount`` entries of its sessions, by the name that they
+            give (default: nobody).
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -75,6 +78,7 @@ class UnixLocalSandboxClient:
         directory: str | None = None,
         instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
+        mount_providers: Mapping[str, MountProvider] | None = None,
     ) -> None:
         self._policy = _checked_policy(policy) or Policy()
         if directory is not None and not directory.startswith("/"):
@@ -82,6 +86,7 @@ class UnixLocalSandboxClient:
                 "directory is an absolute path", op="create", argument="directory", value=directory
             )
         self._caller = Caller(None if environ is None else dict(environ), directory)
+        self._providers = {} if mount_providers is None else dict(mount_providers)
         self._instrumentation = instrumentation
         self._dependencies = dependencies
         if instrumentation is not None:
@@ -152,6 +157,7 @@ class UnixLocalSandboxClient:
 
     def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """A session with what all of this client's have."""
+        session.provide(self._providers)
         if self._dependencies is not None:
             session.set_dependencies(self._dependencies.clone())
         if self._instrumentation is not None:
@@ -177,7 +183,8 @@ class UnixLocalSandboxClient:
         Raises:
             LeaseHeldError: somebody uses the session now.
             ArgumentTypeError: it is no state of this client's kind.
-            PolicyError: the state's manifest grants what the policy does not name; or as ``create``.
+            PolicyError: the state's manifest grants, or mounts, what the policy does not name; or as
+                ``create``.
             ManifestError: as ``create``.
             WorkspaceStartError: something else stands at the private directory's path; neither it nor
                 the snapshot was touched. Or as ``create``.
@@ -422,6 +429,21 @@ def _check_restated(policy: Policy, manifest: Manifest) -> None:
                 f"grant anything: if you mean it, resume with policy=Policy({how}=({grant.path!r},))",
                 field=how,
                 value=grant.path,
+            )
+    for place, entry in manifest.mounts():
+        shows = entry.host_directory()
+        if shows is None:
+            continue
+        source, writable = shows
+        named = policy.writes if writable else (*policy.reads, *policy.writes)
+        if not any(is_within(source, str(each)) for each in named):
+            how = "writes" if writable else "reads"
+            raise PolicyError(
+                f"the saved state mounts {shown(source)} at {shown(place)}, and the policy does not "
+                "grant it; a state can't grant anything: if you mean it, resume with "
+                f"policy=Policy({how}=({source!r},))",
+                field=how,
+                value=source,
             )
 
 

@@ -53,10 +53,13 @@ is, so that ``except FileNotFoundError`` and the like keep working.
         │   ├── LocalFileReadError
         │   ├── LocalDirReadError
         │   └── LocalChecksumError          its content is another than the manifest says
-        └── GitArtifactError
-            ├── GitMissingInImageError      there is no git inside
-            ├── GitCloneError
-            └── GitSubpathError             the repository has no such directory
+        ├── GitArtifactError
+        │   ├── GitMissingInImageError      there is no git inside
+        │   ├── GitCloneError
+        │   └── GitSubpathError             the repository has no such directory
+        └── MountArtifactError              something could not be mounted, or taken out again
+            ├── MountConfigError            [ValueError]  what was asked for can't be mounted
+            └── MountFailedError            the kernel or a provider refused
 
 Errors can be copied, pickled and sent to another process; their causes go with them.
 """
@@ -108,6 +111,9 @@ __all__ = [
     "LocalDirReadError",
     "LocalFileReadError",
     "ManifestError",
+    "MountArtifactError",
+    "MountConfigError",
+    "MountFailedError",
     "OpName",
     "PolicyDeniedError",
     "PolicyError",
@@ -190,6 +196,8 @@ OpName = Literal[
     "pty_write_stdin",
     "pty_terminate_all",
     "dependencies",
+    "mount",
+    "unmount",
 ]
 """The operation in which an error happened."""
 
@@ -240,6 +248,8 @@ class ErrorCode(StrEnum):
     SNAPSHOT_RESTORE_ERROR = "snapshot_restore_error"
     SNAPSHOT_DAMAGED = "snapshot_damaged"
     SNAPSHOT_NOT_RESTORABLE = "snapshot_not_restorable"
+    MOUNT_CONFIG_INVALID = "mount_config_invalid"
+    MOUNT_FAILED = "mount_failed"
 
 
 # --- how values are quoted --------------------------------------------------------------------
@@ -552,7 +562,7 @@ class ConfinementUnavailableError(SandboxRuntimeError):
     Args:
         message: what was refused, as one clause; cause and fix are appended to it.
         dimension: the part: read, write, network, processes, ipc, syscalls or resources; or
-            terminals, where the session runs, but on a rung that has none.
+            terminals or mounts, where the session runs, but on a rung that has none.
         cause_text: why the machine can't.
         fix: what to change.
     """
@@ -1375,3 +1385,46 @@ _SUBPATH_SAYS = {
     "not_found": "is not there, or is no directory",
     "symlink_not_supported": "leads through a symlink; name the directory itself",
 }
+
+
+class MountArtifactError(ArtifactError):
+    """Something could not be mounted in a session, or taken out again.
+
+    Args:
+        message: what, why, and what to change.
+        op: the operation.
+        path: where it was to stand, or stands.
+        context: further facts, such as ``reason``.
+        cause: the error behind it.
+        retryable: whether the same call may succeed later.
+    """
+
+    _code: ErrorCode
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: OpName,
+        path: str | PurePath,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        facts = {"path": str(path), **(context or {})}
+        super().__init__(message, self._code, op, facts, cause, retryable)
+
+
+class MountConfigError(MountArtifactError, ValueError):
+    """What was asked for can't be mounted there; nothing was mounted."""
+
+    _code = ErrorCode.MOUNT_CONFIG_INVALID
+
+
+class MountFailedError(MountArtifactError):
+    """The kernel, or the provider of a remote mount, refused.
+
+    Its context has the ``step`` and ``errno`` of the kernel's refusal.
+    """
+
+    _code = ErrorCode.MOUNT_FAILED

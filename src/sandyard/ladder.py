@@ -117,6 +117,22 @@ class Ladder:
             "or pty_exec_start with tty=False",
         )
 
+    def check_mounts(self) -> None:
+        """Refuse a mount where the rung has none.
+
+        Raises:
+            ConfinementUnavailableError: it has none.
+        """
+        if self.report is None or self.report.rung != "landlock_seccomp":
+            return
+        raise ConfinementUnavailableError(
+            "there are no mounts in this session",
+            dimension="mounts",
+            cause_text="without namespaces a mount would be the whole machine's, and "
+            f"{self.report.cause}",
+            fix=f"{self.report.fix}; or copy by LocalDir, or let the policy grant the path",
+        )
+
     def judge(self, circumstances: Circumstances, footing: Footing) -> Footing:
         """Say what holds, and refuse what is not enough (blocking).
 

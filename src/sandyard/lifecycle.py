@@ -59,6 +59,8 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "start_process": frozenset({Phase.RUNNING}),
     "process": _WITH_FILES,
     "logs": _WITH_FILES,
+    "mount": frozenset({Phase.RUNNING}),
+    "unmount": frozenset({Phase.RUNNING}),
 }
 
 

@@ -334,6 +334,9 @@ ENDS_AT_ONCE: Final = 16
 """Trees that are ended at the same time where many are to end: each takes a look at all processes of
 the sandbox, and a thousand looks at once would keep its first process from answering."""
 
+MOUNT_TIMEOUT_S: Final = 30.0
+"""Seconds that one late mount may take: it is milliseconds, but a source may be on a network."""
+
 CLOSE_TIMEOUT_S: Final = 5.0
 """Seconds that the outer process has to end when its channel is closed, before it is killed."""
 
@@ -402,6 +405,13 @@ SCRATCH_MIN_BYTES: Final = 1024 * 1024
 
 SIZE_MAX_BYTES: Final = 2**60
 """Largest size that may be asked for: above any disk, below what overflows in the kernel."""
+
+MOUNT_SIZE_BYTES: Final = 64 * 2**20
+MOUNT_SIZE_MIN_BYTES: Final = 2**20
+"""What a file system in memory holds unless its entry says otherwise, and at least."""
+
+MOUNT_BYTES_PER_INODE: Final = 4096
+"""It may have a file for so many of its bytes: each takes a page at least."""
 
 CPUS_MIN: Final = 0.01
 """Least share of a processor: the kernel's least quota is a millisecond in a tenth of a second."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
+from typing import Literal
 
 __all__ = [
     "Bind",
@@ -20,8 +21,10 @@ __all__ = [
     "Directory",
     "HostIdentity",
     "Identity",
+    "KeptPart",
     "LandlockRule",
     "LandlockRuleset",
+    "LateMount",
     "LaunchPlan",
     "Mask",
     "MountStep",
@@ -347,6 +350,47 @@ class LaunchPlan:
     seccomp: bytes
     cgroup: CgroupPlan | None = None
     outer_proc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """What lies in a mount and is kept in its place, by a mount of its own.
+
+    Attributes:
+        path: beneath the mount's source; begins with a slash.
+        inode: its ``(st_dev, st_ino)``.
+        read_only: False only holds it: it can be changed, not moved or replaced.
+    """
+
+    path: str
+    inode: tuple[int, int]
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LateMount:
+    """What is mounted in a sandbox that already stands (always nosuid, nodev).
+
+    Attributes:
+        kind: ``"bind"`` shows a directory of the host, ``"tmpfs"`` is an empty file system in memory,
+            ``"overlay"`` shows a directory and keeps what is written in memory.
+        target: an existing directory inside, absolute, which no symlink leads to.
+        inode: ``(st_dev, st_ino)`` that it must have, seen from inside.
+        writable: False mounts it read-only.
+        as_owner: the owner of the source appears as ``agent``, as with ``Bind``.
+        size: bytes of a file system in memory; else 0.
+        inodes: its files and directories; else 0.
+        parts: what of a source that can be written to is kept in its place.
+    """
+
+    kind: Literal["bind", "tmpfs", "overlay"]
+    target: str
+    inode: tuple[int, int]
+    writable: bool
+    as_owner: bool = False
+    size: int = 0
+    inodes: int = 0
+    parts: tuple[KeptPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

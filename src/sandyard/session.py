@@ -32,6 +32,7 @@ from sandyard.ladder import Ladder, planned_on
 from sandyard.lifecycle import Phase, check_alive, check_loop, check_phase
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
+from sandyard.mount_verbs import MountVerbs
 from sandyard.observing import observed
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
@@ -57,7 +58,7 @@ __all__ = ["UnixLocalSandboxSession"]
 
 
 class UnixLocalSandboxSession(
-    CommandVerbs, FileVerbs, ArchiveVerbs, ManifestVerbs, BackgroundVerbs, PtyVerbs
+    CommandVerbs, FileVerbs, MountVerbs, ArchiveVerbs, ManifestVerbs, BackgroundVerbs, PtyVerbs
 ):
     """A place on this machine where commands run confined.
 
@@ -150,6 +151,7 @@ class UnixLocalSandboxSession(
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()
             self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
+            await self._mount_entries(self._init, root)
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
 
@@ -423,6 +425,7 @@ class UnixLocalSandboxSession(
         finally:
             self._loop = None
             try:
+                await self._end_mounts()
                 await self._settle_processes()
                 await self._ladder.close()
             finally:

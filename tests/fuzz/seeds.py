@@ -18,8 +18,10 @@ from sandyard.plan import (
     Directory,
     HostIdentity,
     Identity,
+    KeptPart,
     LandlockRule,
     LandlockRuleset,
+    LateMount,
     LaunchPlan,
     Mask,
     Namespaces,
@@ -34,6 +36,7 @@ from sandyard.plan import (
     Symlink,
     TextFile,
 )
+from sandyard.process.late_wire import encode_late, encode_removal
 from sandyard.process.wire import (
     INLINE_LIMIT,
     Request,
@@ -171,6 +174,23 @@ MANY: Final = Spawn((b"x",) * 1100, (), b"/")
 """More words than a keeper has room for without asking for memory."""
 
 
+PARTS: Final = (KeptPart("/.git/hooks", (1, 3), read_only=True), KeptPart("/.git", (1, 4), False))
+LATE: Final = {
+    "bind": LateMount("bind", "/w/b", (1, 2), writable=True, as_owner=True, parts=PARTS),
+    "bind-read-only": LateMount("bind", "/w/b", (1, 2), writable=False),
+    "tmpfs": LateMount("tmpfs", "/w/t", (1, 2), writable=True, size=4096, inodes=16),
+    "overlay": LateMount("overlay", "/w/o", (1, 2), writable=True, size=4096, inodes=16),
+    "long": LateMount("bind", LONG_PATH, (1, 2), writable=False),
+    "beyond-up": LateMount("bind", "/w/../b", (1, 2), writable=False),
+    "beyond-root": LateMount("bind", "/", (1, 2), writable=False),
+    "beyond-size": LateMount("tmpfs", "/w/t", (1, 2), writable=True),
+    "beyond-part": LateMount(
+        "bind", "/w/b", (1, 2), writable=True, parts=(KeptPart("/../x", (1, 3), read_only=True),)
+    ),
+}
+"""Late mounts; those beyond init refuses."""
+
+
 def message(
     kind: Request, job: int, body: bytes, how: int = 0, *, in_memfd: bool | None = None
 ) -> bytes:
@@ -200,6 +220,7 @@ def conversations() -> dict[str, bytes]:
         "kill": message(kill, BUSY_JOB, encode_kill(force=False)),
         "kill-force": message(kill, BUSY_JOB, encode_kill(force=True)),
         "kill-unknown": message(kill, 99, encode_kill(force=False)),
+        "mount": message(Request.MOUNT, 0, encode_late(LATE["tmpfs"], (1000, 1000), leased=False)),
         "start-again": message(Request.START, 0, encode_plan(LEAST, 1000, 1000)),
     }
 
@@ -221,6 +242,11 @@ def make_seeds() -> dict[str, bytes]:
         **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},
         **{f"beyond-{n}": b"P" + encode_plan(plan, 1000, 1000) for n, plan in BEYOND.items()},
         **{f"spawn-{name}": b"S" + encode_spawn(spawn, 5) for name, spawn in spawns.items()},
+        **{
+            f"late-{name}": b"L" + encode_late(late, (1000, 1000), leased=late.as_owner)
+            for name, late in LATE.items()
+        },
+        "late-removal": b"L" + encode_removal("/w/b", 7, (1000, 1000), leased=True),
         **{f"wire-{name}": b"W" + sent for name, sent in conversations().items()},
     }
 

@@ -17,6 +17,7 @@ from sandyard import (
     Narrowing,
     Policy,
     SandboxError,
+    TmpfsMount,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
@@ -249,6 +250,14 @@ async def stream(session: UnixLocalSandboxSession) -> None:
             break
 
 
+async def mounts(session: UnixLocalSandboxSession) -> None:
+    where = await session.mount("mounted", TmpfsMount(size=1024**2))
+    done = await session.exec("echo here > mounted/file; cat mounted/file")
+    check(done.stdout == b"here\n" and list(session.mounts()) == [where], done)
+    await session.unmount("mounted")
+    check(not await session.exists("mounted"))
+
+
 FEATURES: Final[dict[str, tuple[Feature, ...]]] = {
     "`exec` and `stream` with `narrow=`": (
         narrow_writes, narrow_reads, narrow_sockets, narrow_limits, stream,
@@ -267,6 +276,7 @@ FEATURES: Final[dict[str, tuple[Feature, ...]]] = {
     "`apply_patch`": (apply_patch,),
     "`extract`": (extract,),
     "`persist_workspace`, `hydrate_workspace`": (persist,),
+    "`mount`, `unmount`, mounts of a manifest": (mounts,),
     "`review`": (review,),
     "`why`": (why,),
 }  # fmt: skip

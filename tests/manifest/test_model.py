@@ -134,7 +134,7 @@ def _nested(levels: int) -> Dir:
         ({"root": "/a\0"}, "NUL", "root", None),
         ({"root": "/" + "x" * 256}, "256 bytes", "root", None),
         ({"root": 3}, "must be a str", "root", None),
-        ({"entries": {"a": {"type": "fil"}}}, "known types: archive, dir, file", None, "a"),
+        ({"entries": {"a": {"type": "fil"}}}, "known types: archive, bind_mount, dir", None, "a"),
         ({"entries": {"a": {"content": "x"}}}, "type None is not known", None, "a"),
         ({"entries": {"a": 3}}, "3 is neither", None, "a"),
         ({"entries": [1]}, "mapping of paths", "entries", None),

@@ -19,6 +19,7 @@ from sandyard.plan import (
     Directory,
     HostIdentity,
     Identity,
+    KeptPart,
     LandlockRule,
     LandlockRuleset,
     LaunchPlan,
@@ -41,6 +42,7 @@ from sandyard.process.wire import (
     Exited,
     Failure,
     Gone,
+    Mounted,
     Spawned,
     SpawnFailed,
     Started,
@@ -53,8 +55,9 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL = 1, 2, 3, 4
+START, SPAWN, SIGNAL, KILL, MOUNT = 1, 2, 3, 4, 16
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
+MOUNTED = 80
 
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH, OUTSIDE = 1, 2, 3, 4, 5, 6
@@ -83,6 +86,9 @@ FORMATS: Final = {
     "exited": "iIQQQQQQQQQIIQII",
     "refused": "QIi16s",
     "leftover": "I16s",
+    "late_head": "IIIIQQQQQII",
+    "late_part": "QQII",
+    "mounted": "Q",
 }
 """The structures of protocol.h, without padding, in the machine's byte order."""
 
@@ -158,7 +164,7 @@ def decode_head(data: bytes) -> Head:
     magic, kind, flags, job, size = source.unpack("message")
     source.end()
     check(magic == MAGIC, "another language")
-    check(kind in (START, SPAWN, SIGNAL, KILL), "no request")
+    check(kind in (START, SPAWN, SIGNAL, KILL, MOUNT), "no request")
     check(flags in (0, 1), "unknown flags")
     check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
     return Head(kind, bool(flags), job, size)
@@ -405,6 +411,36 @@ def decode_pair(name: str, body: bytes) -> tuple[int, ...]:
     return numbers
 
 
+@dataclass(frozen=True)
+class LateRequest:
+    """A late mount, or the removal of one."""
+
+    kind: int
+    flags: int
+    user: tuple[int, int]
+    sizes: tuple[int, int]
+    inode: tuple[int, int]
+    mount: int
+    target: str
+    parts: tuple[KeptPart, ...]
+
+
+def decode_late(body: bytes) -> LateRequest:
+    """The body of a MOUNT as the values that it was made of."""
+    source = Bytes(body)
+    kind, flags, *numbers, count, zero = source.unpack("late_head")
+    check(1 <= kind <= 4 and flags & ~7 == 0 and zero == 0, "unknown kind, flags or zero")
+    uid, gid, size, inodes, device, inode, mount = numbers
+    target, parts = source.text(), []
+    for _ in range(count):
+        own_device, own_inode, read_only, zero = source.unpack("late_part")
+        check(read_only in (0, 1) and zero == 0, "a part's flags are not")
+        parts.append(KeptPart(source.text(), (own_device, own_inode), bool(read_only)))
+    source.end()
+    pairs = (uid, gid), (size, inodes), (device, inode)
+    return LateRequest(kind, flags, *pairs, mount, target, tuple(parts))
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 
@@ -443,5 +479,7 @@ def encode_event(event: Event) -> bytes:
             return encode_datagram(SPAWNED, job, packed("spawned", pid, 0))
         case Exited():
             return encode_datagram(EXITED, event.job, encode_exited(event))
+        case Mounted(mount):
+            return encode_datagram(MOUNTED, 0, packed("mounted", mount))
         case Gone(job):
             return encode_datagram(GONE, job)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandyard.process import wire
+from sandyard.process import late_wire, mounting, wire
 from tests.house.sources import ROOT
 from tests.process import protocol
 
@@ -28,6 +28,8 @@ ENUMERATIONS = {
     "_BindFlag": ("bind_flag", "BIND_"),
     "_SpawnFlag": ("spawn_flag", "SPAWN_"),
     "SignalTarget": ("signal_target", "SIGNAL_"),
+    "_Kind": ("late_kind", "LATE_"),
+    "_Flag": ("late_flag", "LATE_"),
 }
 STRUCTURES = {
     "_HEAD": "message",
@@ -49,7 +51,9 @@ STRUCTURES = {
     "_EXITED": "exited",
     "_REFUSED": "refused",
     "_LEFTOVER": "leftover",
+    "_MOUNTED": "mounted",
 }
+LATE_STRUCTURES = {"_HEAD": "late_head", "_PART": "late_part"}
 
 
 @cache
@@ -99,7 +103,7 @@ def spelled_out(layout: str) -> str:
 @pytest.mark.parametrize("name", ENUMERATIONS)
 def test_numbers_are_those_of_the_header(name: str) -> None:
     enumeration, prefix = ENUMERATIONS[name]
-    members: type[IntEnum] = vars(wire)[name]
+    members: type[IntEnum] = (vars(late_wire) | vars(wire))[name]
     ours = {prefix + member.name: member.value for member in members}
     assert ours == read_enumeration(enumeration)
 
@@ -109,6 +113,7 @@ def test_single_numbers_are_those_of_the_header() -> None:
     assert wire.MAGIC == protocol.MAGIC == defines["PROTOCOL_MAGIC"]
     assert wire.INLINE_LIMIT == protocol.INLINE_LIMIT == defines["INLINE_LIMIT"]
     assert wire.BODY_LIMIT == protocol.BODY_LIMIT == defines["BODY_LIMIT"]
+    assert defines["NAMESPACE_PLACE"] == mounting.NAMESPACE_PLACE
     assert defines["LEFTOVERS_LISTED"] == wire.LEFTOVERS_LISTED
     assert defines["REFUSED_LISTED"] == wire.REFUSED_LISTED
     assert read_enumeration("message_flag") == {"BODY_IN_MEMFD": wire.BODY_IN_MEMFD}
@@ -134,6 +139,9 @@ def test_layouts_are_those_of_the_header() -> None:
     structures = read_structures()
     ours = {name: spelled_out(vars(wire)[own].format) for own, name in STRUCTURES.items()}
     pair = spelled_out(vars(wire)["_PAIR"].format)
+    ours |= {
+        name: spelled_out(vars(late_wire)[own].format) for own, name in LATE_STRUCTURES.items()
+    }
     assert ours | {"signal_body": pair, "kill_body": pair} == structures
 
 

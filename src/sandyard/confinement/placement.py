@@ -37,6 +37,7 @@ __all__ = [
     "add_protected",
     "add_toolchains",
     "add_workspace",
+    "check_grant",
     "give_workspace",
     "order_steps",
     "step_path",
@@ -96,7 +97,7 @@ def add_grants(
     system = frozenset(shown)
     # False sorts before True: what is granted for writing comes later and stays.
     for grant in sorted(grants, key=lambda grant: grant.writable):
-        _check_grant(grant)
+        check_grant(grant)
         if grant.writable or grant.source not in system:
             steps[grant.source] = Bind(
                 grant.source,
@@ -243,7 +244,12 @@ def _is_needless(step: MountStep, path: str, around: Bind | Symlink) -> bool:
     return same and step.writable == around.writable and step.as_owner == around.as_owner
 
 
-def _check_grant(grant: Grant) -> None:
+def check_grant(grant: Grant) -> None:
+    """Refuse to show what the sandbox has of its own, or to let the system's trees be changed.
+
+    Raises:
+        PolicyError: it can't be granted.
+    """
     field = "writes" if grant.writable else "reads"
     for path in dict.fromkeys((grant.path, grant.source)):
         _check_free(path, field)

@@ -1,7 +1,7 @@
 """What should exist before work starts: the manifest, its entries and its environment."""
 
 from sandyard.manifest.base import SAVED
-from sandyard.manifest.entries import BaseEntry, Dir, File, LocalDir, LocalFile
+from sandyard.manifest.entries import BaseEntry, Dir, File, LocalDir, LocalFile, Mount
 from sandyard.manifest.environment import (
     EnvEntry,
     Environment,
@@ -27,6 +27,7 @@ __all__ = [
     "LocalDir",
     "LocalFile",
     "Manifest",
+    "Mount",
     "SandboxPathGrant",
     "SecretValue",
     "StrEnvValue",

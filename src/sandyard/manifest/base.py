@@ -127,12 +127,22 @@ class Tagged(ManifestModel):
                 f"{shown(payload)} is neither one of {cls.known_tags()} nor a mapping of its fields"
             )
         tag = payload.get("type")
-        kind = cls._known.get(tag) if isinstance(tag, str) else None
+        kind = cls.find_type(tag) if isinstance(tag, str) else None
         if kind is None or not issubclass(kind, cls):
-            raise ManifestError(
-                f"type {shown(tag)} is not known; known types: {cls.known_tags()}", field="type"
-            )
+            raise cls.unknown_type(tag)
         return kind.model_validate(dict(payload), context=context)
+
+    @classmethod
+    def find_type(cls, tag: str) -> builtins.type[Tagged] | None:
+        """Return the type of a tag, or None."""
+        return cls._known.get(tag)
+
+    @classmethod
+    def unknown_type(cls, tag: object) -> ManifestError:
+        """Give the error for a type that is not known."""
+        return ManifestError(
+            f"type {shown(tag)} is not known; known types: {cls.known_tags()}", field="type"
+        )
 
     @classmethod
     def known_tags(cls) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import builtins
+import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Literal, TypedDict, Unpack
+from typing import Annotated, Final, Literal, TypedDict, Unpack
 
 from pydantic import (
     BeforeValidator,
@@ -16,12 +18,13 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_serializer,
 )
 
 from sandyard.errors import ManifestError, shown
 from sandyard.manifest.base import Tagged, plain_text
-from sandyard.manifest.paths import entry_key
+from sandyard.manifest.paths import absolute_path, entry_key
 from sandyard.manifest.selecting import Patterns
 from sandyard.types import Group, Permissions, User
 
@@ -35,12 +38,19 @@ __all__ = [
     "GivenEntries",
     "LocalDir",
     "LocalFile",
+    "Mount",
     "source_path",
 ]
 
 
 def _default_permissions() -> Permissions:
     return Permissions(owner=7, group=5, other=5)
+
+
+_REMOTE_TYPES: Final = frozenset({
+    "s3_mount", "gcs_mount", "r2_mount", "azure_blob_mount", "box_mount", "s3_files_mount",
+})  # fmt: skip
+"""Types of other sandboxes' remote mounts."""
 
 
 class EntryFields(TypedDict, total=False):
@@ -77,6 +87,26 @@ class BaseEntry(Tagged):
         super().__init__(**fields)
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def find_type(cls, tag: str) -> builtins.type[Tagged] | None:
+        """Return the type of a tag; those of mounts are loaded when one is looked for."""
+        found = super().find_type(tag)
+        if found is None:
+            importlib.import_module("sandyard.manifest.mounts")  # which registers them
+        return found or super().find_type(tag)
+
+    @classmethod
+    def unknown_type(cls, tag: object) -> ManifestError:
+        """Give the error for a type that is not known, or known elsewhere."""
+        if tag not in _REMOTE_TYPES:
+            return super().unknown_type(tag)
+        return ManifestError(
+            f"type {shown(tag)} is a remote mount, which this sandbox does not make by itself; give "
+            "RemoteMount(provider=…, source=…), and the provider to "
+            "UnixLocalSandboxClient(mount_providers=…)",
+            field="type",
+        )
 
 
 # --- files with their content in the manifest -------------------------------------------------
@@ -318,3 +348,69 @@ class LocalDir(Copied):
         )
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+# --- mounts: their kinds are in mounts.py, which is loaded when one is used ---------------------
+
+
+def _mount_path(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value.as_posix() if isinstance(value, PurePath) else value
+    if isinstance(text, str) and text.startswith("/"):
+        if ".." in text.split("/"):
+            raise ManifestError(f"mount_path {shown(text)} has a '..'; give the plain path")
+        return absolute_path(text, "mount_path")
+    return entry_key(text)
+
+
+class Mount(BaseEntry):
+    """What all mounts share.
+
+    A mount stands in the sandbox alone: commands see it, the host does not, and it ends with the
+    sandbox. It is never saved in a snapshot.
+
+    Attributes:
+        mount_path: where it stands, relative to the workspace or absolute within it (default: the
+            entry's key).
+        read_only: True lets commands read it only.
+        ephemeral: always True.
+    """
+
+    only_base = True
+
+    is_dir: bool = True
+    ephemeral: bool = True
+    mount_path: Annotated[str | None, BeforeValidator(_mount_path)] = None
+    read_only: bool = True
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def host_directory(self) -> tuple[str, bool] | None:
+        """Return the directory of the host that commands get to see, and whether they may change it.
+
+        None where there is none, or a provider of the caller's chooses it.
+        """
+        return None
+
+    @field_validator("ephemeral")
+    @classmethod
+    def _stay_ephemeral(cls, value: bool) -> bool:  # as pydantic calls it
+        if not value:
+            raise ManifestError("a mount is never saved: leave ephemeral out", field="ephemeral")
+        return value
+
+    @field_validator("permissions", "owner", "group")
+    @classmethod
+    def _keep_own(
+        cls, value: Permissions | Group | User | None, info: ValidationInfo
+    ) -> Permissions | Group | User | None:
+        if value is not None and value != _default_permissions():
+            raise ManifestError(
+                f"a mount's {info.field_name} is that of what is mounted: leave it out",
+                field=info.field_name,
+            )
+        return value

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from sandyard.errors import ManifestError, shown
 from sandyard.limits import MANIFEST_DEPTH
 from sandyard.manifest.base import SAVED, ManifestModel, manifest_error
-from sandyard.manifest.entries import BaseEntry, Dir, Entries, GivenEntries
+from sandyard.manifest.entries import BaseEntry, Dir, Entries, GivenEntries, Mount
 from sandyard.manifest.environment import Environment
 from sandyard.manifest.grants import SandboxPathGrant
 from sandyard.manifest.paths import ROOT_KEY, absolute_path, entry_key
@@ -140,6 +140,51 @@ class Manifest(ManifestModel):
                     name = _beneath(path, key)
                     todo.append((f"{above}{name}", level + 1, child))
 
+    def mounts(self) -> Iterator[tuple[str, Mount]]:
+        """Give every mount with the path beneath the root where it stands, in declared order.
+
+        Raises:
+            ManifestError: a path is impossible, or a mount stands outside the workspace.
+        """
+        for path, entry in self.walk():
+            if isinstance(entry, Mount):
+                yield self._place(path, entry), entry
+
+    def mount_targets(self) -> list[tuple[Mount, PurePosixPath]]:
+        """Return every mount with its absolute path inside, deepest first.
+
+        Raises:
+            ManifestError: a path is impossible, or a mount stands outside the workspace.
+        """
+        root = PurePosixPath(self.root)
+        found = [(entry, root / path) for path, entry in self.mounts()]
+        return sorted(found, key=lambda each: len(each[1].parts), reverse=True)
+
+    def ephemeral_mount_targets(self) -> list[tuple[Mount, PurePosixPath]]:
+        """Return the mounts that a snapshot leaves out, which are all; as ``mount_targets``.
+
+        Raises:
+            ManifestError: a path is impossible, or a mount stands outside the workspace.
+        """
+        return [(entry, path) for entry, path in self.mount_targets() if entry.ephemeral]
+
+    def ephemeral_entry_paths(self) -> set[PurePosixPath]:
+        """Return the paths, beneath the root, of entries that a snapshot leaves out.
+
+        Raises:
+            ManifestError: a path is impossible.
+        """
+        return {path for path, entry in self.iter_entries() if entry.ephemeral}
+
+    def ephemeral_persistence_paths(self) -> set[PurePosixPath]:
+        """Return the paths, beneath the root, that a snapshot leaves out: ephemeral entries, mounts.
+
+        Raises:
+            ManifestError: a path is impossible, or a mount stands outside the workspace.
+        """
+        mounts = {PurePosixPath(path) for path, _ in self.mounts()}
+        return self.ephemeral_entry_paths() | mounts
+
     def describe(self, depth: int | None = 1) -> str:
         """Draw the entries as a tree, for a model's instructions.
 
@@ -151,8 +196,48 @@ class Manifest(ManifestModel):
         """
         from sandyard.manifest.rendering import Line, render  # noqa: PLC0415  # seldom needed
 
-        lines = (Line(path, entry.is_dir, entry.description) for path, entry in self.walk())
+        lines = (
+            Line(self._place(path, entry), entry.is_dir, entry.description)
+            for path, entry in self.walk()
+        )
         return render(self.root, lines, depth)
+
+    def _place(self, path: str, entry: BaseEntry) -> str:
+        """Return where an entry stands, beneath the root: a mount may say so itself."""
+        chosen = entry.mount_path if isinstance(entry, Mount) else None
+        if chosen is None or not chosen.startswith("/"):
+            return path if chosen is None else chosen
+        for root in dict.fromkeys((self.root.rstrip("/"), DEFAULT_ROOT)):
+            if chosen.startswith(root + "/"):
+                return entry_key(chosen[len(root) + 1 :])
+        raise ManifestError(
+            f"entry {shown(path)} has the mount_path {shown(chosen)}, which is not in the workspace; "
+            "give one that is relative to it",
+            field="mount_path",
+            entry=path,
+        )
+
+    def _check_mounts(self, seen: Mapping[str, BaseEntry]) -> None:
+        """Refuse mounts that would hide an entry or another mount, or the workspace itself."""
+        places: dict[str, str] = {}
+        for path, entry in seen.items():
+            place = self._place(path, entry)
+            if not isinstance(entry, Mount):
+                continue
+            if place == ROOT_KEY:
+                raise ManifestError(
+                    f"entry {shown(path)} is mounted on the workspace itself; mount it in a "
+                    "directory of it",
+                    entry=path,
+                )
+            hidden = next((key for key in seen if key != path and _is_in(key, place)), None)
+            hidden = hidden or next((key for key in places if _overlap(key, place)), None)
+            if hidden is not None:
+                raise ManifestError(
+                    f"entry {shown(path)} is mounted over {shown(hidden)}; move one of them",
+                    entry=path,
+                )
+            places[place] = path
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -176,6 +261,7 @@ class Manifest(ManifestModel):
                         entry=path,
                     )
                 above = above.rpartition("/")[0]
+        self._check_mounts(seen)
         return self
 
 
@@ -185,3 +271,12 @@ def _beneath(parent: str, key: str) -> str:
     if name == ROOT_KEY:
         raise ManifestError(f"a child of {shown(parent)} has the name '.'", entry=parent)
     return name
+
+
+def _is_in(path: str, tree: str) -> bool:
+    """Tell whether one of two paths in normal form is the other, or lies in it."""
+    return path == tree or path.startswith(tree + "/")
+
+
+def _overlap(one: str, other: str) -> bool:
+    return _is_in(one, other) or _is_in(other, one)

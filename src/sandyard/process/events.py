@@ -14,6 +14,7 @@ __all__ = [
     "Failure",
     "Gone",
     "LeftRunning",
+    "Mounted",
     "SpawnFailed",
     "Spawned",
     "StartFailed",
@@ -24,7 +25,7 @@ __all__ = [
 
 
 class Step(IntEnum):
-    """Steps of a start in the order in which the kernel sees them, then those of a spawn."""
+    """Steps of a start in the order in which the kernel sees them, of a spawn, of a late mount."""
 
     PROTOCOL = 1
     IDMAP = 2
@@ -53,6 +54,12 @@ class Step(IntEnum):
     SPAWN_TERMINAL = 36
     SPAWN_NARROW = 40
     SPAWN_USER = 41
+    LATE_ENTER = 48
+    LATE_SOURCE = 49
+    LATE_MAKE = 50
+    LATE_PART = 51
+    LATE_TARGET = 52
+    LATE_ATTACH = 53
 
 
 class Done(NamedTuple):
@@ -147,4 +154,10 @@ class Gone(NamedTuple):
     job: int
 
 
-Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone
+class Mounted(NamedTuple):
+    """A late mount stands, or is gone; ``mount`` is what the kernel knows it by."""
+
+    mount: int
+
+
+Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted

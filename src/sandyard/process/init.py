@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from sandyard.finishing import finished, in_thread, start_thread
 from sandyard.limits import (
@@ -41,6 +41,7 @@ from sandyard.process.wire import (
     Exited,
     Failure,
     Gone,
+    Mounted,
     ProtocolError,
     Request,
     SignalTarget,
@@ -54,6 +55,9 @@ from sandyard.process.wire import (
     encode_signal,
     encode_spawn,
 )
+
+if TYPE_CHECKING:
+    from sandyard.process.mounting import LatePlace
 
 __all__ = ["InitProcess", "SandboxEndedError"]
 
@@ -85,6 +89,8 @@ class InitProcess:
         self._pid = launched.pid
         self._pidfd = launched.pidfd
         self.owner = launched.owner
+        identity = launched.plan.identity
+        self._user = launched.owner or (identity.uid, identity.gid)
         self.group = launched.group
         self._sweeps = not launched.plan.namespaces  # the outer process ends what init leaves
         self.report: Started = Started(())
@@ -296,6 +302,20 @@ class InitProcess:
             self._end_channel()
             raise SandboxEndedError from error
 
+    def late_place(self) -> LatePlace:
+        """What a late mount needs to find the sandbox; closing it is the caller's.
+
+        Raises:
+            SandboxEndedError: if it is.
+            OSError: there is no descriptor left, or /proc is not mounted.
+        """
+        from sandyard.process.mounting import LatePlace  # noqa: PLC0415  # few sessions mount
+
+        if self._ended or self._pidfd < 0:
+            raise SandboxEndedError
+        # The number is our child's own until we wait for it, which only this loop does.
+        return LatePlace.open(self._pid, self._user, leased=self.owner is not None)
+
     def leftovers(self) -> list[Job]:
         """The jobs whose commands have exited, and of which something is left."""
         return [job for job in self._jobs.values() if job.exited.is_set]
@@ -382,8 +402,8 @@ class InitProcess:
         if born is not None:
             born.arrive(passed)
             return
-        if passed:
-            raise ProtocolError("descriptors that nobody waits for")
+        if passed or isinstance(event, Mounted):  # init mounts nothing
+            raise ProtocolError("descriptors, or an answer, that nobody waits for")
         match event:
             case Exited():
                 self._resolve(event.job, event, left=event.left)

@@ -20,7 +20,7 @@ from sandyard.process.identity import IdentityLease
 from sandyard.process.sending import send_message
 from sandyard.process.wire import Request, encode_records
 
-__all__ = ["Launched", "discard", "launch", "program_path"]
+__all__ = ["Launched", "discard", "launch", "open_pidfd", "program_path", "spawn_program"]
 
 
 def program_path() -> str:
@@ -79,8 +79,8 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
             host = os.pidfd_open(os.getpid())
             stack.callback(os.close, host)
             records = encode_records(plan, host_uid, host_gid)
-            pid = _spawn_outer(theirs.fileno())
-            pidfd = _open_pidfd(pid)
+            pid = spawn_program(theirs.fileno())
+            pidfd = open_pidfd(pid)
             on_failure.callback(reap_killed, pidfd)
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
@@ -98,7 +98,13 @@ def discard(launched: Launched) -> None:
         launched.group.close()
 
 
-def _spawn_outer(channel: int) -> int:
+def spawn_program(channel: int) -> int:
+    """Starts the program, which is told over ``channel`` what to do; returns its number.
+
+    Raises:
+        ConfinementUnavailableError: it can't be started.
+        OSError: there are too many processes or descriptors.
+    """
     program = program_path()
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
@@ -122,7 +128,7 @@ def _spawn_outer(channel: int) -> int:
         ) from error
 
 
-def _open_pidfd(pid: int) -> int:
+def open_pidfd(pid: int) -> int:
     """A pidfd of our child; without one the child is ended, since nothing could own it."""
     try:
         return os.pidfd_open(pid)

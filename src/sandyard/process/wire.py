@@ -40,6 +40,7 @@ from sandyard.process.events import (
     Failure,
     Gone,
     LeftRunning,
+    Mounted,
     Spawned,
     SpawnFailed,
     Started,
@@ -60,6 +61,7 @@ __all__ = [
     "Failure",
     "Gone",
     "LeftRunning",
+    "Mounted",
     "ProtocolError",
     "Record",
     "Request",
@@ -106,6 +108,7 @@ _DONE = struct.Struct("=HHI")
 _FAILURE = struct.Struct("=HHiII")
 _SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
+_MOUNTED = struct.Struct("=Q")
 _EXITED = struct.Struct("=iI9QIIQII")
 _REFUSED = struct.Struct("=QIi16s")
 _LEFTOVER = struct.Struct("=I16s")
@@ -123,6 +126,7 @@ class Request(IntEnum):
     SPAWN = 2
     SIGNAL = 3
     KILL = 4
+    MOUNT = 16
 
 
 class _Event(IntEnum):
@@ -132,6 +136,7 @@ class _Event(IntEnum):
     SPAWNED = 67
     EXITED = 68
     GONE = 69
+    MOUNTED = 80
 
 
 class Record(IntEnum):
@@ -449,5 +454,7 @@ def decode_event(datagram: bytes) -> Event:
             return Spawned(job, _SPAWNED.unpack(body)[0])
         case _Event.GONE if not body:
             return Gone(job)
+        case _Event.MOUNTED if len(body) == _MOUNTED.size:
+            return Mounted(_MOUNTED.unpack(body)[0])
         case _:
             raise ProtocolError(f"unknown event {kind}")

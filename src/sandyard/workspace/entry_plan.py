@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import ManifestError, shown
-from sandyard.manifest import Archive, Dir, File, GitRepo, LocalDir, LocalFile
+from sandyard.manifest import Archive, Dir, File, GitRepo, LocalDir, LocalFile, Mount
 from sandyard.manifest.entries import Copied
 from sandyard.manifest.fetched import Repository
 from sandyard.manifest.paths import ROOT_KEY
@@ -138,7 +138,7 @@ Step = (
 
 
 def plan_entries(manifest: Manifest, *, only_ephemeral: bool = False) -> tuple[Step, ...]:
-    """List the steps that make a manifest's entries real; nothing is read or written.
+    """List the steps that make a manifest's entries real but its mounts; nothing is read or written.
 
     Entries come in declared order. Permissions of directories come after them, deepest first, since
     a read-only directory takes no files; and then owners, since only an owner sets permissions. The
@@ -156,6 +156,8 @@ def plan_entries(manifest: Manifest, *, only_ephemeral: bool = False) -> tuple[S
     modes: list[Step] = []
     owners: list[Step] = []
     for path, entry in _meant(manifest, only_ephemeral=only_ephemeral):
+        if isinstance(entry, Mount):
+            continue  # it is mounted when the sandbox stands
         step = _step(path, entry)
         steps.append(step)
         if isinstance(step, MakeDirectory) and path != ROOT_KEY:

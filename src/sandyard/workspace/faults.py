@@ -200,6 +200,9 @@ def _denied(op: OpName, path: str, error: ClosedError) -> PolicyDeniedError:
         case "protect":
             reason, why = "protected", f"Policy(protect=…) keeps {subject} as it was at the start"
             grant = "Policy(protect=()), or name there what is to be kept"
+        case "mount":
+            reason, why = "mounted", f"{subject} is mounted in the sandbox, where commands reach it"
+            grant = f"session.unmount({rule.path!r}); or work there with session.exec"
         case "hold":
             reason, why = "held", f"Policy(protect=…) holds {subject} in its place"
             grant = "Policy(protect=()), or name there what is to be kept"

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_RULES", "ClosedError", "Rule", "RuleKind", "Ward"]
 
-RuleKind = Literal["deny", "protect", "read", "write", "hold"]
-"""``deny`` closes a tree, ``protect`` and ``read`` let it be read only, ``write`` opens it, ``hold``
-keeps only the thing itself in its place. Whatever has a rule stays where it is."""
+RuleKind = Literal["deny", "mount", "protect", "read", "write", "hold"]
+"""``deny`` closes a tree, and so does ``mount``, since what is mounted there only the sandbox sees;
+``protect`` and ``read`` let it be read only, ``write`` opens it, ``hold`` keeps only the thing itself in
+its place. Whatever has a rule stays where it is."""
 
-_STRENGTH: Final[tuple[RuleKind, ...]] = ("hold", "write", "read", "protect", "deny")
+_STRENGTH: Final[tuple[RuleKind, ...]] = ("hold", "write", "read", "protect", "mount", "deny")
+_CLOSING: Final = frozenset({"deny", "mount"})
 _UP: Final = PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -63,7 +65,7 @@ class Ward:
             thing the stronger counts.
 
     Attributes:
-        closes: whether something is denied, so that the way to a file matters and not only its end.
+        closes: whether a tree is closed, so that the way to a file matters and not only its end.
         idle: whether no rule forbids anything.
         names: the last names of what has a rule. Nobody inside can rename that, so a thing of
             another name has none.
@@ -74,7 +76,7 @@ class Ward:
         for rule in sorted(rules, key=lambda rule: _STRENGTH.index(rule.kind)):
             self._rules[rule.inode] = rule
         kinds = {rule.kind for rule in self._rules.values()}
-        self.closes = "deny" in kinds
+        self.closes = bool(kinds & _CLOSING)
         self.idle = kinds <= {"write"}
         self.names = frozenset(rule.path.rpartition("/")[2] for rule in self._rules.values())
 
@@ -83,24 +85,33 @@ class Ward:
         """All of them, one for each thing."""
         return tuple(self._rules.values())
 
+    def with_rule(self, rule: Rule) -> Ward:
+        """These rules and one more."""
+        return Ward((*self._rules.values(), rule))
+
+    def without_mount(self, path: str) -> Ward:
+        """These rules without that about what was mounted at a path."""
+        left = (each for each in self._rules.values() if (each.kind, each.path) != ("mount", path))
+        return Ward(left)
+
     def rule_of(self, facts: os.stat_result) -> Rule | None:
         """The rule about a thing itself, if it has one."""
         return self._rules.get((facts.st_dev, facts.st_ino))
 
     def is_denied(self, facts: os.stat_result) -> bool:
-        """Tell whether a thing itself is denied."""
+        """Tell whether a thing itself is denied, or something is mounted there."""
         rule = self.rule_of(facts) if self.closes else None
-        return rule is not None and rule.kind == "deny"
+        return rule is not None and rule.kind in _CLOSING
 
     def admit(self, descriptor: int) -> None:
-        """Refuse to go into, or to read, what is denied.
+        """Refuse to go into, or to read, what is closed.
 
         Raises:
             ClosedError: it is.
         """
         if self.closes:
             rule = self.rule_of(os.fstat(descriptor))
-            if rule is not None and rule.kind == "deny":
+            if rule is not None and rule.kind in _CLOSING:
                 raise ClosedError(rule)
 
     def refuse_foreign(self, descriptor: int) -> None:
