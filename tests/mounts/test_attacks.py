@@ -7,12 +7,13 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from sandyard import BindMount, SandboxError, TmpfsMount
+from sandyard import BindMount, Manifest, SandboxError, TmpfsMount, UnixLocalSandboxClient
 from tests.mounts.conftest import Opened, inner_mounts, output
 from tests.session.host import find_survivors, make_token, root_of
 
@@ -179,3 +180,43 @@ def test_nothing_outlives_the_host(source: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(root)) == ["bind", "late", "memory", "over"]
     assert [os.listdir(root / name) for name in os.listdir(root)] == [[]] * 4
     assert sorted(os.listdir(source)) == ["deep", "file"]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[Path]:
+    """A workspace in which the host itself has mounted something."""
+    work = tmp_path / "work"
+    (work / "a/data").mkdir(parents=True)
+    (work / "plain").write_text("p")
+    subprocess.run(["mount", "-t", "tmpfs", "none", work / "a/data"], check=True)
+    (work / "a/data/precious").write_text("keep")
+    yield work
+    subprocess.run(["umount", work / "a/data"], check=True)
+
+
+@pytest.mark.root
+async def test_mounts_of_the_host_stay(foreign: Path) -> None:
+    client = UnixLocalSandboxClient()
+    session = await client.create(manifest=Manifest(root=foreign))
+    async with session:
+        assert await output(session, "cat a/data/precious") == "keep"  # it is there to be lost
+        found = [
+            entry.path.removeprefix(f"{foreign}/")
+            for entry in await session.ls(".", recursive=True)
+        ]
+        assert sorted(found) == ["a", "a/data", "plain"]
+        assert await session.glob("**/precious") == []
+        with await session.persist_workspace() as saved:
+            while saved.read(MIB):
+                pass
+            assert saved.report is not None
+            assert [(note.path, note.reason) for note in saved.report.skipped] == [
+                ("a/data", "mount")
+            ]
+        for verb in (session.rm("a", recursive=True), session.rm("a/data", recursive=True)):
+            with pytest.raises(SandboxError, match="mounted there"):
+                await verb
+        with pytest.raises(SandboxError, match="mounted"):
+            await session.mount("a/data/deeper", TmpfsMount())
+    await client.delete(session)
+    assert (foreign / "a/data/precious").read_text() == "keep"

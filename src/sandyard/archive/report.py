@@ -37,7 +37,7 @@ class ArchiveReport:
         hard_links: further names of files that count once.
         size: bytes of the files together, holes included.
         skipped: what was left out: ``fifo``, ``socket``, ``device``, ``unreadable``, ``vanished``,
-            ``temporary``, ``excluded``, ``denied``.
+            ``temporary``, ``excluded``, ``denied``, ``mount``.
         changed: files that somebody wrote to while they were read; their content is of several
             moments: ``grew``, ``shrank``, ``changed``.
         dropped: what is not kept of something that is there: ``setuid``, ``setgid``, ``sticky``,

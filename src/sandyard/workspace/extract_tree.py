@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from sandyard.limits import OPEN_DIRECTORIES
-from sandyard.workspace.kernel import WALK
+from sandyard.workspace.kernel import PATH_ONLY, open_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = ["ANYHOW", "EXCHANGE", "KEEP", "Directories", "rename"]
 
 
 class Directories:
-    """Opens directories of one tree, never through a symlink, and keeps the last ones open.
+    """Opens directories of one tree, never through a symlink or into a mount; keeps the last ones open.
 
     It is a context manager; leaving it closes them.
 
@@ -43,7 +43,8 @@ class Directories:
             make: True makes what is missing of it.
 
         Raises:
-            OSError: ENOTDIR if a part of the path is something else, what ``admit`` raises, or else.
+            OSError: ENOTDIR if a part of the path is something else, EBUSY if something is mounted
+                on it, what ``admit`` raises, or else.
         """
         if not path:
             return self._top
@@ -57,13 +58,13 @@ class Directories:
         for end in range(depth + 1, len(path) + 1):
             name = path[end - 1]
             try:
-                here = self._keep(path[:end], os.open(name, WALK, dir_fd=here))
+                here = self._keep(path[:end], open_child(here, name, PATH_ONLY))
             except FileNotFoundError:
                 if not make:
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=here)
-                here = self._keep(path[:end], os.open(name, WALK, dir_fd=here))
+                here = self._keep(path[:end], open_child(here, name, PATH_ONLY))
         return here
 
     def _keep(self, path: Path, descriptor: int) -> int:

@@ -92,7 +92,7 @@ def _is_missing() -> bool:
     return opened >= 0 or ctypes.get_errno() != errno.EINVAL
 
 
-def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(directory: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """Ask the kernel to resolve and open a path.
 
     Raises:
@@ -171,7 +171,7 @@ def chmod_handle(handle: int, mode: int) -> None:
     os.chmod(_BY_NUMBER.format(handle), mode)
 
 
-def open_child(directory: int, name: str, access: int = os.O_RDONLY) -> int:
+def open_child(directory: int, name: str | bytes, access: int = os.O_RDONLY) -> int:
     """Open a directory in ``directory``, if it is one and on the same mount.
 
     Args:

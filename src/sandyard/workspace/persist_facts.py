@@ -27,6 +27,7 @@ SPECIAL: Final = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
 """What is never saved, by its kind; all else that is neither file, directory nor symlink is a device."""
 
 REASONS: Final = {
+    errno.EBUSY: "mount",
     errno.ENOENT: "vanished",
     errno.ENOTDIR: "vanished",
     errno.ELOOP: "vanished",
