@@ -165,7 +165,7 @@ def test_nothing_outlives_the_host(source: Path, tmp_path: Path) -> None:
         try:
             assert host.stdout is not None
             root = Path(host.stdout.readline().strip())
-            assert len(find_survivors(token)) == 3  # itself and two
+            assert len(find_survivors(token)) >= 3  # itself and two
             assert mounts_anywhere(root)
         finally:
             host.kill()
