@@ -8,7 +8,20 @@ import sys
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from sandyard import Archive, BaseEntry, Dir, File, GitRepo, LocalDir, LocalFile, Manifest
+from sandyard import (
+    Archive,
+    BaseEntry,
+    BindMount,
+    Dir,
+    File,
+    GitRepo,
+    LocalDir,
+    LocalFile,
+    Manifest,
+    OverlayMount,
+    RemoteMount,
+    TmpfsMount,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +42,9 @@ def test_the_page_is_current() -> None:
 
 def test_every_entry_fits() -> None:
     entries = (
-        Archive(src="x"), Dir(), File(content=b"\xff"), GitRepo(repo="a/b"), LocalDir(), LocalFile(src="x")
+        Archive(src="x"), Dir(), File(content=b"\xff"), GitRepo(repo="a/b"), LocalDir(), LocalFile(src="x"),
+        BindMount(source="/x"), OverlayMount(source="/x"), TmpfsMount(),
+        RemoteMount(provider="p", source="x"),
     )  # fmt: skip
     definitions = _definitions()
     for entry in entries:

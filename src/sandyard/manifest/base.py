@@ -147,7 +147,7 @@ class Tagged(ManifestModel):
     @classmethod
     def known_tags(cls) -> str:
         """List the family's tags for a message."""
-        return ", ".join(sorted(cls._known)) or "none"
+        return ", ".join(sorted(cls.registered_types())) or "none"
 
     @model_serializer(mode="wrap")
     def _keep_tag(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:

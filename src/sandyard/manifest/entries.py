@@ -89,12 +89,16 @@ class BaseEntry(Tagged):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
+    def registered_types(cls) -> dict[str, builtins.type[Tagged]]:
+        """Return the family's types by their tags."""
+        importlib.import_module("sandyard.manifest.mounts")  # which registers its own
+        return super().registered_types()
+
+    @classmethod
     def find_type(cls, tag: str) -> builtins.type[Tagged] | None:
         """Return the type of a tag; those of mounts are loaded when one is looked for."""
         found = super().find_type(tag)
-        if found is None:
-            importlib.import_module("sandyard.manifest.mounts")  # which registers them
-        return found or super().find_type(tag)
+        return found or cls.registered_types().get(tag)
 
     @classmethod
     def unknown_type(cls, tag: object) -> ManifestError:
