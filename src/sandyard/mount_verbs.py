@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sandyard.errors import ArgumentTypeError, SessionClosedError
 from sandyard.manifest import Mount
+from sandyard.observing import Observable, observed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import PurePath
 
     from sandyard.errors import OpName
+    from sandyard.explaining.explainer import Explainer
     from sandyard.ladder import Ladder
     from sandyard.manifest import Manifest
     from sandyard.manifest.mounts import MountProvider
@@ -24,10 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["MountVerbs"]
 
 
-class MountVerbs(ABC):
+class MountVerbs(Observable, ABC):
     """What a session does with mounts, while it runs."""
 
     policy: Policy
+    _explainer: Explainer
     _ladder: Ladder
     _init: InitProcess | None
     _root: WorkspaceRoot | None
@@ -50,6 +54,7 @@ class MountVerbs(ABC):
         """Take over who makes remote mounts; ``UnixLocalSandboxClient`` calls this."""
         self._providers = providers
 
+    @observed("mount")
     async def mount(self, path: str | PurePath, entry: Mount) -> str:
         """Mount something in the running sandbox, for commands to use from now on.
 
@@ -86,8 +91,11 @@ class MountVerbs(ABC):
                 argument="entry",
                 value=entry,
             )
-        return await self._needed_mounts().add(init, root, path, entry)
+        where = await self._needed_mounts().add(init, root, path, entry)
+        self._tell_mounts()
+        return where
 
+    @observed("unmount")
     async def unmount(self, path: str | PurePath) -> None:
         """Take a mount out of the running sandbox.
 
@@ -103,7 +111,10 @@ class MountVerbs(ABC):
             SessionClosedError: the session is not running.
         """
         init, root = self._mounting("unmount")
-        await self._needed_mounts().remove(init, root, path)
+        try:
+            await self._needed_mounts().remove(init, root, path)
+        finally:
+            self._tell_mounts()
 
     def mounts(self) -> dict[str, Mount]:
         """Return what is mounted, by its absolute path inside; nothing while no sandbox stands."""
@@ -114,9 +125,18 @@ class MountVerbs(ABC):
         try:
             for path, entry in self._present_manifest().mounts():
                 await self._needed_mounts().add(init, root, path, entry, "start")
+            self._tell_mounts()
         except BaseException:
             await self._end_sandbox()
             raise
+
+    def _tell_mounts(self) -> None:
+        """Let explanations know of what is mounted."""
+        enforced = self._explainer.enforced
+        if self._mounts is not None and enforced is not None:
+            present = self._mounts.present().items()
+            mounts = tuple((path, not entry.read_only) for path, entry in present)
+            self._explainer.learn(replace(enforced, mounts=mounts))
 
     def _mounting(self, op: OpName) -> tuple[InitProcess, WorkspaceRoot]:
         self._check_open(op)
@@ -126,7 +146,10 @@ class MountVerbs(ABC):
 
     async def _end_mounts(self) -> None:
         if self._mounts is not None:
-            await self._mounts.close()
+            try:
+                await self._mounts.close()
+            finally:
+                self._tell_mounts()
 
     def _mounted_paths(self) -> frozenset[tuple[str, ...]]:
         named = (tuple(path.split("/")) for path, _ in self._present_manifest().mounts())

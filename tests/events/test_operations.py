@@ -15,6 +15,7 @@ from sandyard import (
     SandboxError,
     SandboxSessionEvent,
     SandboxSessionFinishEvent,
+    TmpfsMount,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
     WorkspaceReadNotFoundError,
@@ -22,7 +23,7 @@ from sandyard import (
 from tests.events.telling import Told, finished, keep, telling
 
 
-async def test_each_verb_is_told() -> None:
+async def test_each_verb_is_told() -> None:  # noqa: PLR0915  # a line for each
     told: Told = []
     async with telling(keep(told)) as session:
         await session.exec("exit 3")
@@ -47,6 +48,8 @@ async def test_each_verb_is_told() -> None:
         process = await session.start_process("true")
         await process.wait()
         await session.extract("x.tar", bytes(1024))
+        await session.mount("mounted", TmpfsMount())
+        await session.unmount("mounted")
         await session.running()
         await session.review()
     names = [
@@ -68,6 +71,8 @@ async def test_each_verb_is_told() -> None:
         "terminal",
         "start_process",
         "extract",
+        "mount",
+        "unmount",
         "running",
         "review",
     ]

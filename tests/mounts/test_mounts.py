@@ -338,6 +338,25 @@ async def test_cancelled_mounts_leave_nothing(opened: Opened, source: Path) -> N
         assert os.listdir(root_of(session)) == []
 
 
+async def test_explanations_know_of_mounts(opened: Opened, source: Path) -> None:
+    async with opened({"in/data": BindMount(source=source)}) as session:
+        await session.mount("memory", TmpfsMount())
+        for path, access, words in (
+            ("in/data/file", "read", "in/data, read-only"),
+            ("in/data", "read", "read-only"),
+            ("memory/any", "write", "mounted at"),
+            ("in/other", "write", "in the workspace"),
+        ):
+            told = await session.why(path)
+            assert (told.access, words in told.rule) == (access, True), told
+        refused = await session.exec("echo x > in/data/file; rmdir memory")
+        assert [(denial.error, denial.operation) for denial in refused.denials] == [
+            ("EROFS", "create")
+        ]
+        await session.unmount("memory")
+        assert (await session.why("memory/any")).rule == "in the workspace"
+
+
 async def test_moved_mount_is_told(opened: Opened) -> None:
     async with opened() as session:
         await session.mkdir("a")

@@ -109,7 +109,8 @@ def explain_path(
     at = walk.to(directory)
     real = posixpath.join(at.real, name)
     step = enforced.steps.get(real)
-    if step is not None and not isinstance(step, Symlink):
+    stands = (enforced.mounted(real) or ("", False))[0] == real
+    if stands or (step is not None and not isinstance(step, Symlink)):
         told = _judged(subject, _Place(real, step, "", _UNSEEN), walk, writing=True)
         # What stands there of its own can't be moved away; neither can what leads to it.
         return replace(told, access="read") if told.access == "write" else told
@@ -126,6 +127,11 @@ def _judged(subject: str, place: _Place, walk: _Walk, *, writing: bool) -> Expla
 
 def _explained(place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
     real, step = place.real, place.step
+    mounted = walk.enforced.mounted(real)
+    if mounted is not None:
+        at, writable = mounted
+        rule = f"in what is mounted at {at}" + ("" if writable else ", read-only")
+        return Explanation(real, "write" if writable else "read", rule, None, fixed=real == at)
     match step:
         case Deny():
             return _denied(real, step.target, walk.enforced)

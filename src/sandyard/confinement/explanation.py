@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.confinement.placement import step_path
+from sandyard.platform import is_within
 
 if TYPE_CHECKING:
     from sandyard.plan import LaunchPlan, MountStep
@@ -62,6 +63,8 @@ class Enforced:
         denied: what it denies, likewise.
         rung: how its wall is built. On one without a root of its own ``plan`` shows where things are,
             as one with it would.
+        mounts: what was mounted in the workspace since, by its path inside: whether commands may
+            write there.
     """
 
     policy: Policy
@@ -71,11 +74,16 @@ class Enforced:
     grants: tuple[Grant, ...] = ()
     denied: tuple[str, ...] = ()
     rung: Rung = "full"
+    mounts: tuple[tuple[str, bool], ...] = ()
 
     @property
     def bare(self) -> bool:
         """Whether there are no namespaces: Landlock and seccomp are the whole wall."""
         return self.rung == "landlock_seccomp"
+
+    def mounted(self, path: str) -> tuple[str, bool] | None:
+        """The mount that a path lies in, if it lies in one."""
+        return next((each for each in self.mounts if is_within(path, each[0])), None)
 
     @cached_property
     def steps(self) -> dict[str, MountStep]:
