@@ -255,8 +255,9 @@ class Mounts:
         try:
             source = os.path.realpath(path, strict=True)
             facts = os.lstat(source)
-        except OSError as error:
-            raise _bad_source(order, f"it can't be found: {error.strerror}", "not_found") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise _bad_source(order, f"it can't be found: {why}", "not_found") from error
         if source != path and not isinstance(order.entry, RemoteMount):
             # A saved state names paths too, and somebody else may have put the link there.
             raise _bad_source(order, f"a part of it is a symlink; give {shown(source)}", "symlink")
@@ -350,8 +351,10 @@ def _mounted(place: LatePlace, late: LateMount, source: int | None, order: _Orde
 
 
 def _take_back(place: LatePlace, root: WorkspaceRoot, point: MountPoint, number: int) -> None:
-    place.unmount(point.path, number)
-    remove_point(root, point)
+    try:
+        place.unmount(point.path, number)
+    finally:
+        remove_point(root, point)
 
 
 def _opened(grant: Grant, order: _Order) -> int:

@@ -425,11 +425,13 @@ class UnixLocalSandboxSession(
         finally:
             self._loop = None
             try:
-                await self._end_mounts()
                 await self._settle_processes()
                 await self._ladder.close()
             finally:
-                await self.limits.close()
+                try:
+                    await self.limits.close()
+                finally:
+                    await self._end_mounts()
 
     def _check_loop(self, op: OpName) -> None:
         check_loop(op, self._phase, self._loop)

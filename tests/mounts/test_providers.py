@@ -84,3 +84,4 @@ async def test_failing_end_is_told(opened: Opened, tmp_path: Path) -> None:
     assert caught.value.context["reason"] == "provider"
     assert bad.log[1:] == good.log[1:] == ["leave"]
     assert not await session.running()
+    assert session.mounts() == {}
