@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,9 +58,14 @@ FILE: tuple[object, ...] = ("f",)
 
 VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "append": (("f", b"x"), {"user": None}),
+    "apply_manifest": ((), {"only_ephemeral": False, "progress": None}),
     "apply_patch": (([],), {"patch_format": "v4a", "user": None}),
     "chmod": (("f", 0o644), {"user": None}),
     "copy": (("f", "g"), {"recursive": False, "user": None}),
+    "download": (
+        ("f", "down"),
+        {"include": (), "exclude": (), "gitignore": False, "outer_links": False, "progress": None},
+    ),
     "exec": (("true",), SPAWNED | {"output_limit": None, "leftovers": "keep"}),
     "exists": (FILE, {"follow_symlinks": True, "user": None}),
     "extract": (
@@ -79,7 +85,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "mkdir": (("d",), {"parents": True, "user": None}),
     "mv": (("g", "h"), {"user": None}),
     "normalize_path": (FILE, {"for_write": False}),
-    "pack": (FILE, {"name": None}),
+    "pack": (FILE, {"name": None, "outer_links": True}),
     "persist_workspace": ((), {}),
     "process": (("p",), {}),
     "processes": ((), {}),
@@ -118,14 +124,18 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     ),
     "terminals": ((), {}),
     "unpack": ((".", b""), {"archive_limits": None}),
+    "upload": (
+        ("src", "up"),
+        {"include": (), "exclude": (), "gitignore": False, "progress": None},
+    ),
     "watch": ((".",), {"recursive": True, "user": None}),
     "why": (("/etc",), {"syscall": None}),
     "write": (("f", b"x"), {"user": None}),
 }  # fmt: skip
 
 LIFE = {
-    "aclose", "confinement", "delete_workspace", "dependencies", "observer", "set_dependencies",
-    "shutdown", "start", "stop",
+    "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "materialized",
+    "observer", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
 
@@ -183,7 +193,11 @@ def test_every_verb_is_here() -> None:
         assert len(found) == 1 + len(args) + len(options), name
 
 
-async def test_verbs_raise_nothing_raw(client: UnixLocalSandboxClient) -> None:
+async def test_verbs_raise_nothing_raw(
+    client: UnixLocalSandboxClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src").write_text("sent")
+    monkeypatch.chdir(tmp_path)  # where downloads with odd names come to stand
     session = await client.create()
     try:
         await attempt_all(session, FEW, "new")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from sandyard.errors import ArgumentError, ManifestError, OpName
+from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, OpName
 from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
 
@@ -57,7 +58,7 @@ class TransferVerbs(VerbBase):
             WorkspaceArchiveWriteError: it can't be written; what was written before stays.
             PolicyDeniedError: a rule of the policy closes what would be changed.
             InvalidManifestPathError: the path leaves the workspace and what is granted.
-            ArgumentError: a pattern means nothing.
+            ArgumentError, ArgumentTypeError: an argument is impossible.
 
         Example:
             >>> done = await session.upload("project", "src", gitignore=True)
@@ -68,6 +69,8 @@ class TransferVerbs(VerbBase):
         from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415
 
         workspace = self._open_workspace("upload", None)
+        _check_host_path("upload", "source", source)
+        _check_hearer("upload", progress)
         chosen = _chosen("upload", include, exclude, gitignore=gitignore)
         errand = Errand(chosen, threading.Event(), tracked(progress))
         work = partial(upload, source=source, path=path, errand=errand)
@@ -116,7 +119,7 @@ class TransferVerbs(VerbBase):
                 written before stays.
             PolicyDeniedError: the policy denies a part of it.
             InvalidManifestPathError: the path leaves the workspace and what is granted.
-            ArgumentError: a pattern means nothing.
+            ArgumentError, ArgumentTypeError: an argument is impossible.
 
         Example:
             >>> done = await session.download("results", "out", exclude=["*.tmp"])
@@ -125,12 +128,35 @@ class TransferVerbs(VerbBase):
         from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415
 
         workspace = self._open_workspace("download", None)
+        _check_host_path("download", "destination", destination)
+        _check_hearer("download", progress)
         chosen = _chosen(
             "download", include, exclude, gitignore=gitignore, inner_links=not outer_links
         )
         errand = Errand(chosen, threading.Event(), tracked(progress))
         work = partial(download, path=path, destination=destination, errand=errand)
         return await workspace.run("download", work, errand.stopped)
+
+
+def _check_host_path(op: OpName, argument: str, value: object) -> None:
+    """Refuse what can't be a path of the host."""
+    if not isinstance(value, str | PurePath):
+        raise ArgumentTypeError(
+            f"{argument} is a str or a path", op=op, argument=argument, value=value
+        )
+    try:
+        raw = os.fsencode(value)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        raw = b""
+    if not raw or b"\0" in raw:
+        raise ArgumentError(f"{argument} is no path", op=op, argument=argument, value=value)
+
+
+def _check_hearer(op: OpName, progress: object) -> None:
+    if progress is not None and not callable(progress):
+        raise ArgumentTypeError(
+            "progress is called with what was done", op=op, argument="progress", value=progress
+        )
 
 
 def _chosen(
@@ -144,13 +170,17 @@ def _chosen(
     """What of a tree is meant.
 
     Raises:
-        ArgumentError: a pattern means nothing.
+        ArgumentError, ArgumentTypeError: a pattern means nothing.
     """
     from sandyard.manifest.selecting import checked_patterns, compile_rules  # noqa: PLC0415
     from sandyard.workspace.copying_trees import ALL, Chosen  # noqa: PLC0415
 
     rules = []
     for name, given in (("include", include), ("exclude", exclude)):
+        if not isinstance(given, Iterable):
+            raise ArgumentTypeError(
+                f"{name} is a list of patterns", op=op, argument=name, value=given
+            )
         try:
             patterns = checked_patterns(given if isinstance(given, str) else tuple(given))
         except ManifestError as error:
