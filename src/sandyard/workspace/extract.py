@@ -27,7 +27,7 @@ from sandyard.workspace.faults import translated
 from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.names import names_beneath
 from sandyard.workspace.placing import write_all
-from sandyard.workspace.reach import Spot, at_path
+from sandyard.workspace.reach import Spot, at_path, spot_of
 from sandyard.workspace.root import Owner
 
 if TYPE_CHECKING:
@@ -307,10 +307,11 @@ def unpack_into(
         PolicyDeniedError: a rule of the policy closes what would be changed; nothing was.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
     """
+    spot_of(root, path, "unpack")  # refuses what can't be a path, before a stream is read
+    source = ArchiveSource(data, str(path))
     meter, tally = ArchiveMeter(limits or UNLIMITED), Tally()
 
-    def work(spot: Spot) -> None:
-        source = ArchiveSource(data, str(path))
+    def work(spot: Spot) -> None:  # called anew for each tree that the path leads through
         tree, owner = spot.tree, rightful_owner(spot.tree)
         with ExitStack() as stack:
             stack.enter_context(acting_as(owner))
