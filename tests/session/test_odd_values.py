@@ -83,6 +83,8 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "hydrate_workspace": ((b"",), {"archive_limits": None}),
     "ls": ((".",), {"recursive": False, "user": None}),
     "mkdir": (("d",), {"parents": True, "user": None}),
+    "mount": (("m", None), {}),
+    "mounts": ((), {}),
     "mv": (("g", "h"), {"user": None}),
     "normalize_path": (FILE, {"for_write": False}),
     "pack": (FILE, {"name": None, "outer_links": True}),
@@ -123,6 +125,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
         },
     ),
     "terminals": ((), {}),
+    "unmount": (("m",), {}),
     "unpack": ((".", b""), {"archive_limits": None}),
     "upload": (
         ("src", "up"),
@@ -135,7 +138,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 
 LIFE = {
     "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "materialized",
-    "observer", "set_dependencies", "shutdown", "start", "stop",
+    "observer", "provide", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
 
