@@ -24,20 +24,14 @@ settings.load_profile("sandyard")
 RUN_DIRECTORY = pytest.StashKey[Path]()
 
 ONCE = (
-    "archive",
     "background/test_layout.py",
     "background/test_logs.py",
     "background/test_slow_disk.py",
     "cli/test_pumping.py",
     "confinement",
-    "explain/test_cli.py",
-    "explain/test_messages.py",
     "escape/test_counting.py",
     "exhaustion/test_channel.py",
     "exhaustion/test_descriptors.py",
-    "faults/test_awaits.py",
-    "faults/test_calls.py",
-    "faults/test_kills.py",
     "fuzz",
     "ladder/test_explaining.py",
     "manifest",
@@ -49,11 +43,28 @@ ONCE = (
     "terminal/test_programs.py",
     "terminal/test_truncation.py",
     "workspace/race",
-    "workspace/test_patches.py",
-    "workspace/test_properties.py",
 )
 """What shows the same for every user, or nearly so and takes long; beneath this directory: marked
 ``once``."""
+
+PLAIN = (
+    "archive",
+    "cli/test_cp.py",
+    "cli/test_sessions.py",
+    "cli/test_tmux.py",
+    "docs/test_examples.py",
+    "events",
+    "explain",
+    "faults/test_awaits.py",
+    "faults/test_calls.py",
+    "faults/test_kills.py",
+    "supervisor/test_life.py",
+    "test_dependencies.py",
+    "test_finishing.py",
+    "workspace/test_patches.py",
+    "workspace/test_properties.py",
+)
+"""The same, and an ordinary user's half shows it better: marked ``plain``, unless it needs root."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -105,8 +116,13 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     is_root = os.geteuid() == 0
     unwanted, reason = ("user", "needs an ordinary user") if is_root else ("root", "needs root")
     once = tuple(Path(__file__).parent / name for name in ONCE)
+    plain = tuple(Path(__file__).parent / name for name in PLAIN)
     for item in items:
         if item.get_closest_marker(unwanted):
             item.add_marker(pytest.mark.skip(reason=reason))
         if not item.get_closest_marker("user") and any(map(item.path.is_relative_to, once)):
             item.add_marker(pytest.mark.once)
+        if not item.get_closest_marker("root") and any(map(item.path.is_relative_to, plain)):
+            item.add_marker(pytest.mark.plain)
+        if item.get_closest_marker("once") and item.get_closest_marker("plain"):
+            raise pytest.UsageError(f"{item.nodeid} would be in neither half of `make test`")

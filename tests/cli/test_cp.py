@@ -25,7 +25,7 @@ from tests.supervisor.living import supervisor_pid, wait_until
 __all__ = ["home"]
 
 # Each test starts several programs, one after the other.
-pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 _BIG = 64 * 1024 * 1024
 _MOST_KIB = 24 * 1024

@@ -17,7 +17,7 @@ from tests.supervisor.conftest import home
 __all__ = ["home"]
 
 # Each test starts several programs, one after the other.
-pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tests.supervisor.living import wait_until
 __all__ = ["home"]
 
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.timeout(240),
     pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux"),
 ]
