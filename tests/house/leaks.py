@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from contextlib import suppress
 from functools import cache
 
 import pytest
+
+from sandyard.limits import IDENTITIES_FIRST
 
 # Seconds. What is torn down asynchronously takes milliseconds, on a loaded machine more. The
 # variable is for the tests of this file, which wait for leaks that never go.
@@ -104,11 +107,18 @@ def find_numbers() -> Found:
     return {name: "" for name in list_names("/proc") if name.isdigit()}
 
 
+def is_of_this_user(pid: int) -> bool:
+    """Whether a run of this user's can have started a process: root's sandboxes have leased ids."""
+    uids = re.search(r"^Uid:\s+(\d+)", read_proc(f"/proc/{pid}/status"), re.MULTILINE)
+    uid = int(uids[1]) if uids else -1
+    return uid == os.getuid() or (os.getuid() == 0 and uid >= IDENTITIES_FIRST)
+
+
 def find_orphans(before: Found) -> Found:
     """Inits that appeared since and whose parent is gone: a host process of ours that died.
 
     They belong to whoever stands above us, who also waits for them when they have ended. Inits of
-    another run have its Python for a parent.
+    another run have its Python for a parent, or are another user's.
     """
     orphans: dict[Hashable, str] = {}
     for name in find_numbers().keys() - before.keys():
@@ -116,7 +126,7 @@ def find_orphans(before: Found) -> Found:
         if read_proc(f"/proc/{pid}/comm").strip() != INIT_NAME:
             continue
         state, parent = read_state(pid)
-        if state != "Z" and parent in list_ancestors():
+        if state != "Z" and parent in list_ancestors() and is_of_this_user(pid):
             orphans[pid] = f"orphaned {describe_process(pid)}"
     return orphans
 
