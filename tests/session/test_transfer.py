@@ -25,9 +25,11 @@ from sandyard import (
     WorkspaceArchiveWriteError,
     WorkspaceReadNotFoundError,
 )
+from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.changing import copy
 from sandyard.workspace.copying import Abandoned
-from sandyard.workspace.transfer import Errand, upload
+from sandyard.workspace.transfer import Errand, download, upload
 
 
 def tree_of(top: Path) -> dict[str, object]:
@@ -192,3 +194,24 @@ async def test_a_cancelled_transfer_ends(tmp_path: Path, session: UnixLocalSandb
     with root, pytest.raises(Abandoned):
         await asyncio.to_thread(upload, root, many, "other", Errand(stopped=stopped))
     assert await session.ls("other") == []
+
+
+def test_one_file_can_be_stopped(tmp_path: Path) -> None:
+    """A hole costs a command nothing, and its copy all of the disk, and hours."""
+    (tmp_path / "tree").mkdir()
+    with (tmp_path / "tree/hole").open("wb") as file:
+        file.truncate(COPY_CHUNK_BYTES * 8)
+    stopped = threading.Event()
+    stopped.set()
+    errand = Errand(stopped=stopped)
+    with WorkspaceRoot.open(str(tmp_path)) as root:
+        with pytest.raises(Abandoned):
+            download(root, "tree/hole", tmp_path / "out", errand)
+        with pytest.raises(Abandoned):
+            upload(root, tmp_path / "tree/hole", "out", errand)
+        with pytest.raises(Abandoned):
+            copy(root, "tree/hole", "out", stopped=stopped)
+        with pytest.raises(Abandoned):
+            copy(root, "tree", "out", recursive=True, stopped=stopped)
+    assert os.listdir(tmp_path) == ["tree"]
+    assert os.listdir(tmp_path / "tree") == ["hole"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -173,8 +174,11 @@ class WritingVerbs(VerbBase):
         from sandyard.workspace.changing import copy  # noqa: PLC0415  # seldom needed
 
         workspace = self._open_workspace("copy", user)
-        work = partial(copy, source=source, destination=destination, recursive=recursive)
-        return await workspace.run("copy", work)
+        stopped = threading.Event()
+        work = partial(
+            copy, source=source, destination=destination, recursive=recursive, stopped=stopped
+        )
+        return await workspace.run("copy", work, stopped)
 
     @observed("chmod")
     async def chmod(

@@ -28,6 +28,7 @@ from sandyard.workspace.removal import remove_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import PurePath
+    from threading import Event
 
     from sandyard.workspace.copying_trees import Tree
     from sandyard.workspace.root import Owner, WorkspaceRoot
@@ -186,6 +187,7 @@ def copy(
     destination: str | PurePath,
     *,
     recursive: bool = False,
+    stopped: Event | None = None,
 ) -> tuple[Skipped, ...]:
     """Copy a file, or a tree: content, permissions, times, empty directories, symlinks as such.
 
@@ -197,6 +199,7 @@ def copy(
         source: what to copy; a symlink is followed here, and only here.
         destination: the copy's path; missing directories are made. A file is replaced by a file.
         recursive: True copies directories as well; nothing may be at their destination.
+        stopped: set by whoever wants no more of it.
 
     Returns:
         What of a tree was left out: FIFOs, sockets and devices.
@@ -223,10 +226,10 @@ def copy(
             if is_dir:
                 from sandyard.workspace.copying_trees import Tree  # noqa: PLC0415  # for trees alone
 
-                tree = Tree(Path(source), None, done, frozenset(), spot.tree.ward)
+                tree = Tree(Path(source), None, done, frozenset(), spot.tree.ward, stopped=stopped)
                 at_path(root, destination, "copy", lambda to: _put_tree(tree, opened, to))
             else:
-                at_path(root, destination, "copy", lambda to: _put_copy(opened, to))
+                at_path(root, destination, "copy", lambda to: _put_copy(opened, to, stopped))
         finally:
             os.close(opened)
 
@@ -234,14 +237,14 @@ def copy(
     return tuple(done.skipped)
 
 
-def _put_copy(opened: int, spot: Spot) -> None:
+def _put_copy(opened: int, spot: Spot, stopped: Event | None) -> None:
     owner = rightful_owner(spot.tree)
     with found_target(spot.tree, spot.names, owner) as target:
         facts = os.fstat(opened)
         if target.facts is not None and os.path.samestat(target.facts, facts):
             raise StatedError(errno.EINVAL, "same_file", "it is the same file as its source")
         os.lseek(opened, 0, os.SEEK_SET)
-        copy_file(opened, target, owner, None)
+        copy_file(opened, target, owner, None, stopped)
 
 
 def _put_tree(tree: Tree, opened: int, spot: Spot) -> None:
@@ -276,7 +279,8 @@ def _fill(tree: Tree, opened: int, made: int, owner: Owner | None, own: tuple[in
     from sandyard.workspace.copying_trees import Tree, copy_tree  # noqa: PLC0415  # for trees alone
 
     facts = os.fstat(opened)
-    whole = Tree(tree.src, owner, tree.done, frozenset({own}), tree.ward)
+    own_only = frozenset({own})
+    whole = Tree(tree.src, owner, tree.done, own_only, tree.ward, stopped=tree.stopped)
     try:
         copy_tree(whole, opened, made, "")
     except LocalDirReadError as error:

@@ -21,6 +21,7 @@ from sandyard.workspace.placing import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Event
 
     from sandyard.workspace.root import Owner
 
@@ -224,7 +225,13 @@ def _first_link(path: str) -> str | None:
 # --- files ------------------------------------------------------------------------------------
 
 
-def copy_file(source: int, target: Target, owner: Owner | None, mode: int | None) -> None:
+def copy_file(
+    source: int,
+    target: Target,
+    owner: Owner | None,
+    mode: int | None,
+    stopped: Event | None = None,
+) -> None:
     """Copy an open file: content, modification time, and permissions unless others are given.
 
     Args:
@@ -232,9 +239,11 @@ def copy_file(source: int, target: Target, owner: Owner | None, mode: int | None
         target: where the copy is to stand.
         owner: whom it is made as; None is this program.
         mode: permission bits; None takes the source's.
+        stopped: set by whoever wants no more of it.
 
     Raises:
         OSError: as reading and writing do.
+        Abandoned: nobody wants it any more.
     """
     facts = os.fstat(source)
     look = Look(
@@ -242,32 +251,38 @@ def copy_file(source: int, target: Target, owner: Owner | None, mode: int | None
         mode=facts.st_mode & PERMISSIONS if mode is None else mode,
         times=(facts.st_atime_ns, facts.st_mtime_ns),
     )
-    put_file(target, lambda opened: _pour(source, opened, facts.st_size), look)
+    put_file(target, lambda opened: _pour(source, opened, facts.st_size, stopped), look)
 
 
-def fill_file(source: int, target: int, mode: int | None) -> None:
+def fill_file(source: int, target: int, mode: int | None, stopped: Event | None = None) -> None:
     """Give an empty file the content, the modification time and the permissions of another.
 
     Args:
         source: descriptor of a regular file, at its beginning.
         target: descriptor of the file.
         mode: permission bits; None takes the source's.
+        stopped: set by whoever wants no more of it.
 
     Raises:
         OSError: as reading and writing do.
+        Abandoned: nobody wants it any more.
     """
     facts = os.fstat(source)
-    _pour(source, target, facts.st_size)
+    _pour(source, target, facts.st_size, stopped)
     os.fchmod(target, facts.st_mode & PERMISSIONS if mode is None else mode)
     os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
-def _pour(source: int, target: int, size: int) -> None:
-    """Move all bytes; large files are moved by the kernel where it can, and share their blocks."""
+def _pour(source: int, target: int, size: int, stopped: Event | None) -> None:
+    """Move all bytes; large files are moved by the kernel where it can, and share their blocks.
+
+    A file that is nothing but a hole, or that somebody makes longer all the time, takes as long as
+    the disk has room: so each piece may be the last.
+    """
     if size > COPY_CHUNK_BYTES and hasattr(os, "copy_file_range"):
         try:
             while os.copy_file_range(source, target, KERNEL_COPY_BYTES):
-                pass
+                _go_on(stopped)
         except OSError as error:
             if error.errno not in _NO_KERNEL_COPY:
                 raise
@@ -279,3 +294,10 @@ def _pour(source: int, target: int, size: int) -> None:
         if len(piece) == size < most:
             return  # one byte more was asked for, and there is none
         most = COPY_CHUNK_BYTES
+        _go_on(stopped)
+
+
+def _go_on(stopped: Event | None) -> None:
+    """Stop what nobody wants any more."""
+    if stopped is not None and stopped.is_set():
+        raise Abandoned

@@ -274,7 +274,7 @@ def _copy_regular(tree: Tree, level: _Level, child: _Child) -> None:
         if tree.direct and level.fresh:
             _write_direct(tree, target, opened)
         else:
-            copy_file(opened, target, tree.owner, None)
+            copy_file(opened, target, tree.owner, None, tree.stopped)
     finally:
         os.close(opened)
     if twin is not None:
@@ -288,7 +288,7 @@ def _write_direct(tree: Tree, target: Target, source: int) -> None:
         opened = os.open(target.name, _CREATE, _PRIVATE_FILE, dir_fd=target.directory)
     try:
         try:
-            fill_file(source, opened, None)
+            fill_file(source, opened, None, tree.stopped)
         finally:
             os.close(opened)
     except BaseException:

@@ -159,7 +159,7 @@ def _copy_file(job: Job, step: CopyFile, done: Copied) -> None:
     source = open_source(path, step.src, LocalFileReadError)
     try:
         with found_target(job.root, split_names(step.path), job.owner) as target:
-            copy_file(source, target, job.owner, step.mode)
+            copy_file(source, target, job.owner, step.mode, job.stopped)
         done.wrote(step.path, os.fstat(source).st_size)
     finally:
         os.close(source)

@@ -116,7 +116,7 @@ def upload(
             return
         with found_target(spot.tree, spot.names, owner) as target:
             os.lseek(opened, 0, os.SEEK_SET)
-            copy_file(opened, target, owner, None)
+            copy_file(opened, target, owner, None, errand.stopped)
         done.wrote(str(path), os.fstat(opened).st_size)
 
     try:
@@ -223,7 +223,7 @@ def download(
                         )
                         _put_tree(tree, opened, destination)
                     else:
-                        _put_file(opened, destination, writer)
+                        _put_file(opened, destination, writer, errand.stopped)
                         done.wrote(str(destination), os.fstat(opened).st_size)
             finally:
                 os.close(opened)
@@ -273,7 +273,9 @@ def _put_tree(tree: Tree, opened: int, destination: str | PurePath) -> None:
         os.close(top)
 
 
-def _put_file(opened: int, destination: str | PurePath, writer: Owner | None) -> None:
+def _put_file(
+    opened: int, destination: str | PurePath, writer: Owner | None, stopped: Event | None
+) -> None:
     """Copy an open file of the workspace to a path of the host."""
     # A link at the very end is the caller's own, and leads to what is meant.
     parent, name = os.path.split(os.path.realpath(destination))
@@ -281,6 +283,7 @@ def _put_file(opened: int, destination: str | PurePath, writer: Owner | None) ->
         os.makedirs(parent, exist_ok=True)
         directory = os.open(parent, _DIRECTORY)
     try:
-        copy_file(opened, Target(directory, name, facts_of(directory, name)), writer, None)
+        target = Target(directory, name, facts_of(directory, name))
+        copy_file(opened, target, writer, None, stopped)
     finally:
         os.close(directory)
