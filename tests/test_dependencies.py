@@ -109,6 +109,25 @@ async def test_closing_ends_what_is_made() -> None:
         await asking
 
 
+@pytest.mark.parametrize("cache", [True, False])
+async def test_what_came_too_late_is_told(cache: bool) -> None:
+    """Nobody cancelled who asks, so it must not look so."""
+    going_on, closed = asyncio.Event(), list[str]()
+
+    async def make(_: Dependencies) -> Thing:
+        await going_on.wait()
+        return Thing(closed)
+
+    dependencies = Dependencies().bind_factory("it", make, cache=cache, owns_result=True)
+    asking = asyncio.create_task(dependencies.get("it"))
+    await asyncio.sleep(0)
+    dependencies.bind_value("it", "another", overwrite=True)
+    going_on.set()
+    with pytest.raises(DependenciesBindingError, match="while it was made"):
+        await asking
+    assert closed == ([] if cache else ["thing"])
+
+
 async def test_sessions_have_clones() -> None:
     closed: list[str] = []
     template = Dependencies().bind_factory("thing", lambda _: Thing(closed), owns_result=True)

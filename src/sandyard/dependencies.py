@@ -200,9 +200,7 @@ class Dependencies:
         """Waits for a call that others wait for too: whoever is cancelled leaves it running."""
         await asyncio.wait([task])
         if task.cancelled():
-            raise DependenciesBindingError(
-                f"{shown(key)} was bound anew, or all was closed, while it was made", key=key
-            )
+            raise _withdrawn(key)
         return task.result()
 
     async def _make(self, key: DependencyKey, binding: _Factory) -> object:
@@ -212,7 +210,7 @@ class Dependencies:
         if binding.owns_result:
             if self._closed or self._bindings.get(key) is not binding:
                 await _close(value)
-                raise asyncio.CancelledError
+                raise _withdrawn(key)
             self._owned.append(value)
         return value
 
@@ -223,6 +221,12 @@ class Dependencies:
             return
         if self._bindings.get(key) is binding and not self._closed:
             self._made[key] = task.result()
+
+
+def _withdrawn(key: DependencyKey) -> DependenciesBindingError:
+    return DependenciesBindingError(
+        f"{shown(key)} was bound anew, or all was closed, while it was made", key=key
+    )
 
 
 def _check_key(key: object) -> None:
