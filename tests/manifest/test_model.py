@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from sandyard.errors import InvalidManifestPathError, ManifestError
 from sandyard.limits import MANIFEST_DEPTH, SHOWN_VALUE_CHARS
@@ -15,11 +17,14 @@ from sandyard.manifest import (
     BaseEntry,
     Dir,
     EnvEntry,
+    Environment,
+    EnvValue,
     File,
     LocalDir,
     LocalFile,
     Manifest,
     SandboxPathGrant,
+    SecretValue,
     StrEnvValue,
 )
 from sandyard.types import Group, Permissions, User
@@ -230,6 +235,25 @@ def test_secrets_are_not_quoted() -> None:
     assert "hunter2" not in str(caught.value)
     with pytest.raises(ManifestError) as caught:
         Manifest(environment={"value": {"KEY": "hunter2\0"}})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Manifest(environment={"value": {"KEY": {"typ": "secret", "value": "hunter2"}}}),
+        lambda: Environment.model_validate({"value": {"KEY": {"typ": "x", "value": "hunter2"}}}),
+        lambda: EnvEntry.model_validate({"value": "hunter2"}),
+        lambda: EnvEntry(value="hunter2"),  # type: ignore[arg-type]  # on purpose
+        lambda: EnvValue.parse("hunter2"),
+        lambda: EnvValue.parse({"type": "secret", "value": ["hunter2"]}),
+        lambda: SecretValue(["hunter2"]),  # type: ignore[arg-type]  # likewise
+        lambda: SecretValue(b"hunter2\xff"),  # type: ignore[arg-type]  # likewise
+    ],
+)
+def test_a_slip_quotes_no_secret(make: Callable[[], object]) -> None:
+    with pytest.raises((ManifestError, ValidationError)) as caught:
+        make()
     assert "hunter2" not in str(caught.value)
 
 

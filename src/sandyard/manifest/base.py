@@ -64,10 +64,12 @@ class Tagged(ManifestModel):
     """One of a family of types, told apart by ``type``; direct subclasses are families.
 
     A type of a family gives ``type`` a default and is then known to the family's ``parse``; a class
-    that is only there to be inherited from says ``only_base = True`` instead.
+    that is only there to be inherited from says ``only_base = True`` instead. A family whose values
+    may be secrets says ``secretive = True``: errors don't quote them.
     """
 
     only_base: ClassVar[bool] = False
+    secretive: ClassVar[bool] = False
     type: str = ""
 
     def __init__(self, **fields: object) -> None:
@@ -123,8 +125,9 @@ class Tagged(ManifestModel):
         if isinstance(payload, cls):
             return payload
         if not isinstance(payload, Mapping):
+            given = f"a {type(payload).__name__}" if cls.secretive else shown(payload)
             raise ManifestError(
-                f"{shown(payload)} is neither one of {cls.known_tags()} nor a mapping of its fields"
+                f"{given} is neither one of {cls.known_tags()} nor a mapping of its fields"
             )
         tag = payload.get("type")
         kind = cls.find_type(tag) if isinstance(tag, str) else None

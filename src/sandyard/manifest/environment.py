@@ -6,7 +6,7 @@ import abc
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -31,13 +31,23 @@ class EnvValue(Tagged, abc.ABC):
     A subclass gives ``type`` a default, under which it is found again when it is read back.
     """
 
+    secretive: ClassVar[bool] = True
+
     @abc.abstractmethod
     async def resolve(self) -> str:
         """Return the value; it is called for every command."""
 
 
 def _value_text(value: object) -> object:
-    return plain_text(value, "the value") if isinstance(value, str) else value
+    """Check a text that may be a secret: it is never quoted, whatever it is."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise ManifestError("the value is no text in UTF-8") from None
+    if value is None or isinstance(value, str):
+        return value and plain_text(value, "the value")
+    raise ManifestError(f"the value must be a str, not a {type(value).__name__}")
 
 
 ValueText = Annotated[str, BeforeValidator(_value_text)]
