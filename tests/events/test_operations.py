@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from sandyard import (
+    ArgumentError,
     CallbackSink,
     EventPayloadPolicy,
     ExecTimeoutError,
@@ -20,6 +21,7 @@ from sandyard import (
     UnixLocalSandboxSession,
     WorkspaceReadNotFoundError,
 )
+from sandyard.events.model import event_to_json_line
 from tests.events.telling import Told, finished, keep, telling
 
 
@@ -210,3 +212,25 @@ async def test_strange_words_are_told() -> None:
     assert isinstance(command, list)
     assert command[2] == "\\udcff"
     assert len(str(command[3])) == 4_001
+
+
+async def test_archives_are_told() -> None:
+    """They are files without a descriptor, and without a size before they were read."""
+    told: Told = []
+    async with telling(keep(told)) as session:
+        await session.write("d/a", b"1")
+        for archive in (await session.pack("d"), await session.persist_workspace()):
+            async with archive:
+                assert b"".join([piece async for piece in archive])
+    assert finished(told, "pack").ok
+    assert finished(told, "persist_workspace").ok
+
+
+async def test_odd_numbers_are_json() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        with pytest.raises(ArgumentError):
+            await session.exec("true", timeout=float("inf"))
+    event = finished(told, "exec")
+    assert event.data["timeout_s"] == "inf"
+    assert "Infinity" not in event_to_json_line(event)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -110,7 +112,8 @@ def describe_result(op: str, result: object) -> Outcome:
     elif isinstance(result, list | tuple):
         data["count"] = len(result)
     elif isinstance(result, BufferedReader):
-        data["bytes"] = os.fstat(result.fileno()).st_size
+        with suppress(OSError):  # an archive that is made while it is read has no size yet
+            data["bytes"] = os.fstat(result.fileno()).st_size
     else:
         for name, key in (
             ("id", "id"),
@@ -179,8 +182,10 @@ def _plain(value: object) -> JsonValue:
     """A value as JSON has it; what JSON has no word for is told by its type alone."""
     if isinstance(value, Enum):
         value = value.value
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, int):
         return value if value.bit_length() <= 64 else f"<{value.bit_length()}-bit integer>"  # noqa: PLR2004
     if isinstance(value, str | PurePath):
