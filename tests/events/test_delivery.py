@@ -131,6 +131,19 @@ async def test_sink_may_ask_its_session() -> None:
     assert "read" not in {event.op for event in silent}
 
 
+async def test_sink_may_close_its_session() -> None:
+    ended = asyncio.Event()
+
+    async def close(event: SandboxSessionEvent, session: UnixLocalSandboxSession) -> None:
+        if event.phase == "finish" and event.op == "exec":
+            await session.aclose()
+            ended.set()
+
+    async with asyncio.timeout(60), telling(CallbackSink(close, mode="async")) as session:
+        await session.exec("true")
+        await ended.wait()
+
+
 async def test_chain_tries_all(caplog: pytest.LogCaptureFixture) -> None:
     told: Told = []
     chain = ChainedSink(CallbackSink(fail), keep(told))

@@ -132,7 +132,8 @@ class Delivery:
     async def _give_up(self) -> None:
         self._stop_timer()
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.done():
+        # A sink may close its session itself; then this is the worker, which ends by itself.
+        if worker is not None and not worker.done() and worker is not asyncio.current_task():
             worker.cancel()
             await asyncio.wait([worker])
         self.dropped += len(self._queue)
