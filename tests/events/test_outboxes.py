@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from uuid import UUID, uuid4
 
 import pytest
@@ -28,6 +28,7 @@ from sandyard import (
     event_to_json_line,
     validate_sandbox_session_event,
 )
+from sandyard.events.limits import QUEUED_EVENTS
 from sandyard.events.outbox import append_whole
 from tests.events.telling import telling
 
@@ -103,6 +104,22 @@ async def test_workspace_has_its_events() -> None:
         await session.exec(f"while ! grep -q exit_code {name}; do sleep 0.05; done", timeout=60)
         lines = numbers(await session.read_bounded(name, max_bytes=100_000))
     assert lines == list(range(1, len(lines) + 1))
+
+
+async def test_none_is_lost_of_many_together() -> None:
+    written: list[int] = []
+
+    class Session:
+        async def running(self) -> bool:
+            return True
+
+        async def append(self, _: str | PurePath, data: bytes) -> None:
+            written.extend(numbers(data))
+
+    sink = WorkspaceJsonlSink(flush_every=3 * QUEUED_EVENTS).for_session(Session())
+    for number in range(1, QUEUED_EVENTS + 501, 100):
+        await sink.handle_many([start(each) for each in range(number, number + 100)])
+    assert written == list(range(1, QUEUED_EVENTS + 1))
 
 
 async def test_workspace_file_is_bounded(caplog: pytest.LogCaptureFixture) -> None:

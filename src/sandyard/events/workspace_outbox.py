@@ -32,7 +32,7 @@ class WorkspaceJsonlSink(EventSink):
         mode: see ``EventSink``; ``"best_effort"`` by default.
         on_error: see ``EventSink``; ``"log"`` by default.
         payload_policy: see ``EventSink``.
-        flush_every: events that are written together (default: 1).
+        flush_every: events that are written together (default: 1, at most 1,000).
         max_bytes: what the sink writes at most; beyond it one error is raised, and nothing is
             written any more. None (default) for no limit.
     """
@@ -78,7 +78,7 @@ class WorkspaceJsonlSink(EventSink):
         self._waiting += [event_to_json_line(event).encode() for event in events]
         del self._waiting[:-QUEUED_EVENTS]
         last = events[-1]
-        due = len(self._waiting) >= self.flush_every
+        due = len(self._waiting) >= min(self.flush_every, QUEUED_EVENTS)
         due = due or (
             last.phase == "start" and last.op in {"persist_workspace", "stop", "shutdown"}
         )
