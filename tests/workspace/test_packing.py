@@ -13,6 +13,7 @@ from sandyard.archive.report import ArchiveNote, ArchiveReport
 from sandyard.errors import (
     ArgumentError,
     InvalidManifestPathError,
+    WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError,
     WorkspaceReadNotFoundError,
 )
@@ -189,3 +190,15 @@ def test_unfinished_leaves_nothing(here: WorkspaceRoot, there: WorkspaceRoot) ->
     with pytest.raises(Abandoned):
         unpack_into(there, ".", data, None, stopped)
     assert os.listdir(there.path) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_none_is_taken_for_whole(here: WorkspaceRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sandyard.workspace.persist_stream.Saving.run", die)
+    with pack_part(here, "src", None) as archive:
+        for _ in range(2):
+            with pytest.raises(WorkspaceArchiveReadError, match="has failed"):
+                archive.read()

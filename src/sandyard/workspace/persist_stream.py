@@ -202,6 +202,8 @@ class _Pipe(io.RawIOBase):
             self._thread.join()
             if self._error is not None:
                 raise self._error
+            if self.report is None:  # the thread has died of what nobody foresaw
+                raise _cut_short(self._part.path)
         return got
 
     def close(self) -> None:
@@ -299,6 +301,15 @@ def gone_root(path: str) -> WorkspaceArchiveReadError:
         message=f"{shown(path)} could not be saved: somebody removed the directory",
         context={"reason": "workspace_root_not_found"},
         retryable=False,
+    )
+
+
+def _cut_short(path: str) -> WorkspaceArchiveReadError:
+    """Say that an archive ends before its end: no reader may take it for a whole one."""
+    return WorkspaceArchiveReadError(
+        path=path,
+        message=f"{shown(path)} could not be saved: the thread that saves it has failed",
+        context={"reason": "unknown"},
     )
 
 
