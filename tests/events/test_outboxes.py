@@ -190,6 +190,24 @@ async def test_spool_goes_first(tmp_path: Path, status: int) -> None:
     assert [event["seq"] for event in taken] == [1, 2, 3, 4]
 
 
+async def test_slow_receiver_is_given_up(tmp_path: Path) -> None:
+    """What was not sent by then waits in the spool."""
+    spool = tmp_path / "spool.jsonl"
+    with receiving() as (url, taken):
+        sink = HttpProxySink(url, spool_path=spool)
+        sending = asyncio.ensure_future(sink.handle_many([start(each) for each in range(1, 501)]))
+        for _ in range(10_000):
+            if taken:
+                break
+            await asyncio.sleep(0.001)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    seen = [int(str(event["seq"])) for event in taken]
+    assert len(seen) < 500
+    assert seen + numbers(spool.read_bytes()) == list(range(1, 501))
+
+
 async def test_missing_receiver_is_told() -> None:
     sink = HttpProxySink("http://127.0.0.1:1/", mode="sync", on_error="raise", timeout_s=5)
     with pytest.raises(EventSinkError, match="they are lost"):

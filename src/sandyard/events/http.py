@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -16,7 +19,7 @@ from sandyard.events.limits import HTTP_TIMEOUT_S, SPOOL_BYTES
 from sandyard.events.model import EventPayloadPolicy, SandboxSessionEvent, event_to_json_line
 from sandyard.events.outbox import append_whole, checked_file, locked_outbox, write_all
 from sandyard.events.sinks import DeliveryMode, EventSink, OnErrorPolicy, checked_modes
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, finishing, in_thread
 
 __all__ = ["HttpProxySink"]
 
@@ -72,16 +75,23 @@ class HttpProxySink(EventSink):
         await self.handle_many((event,))
 
     async def handle_many(self, events: Sequence[SandboxSessionEvent]) -> None:
-        """Send several, one after the other."""
+        """Send several, one after the other; cancelled, it ends with the one under way."""
         lines = [event_to_json_line(event).encode() for event in events]
-        await in_thread(self._deliver, lines)
+        stopped = threading.Event()
+        work = finishing(in_thread(self._deliver, lines, stopped))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stopped.set()
+            await finished(_ended(work))
+            raise
 
-    def _deliver(self, lines: list[bytes]) -> None:
+    def _deliver(self, lines: list[bytes], stopped: threading.Event) -> None:
         sent = 0
         try:
-            self._send_spooled()
+            self._send_spooled(stopped)
             for line in lines:
-                self._post(line)
+                self._post(line, stopped)
                 sent += 1
         except _FAILURES as error:
             self._keep(lines[sent:], error)
@@ -102,7 +112,7 @@ class HttpProxySink(EventSink):
             cause=error,
         ) from error
 
-    def _send_spooled(self) -> None:
+    def _send_spooled(self, stopped: threading.Event) -> None:
         """Sends what waits in the spool, oldest first; what can't be sent stays in it."""
         path = self.spool_path
         if path is None or not path.exists():
@@ -112,7 +122,7 @@ class HttpProxySink(EventSink):
             lines = os.pread(descriptor, 2 * SPOOL_BYTES, 0).splitlines(keepends=True)
             for done, line in enumerate(lines):
                 try:
-                    self._post(line)
+                    self._post(line, stopped)
                 except _FAILURES:
                     if done:
                         _replace(path, b"".join(lines[done:]))
@@ -121,7 +131,9 @@ class HttpProxySink(EventSink):
         finally:
             os.close(descriptor)  # and its lock with it
 
-    def _post(self, line: bytes) -> None:
+    def _post(self, line: bytes, stopped: threading.Event) -> None:
+        if stopped.is_set():
+            raise OSError(errno.ECANCELED, "the session has ended")
         request = Request(self.endpoint, data=line, headers=self.headers, method="POST")  # noqa: S310  # the scheme was checked
         try:
             with self._opener.open(request, timeout=self.timeout_s) as answer:
@@ -136,6 +148,12 @@ class _NoRedirection(HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         """Follow none: the answer is an error."""
+
+
+async def _ended(work: asyncio.Task[None]) -> None:
+    """Wait for the end of what nobody waits for any more, and take note of its error."""
+    await asyncio.wait([work])
+    work.exception()
 
 
 def _replace(path: Path, content: bytes) -> None:
