@@ -152,6 +152,10 @@ GIT_STDERR_CHARS: Final = 4_000
 IGNORE_FILE_BYTES: Final = 1024 * 1024
 """Bytes read of one .gitignore; real ones have a few thousand."""
 
+IGNORE_LINES: Final = 20_000
+"""Lines of the .gitignore files that hold in one place. Each pattern takes about 0.1 ms to compile and
+some hundred bytes, and is asked about each file; a tree nests 200 of these files."""
+
 # --- processes -------------------------------------------------------------------------------
 
 DESCRIPTORS_RESERVED: Final = 128

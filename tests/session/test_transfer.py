@@ -25,10 +25,11 @@ from sandyard import (
     WorkspaceArchiveWriteError,
     WorkspaceReadNotFoundError,
 )
-from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.limits import COPY_CHUNK_BYTES, IGNORE_LINES
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.changing import copy
 from sandyard.workspace.copying import Abandoned
+from sandyard.workspace.copying_trees import Chosen
 from sandyard.workspace.transfer import Errand, download, upload
 
 
@@ -215,3 +216,19 @@ def test_one_file_can_be_stopped(tmp_path: Path) -> None:
             copy(root, "tree", "out", recursive=True, stopped=stopped)
     assert os.listdir(tmp_path) == ["tree"]
     assert os.listdir(tmp_path / "tree") == ["hole"]
+
+
+def test_patterns_are_bounded(tmp_path: Path) -> None:
+    """They are a stranger's, each is compiled and kept, and each file is asked about all."""
+    deep = tmp_path / "tree/deep"
+    deep.mkdir(parents=True)
+    half = "".join(f"{number}*\n" for number in range(IGNORE_LINES // 2))
+    (tmp_path / "tree/.gitignore").write_text(half)
+    (deep / ".gitignore").write_text(half)
+    errand = Errand(Chosen(gitignore=True))
+    with WorkspaceRoot.open(str(tmp_path)) as root:
+        assert download(root, "tree", tmp_path / "out", errand).files == 2
+        (deep / ".gitignore").write_text(half + "more\n")
+        with pytest.raises(WorkspaceArchiveReadError) as caught:
+            download(root, "tree", tmp_path / "another", errand)
+    assert caught.value.context["reason"] == "too_many_patterns"

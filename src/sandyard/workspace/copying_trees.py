@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import LocalDirReadError, shown
-from sandyard.limits import COPY_DEPTH, IGNORE_FILE_BYTES
+from sandyard.limits import COPY_DEPTH, IGNORE_FILE_BYTES, IGNORE_LINES
 from sandyard.manifest.selecting import NOTHING, Rules, rules_of_text
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.copying import (
@@ -170,7 +170,7 @@ def _copy_children(tree: Tree, level: _Level) -> None:
             context={"reason": "too_deep", "child": level.path},
         )
     if tree.chosen.gitignore:
-        level = _with_ignored(level)
+        level = _with_ignored(tree, level)
     for name in sorted(os.listdir(level.source)):
         if tree.stopped is not None and tree.stopped.is_set():
             raise Abandoned
@@ -237,7 +237,7 @@ def _choice(tree: Tree, level: _Level, name: str, *, is_dir: bool) -> tuple[str 
     return (None if wanted or is_dir else "not_included"), wanted
 
 
-def _with_ignored(level: _Level) -> _Level:
+def _with_ignored(tree: Tree, level: _Level) -> _Level:
     """A directory with the rules of the .gitignore file in it, if it has one."""
     try:
         opened = opened_file(os.open(_IGNORE_FILE, _LOOK, dir_fd=level.source))
@@ -247,6 +247,14 @@ def _with_ignored(level: _Level) -> _Level:
         text = os.read(opened, IGNORE_FILE_BYTES).decode("utf-8", "surrogateescape")
     finally:
         os.close(opened)
+    lines = text.count("\n") + sum(len(rules.rules) for _, rules in level.ignored)
+    if lines > IGNORE_LINES:
+        raise LocalDirReadError(
+            src=tree.src,
+            message=f"source {shown(str(tree.src))} has more than {IGNORE_LINES} lines in .gitignore "
+            f"files that hold in {shown(level.path or '.')}; copy it without gitignore=True",
+            context={"reason": "too_many_patterns", "child": level.path or _IGNORE_FILE},
+        )
     ignored = (*level.ignored, (len(level.names), rules_of_text(text)))
     return _Level(
         source=level.source,
