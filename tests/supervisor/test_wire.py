@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandyard import ErrorCode, Policy, ResourceLimits, SandboxError
 from sandyard.server import messages
+from sandyard.server.calling import pumping
 from sandyard.server.framing import (
     HEADER_BYTES,
     Channel,
@@ -20,6 +24,9 @@ from sandyard.server.framing import (
 from sandyard.server.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
 from sandyard.server.messages import parse_from_caller, parse_hello, parse_request
 from sandyard.server.outcomes import Failed, error_of, failure_of, parse_from_server
+
+if TYPE_CHECKING:
+    from sandyard.server.calling import OutgoingCall
 
 pytestmark = pytest.mark.once
 
@@ -116,3 +123,20 @@ def test_error_keeps_its_class(code: ErrorCode) -> None:
     assert str(error) == "so it is"
     assert type(error) is not SandboxError
     assert failure_of(error).model_dump(exclude={"result"}) == failed.model_dump(exclude={"result"})
+
+
+async def test_input_that_fails_late_cancels_nobody() -> None:
+    """The answer is there, and then the source fails, both in one turn of the loop."""
+    answered = asyncio.Event()
+
+    class Input:
+        async def pump(self, _: object) -> None:
+            await asyncio.sleep(0)
+            answered.set()
+            raise OSError("gone")
+
+    call = cast("OutgoingCall", SimpleNamespace(input=Input()))
+    async with pumping(call, b"x"):
+        await answered.wait()
+    for _ in range(3):
+        await asyncio.sleep(0)

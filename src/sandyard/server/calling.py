@@ -217,9 +217,10 @@ async def pumping(
     block = asyncio.current_task()
     pump = asyncio.ensure_future(call.input.pump(chunks))
     failed: list[BaseException] = []
+    left = False
 
     def look(task: asyncio.Future[None]) -> None:
-        error = None if task.cancelled() else task.exception()
+        error = None if task.cancelled() or left else task.exception()
         if error is not None and not isinstance(error, ConnectionError) and block is not None:
             failed.append(error)
             block.cancel()
@@ -233,6 +234,7 @@ async def pumping(
             raise failed[0] from None
         raise
     finally:
+        left = True  # a callback that is under way can't be taken back
         pump.remove_done_callback(look)
         pump.cancel()
         await asyncio.wait((pump,))
