@@ -62,6 +62,8 @@ def test_what_can_not_be_cloned(fields: dict[str, object], said: str) -> None:
         "https://u:hunter2@h/x",
         "https://hunter2@h/x",
         "ssh://u:hunter2@h/x",
+        "u:hunter2@h/x/y",
+        "u:hunter2@h:x",
         "https://h/x?t=hunter2",
     ],
 )

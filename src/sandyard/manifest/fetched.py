@@ -18,6 +18,9 @@ __all__ = ["Archive", "GitRepo", "Repository"]
 
 _REMOTE: Final = frozenset({"https", "http", "ssh", "git"})
 _SCP_LIKE: Final = re.compile(r"(?:[\w.+-]+@)?[\w.-]+:(?!//)\S+\Z")
+_PASSWORD_LIKE: Final = re.compile(r"[\w.+-]+:(?!//)[^/@\s]*@")
+"""A URL's user and password without its scheme, which Git takes for a host and a path."""
+
 _NAME: Final = re.compile(r"[\w.-]+(?:/[\w.-]+)+\Z")
 _HOST: Final = re.compile(r"[\w.-]+(?::\d+)?\Z")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -77,6 +80,8 @@ def _location(repo: str, host: str) -> tuple[str, str | None]:
         return f"file://{quote(repo)}", repo
     if "://" in repo:
         return _checked_url(repo)
+    if _PASSWORD_LIKE.match(repo):
+        raise _has_password()
     if _SCP_LIKE.match(repo):
         return repo, None
     if not _NAME.match(repo):
@@ -88,6 +93,14 @@ def _location(repo: str, host: str) -> tuple[str, str | None]:
     return f"https://{host}/{repo.removesuffix('.git')}.git", None
 
 
+def _has_password() -> ManifestError:
+    return ManifestError(
+        "the URL in repo has a user, a password or a query in it, which would be stored with the "
+        "manifest; leave it out, and name a variable that holds the token in token_env",
+        field="repo",
+    )
+
+
 def _checked_url(url: str) -> tuple[str, str | None]:
     """Check a URL; one with a password in it is never quoted."""
     try:
@@ -96,11 +109,7 @@ def _checked_url(url: str) -> tuple[str, str | None]:
     except ValueError:
         raise ManifestError("repo is no URL that can be taken apart", field="repo") from None
     if secret or parts.query or parts.fragment:
-        raise ManifestError(
-            "the URL in repo has a user, a password or a query in it, which would be stored with "
-            "the manifest; leave it out, and name a variable that holds the token in token_env",
-            field="repo",
-        )
+        raise _has_password()
     if parts.scheme == "file":
         path = unquote(parts.path)
         if parts.netloc or not path.startswith("/") or "\0" in path:
