@@ -92,7 +92,7 @@ void user_idmaps_open(const struct plan *plan);
 int user_idmap(uid_t uid, gid_t gid);
 int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity); /* or -errno */
 void user_counts_open(void); /* before the old root goes */
-void user_counts_bound(void); /* in the user namespace */
+void user_counts_bound(const struct identity *identity); /* in the user namespace */
 
 /* filesystem.c: mounts that are not attached, and their attachment. */
 

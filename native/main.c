@@ -74,7 +74,7 @@ static _Noreturn void become_sandbox(int host, int parent) {
     host_loopback(&plan);
     if (leased)
         enter_user_namespace(parent);
-    user_counts_bound();
+    user_counts_bound(&plan.identity);
     limits_set(&plan);
     capabilities_bound();
     identity_take(&plan.identity, leased);

@@ -117,8 +117,9 @@ void user_counts_open(void) {
         report_failure(STEP_COUNTS, NO_RECORD, errno, "/proc");
 }
 
-/* A part of what the machine allows each user, so that a few sessions leave the caller some. */
-static int bound_count(const char *machine, const char *own) {
+/* A part of what the machine allows each user, so that a few sessions leave the caller some. The kernel
+ * holds each of a session's users to it alone, so they get as much together. */
+static int bound_count(const char *machine, const char *own, uint32_t users) {
     char text[16];
     int fd = openat(proc_outside, machine, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -132,7 +133,7 @@ static int bound_count(const char *machine, const char *own) {
     long whole = strtol(text, NULL, 10);
     if (whole < 0 || whole > INT_MAX)
         return ERANGE;
-    append_number(text, (uint32_t)(whole / COUNTS_SHARE + 1));
+    append_number(text, (uint32_t)(whole / COUNTS_SHARE / users + 1));
     fd = openat(proc_outside, own, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return errno;
@@ -144,10 +145,11 @@ static int bound_count(const char *machine, const char *own) {
 
 /* Where /proc/sys is read-only (containers), closed or missing, the kernel's own limits stay, and that
  * is told: it is no wall. */
-void user_counts_bound(void) {
-    int error = bound_count("sys/fs/inotify/max_user_instances", "sys/user/max_inotify_instances");
+void user_counts_bound(const struct identity *identity) {
+    uint32_t users = identity->further + 1;
+    int error = bound_count("sys/fs/inotify/max_user_instances", "sys/user/max_inotify_instances", users);
     if (error == 0)
-        error = bound_count("sys/fs/inotify/max_user_watches", "sys/user/max_inotify_watches");
+        error = bound_count("sys/fs/inotify/max_user_watches", "sys/user/max_inotify_watches", users);
     if (error != 0 && error != EROFS && error != EACCES && error != ENOENT)
         report_failure(STEP_COUNTS, NO_RECORD, error, "bounding what is counted for the caller");
     report_done(STEP_COUNTS, NO_RECORD, error);

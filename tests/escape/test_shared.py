@@ -9,16 +9,18 @@ import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from sandyard import UnixLocalSandboxSession
+from sandyard import Manifest, UnixLocalSandboxClient, UnixLocalSandboxSession, User
 from tests.escape.attacks import read_prelude
 from tests.escape.inside import run_python, sandbox
 
 USUAL_LIMIT = 1024
+
+INSTANCES = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
 
 # Descriptors on their way through Unix sockets, as many as one user may have there.
 FLIGHT = """
@@ -92,6 +94,31 @@ async def test_watches_of_files() -> None:
         watch = libc.inotify_init()
         assert watch >= 0, os.strerror(ctypes.get_errno())
         os.close(watch)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    bool(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY), reason="needs a /proc/sys to write to"
+)
+async def test_watches_of_several_users() -> None:
+    """The kernel holds each user of a session to a limit of its own, and charges the caller for all."""
+    names = [f"user{number}" for number in range(6)]
+    code = (
+        f"{read_prelude()}\n{WATCHES}\nprint(len(held), flush=True)\nimport signal\nsignal.pause()"
+    )
+    client = UnixLocalSandboxClient()
+    session = await client.create(manifest=Manifest(users=[User(name=name) for name in names]))
+    try:
+        async with session, AsyncExitStack() as stack:
+            held = 0
+            for user in (None, *names):
+                running = await stack.enter_async_context(
+                    session.stream("python3", "-I", "-c", code, shell=False, user=user, timeout=60)
+                )
+                held += int((await anext(aiter(running))).data)
+            assert 0 < held <= INSTANCES // 4 + len(names) + 1, "a quarter, and one for each user"
+    finally:
+        await client.delete(session)
 
 
 @pytest.mark.xfail(
