@@ -117,6 +117,7 @@ void mounts_build(const struct plan *plan);
 /* late.c: what is mounted in a sandbox that already stands. A program of its own, which never serves. */
 
 void late_hand_over(int parent);
+void late_await_keeper(int parent);
 void late_keep_namespace(int child);
 _Noreturn void late_run(int channel, struct incoming *in);
 

@@ -48,7 +48,14 @@ void late_hand_over(int parent) {
     (void)close(namespace);
 }
 
-/* Takes it. Where init has ended instead, that is told by its end. */
+/* Init goes on when it is kept, or a sandbox could have started that the host can't mount in yet. */
+void late_await_keeper(int parent) {
+    char byte;
+    if (read(parent, &byte, 1) != 1)
+        report_failure(STEP_NAMESPACES, NO_RECORD, EPIPE, "waiting until the mount namespace is kept");
+}
+
+/* Takes it, and says so. Where init has ended instead, that is told by its end. */
 void late_keep_namespace(int child) {
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
@@ -69,11 +76,13 @@ void late_keep_namespace(int child) {
     if (rights == NULL || rights->cmsg_type != SCM_RIGHTS)
         report_failure(STEP_NAMESPACES, NO_RECORD, got < 0 ? errno : EPROTO, "receiving the mount namespace");
     memcpy(&namespace, CMSG_DATA(rights), sizeof(int));
-    if (namespace == NAMESPACE_PLACE)
-        return;
-    if (dup3(namespace, NAMESPACE_PLACE, O_CLOEXEC) < 0)
-        report_failure(STEP_NAMESPACES, NO_RECORD, errno, "keeping the mount namespace");
-    (void)close(namespace);
+    if (namespace != NAMESPACE_PLACE) {
+        if (dup3(namespace, NAMESPACE_PLACE, O_CLOEXEC) < 0)
+            report_failure(STEP_NAMESPACES, NO_RECORD, errno, "keeping the mount namespace");
+        (void)close(namespace);
+    }
+    if (send(child, &byte, 1, MSG_NOSIGNAL) != 1 && errno != EPIPE)
+        report_failure(STEP_NAMESPACES, NO_RECORD, errno, "answering init");
 }
 
 /* The capabilities that mounting takes, for who has none outside: those of whoever made the sandbox. */

@@ -72,6 +72,7 @@ static _Noreturn void become_sandbox(int host, int parent) {
     mounts_build(&plan);
     host_name(&plan);
     host_loopback(&plan);
+    late_await_keeper(parent);
     if (leased)
         enter_user_namespace(parent);
     user_counts_bound(&plan.identity);
