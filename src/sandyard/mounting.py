@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -37,7 +37,7 @@ from sandyard.workspace.opener import Opener
 from sandyard.workspace.survey import Tree, survey_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import PurePath
 
     from sandyard.errors import OpName
@@ -163,9 +163,8 @@ class Mounts:
 
     async def _take_out(self, place: LatePlace, standing: _Standing) -> None:
         path = standing.point.path
-        answer = await in_thread(place.unmount, path, standing.number)
-        if not isinstance(answer, int):
-            raise _refusal(answer, path, "unmount")
+        ask = partial(place.unmount, path, standing.number)
+        await in_thread(_answered, ask, path, "unmount")
         await self._forget(standing, "unmount")
 
     async def _forget(self, standing: _Standing, op: OpName) -> None:
@@ -245,7 +244,7 @@ class Mounts:
                 late = _late_mount(
                     entry, point, parts, as_owner=place.leased and source is not None
                 )
-                number = _mounted(place, late, source, order)
+                number = _answered(partial(place.mount, late, source), order.path, order.op)
                 undo.pop_all()
             done.append((point, number))
 
@@ -332,28 +331,33 @@ def _late_mount(
     return common("bind", parts=parts)
 
 
-def _mounted(place: LatePlace, late: LateMount, source: int | None, order: _Order) -> int:
-    """Mount it; what the kernel knows it by."""
+def _answered(ask: Callable[[], int | Failure | None], path: str, op: OpName) -> int:
+    """Mount something or take it out; what the kernel knows it by.
+
+    Raises:
+        MountFailedError: it could not be done.
+        ConfinementUnavailableError: the program that does it can't be started.
+    """
     try:
-        answer = place.mount(late, source)
+        answer = ask()
     except OSError as error:
         raise MountFailedError(
-            f"nothing could be mounted at {shown(order.path)}: {error.strerror}",
-            op=order.op,
-            path=order.path,
+            f"{op} of {shown(path)} could not be tried: {error.strerror}",
+            op=op,
+            path=path,
             context={"errno": error.errno},
             cause=error,
             retryable=True,
         ) from error
     if not isinstance(answer, int):
-        raise _refusal(answer, order.path, order.op)
+        raise _refusal(answer, path, op)
     return answer
 
 
 def _take_back(place: LatePlace, root: WorkspaceRoot, point: MountPoint, number: int) -> None:
-    try:
-        place.unmount(point.path, number)
-    finally:
+    """Take out what nobody waits for any more; where it must stay, the file verbs keep out of it."""
+    with suppress(SandboxError):
+        _answered(partial(place.unmount, point.path, number), point.path, "unmount")
         remove_point(root, point)
 
 

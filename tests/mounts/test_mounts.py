@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -314,6 +318,33 @@ async def test_failed_start_leaves_nothing(source: Path) -> None:
     await session.start()
     assert await inner_mounts(session) == ["a", "b"]
     await client.delete(session)
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """A program that has room for so many descriptors more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    places = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
+    try:
+        filled = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (filled[0], hard))
+        for place in places:
+            os.close(place)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(filled[0])
+
+
+async def test_want_of_descriptors_is_told(opened: Opened) -> None:
+    async with opened({"memory": TmpfsMount()}) as session:
+        for left in range(4):  # the sandbox can't be found; then, nobody can be asked; ...
+            with descriptors_left(left), pytest.raises(MountFailedError) as refused:
+                await session.unmount("memory")
+            assert refused.value.context["errno"] == errno.EMFILE, left
+            assert session.mounts()
+        await session.unmount("memory")
+        assert await inner_mounts(session) == []
 
 
 async def test_cancelled_mounts_leave_nothing(opened: Opened, source: Path) -> None:
