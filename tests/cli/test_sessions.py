@@ -97,6 +97,12 @@ def test_policy_holds(home: Path) -> None:
     done = call("exec", "one", "ls", str(home / "run" / "sandyard"))
     assert done.returncode != 0
     assert b"Permission denied" in done.stderr
+    # Nor is it mounted.
+    entry = {"type": "bind_mount", "source": str(home / "run")}
+    (home / "shown.json").write_text(json.dumps({"entries": {"data": entry}}))
+    done = call("create", "--name", "two", "--manifest", str(home / "shown.json"))
+    assert done.returncode != 0
+    assert b"Policy(deny" in done.stderr
 
 
 def test_background_work(web: str) -> None:

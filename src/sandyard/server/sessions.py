@@ -228,6 +228,8 @@ class Sessions:
         A command that reached the server's socket could ask it for a session without walls.
         """
         given = [*policy.reads, *policy.writes, *(g.path for g in manifest.extra_path_grants)]
+        mounted = (entry.host_directory() for _, entry in manifest.mounts())
+        given += [found[0] for found in mounted if found is not None]
         if manifest.root != DEFAULT_ROOT:
             given.append(manifest.root)
         trees = [os.path.realpath(path) for path in given]
