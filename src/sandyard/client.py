@@ -25,7 +25,7 @@ from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import Policy
 from sandyard.process.identity import first_parked
 from sandyard.session import UnixLocalSandboxSession
-from sandyard.snapshot.kinds import LocalSnapshot, NoopSnapshot, SnapshotBase, StoreSnapshot
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
@@ -342,10 +342,10 @@ def _checked_places(policy: Policy, kept: SnapshotBase, root: str | None) -> str
     grants = resolve_grants(policy)
     state = _state_directory()
     _check_apart(state, root, grants, "the state directory", "set XDG_STATE_HOME to")
-    if isinstance(kept, StoreSnapshot):
-        _check_apart(kept.directory, root, grants, "the snapshot store", "name")
-    elif isinstance(kept, LocalSnapshot):
-        _check_apart(kept.base_path, root, grants, "the directory of snapshots", "name")
+    saved = host_directory(kept)
+    if saved is not None:
+        what, place = saved
+        _check_apart(place, root, grants, what, "name")
     return state
 
 

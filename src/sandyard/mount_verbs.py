@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sandyard.errors import ArgumentTypeError, SessionClosedError
 from sandyard.manifest import Mount
 from sandyard.observing import Observable, observed
+from sandyard.snapshot.kinds import host_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sandyard.mounting import Mounts
     from sandyard.policy import Policy
     from sandyard.process import InitProcess
+    from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace import WorkspaceRoot
 
 __all__ = ["MountVerbs"]
@@ -31,6 +33,7 @@ class MountVerbs(Observable, ABC):
     """What a session does with mounts, while it runs."""
 
     policy: Policy
+    state: UnixLocalSandboxSessionState
     _explainer: Explainer
     _ladder: Ladder
     _init: InitProcess | None
@@ -160,5 +163,6 @@ class MountVerbs(Observable, ABC):
 
         self._ladder.check_mounts()
         if self._mounts is None:
-            self._mounts = Mounts(self.policy, self._providers or {})
+            saved = host_directory(self.state.snapshot)
+            self._mounts = Mounts(self.policy, self._providers or {}, saved)
         return self._mounts

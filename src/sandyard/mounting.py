@@ -79,11 +79,18 @@ class Mounts:
     Args:
         policy: what is denied and protected.
         providers: who makes remote mounts, by name.
+        saved: what the session's snapshot lies in, in words, and where; commands may never write it.
     """
 
-    def __init__(self, policy: Policy, providers: Mapping[str, MountProvider]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        providers: Mapping[str, MountProvider],
+        saved: tuple[str, str] | None = None,
+    ) -> None:
         self._policy = policy
         self._providers = providers
+        self._saved = saved
         self._standing: dict[str, _Standing] = {}
         self._turn = asyncio.Lock()  # one mount at a time, and none while the session ends
 
@@ -280,7 +287,10 @@ class Mounts:
                 field="protect",
                 value=path,
             )
-        for tree, what in ((root.real_path, "the workspace"), (_state_directory(), "leases")):
+        own = [("the workspace", root.real_path), ("leases", _state_directory())]
+        if writable and self._saved is not None:
+            own.append((self._saved[0], os.path.realpath(self._saved[1])))
+        for what, tree in own:
             if is_within(source, tree) or is_within(tree, source):
                 raise _bad_source(order, f"it is, contains or lies in {what}", "own")
         return grant

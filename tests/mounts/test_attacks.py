@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import BindMount, Manifest, SandboxError, TmpfsMount, UnixLocalSandboxClient
+from sandyard import (
+    BindMount,
+    LocalSnapshotSpec,
+    Manifest,
+    MountConfigError,
+    OverlayMount,
+    SandboxError,
+    StoreSnapshotSpec,
+    TmpfsMount,
+    UnixLocalSandboxClient,
+)
 from tests.mounts.conftest import Opened, inner_mounts, output
 from tests.session.host import find_survivors, make_token, root_of
 
@@ -220,3 +230,25 @@ async def test_mounts_of_the_host_stay(foreign: Path) -> None:
             await session.mount("a/data/deeper", TmpfsMount())
     await client.delete(session)
     assert (foreign / "a/data/precious").read_text() == "keep"
+
+
+@pytest.mark.parametrize("kind", ["store", "archive"])
+async def test_what_was_saved_is_out_of_reach(tmp_path: Path, kind: str) -> None:
+    kept = tmp_path / "kept/here"
+    kept.mkdir(parents=True)
+    spec: StoreSnapshotSpec | LocalSnapshotSpec = StoreSnapshotSpec(directory=str(kept))
+    if kind == "archive":
+        spec = LocalSnapshotSpec(base_path=str(kept))
+    client = UnixLocalSandboxClient()
+    session = await client.create(snapshot=spec)
+    try:
+        async with session:
+            for source in (kept, kept.parent):
+                with pytest.raises(MountConfigError, match="snapshot") as refused:
+                    await session.mount("data", BindMount(source=source, read_only=False))
+                assert refused.value.context["reason"] == "own"
+            for harmless in (BindMount(source=kept), OverlayMount(source=kept)):
+                await session.mount("data", harmless)
+                await session.unmount("data")
+    finally:
+        await client.delete(session)

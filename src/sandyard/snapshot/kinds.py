@@ -31,6 +31,7 @@ __all__ = [
     "RemoteSnapshot",
     "SnapshotBase",
     "StoreSnapshot",
+    "host_directory",
 ]
 
 _Self = TypeVar("_Self", bound="SnapshotBase")
@@ -295,3 +296,12 @@ class StoreSnapshot(SnapshotBase):
         from sandyard.snapshot.store import SnapshotStore  # noqa: PLC0415  # likewise
 
         return await in_thread(SnapshotStore(self.directory).last_of, self.id) is not None
+
+
+def host_directory(kept: SnapshotBase) -> tuple[str, str] | None:
+    """What a snapshot's directory on this machine is called, and where it is; None without one."""
+    if isinstance(kept, StoreSnapshot):
+        return "the snapshot store", kept.directory
+    if isinstance(kept, LocalSnapshot):
+        return "the directory of snapshots", kept.base_path
+    return None
