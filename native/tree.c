@@ -28,6 +28,7 @@
 #define FREEZE_ROUNDS 20
 #define SPACES_TO_GROUP 3 /* from the parenthesis that ends the name, see proc_pid_stat(5) */
 #define SPACES_TO_FOREGROUND 6
+#define FOR_THREADS O_EXCL /* PIDFD_THREAD, Linux 6.9; before, what threads are refused is nobody's */
 #define ANCESTORS_LIMIT 256 /* that are looked at for one process */
 #define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
@@ -386,6 +387,8 @@ size_t tree_list(pid_t root, struct leftover *out, size_t room) {
 static pid_t outside_number(pid_t pid) {
     char path[32] = "self/fdinfo/", text[512];
     int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (process < 0) /* it is no process but a thread of one */
+        process = (int)syscall(SYS_pidfd_open, pid, FOR_THREADS);
     if (process < 0)
         return 0;
     write_number(path + strlen(path), process);
