@@ -238,8 +238,19 @@ class ArchiveVerbs(Observable, ABC):
         """What the last stop saved; None before, and where nothing is kept."""
         return None if self._checkpoints is None else self._checkpoints.last
 
+    async def _is_bare(self, workspace: Workspace) -> bool:
+        """Whether nothing is in a workspace that was taken up again, whatever its state says.
+
+        So it is after a start that failed or was killed before it had restored what is kept.
+        """
+        if self._checkpoints is None:
+            return False
+        from sandyard.workspace.deletion import is_empty  # noqa: PLC0415  # where one is saved
+
+        return await workspace.run("start", is_empty)
+
     async def _restored(self, workspace: Workspace) -> bool:
-        """Restore what is kept of a workspace that is not ready; tell whether there was something."""
+        """Restore what is kept of a workspace with nothing in it; tell whether there was something."""
         checkpoints = self._checkpoints
         return checkpoints is not None and await checkpoints.restore(workspace, self._dependencies)
 

@@ -145,8 +145,9 @@ class UnixLocalSandboxSession(
             if self._accounts.further:
                 self._accounts = replace(self._accounts, first=await in_thread(first_parked))
                 root.names = self._accounts.disk_names()
-            if not self.state.workspace_root_ready:
-                self.state.workspace_root_ready = await self._restored(self._workspace)
+            bare = self._phase is Phase.NEW and await self._is_bare(self._workspace)
+            if bare or not self.state.workspace_root_ready:
+                self.state.workspace_root_ready |= await self._restored(self._workspace)
             await self._make_ready(self._workspace, progress)
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()

@@ -169,6 +169,23 @@ async def test_failed_start_loses_nothing(client: UnixLocalSandboxClient, tmp_pa
     await client.delete(again)
 
 
+@pytest.mark.parametrize("kind", SPECS)
+async def test_start_is_tried_again(
+    client: UnixLocalSandboxClient, tmp_path: Path, kind: str
+) -> None:
+    """The same state is taken up again after a start that came to nothing, or was killed."""
+    session = await client.create(snapshot=SPECS[kind](tmp_path))
+    async with session:
+        await session.write("a", b"good")
+    await client.delete(session)
+    again = await client.resume(session.state)
+    await again.aclose()  # it has made the directory, and restored nothing
+    (root_of(session) / ".sandyard-0123456789abcdef.stage").mkdir()
+    async with await client.resume(session.state) as again:
+        assert (root_of(again) / "a").read_bytes() == b"good"
+    await client.delete(again)
+
+
 async def test_foreign_files_are_kept(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
     """What is not the session's own is neither used, overwritten nor deleted."""
     store = str(tmp_path / "store")

@@ -41,13 +41,15 @@ def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
 
 
 def is_empty(root: WorkspaceRoot) -> bool:
-    """Whether nothing is in a root. Blocks on the file system.
+    """Whether nothing is in a root but what a killed program was unpacking. Blocks.
 
     Raises:
         WorkspaceStartError: it can't be listed.
     """
+    from sandyard.workspace.extract_stage import is_temporary  # noqa: PLC0415  # few are saved
+
     try:
-        return not os.listdir(root.fd)
+        return all(is_temporary(os.fsencode(name)) for name in os.listdir(root.fd))
     except OSError as error:
         raise WorkspaceStartError(path=root.path, cause=error) from error
 
