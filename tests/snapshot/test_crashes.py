@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandyard.errors import SnapshotPersistError
+from sandyard.snapshot.place import Place
 from sandyard.snapshot.store import SnapshotStore
 from tests.snapshot.breaking import Breaking, Orderly, full, killed
 from tests.snapshot.trees import archive_of, exported, facts_of, files_of
@@ -150,6 +151,25 @@ def test_order_survives_power_loss(tmp_path: Path) -> None:
     compact(store)
     assert not disk.unsafe
     assert asyncio.run(store.verify()).snapshots == 2
+
+
+def test_forked_worker_holds_nothing(tmp_path: Path) -> None:
+    """A worker that was forked while somebody saved does not keep the store locked."""
+    store = SnapshotStore(base_of(tmp_path))
+    ending, end = os.pipe()
+    with store.saving("one"):
+        pid = os.fork()
+        if pid == 0:
+            os.close(end)
+            os.read(ending, 1)
+            os._exit(0)
+    try:
+        with Place(store.directory).alone(0):
+            pass
+    finally:
+        os.close(end)
+        os.close(ending)
+        os.waitpid(pid, 0)
 
 
 @pytest.mark.soak

@@ -168,8 +168,8 @@ class Place:
         with self.opened() as top:
             file = os.open(name, _FILE, 0o600, dir_fd=top)
         try:
-            _lock(file, how, wait)
-            yield
+            with _holding(file, how, wait):
+                yield
         finally:
             os.close(file)
 
@@ -253,6 +253,22 @@ class Place:
         for name in os.listdir(directory):
             if name.startswith(TEMPORARY):
                 self.disk.remove(directory, name)
+
+
+@contextmanager
+def _holding(file: int, how: int, wait: float) -> Iterator[None]:
+    """Lock a file for the block.
+
+    Closing it would not do: a worker that was forked meanwhile has a copy, and would hold the lock for
+    as long as it lives. Nor may the worker let go of what its parent holds.
+    """
+    _lock(file, how, wait)
+    holder = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() == holder:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _lock(file: int, how: int, wait: float) -> None:
