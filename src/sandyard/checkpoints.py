@@ -116,7 +116,7 @@ class Checkpoints:
         def work(root: WorkspaceRoot) -> Checkpoint:
             with store.saving(snapshot.id) as saver:
                 before = StatIndex.decode(store.read_index(snapshot.id))
-                if saver.last is None or saver.last.tree != before.tree:
+                if not saver.trusts(before.tree):
                     before = StatIndex()  # what it speaks of may be gone
                 saved = save_tree(root, saver, before, paths, stopped)
                 made = saver.finish(saved.top, saved.report)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import io
 import os
 import random
 import shutil
 import signal
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -151,6 +154,38 @@ def test_order_survives_power_loss(tmp_path: Path) -> None:
     compact(store)
     assert not disk.unsafe
     assert asyncio.run(store.verify()).snapshots == 2
+
+
+class Failing(Orderly):
+    """Fails once, when a directory is to survive for the n-th time.
+
+    Args:
+        time: which time, from 0.
+    """
+
+    def __init__(self, time: int) -> None:
+        super().__init__()
+        self._left = time
+
+    def sync(self, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            self._left -= 1
+            if self._left == -1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(descriptor)
+
+
+def test_names_of_others_survive(tmp_path: Path) -> None:
+    """What a program has published that ended before it was safe is safe when the next one tells."""
+    for time_ in range(3):
+        base = tmp_path / f"s{time_}"
+        SnapshotStore(base).take_tar("gone", io.BytesIO(OLD).read)
+        disk = Failing(time_)
+        store = SnapshotStore(base, disk=disk)
+        with contextlib.suppress(SnapshotPersistError):
+            save(store)
+        save(store)
+        assert not disk.unsafe
 
 
 def test_forked_worker_holds_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from sandyard.errors import (
     SnapshotDamagedError,
     SnapshotNotRestorableError,
     SnapshotPersistError,
+    SnapshotRestoreError,
 )
+from sandyard.finishing import in_thread
 from sandyard.snapshot.store import SnapshotStore
 from tests.snapshot.trees import archive_of, exported, facts_of, files_of, rewrite
 
@@ -163,6 +165,53 @@ async def test_torn_pack_is_salvaged(store: SnapshotStore) -> None:
     await fresh.prune()  # which writes anew what it held
     assert (await fresh.verify()).ok
     assert await exported(fresh, saved.id) == want
+
+
+async def test_saving_again_heals(store: SnapshotStore) -> None:
+    """What was lost or torn is not taken for kept when the same is saved once more."""
+    archive = archive_of(FILES)
+    saved = await store.add_tar("one", io.BytesIO(archive))
+    want = await exported(store, saved.id)
+    ((path, raw),) = packs_of(store).items()
+    for damage in (raw.replace(b"alpha", b"omega")[:-10], None):
+        for each in packs_of(store):
+            os.unlink(each)
+        if damage is not None:
+            rewrite(path, damage)
+        fresh = SnapshotStore(store.directory)
+        assert await fresh.add_tar("one", io.BytesIO(archive)) == saved
+        fresh = SnapshotStore(store.directory)
+        assert await exported(fresh, saved.id) == want
+        assert (await fresh.verify()).ok
+
+
+async def test_last_saved_is_newest(store: SnapshotStore) -> None:
+    """Of two that save into one history at once, the one that is told last is the newest."""
+    archive = archive_of(FILES)
+    await store.add_tar("one", io.BytesIO(archive))
+    source, others = io.BytesIO(archive), [archive_of({"other": b"1"})]
+
+    def read(size: int) -> bytes:
+        if others:
+            store.take_tar("one", io.BytesIO(others.pop()).read)
+        return source.read(size)
+
+    made = await in_thread(store.take_tar, "one", read)
+    assert await in_thread(store.last_of, "one") == made
+    assert [each.number for each in await store.list("one")] == [1, 2, 3]
+
+
+async def test_no_older_one_instead(store: SnapshotStore) -> None:
+    """A newest snapshot whose record is damaged is told, and not passed over."""
+    first = await store.add_tar("one", io.BytesIO(archive_of(FILES)))
+    second = await store.add_tar("one", io.BytesIO(archive_of({"new": b"1"})))
+    (path,) = (each for each in files_of(store) if second.id in each)
+    os.truncate(path, 9)
+    with pytest.raises(SnapshotRestoreError, match="the one before"):
+        await in_thread(store.last_of, "one")
+    third = await store.add_tar("one", io.BytesIO(archive_of(FILES)))
+    assert (third.number, third.tree) == (3, first.tree)
+    assert await in_thread(store.last_of, "one") == third
 
 
 async def test_nothing_is_removed_blindly(store: SnapshotStore) -> None:

@@ -164,6 +164,21 @@ class Place:
             yield
 
     @contextmanager
+    def turn(self, history: str) -> Iterator[int]:
+        """Hold off others who add to a history; who does shares the store's lock as well.
+
+        Yields its directory.
+
+        Raises:
+            OSError: EBUSY if somebody adds for longer than ``LOCK_WAIT_S``.
+        """
+        with (
+            self.opened("history", history, make=True) as directory,
+            _holding(directory, fcntl.LOCK_EX, LOCK_WAIT_S),
+        ):
+            yield directory
+
+    @contextmanager
     def _locked(self, name: str, how: int, wait: float) -> Iterator[None]:
         with self.opened() as top:
             file = os.open(name, _FILE, 0o600, dir_fd=top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -140,16 +141,39 @@ class History:
                 if not _FILE.fullmatch(file):
                     continue
                 try:
-                    raw = self._place.read_file(directory, file, RECORD_BYTES)
-                    snapshot = Snapshot.decode(raw)
-                    if snapshot.history != name or _file_of(snapshot) != file:
-                        raise ValueError("it stands in another's place")
-                    found.append(snapshot)
+                    found.append(self._read(directory, name, file))
                 except FileNotFoundError:  # removed meanwhile
                     continue
                 except (OSError, ValueError, TypeError, KeyError):
                     self.broken.append(f"history/{name}/{file}")
         return found
+
+    def _read(self, directory: int, name: str, file: str) -> Snapshot:
+        snapshot = Snapshot.decode(self._place.read_file(directory, file, RECORD_BYTES))
+        if snapshot.history != name or _file_of(snapshot) != file:
+            raise ValueError("it stands in another's place")
+        return snapshot
+
+    def last(self, name: str) -> Snapshot | None:
+        """The newest snapshot of a history, or None if it has none.
+
+        Raises:
+            OSError: its record can't be read, or is damaged (EUCLEAN): one before it is not what was
+                saved last.
+        """
+        with suppress(FileNotFoundError), self._place.opened("history", name) as directory:
+            for file in sorted(filter(_FILE.fullmatch, os.listdir(directory)), reverse=True):
+                try:
+                    return self._read(directory, name, file)
+                except FileNotFoundError:  # removed meanwhile
+                    continue
+                except (ValueError, TypeError, KeyError) as error:
+                    raise OSError(
+                        errno.EUCLEAN,
+                        f"the record history/{name}/{file} of the newest snapshot is damaged; remove "
+                        "that file to go on with the one before",
+                    ) from error
+        return None
 
     def last_number(self, name: str) -> int:
         """The highest number in a history, of broken records too; 0 if there is none."""
@@ -170,12 +194,14 @@ class History:
             OSError: it can't be written.
         """
         place = self._place
-        with place.opened("history") as top:
-            is_new = snapshot.history not in os.listdir(top)
-            with place.opened("history", snapshot.history, make=True) as directory:
-                place.write_file(directory, _file_of(snapshot), snapshot.encode())
-            if is_new:
+        with (
+            place.opened("history") as top,
+            place.opened("history", snapshot.history, make=True) as directory,
+        ):
+            if not any(map(_FILE.fullmatch, os.listdir(directory))):
+                # Before, and whoever made it: where a record is, its directory is known to survive.
                 place.disk.sync(top)
+            place.write_file(directory, _file_of(snapshot), snapshot.encode())
 
     def remove(self, snapshot: Snapshot) -> None:
         """Remove a record; its bytes stay until space is reclaimed."""

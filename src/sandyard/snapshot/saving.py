@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import secrets
 import time
@@ -49,7 +50,6 @@ class Saver:
         self._stack = ExitStack()
         self._writer: PackWriter | None = None
         self._mine: set[bytes] = set()
-        self._published = False
 
     def __enter__(self) -> Self:
         """Share the lock, and look at what is there.
@@ -61,8 +61,7 @@ class Saver:
             self._stack.enter_context(self._place.shared())
             self._packs = self._stack.enter_context(self._place.opened("packs"))
             self._objects = self._stack.enter_context(Objects(self._packs, self._lists))
-            past = self._history.read(self._name)
-            self.last = past[-1] if past else None
+            self.last = self._last()
             self._stack = self._stack.pop_all()
         return self
 
@@ -74,6 +73,15 @@ class Saver:
     ) -> None:
         """Let go of all; what was not finished is dropped."""
         self._stack.close()
+
+    def _last(self) -> Snapshot | None:
+        """The newest snapshot of the history; None also if its record is damaged."""
+        try:
+            return self._history.last(self._name)
+        except OSError as error:
+            if error.errno != errno.EUCLEAN:
+                raise
+            return None
 
     # --- what a tree is made of -------------------------------------------------------------------
 
@@ -123,8 +131,22 @@ class Saver:
         except (DamagedPackError, MissingObjectError, ArchiveError, OSError):
             return []
 
+    def trusts(self, tree: str) -> bool:
+        """Whether what was noted of a tree may be believed: it is the last one, and not known to be lost.
+
+        Args:
+            tree: its digest, in hexadecimal.
+        """
+        if self.last is None or self.last.tree != tree or self._objects.damaged:
+            return False
+        return bool(self.nodes_of(bytes.fromhex(tree)))
+
     def _has(self, digest: bytes) -> bool:
-        return digest in self._mine or self._objects.find(digest) is not None
+        if digest in self._mine:
+            return True
+        found = self._objects.find(digest)
+        # What a damaged pack still has may be damaged, too: it is kept once more.
+        return found is not None and found.pack not in self._objects.damaged
 
     def _open_pack(self) -> PackWriter:
         writer = self._writer
@@ -137,8 +159,7 @@ class Saver:
         return writer
 
     def _end_pack(self, writer: PackWriter) -> None:
-        if writer.publish() is not None:
-            self._published = True
+        writer.publish()
         self._writer = None
 
     # --- the end ----------------------------------------------------------------------------------
@@ -168,26 +189,27 @@ class Saver:
             SnapshotPersistError: it can't be written; then nothing was saved.
         """
         tree = self.put(encode_nodes([top])).hex()
-        last = self.last
-        if last is not None and last.tree == tree and not label and not tags:
-            return last
         with self._errors():
-            if self._writer is not None:
+            if self._writer is not None:  # also for the same tree: something of it was lost, then
                 self._end_pack(self._writer)
-            if self._published:
-                self._place.disk.sync(self._packs)
-            number = self._history.last_number(self._name) + 1
-            told = {name: getattr(report, name) for name in _TOLD}
-            snapshot = Snapshot(
-                id=secrets.token_hex(8),
-                history=self._name,
-                number=number,
-                created=time.time(),
-                tree=tree,
-                parent=None if last is None else last.id,
-                label=label,
-                tags=tags,
-                **told,
-            )
-            self._history.write(snapshot)
+            # Also what another program has published, which may have been killed before it did this.
+            self._place.disk.sync(self._packs)
+            with self._place.turn(self._name) as directory:
+                last = self._last()  # somebody else's may have come meanwhile
+                if last is not None and last.tree == tree and not label and not tags:
+                    self._place.disk.sync(directory)  # likewise, of its record
+                    return last
+                told = {name: getattr(report, name) for name in _TOLD}
+                snapshot = Snapshot(
+                    id=secrets.token_hex(8),
+                    history=self._name,
+                    number=self._history.last_number(self._name) + 1,
+                    created=time.time(),
+                    tree=tree,
+                    parent=None if last is None else last.id,
+                    label=label,
+                    tags=tags,
+                    **told,
+                )
+                self._history.write(snapshot)
         return snapshot

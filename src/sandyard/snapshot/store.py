@@ -127,11 +127,10 @@ class SnapshotStore:
         """The newest snapshot of a history, or None; for threads.
 
         Raises:
-            SnapshotRestoreError: the store can't be read.
+            SnapshotRestoreError: it can't be read; no older one is given in its place.
         """
         with self._restore_errors(history):
-            found = History(self._place).read(check_name(history, "snapshot_restore"))
-            return found[-1] if found else None
+            return History(self._place).last(check_name(history, "snapshot_restore"))
 
     def read_index(self, history: str) -> bytes:
         """What somebody noted beside a history; none if nothing; for threads."""
