@@ -129,7 +129,9 @@ class UnixLocalSandboxClient:
                 be written to the state directory (``$XDG_STATE_HOME/sandyard``).
         """
         session_id, undo = uuid4(), ExitStack()
-        kept = _resolved(snapshot, str(session_id))
+        kept: SnapshotBase = NoopSnapshot(id=str(session_id))
+        if snapshot is not None:
+            kept = await in_thread(_resolved, snapshot, str(session_id))
         _refuse_value("options", options)
         if manifest is None:
             manifest = Manifest()
@@ -274,8 +276,6 @@ def _admit(root: WorkspaceRoot, accounts: Accounts) -> None:
 
 
 def _resolved(asked: object, session_id: str) -> SnapshotBase:
-    if asked is None:
-        return NoopSnapshot(id=session_id)
     from sandyard.snapshot.specs import resolve_snapshot  # noqa: PLC0415  # where one is asked for
 
     return resolve_snapshot(asked, session_id)

@@ -20,6 +20,7 @@ from sandyard import (
     Policy,
     PolicyError,
     RemoteSnapshotSpec,
+    SandboxError,
     SandboxPathGrant,
     SnapshotStore,
     StoreSnapshot,
@@ -226,6 +227,43 @@ async def test_state_grants_nothing(client: UnixLocalSandboxClient, tmp_path: Pa
     with pytest.raises(PolicyError, match="can't grant"):
         await client.resume(session.state)
     again = await client.resume(session.state, policy=Policy(writes=(str(tmp_path / "extra"),)))
+    await client.delete(again)
+
+
+@pytest.mark.parametrize("field", ["id", "place"])
+@pytest.mark.parametrize("kind", ["store", "local"])
+async def test_odd_paths_are_told(
+    client: UnixLocalSandboxClient, tmp_path: Path, kind: str, field: str
+) -> None:
+    """A state of somebody else's ends in errors of the library's."""
+    session = await client.create(manifest=Manifest(root=str(tmp_path / "own")))
+    await session.aclose()
+    for odd in ("a\0b", "a\ud800"):
+        saved = dict(client.serialize_session_state(session.state))
+        place, name = (tmp_path / odd, "x") if field == "place" else (tmp_path, odd)
+        saved["snapshot"] = {
+            "type": kind,
+            "id": name,
+            {"store": "directory", "local": "base_path"}[kind]: str(place),
+        }
+        with pytest.raises(SandboxError):
+            async with await client.resume(client.deserialize_session_state(saved)):
+                pass
+
+
+async def test_place_stays_where_it_was(
+    client: UnixLocalSandboxClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative directory is that of the program that made the session."""
+    monkeypatch.chdir(tmp_path)
+    session = await client.create(snapshot=LocalSnapshotSpec(base_path="kept"))
+    async with session:
+        await session.write("a", b"1")
+    await client.delete(session)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    async with await client.resume(session.state) as again:
+        assert (root_of(again) / "a").read_bytes() == b"1"
     await client.delete(again)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from typing import Any, cast
 
 import pytest
 
 from sandyard.errors import (
     ArgumentError,
+    ArgumentTypeError,
     SnapshotDamagedError,
     SnapshotNotRestorableError,
     SnapshotPersistError,
@@ -228,9 +230,25 @@ async def test_nothing_is_removed_blindly(store: SnapshotStore) -> None:
 
 async def test_arguments_are_checked(store: SnapshotStore) -> None:
     archive = archive_of({})
+    saved = await store.add_tar("gone", io.BytesIO(archive))
     for name in ("", "..", "a/b", ".hidden", "x" * 129, "nul\0"):
         with pytest.raises(ArgumentError):
             await store.add_tar(name, io.BytesIO(archive))
+        with pytest.raises(ArgumentError):
+            await store.list(name)
+        with pytest.raises(ArgumentError):
+            await store.prune(history=name)
+    odd: Any = 5
+    for tags in ("good", odd, [odd], {odd, "x"}):
+        with pytest.raises(ArgumentError):
+            await store.label(saved.id, tags=tags)
+        with pytest.raises(ArgumentError):
+            await store.add_tar("one", io.BytesIO(archive), tags=tags)
+    for call in (store.get(odd), store.prune(max_age=cast("float", "1"))):
+        with pytest.raises((ArgumentError, ArgumentTypeError)):
+            await call
+    assert (await store.label(saved.id, tags=(each for each in ("y", "x")))).tags == ("y", "x")
+    await store.remove(saved.id)
     with pytest.raises(ArgumentError):
         await store.add_tar("one", io.BytesIO(archive), label="two\nlines")
     with pytest.raises(ArgumentError):

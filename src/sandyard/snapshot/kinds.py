@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import builtins
 import io
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, BinaryIO, ClassVar, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     SerializerFunctionWrapHandler,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalSnapshot",
     "NoopSnapshot",
+    "PossiblePath",
     "RemoteSnapshot",
     "SnapshotBase",
     "StoreSnapshot",
@@ -35,6 +38,21 @@ __all__ = [
 ]
 
 _Self = TypeVar("_Self", bound="SnapshotBase")
+
+
+def _possible(path: str) -> str:
+    """Refuse what no path of this machine can be."""
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        raw = b"\0"
+    if b"\0" in raw:
+        raise ValueError(f"{shown(path)} can't be a path")
+    return path
+
+
+PossiblePath = Annotated[str, AfterValidator(_possible)]
+"""A path that may come from a saved state: nobody knows who wrote that."""
 
 
 class SnapshotBase(BaseModel):
@@ -166,7 +184,7 @@ class LocalSnapshot(SnapshotBase):
     """
 
     type: Literal["local"] = "local"
-    base_path: str
+    base_path: PossiblePath
 
     async def persist(
         self, stream: BinaryIO | io.IOBase, *, dependencies: Dependencies | None = None
@@ -254,7 +272,7 @@ class StoreSnapshot(SnapshotBase):
     """
 
     type: Literal["store"] = "store"
-    directory: str
+    directory: PossiblePath
 
     async def persist(
         self, stream: BinaryIO | io.IOBase, *, dependencies: Dependencies | None = None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["persist", "restorable", "restore"]
 
-_ODD: Final = re.compile(r'[/\\:*?"<>|\0]')
+_ODD: Final = re.compile(r'[/\\:*?"<>|\0\ud800-\udfff]')
 
 
 def _name_of(id: str, op: OpName) -> str:  # noqa: A002  # what it is called everywhere

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
@@ -255,19 +256,12 @@ def check_words(label: object, tags: object) -> tuple[str, tuple[str, ...]]:
     Raises:
         ArgumentError: they are too long, too many, or not text of one line.
     """
-    if isinstance(tags, str) or not isinstance(tags, list | tuple | set | frozenset):
+    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
         raise ArgumentError(
             "tags are a list of words", op="snapshot_persist", argument="tags", value=tags
         )
-    words = tuple(dict.fromkeys(sorted(tags) if isinstance(tags, set | frozenset) else tags))
-    if len(words) > TAGS:
-        raise ArgumentError(
-            f"a snapshot has at most {TAGS} tags",
-            op="snapshot_persist",
-            argument="tags",
-            value=tags,
-        )
-    for argument, word in (("label", label), *(("tags", word) for word in words)):
+    given = tuple(tags)
+    for argument, word in (("label", label), *(("tags", word) for word in given)):
         if not isinstance(word, str) or len(word) > WORD_CHARS or not _is_line(word):
             raise ArgumentError(
                 f"a label or tag is one line of at most {WORD_CHARS} characters",
@@ -275,7 +269,15 @@ def check_words(label: object, tags: object) -> tuple[str, tuple[str, ...]]:
                 argument=argument,
                 value=word,
             )
-    return str(label), words
+    words = dict.fromkeys(sorted(given) if isinstance(tags, set | frozenset) else given)
+    if len(words) > TAGS:
+        raise ArgumentError(
+            f"a snapshot has at most {TAGS} tags",
+            op="snapshot_persist",
+            argument="tags",
+            value=tags,
+        )
+    return str(label), tuple(words)
 
 
 def _is_line(word: str) -> bool:

@@ -19,6 +19,7 @@ from sandyard.errors import ArgumentError, shown
 from sandyard.snapshot.kinds import (
     LocalSnapshot,
     NoopSnapshot,
+    PossiblePath,
     RemoteSnapshot,
     SnapshotBase,
     StoreSnapshot,
@@ -52,15 +53,16 @@ class LocalSnapshotSpec(_Spec):
     """Asks for a ``LocalSnapshot``.
 
     Attributes:
-        base_path: the directory.
+        base_path: the directory; a relative one begins where this program is when the session is made.
     """
 
     type: Literal["local"] = "local"
-    base_path: Annotated[str, BeforeValidator(os.fspath)]
+    base_path: Annotated[PossiblePath, BeforeValidator(os.fspath)]
 
     def build(self, snapshot_id: str) -> LocalSnapshot:
         """Make it."""
-        return LocalSnapshot(id=snapshot_id, base_path=self.base_path)
+        # A saved state may be taken up from another directory.
+        return LocalSnapshot(id=snapshot_id, base_path=os.path.abspath(self.base_path))
 
 
 class RemoteSnapshotSpec(_Spec):
@@ -86,7 +88,7 @@ class StoreSnapshotSpec(_Spec):
     """
 
     type: Literal["store"] = "store"
-    directory: str | None = None
+    directory: PossiblePath | None = None
 
     def build(self, snapshot_id: str) -> StoreSnapshot:
         """Make it."""

@@ -14,6 +14,7 @@ from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import Tally
 from sandyard.errors import (
     ArgumentError,
+    ArgumentTypeError,
     SnapshotNotRestorableError,
     SnapshotPersistError,
     SnapshotRestoreError,
@@ -153,11 +154,14 @@ class SnapshotStore:
         """All snapshots, or those of one history, oldest first.
 
         Raises:
+            ArgumentError: the name is none of a history.
             SnapshotRestoreError: the store can't be read.
         """
         return await in_thread(self._list, history)
 
     def _list(self, history: str | None) -> tuple[Snapshot, ...]:
+        if history is not None:
+            check_name(history, "snapshot_restore")
         with self._restore_errors(history or ""):
             known = History(self._place)
             found = known.all() if history is None else known.read(history)
@@ -174,6 +178,10 @@ class SnapshotStore:
         return await in_thread(self._get, id)
 
     def _get(self, id: str) -> Snapshot:  # noqa: A002
+        if not isinstance(id, str):
+            raise ArgumentTypeError(
+                "the id of a snapshot is text", op="snapshot_restore", argument="id", value=id
+            )
         with self._restore_errors(id):
             try:
                 found = History(self._place).find(id)
@@ -226,9 +234,9 @@ class SnapshotStore:
         def work() -> Snapshot:
             with self._persist_errors(id), self._place.shared():
                 known = self._get(id)
-                words = known.tags if tags is None else tuple(tags)
-                name, words = check_words(known.label if label is None else label, words)
-                changed = dataclasses.replace(known, label=name, tags=words)
+                words = known.tags if tags is None else tags
+                name, checked = check_words(known.label if label is None else label, words)
+                changed = dataclasses.replace(known, label=name, tags=checked)
                 History(self._place).write(changed)
                 return changed
 
@@ -290,15 +298,22 @@ class SnapshotStore:
                 be told.
             ArgumentError: a number is negative.
         """
-        for argument, value in (
-            ("max_age", max_age),
-            ("max_count", max_count),
-            ("max_bytes", max_bytes),
-        ):
-            if value is not None and not value >= 0:
+        given: dict[str, object] = {
+            "max_age": max_age,
+            "max_count": max_count,
+            "max_bytes": max_bytes,
+        }
+        for argument, value in given.items():
+            if value is not None and not (isinstance(value, int | float) and value >= 0):
                 raise ArgumentError(
-                    f"{argument} is 0 or more", op="delete", argument=argument, value=value
+                    f"{argument} is a number, 0 or more",
+                    op="delete",
+                    argument=argument,
+                    value=value,
                 )
+
+        if history is not None:
+            check_name(history, "delete")
 
         def work() -> Reclaimed:
             if not self._place.exists:
@@ -380,7 +395,7 @@ class SnapshotStore:
                 was saved.
             ArgumentError: the name or a word is none.
         """
-        words = check_words(label, tuple(tags))
+        words = check_words(label, tags)
         return await in_thread(self.take_tar, history, source.read, *words)
 
     def take_tar(
