@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandyard.errors import SnapshotPersistError
+from sandyard.snapshot.disk import Disk
 from sandyard.snapshot.place import Place
 from sandyard.snapshot.store import SnapshotStore
 from tests.snapshot.breaking import Breaking, Orderly, full, killed
@@ -186,6 +187,27 @@ def test_names_of_others_survive(tmp_path: Path) -> None:
             save(store)
         save(store)
         assert not disk.unsafe
+
+
+class Meanwhile(Disk):
+    """Has another program save as soon as the first file is there under the name of a temporary one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._waiting = True
+
+    def write(self, file: int, data: bytes | bytearray | memoryview, at: int) -> None:
+        super().write(file, data, at)
+        if self._waiting:
+            self._waiting = False
+            save(SnapshotStore(self._directory))
+
+
+def test_two_first_saves(tmp_path: Path) -> None:
+    """Two programs that make a store at once don't take each other's files for litter."""
+    store = SnapshotStore(tmp_path / "store", disk=Meanwhile(tmp_path / "store"))
+    store.take_tar("two", io.BytesIO(FIRST).read)
+    assert asyncio.run(store.verify()).snapshots == 2
 
 
 def test_forked_worker_holds_nothing(tmp_path: Path) -> None:

@@ -93,10 +93,12 @@ class Place:
             try:
                 self._check_version(top)
             except FileNotFoundError:
-                for name in _DIRECTORIES:
-                    self.disk.make_directory(top, name)
-                self.write_file(top, _VERSION_FILE, _VERSION)
-                self._sync_above()
+                with self.shared():  # or another program's first save takes the file for litter
+                    for name in _DIRECTORIES:
+                        self.disk.make_directory(top, name)
+                    self.disk.sync(top)
+                    self._sync_above()
+                    self.write_file(top, _VERSION_FILE, _VERSION)
 
     def _sync_above(self) -> None:
         """Have the name of the store itself survive."""
