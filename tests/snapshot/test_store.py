@@ -203,6 +203,25 @@ async def test_last_saved_is_newest(store: SnapshotStore) -> None:
     assert [each.number for each in await store.list("one")] == [1, 2, 3]
 
 
+async def test_what_two_saved_goes_once(store: SnapshotStore) -> None:
+    """What two saves at once have both kept is kept once after a prune."""
+    source, others = io.BytesIO(archive_of(FILES)), [archive_of(FILES | {"other": b"1"})]
+    another = SnapshotStore(store.directory)
+
+    def read(size: int) -> bytes:
+        if others:
+            another.take_tar("two", io.BytesIO(others.pop()).read)
+        return source.read(size)
+
+    saved = await in_thread(store.take_tar, "one", read)
+    want = await exported(store, saved.id)
+    assert sum(map(len, packs_of(store).values())) > 1_400_000
+    assert (await store.prune()).size > 600_000
+    assert sum(map(len, packs_of(store).values())) < 800_000
+    assert (await store.verify()).ok
+    assert await exported(store, saved.id) == want
+
+
 async def test_no_older_one_instead(store: SnapshotStore) -> None:
     """A newest snapshot whose record is damaged is told, and not passed over."""
     first = await store.add_tar("one", io.BytesIO(archive_of(FILES)))

@@ -295,6 +295,9 @@ class _Plan:
                     digest = found.packed.digest
                     if digest in self._moved or digest in moved:
                         continue
+                    if self._stays(objects, digest):
+                        moved.add(digest)
+                        continue
                     try:
                         writer.copy(found.packed, objects.from_pack(found))
                     except DamagedPackError:
@@ -306,6 +309,18 @@ class _Plan:
             self._moved |= moved
         if self._moved:
             self._place.disk.sync(self._packs)
+
+    def _stays(self, objects: Objects, digest: bytes) -> bool:
+        """Whether a pack that does not go has an object, too, and has it whole."""
+        for name, listed in objects.lists.items():
+            packed = None if name in self._goers else listed.find(digest)
+            if packed is None:
+                continue
+            with suppress(DamagedPackError, OSError):
+                for _ in objects.from_pack(Found(name, packed)):
+                    pass
+                return True
+        return False
 
     def remove(self) -> int:
         """Remove the packs that go; whoever calls this holds the store alone.
