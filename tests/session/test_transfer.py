@@ -232,3 +232,19 @@ def test_patterns_are_bounded(tmp_path: Path) -> None:
         with pytest.raises(WorkspaceArchiveReadError) as caught:
             download(root, "tree", tmp_path / "another", errand)
     assert caught.value.context["reason"] == "too_many_patterns"
+
+
+async def test_directories_that_were_there_stay_closed(
+    tmp_path: Path, session: UnixLocalSandboxSession
+) -> None:
+    own = tmp_path / "own"
+    (own / "kept").mkdir(parents=True)
+    for directory in (own, own / "kept"):
+        directory.chmod(0o700)
+    await session.exec(
+        "mkdir -p t/kept t/new && touch t/kept/a t/new/a && chmod 777 t t/kept t/new"
+    )
+    await session.download("t", own)
+    modes = [stat.S_IMODE((own / name).stat().st_mode) for name in (".", "kept", "new")]
+    assert modes == [0o700, 0o700, 0o777]
+    assert (own / "kept/a").exists()

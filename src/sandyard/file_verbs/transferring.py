@@ -93,7 +93,7 @@ class TransferVerbs(VerbBase):
         Content, permissions, times, empty directories, hard links and symlinks are kept;
         set-user-id bits are not. Symlinks in the tree that lead out of it are left out, since they
         would lead to your files. Files are replaced each whole or not at all; a directory is merged
-        with one that is there, and no symlink in that is followed.
+        with one that is there, which keeps its permissions, and no symlink in that is followed.
 
         What comes out was made by commands: ``session.review()`` tells what programs on your side
         would run of it by themselves.

@@ -99,6 +99,7 @@ class Tree:
         direct: True writes files of new directories at once under their own names, for where
             nobody looks yet (default: each appears whole).
         stopped: set by whoever wants no more of it.
+        settled: True leaves directories that were there before the permissions that they had.
     """
 
     src: Path
@@ -109,6 +110,7 @@ class Tree:
     chosen: Chosen = ALL
     direct: bool = False
     stopped: Event | None = None
+    settled: bool = False
     twins: dict[tuple[int, int], Names] = field(default_factory=dict)
     """Files of several names that were copied: where their first copy stands, in the tree."""
 
@@ -363,6 +365,7 @@ def _copy_directory(tree: Tree, level: _Level, child: _Child) -> None:
             made, fresh = open_or_make(level.target, name, _PRIVATE_DIRECTORY)
         try:
             tree.ward.check_directory(made)  # somebody may have put another in its place
+            had = os.fstat(made).st_mode
             unlock(made, tree.owner)
             before = len(tree.done.written)
             deeper = _Level(
@@ -381,7 +384,8 @@ def _copy_directory(tree: Tree, level: _Level, child: _Child) -> None:
                     os.rmdir(name, dir_fd=level.target)
                 return
             # Last, since a read-only directory takes no files, and each file changes its time.
-            finish_directory(made, tree.owner, child.facts.st_mode & PERMISSIONS, child.facts)
+            mode = had if tree.settled and not fresh else child.facts.st_mode
+            finish_directory(made, tree.owner, mode & PERMISSIONS, child.facts)
         finally:
             os.close(made)
     finally:

@@ -220,6 +220,7 @@ def download(
                             spot.tree.ward,
                             errand.chosen,
                             stopped=errand.stopped,
+                            settled=True,  # who may enter the caller's directories is the caller's
                         )
                         _put_tree(tree, opened, destination)
                     else:
@@ -262,13 +263,15 @@ def _host_errors(path: str | PurePath, destination: str | PurePath) -> Iterator[
 def _put_tree(tree: Tree, opened: int, destination: str | PurePath) -> None:
     """Copy an open directory of the workspace to a path of the host."""
     with acting_as(tree.owner):
+        fresh = not os.path.isdir(destination)
         os.makedirs(destination, exist_ok=True)
         top = os.open(destination, _DIRECTORY)
     try:
         facts, into = os.fstat(opened), os.fstat(top)
+        mode = facts.st_mode if fresh else into.st_mode
         unlock(top, tree.owner)
         copy_tree(replace(tree, own=frozenset({(into.st_dev, into.st_ino)})), opened, top, "")
-        finish_directory(top, tree.owner, facts.st_mode & PERMISSIONS, facts)
+        finish_directory(top, tree.owner, mode & PERMISSIONS, facts)
     finally:
         os.close(top)
 
