@@ -22,7 +22,7 @@ from sandyard.workspace.copying import (
     fill_file,
     opened_file,
 )
-from sandyard.workspace.kernel import PATH_ONLY
+from sandyard.workspace.kernel import PATH_ONLY, reopen_file
 from sandyard.workspace.names import leads_out
 from sandyard.workspace.placing import (
     Look,
@@ -58,7 +58,6 @@ _NO_LONGER: Final = frozenset({
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _IGNORE_FILE: Final = ".gitignore"
 
 
@@ -400,15 +399,12 @@ _COPIERS: Final[dict[int, Callable[[Tree, _Level, _Child], None]]] = {
 
 
 def _open_regular(directory: int, name: str) -> int:
-    """Open what was a regular file a moment ago, which nothing that took its place notices.
-
-    Whoever is confined makes no devices, a FIFO or socket opened like this does nothing.
-    """
-    opened = os.open(name, _READ, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
-        os.close(opened)
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
-    return opened
+    """Open what was a regular file a moment ago, and nothing that took its place."""
+    handle = os.open(name, _LOOK, dir_fd=directory)
+    try:
+        return reopen_file(handle)
+    finally:
+        os.close(handle)
 
 
 def _open_below(directory: int, name: str) -> int:
