@@ -49,7 +49,9 @@ ONCE = (
 
 PLAIN = (
     "archive",
+    "background/test_processes.py",
     "cli/test_cp.py",
+    "cli/test_run.py",
     "cli/test_sessions.py",
     "cli/test_tmux.py",
     "docs/test_examples.py",
@@ -59,6 +61,7 @@ PLAIN = (
     "faults/test_calls.py",
     "faults/test_kills.py",
     "supervisor/test_life.py",
+    "supervisor/test_terminal.py",
     "test_dependencies.py",
     "test_finishing.py",
     "workspace/test_patches.py",

@@ -22,7 +22,7 @@ from sandyard.cli.screen import ScreenModes, detach_key
 from tests.cli.calling import SANDYARD, call
 
 # Each test starts several programs, one after the other.
-pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 PATIENCE_S = 30
 

@@ -97,7 +97,12 @@ class Arena:
             yield
             assert self.outside.stat().st_ino == inode
             assert watch.events() == []
-        assert describe_tree(self.outside) == before
+        after = describe_tree(self.outside)
+        changed = {
+            name: (before.get(name), after.get(name)) for name in before.keys() | after.keys()
+        }
+        changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
+        assert not changed, changed
         assert exit_secret.read_bytes() == SECRET
         assert os.listdir(self.base.parent / "exit") == ["secret"]
 
