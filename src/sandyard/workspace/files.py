@@ -237,11 +237,20 @@ def _appending(tree: WorkspaceRoot, directory: int, handle: int, name: str) -> i
         facts = os.fstat(handle)
         refuse_odd(facts, name)
         tree.ward.check_content(directory, handle)
-        if facts.st_nlink > 1:
+        if facts.st_nlink > 1 or not _is_only_name(directory, name, facts):
             return None
         return reopen(handle, _APPEND)
     finally:
         os.close(handle)
+
+
+def _is_only_name(directory: int, name: str, facts: os.stat_result) -> bool:
+    """Tell whether a file of one name has this one: the other may be what was left when this went."""
+    try:
+        present = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(present, facts) and present.st_nlink == 1
 
 
 def _flat(data: bytes | bytearray | memoryview) -> memoryview:
