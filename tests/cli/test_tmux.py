@@ -17,7 +17,9 @@ __all__ = ["home"]
 
 pytestmark = [
     pytest.mark.timeout(240),
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux"),
+    pytest.mark.skipif(
+        shutil.which("tmux") is None, reason="needs tmux (Debian: apt install tmux)"
+    ),
 ]
 
 

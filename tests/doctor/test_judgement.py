@@ -102,7 +102,7 @@ def test_profile_is_one(tmp_path: Path) -> None:
     """The parser of AppArmor 4.0 or later takes the profile as it is printed (Debian: apparmor)."""
     parser = os.environ.get("SANDYARD_APPARMOR_PARSER") or shutil.which("apparmor_parser")
     if parser is None:
-        pytest.skip("needs apparmor_parser on PATH, or in SANDYARD_APPARMOR_PARSER")
+        pytest.skip("needs apparmor_parser 4.0 on PATH, or in SANDYARD_APPARMOR_PARSER")
     lines = judge(UBUNTU, refused("private_mounts", errno.EACCES), (), 0).commands
     start = next(at for at, line in enumerate(lines) if line.endswith("<<'END'"))
     profile = tmp_path / "profile"
