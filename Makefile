@@ -57,6 +57,9 @@ bench: setup ## measure, and compare with bubblewrap and openai-agents' local sa
 	@scripts/setup dev bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+docs: setup ## the documentation's site, into build/site
+	@$(BIN)/python scripts/site.py
+
 analyze: ## gcc's analyser, cppcheck and clang-tidy over the C program (slow)
 	@$(MAKE) --silent -C native analyze
 
@@ -75,4 +78,4 @@ clean: ## remove everything that was built or cached, .venv too
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test quick lint format soak attacks bench analyze cross fuzz lock clean
+.PHONY: help setup demo test quick lint format soak attacks bench docs analyze cross fuzz lock clean

@@ -1,4 +1,7 @@
-"""Measures Sandyard beside its peers: ``make bench``, or ``python -m benchmarks [NAME …]``."""
+"""Measures Sandyard beside its peers: ``make bench``, or ``python -m benchmarks [NAME …]``.
+
+``--page FILE`` writes what was measured as a page, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from benchmarks.archives import archive_rows
 from benchmarks.commands import command_rows
@@ -20,6 +24,7 @@ from benchmarks.logs import log_rows
 from benchmarks.manifests import manifest_rows
 from benchmarks.measure import Row
 from benchmarks.output import output_rows
+from benchmarks.page import write_page
 from benchmarks.peers import bubblewrap
 from benchmarks.sessions import session_rows
 from benchmarks.terminals import terminal_rows
@@ -45,13 +50,19 @@ def main() -> int:
     """Runs the parts that are named, or all; the exit code says whether every bar was met."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which to run (all)")
-    chosen = parser.parse_args().parts or list(PARTS)
-    print(_machine())
+    parser.add_argument("--page", type=Path, help="write the figures as a page of Markdown there")
+    given = parser.parse_args()
+    machine = _machine()
+    print(machine)
     missed = 0
-    for name in chosen:
-        for row in asyncio.run(_measured(name)):
+    measured: dict[str, list[Row]] = {}
+    for name in given.parts or PARTS:
+        measured[name] = asyncio.run(_measured(name))
+        for row in measured[name]:
             print(_line(row), flush=True)
             missed += not row.holds
+    if given.page is not None:
+        write_page(given.page, machine, measured)
     if missed:
         print(f"{missed} of the bars were missed; other work on the machine shows in all figures")
     return 1 if missed else 0
@@ -62,10 +73,8 @@ async def _measured(name: str) -> list[Row]:
 
 
 def _line(row: Row) -> str:
-    sign = "≥" if row.at_least else "≤"
     mark = "ok    " if row.holds else "MISSED"
-    figure = f"{row.value:.2f}{row.unit}" if row.bar < 100 else f"{row.value:.0f}{row.unit}"
-    return f"{mark} {row.what:<54} {figure:>10}  (bar {sign} {row.bar:g})  {row.detail}"
+    return f"{mark} {row.what:<54} {row.figure:>10}  (bar {row.wanted})  {row.detail}"
 
 
 def _machine() -> str:
@@ -76,7 +85,7 @@ def _machine() -> str:
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     peers = "" if bubblewrap("/") else "; bubblewrap is missing"
     return (
-        f"Linux {platform.release()}, {os.cpu_count()} processors, load {load}, "
+        f"Linux {platform.release().partition('-')[0]}, {os.cpu_count()} processors, load {load}, "
         f"CPython {platform.python_version()}, asyncio child watcher: {watcher}, "
         f"uid {os.geteuid()}{peers}"
     )

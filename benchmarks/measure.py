@@ -66,6 +66,16 @@ class Row:
         """Whether the bar is met."""
         return self.value >= self.bar if self.at_least else self.value <= self.bar
 
+    @property
+    def figure(self) -> str:
+        """The figure with its unit, as exact as its bar asks for."""
+        return f"{self.value:.2f}{self.unit}" if self.bar < 100 else f"{self.value:.0f}{self.unit}"
+
+    @property
+    def wanted(self) -> str:
+        """The bar in words."""
+        return f"{'≥' if self.at_least else '≤'} {self.bar:g}"
+
 
 async def interleaved(
     subjects: Mapping[str, Subject], count: int, warm_up: int = WARM_UP

@@ -201,6 +201,12 @@ def public_names() -> frozenset[str]:
     return frozenset(sandyard.__all__)
 
 
+def belongs(name: str, modules: tuple[str, ...]) -> bool:
+    """Whether a public name comes from one of a chapter's modules."""
+    module = getattr(sandyard, name).__module__
+    return any(module == one or (one.endswith(".") and module.startswith(one)) for one in modules)
+
+
 def write_page() -> str:
     """The whole page."""
     left = sorted(public_names())
@@ -208,10 +214,7 @@ def write_page() -> str:
     for title, modules in CHAPTERS:
         parts.append(f"## {title}\n")
         for name in list(left):
-            module = getattr(sandyard, name).__module__
-            if any(
-                module == one or (one.endswith(".") and module.startswith(one)) for one in modules
-            ):
+            if belongs(name, modules):
                 parts.append(describe(name))
                 left.remove(name)
     if left:

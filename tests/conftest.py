@@ -29,6 +29,7 @@ ONCE = (
     "background/test_slow_disk.py",
     "cli/test_pumping.py",
     "confinement",
+    "docs/test_site.py",
     "escape/test_counting.py",
     "exhaustion/test_channel.py",
     "exhaustion/test_descriptors.py",

@@ -22,7 +22,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_names_no_other_place(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"/work\b|promises\.md|architecture\.md", text)
+    assert not re.search(r"/work\b|promises\.md|shared/design", text)
 
 
 def test_reference_has_every_name() -> None:
