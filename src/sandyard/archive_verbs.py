@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
@@ -13,12 +13,11 @@ from sandyard.errors import (
     ArgumentTypeError,
     InvalidCompressionSchemeError,
     InvalidManifestPathError,
-    OpName,
     shown,
 )
-from sandyard.observing import Observable, observed
+from sandyard.observing import observed
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
-from sandyard.types import User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.checkpoints import Checkpoint, Checkpoints
     from sandyard.dependencies import Dependencies
-    from sandyard.manifest import Manifest
     from sandyard.workspace.persist_stream import WorkspaceArchive
 
 __all__ = ["ArchiveSourceLike", "ArchiveVerbs", "checkpoints_of"]
@@ -50,7 +48,7 @@ ArchiveSourceLike = bytes | bytearray | memoryview | _BinaryStream | AsyncIterab
 """An archive: bytes, a binary stream, or what gives pieces of it asynchronously."""
 
 
-class ArchiveVerbs(Observable, ABC):
+class ArchiveVerbs(WorkspaceVerbBase):
     """What a session does with archives, in its host's program."""
 
     _unsaved: frozenset[tuple[str, ...]] = frozenset()
@@ -58,16 +56,8 @@ class ArchiveVerbs(Observable, ABC):
     _dependencies: Dependencies | None = None
 
     @abstractmethod
-    def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
-        """The workspace, if the session is in a phase in which ``op`` is possible."""
-
-    @abstractmethod
     def _mounted_paths(self) -> frozenset[tuple[str, ...]]:
         """Where something is mounted in the workspace, which is not of it."""
-
-    @abstractmethod
-    def _present_manifest(self) -> Manifest:
-        """What should exist in the workspace."""
 
     @observed("extract")
     async def extract(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.calls import CommandRequest
-from sandyard.errors import ArgumentError, OpName, ResourceLimitError
+from sandyard.errors import ArgumentError, ResourceLimitError
 from sandyard.finishing import finished, in_thread
 from sandyard.narrowing import Narrowing
-from sandyard.observing import Observable, observed
+from sandyard.observing import observed
 from sandyard.types import User
+from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
-    from sandyard.explaining import Explainer
-    from sandyard.process import CommandCall, Commands, StdinSource
+    from sandyard.process import Commands, StdinSource
     from sandyard.process.background import BackgroundProcess
     from sandyard.process.background_list import BackgroundProcesses
     from sandyard.workspace.lease import Lease
@@ -28,39 +27,14 @@ Processes = Literal["keep", "end"]
 """What becomes of what runs in the background."""
 
 
-class BackgroundVerbs(Observable, ABC):
+class BackgroundVerbs(CommandVerbBase):
     """What a session does with processes that run beside its commands.
 
     What it needs is loaded with the first of them: most sessions never have one.
     """
 
-    _explainer: Explainer
     _lease: Lease
     _background: tuple[BackgroundProcesses, LogPlace] | None = None
-
-    @abstractmethod
-    def _running_commands(self, op: OpName = "exec") -> Commands:
-        """The commands of the running sandbox.
-
-        Raises:
-            SessionClosedError: there is none.
-        """
-
-    @abstractmethod
-    async def _prepared(self, request: CommandRequest) -> CommandCall:
-        """A call that is ready to run.
-
-        Raises:
-            ArgumentError, ArgumentTypeError: an argument is impossible.
-        """
-
-    @abstractmethod
-    def _check_open(self, op: OpName) -> None:
-        """Refuse an operation that is not possible in this phase.
-
-        Raises:
-            SessionClosedError: it is not.
-        """
 
     @observed("start_process")
     async def start_process(  # noqa: PLR0913  # what exec takes, and a name and a log

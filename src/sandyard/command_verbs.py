@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers
-from sandyard.observing import Observable, observed, observed_block
+from sandyard.observing import observed, observed_block
 from sandyard.types import ExecResult, User
+from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
-    from sandyard.errors import OpName
-    from sandyard.explaining import Explainer
     from sandyard.narrowing import Narrowing
-    from sandyard.process import CommandCall, Commands, CommandStream, StdinSource
+    from sandyard.process import CommandStream, StdinSource
 
 __all__ = ["CommandVerbs"]
 
 
-class CommandVerbs(Observable, ABC):
+class CommandVerbs(CommandVerbBase):
     """What a session does with commands that somebody waits for."""
-
-    _explainer: Explainer
-
-    @abstractmethod
-    def _running_commands(self, op: OpName = "exec") -> Commands:
-        """The commands of the running sandbox.
-
-        Raises:
-            SessionClosedError: there is none.
-        """
-
-    @abstractmethod
-    async def _prepared(self, request: CommandRequest) -> CommandCall:
-        """A call that is ready to run.
-
-        Raises:
-            ArgumentError, ArgumentTypeError: an argument is impossible.
-        """
 
     @observed("exec")
     async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command

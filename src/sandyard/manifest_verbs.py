@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandyard.caller import Caller
-from sandyard.errors import LocalDirReadError, ManifestError, OpName, SandboxError, shown
+from sandyard.errors import LocalDirReadError, ManifestError, SandboxError, shown
 from sandyard.finishing import in_thread
 from sandyard.limits import GIT_CLONES
 from sandyard.manifest import Environment, Manifest
-from sandyard.observing import Observable, observed
+from sandyard.observing import observed
 from sandyard.policy import Policy
-from sandyard.state import UnixLocalSandboxSessionState
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace import Workspace
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
-    from sandyard.types import User
     from sandyard.workspace.copying import Materialized
     from sandyard.workspace.entry_plan import CopyClone
     from sandyard.workspace.materialize import Attempt, Ledger
@@ -34,22 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["ManifestVerbs"]
 
 
-class ManifestVerbs(Observable, ABC):
+class ManifestVerbs(WorkspaceVerbBase):
     """What a session does with its manifest's entries."""
 
-    policy: Policy
-    state: UnixLocalSandboxSessionState
     materialized: Materialized | None = None
     _caller: Caller
     _ledger: Ledger | None = None
-
-    @abstractmethod
-    def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
-        """The workspace, if the session is in a phase in which ``op`` is possible."""
-
-    @abstractmethod
-    def _present_manifest(self) -> Manifest:
-        """What should exist in the workspace."""
 
     @abstractmethod
     def _spare_sandbox(self, policy: Policy) -> AbstractAsyncContextManager[Spare]:

@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sandyard.errors import ArgumentTypeError, SessionClosedError
 from sandyard.manifest import Mount
-from sandyard.observing import Observable, observed
+from sandyard.observing import observed
 from sandyard.snapshot.kinds import host_directory
+from sandyard.verb_bases import VerbBase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import PurePath
 
     from sandyard.errors import OpName
-    from sandyard.explaining.explainer import Explainer
-    from sandyard.ladder import Ladder
-    from sandyard.manifest import Manifest
     from sandyard.manifest.mounts import MountProvider
     from sandyard.mounting import Mounts
-    from sandyard.policy import Policy
     from sandyard.process import InitProcess
-    from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace import WorkspaceRoot
 
 __all__ = ["MountVerbs"]
 
 
-class MountVerbs(Observable, ABC):
+class MountVerbs(VerbBase):
     """What a session does with mounts, while it runs."""
 
-    policy: Policy
-    state: UnixLocalSandboxSessionState
-    _explainer: Explainer
-    _ladder: Ladder
     _init: InitProcess | None
     _root: WorkspaceRoot | None
     _providers: Mapping[str, MountProvider] | None = None
     _mounts: Mounts | None = None
 
     @abstractmethod
-    def _check_open(self, op: OpName) -> None:
-        """Refuse an operation that is not possible now, or not on this loop."""
-
-    @abstractmethod
     async def _end_sandbox(self) -> None:
         """End the sandbox, and the mounts with it."""
-
-    @abstractmethod
-    def _present_manifest(self) -> Manifest:
-        """What should exist in the workspace."""
 
     def provide(self, providers: Mapping[str, MountProvider]) -> None:
         """Take over who makes remote mounts; ``UnixLocalSandboxClient`` calls this."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers, prepare_terminal
-from sandyard.errors import OpName
 from sandyard.limits import (
     TERMINAL_COLUMNS,
     TERMINAL_ROWS,
@@ -16,41 +14,19 @@ from sandyard.limits import (
     TERMINAL_TYPE,
 )
 from sandyard.narrowing import Narrowing
-from sandyard.observing import Observable, observed
-from sandyard.process import CommandCall, Commands
+from sandyard.observing import observed
+from sandyard.process import CommandCall
 from sandyard.types import User
+from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
-    from sandyard.ladder import Ladder
-    from sandyard.policy import Policy
     from sandyard.process.terminal import Terminal
-    from sandyard.state import UnixLocalSandboxSessionState as SessionState
 
 __all__ = ["TerminalVerbs"]
 
 
-class TerminalVerbs(Observable, ABC):
+class TerminalVerbs(CommandVerbBase):
     """What a session does with terminals."""
-
-    policy: Policy
-    state: SessionState
-    _ladder: Ladder
-
-    @abstractmethod
-    def _running_commands(self, op: OpName = "exec") -> Commands:
-        """The commands of the running sandbox.
-
-        Raises:
-            SessionClosedError: the session is not running.
-        """
-
-    @abstractmethod
-    async def _prepared(self, request: CommandRequest) -> CommandCall:
-        """A request as the process room takes it.
-
-        Raises:
-            ArgumentError, ArgumentTypeError: an argument is impossible.
-        """
 
     async def _prepared_for_terminal(self, request: CommandRequest) -> CommandCall:
         """The same with TERM, unless the caller, the policy or the manifest sets it."""

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandyard.errors import ApplyPatchDiffError, ArgumentError
-from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
 from sandyard.types import User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace.faults import translated
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ Given = (
 )
 
 
-class PatchingVerbs(VerbBase):
+class PatchingVerbs(WorkspaceVerbBase):
     """How a session changes files by patches."""
 
     @observed("apply_patch")

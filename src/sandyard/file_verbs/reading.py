@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path, PurePath
 
 from sandyard.errors import ArgumentError, OpName, shown
-from sandyard.file_verbs.base import VerbBase
 from sandyard.limits import COPY_CHUNK_BYTES, READ_PIECE_MAX
 from sandyard.observing import observed, observed_pieces
 from sandyard.types import FileEntry, User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace.files import read_range
 from sandyard.workspace.listing import (
     describe,
@@ -26,7 +26,7 @@ from sandyard.workspace.listing import (
 __all__ = ["ReadingVerbs"]
 
 
-class ReadingVerbs(VerbBase):
+class ReadingVerbs(WorkspaceVerbBase):
     """What a session tells of its files."""
 
     @observed("read")

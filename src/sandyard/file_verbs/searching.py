@@ -9,11 +9,11 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ExecNonZeroError, shown
-from sandyard.file_verbs.base import VerbBase
 from sandyard.limits import GREP_ERROR_BYTES, GREP_MATCHES, GREP_MATCHES_MAX, GREP_PATTERN_BYTES
 from sandyard.observing import observed
 from sandyard.process import CommandStream
 from sandyard.types import ExecResult, User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace.listing import describe
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Order(NamedTuple):
         return ["grep", "--color=never", *flags, "-e", self.pattern, "--", path]
 
 
-class SearchingVerbs(VerbBase):
+class SearchingVerbs(WorkspaceVerbBase):
     """How a session searches in its files."""
 
     @abstractmethod

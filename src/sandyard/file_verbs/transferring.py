@@ -10,8 +10,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, OpName
-from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
+from sandyard.verb_bases import WorkspaceVerbBase
 
 if TYPE_CHECKING:
     from sandyard.workspace.copying_trees import Chosen
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TransferVerbs"]
 
 
-class TransferVerbs(VerbBase):
+class TransferVerbs(WorkspaceVerbBase):
     """What a session copies from and to the host."""
 
     @observed("upload")

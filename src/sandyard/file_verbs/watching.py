@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self
 
-from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed_block
 from sandyard.types import User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace import Workspace
 from sandyard.workspace.faults import translated
 
@@ -63,7 +63,7 @@ def _wake(news: asyncio.Future[None]) -> None:
         news.set_result(None)
 
 
-class WatchingVerbs(VerbBase):
+class WatchingVerbs(WorkspaceVerbBase):
     """How a session tells of changes in its files."""
 
     @observed_block("watch")

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from sandyard.file_verbs.base import VerbBase
 from sandyard.observing import observed
 from sandyard.types import Permissions, User
+from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace.files import append
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["WritingVerbs"]
 
 
-class WritingVerbs(VerbBase):
+class WritingVerbs(WorkspaceVerbBase):
     """What a session changes of its files."""
 
     @observed("write")

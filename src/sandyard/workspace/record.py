@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
@@ -52,6 +51,8 @@ class LeaseRecord:
 
     def encode(self) -> bytes:
         """Return a JSON document; its length depends on neither the inodes nor the state."""
+        import json  # noqa: PLC0415  # five modules that only a session needs
+
         device, number = _written(self.inode)
         logs_device, logs_number = _written(self.logs)
         return (
@@ -65,6 +66,8 @@ class LeaseRecord:
     @classmethod
     def decode(cls, raw: bytes) -> LeaseRecord | Unreadable:
         """Read a document back; whatever the bytes are, nothing is raised."""
+        import json  # noqa: PLC0415  # likewise
+
         try:
             said = json.loads(raw)
         except (ValueError, RecursionError):
