@@ -28,7 +28,10 @@ Every public name, importable from `sandyard`. This page is made from the source
 """
 
 CHAPTERS = (
-    ("Clients and sessions", ("sandyard.client", "sandyard.session")),
+    (
+        "Clients and sessions",
+        ("sandyard.client", "sandyard.session", "sandyard.contract.", "sandyard.contract"),
+    ),
     (
         "What a command may touch",
         (
@@ -145,10 +148,12 @@ def methods(node: ast.ClassDef) -> Iterator[Function]:
 
 
 def all_methods(thing: type) -> Iterator[Function]:
-    """Those of a class and of the bases of ours that have no entry of their own."""
+    """Those of a class and of the bases of ours that belong to no entry of their own."""
     yield from methods(find_class(thing))
-    for base in thing.__mro__[1:]:
-        if base.__module__.startswith("sandyard.") and base.__name__ not in public_names():
+    bases = [base for base in thing.__mro__[1:] if base.__module__.startswith("sandyard.")]
+    entries = [base for base in bases if base.__name__ in public_names()]
+    for base in bases:
+        if not any(issubclass(entry, base) for entry in entries):
             yield from methods(find_class(base))
 
 
@@ -177,6 +182,8 @@ def describe(name: str) -> str:
         tree = parse(inspect.getsourcefile(thing) or "")
         found = (node for node in tree.body if isinstance(node, Function) and node.name == name)
         return f"### {name}\n\n{describe_method(next(found))}"
+    if thing.__name__ != name:
+        return f"### {name}\n\nThe same as `{thing.__name__}`.\n"
     node = find_class(thing)
     bases = [base.__name__ for base in thing.__bases__ if base.__name__ in public_names()]
     kin = f"Is a {', '.join(f'`{base}`' for base in bases)}. " if bases else ""

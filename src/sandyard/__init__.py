@@ -16,6 +16,8 @@ _HOMES: Final = {
     "sandyard.confinement.doctor_values": ("DoctorCanary", "DoctorReport", "DoctorRow"),
     "sandyard.confinement.explanation": ("Explanation",),
     "sandyard.confinement.footing": ("ConfinementReport", "Held"),
+    "sandyard.contract": ("BaseSandboxSession", "SandboxSession"),
+    "sandyard.contract.handles": ("RunningCommand", "RunningProcess", "RunningTerminal"),
     "sandyard.dependencies": ("Dependencies",),
     "sandyard.errors": (
         "ApplyPatchDecodeError",
@@ -68,6 +70,7 @@ _HOMES: Final = {
         "SnapshotPersistError",
         "SnapshotRestoreError",
         "TerminalEndedError",
+        "UnsupportedOperationError",
         "WorkspaceArchiveReadError",
         "WorkspaceArchiveWriteError",
         "WorkspaceIOError",

@@ -20,6 +20,15 @@ from sandyard.confinement.footing import (
 from sandyard.client import (
     UnixLocalSandboxClient as UnixLocalSandboxClient,
 )
+from sandyard.contract import (
+    BaseSandboxSession as BaseSandboxSession,
+    SandboxSession as SandboxSession,
+)
+from sandyard.contract.handles import (
+    RunningCommand as RunningCommand,
+    RunningProcess as RunningProcess,
+    RunningTerminal as RunningTerminal,
+)
 from sandyard.dependencies import (
     Dependencies as Dependencies,
 )
@@ -74,6 +83,7 @@ from sandyard.errors import (
     SnapshotPersistError as SnapshotPersistError,
     SnapshotRestoreError as SnapshotRestoreError,
     TerminalEndedError as TerminalEndedError,
+    UnsupportedOperationError as UnsupportedOperationError,
     WorkspaceArchiveReadError as WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError as WorkspaceArchiveWriteError,
     WorkspaceIOError as WorkspaceIOError,

@@ -17,7 +17,8 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── PolicyError                     [ValueError]  what a command may touch
     │   ├── ManifestError                   [ValueError]  what should exist before work starts
     │   │   └── InvalidManifestPathError    a path is absolute or leaves the workspace
-    │   └── SessionNotFoundError            [LookupError]  no session has this id or name
+    │   ├── SessionNotFoundError            [LookupError]  no session has this id or name
+    │   └── UnsupportedOperationError       [NotImplementedError]  not with this kind of session
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
     │   ├── EventSinkError                  [RuntimeError]  a sink did not take an event
@@ -131,6 +132,7 @@ __all__ = [
     "SnapshotPersistError",
     "SnapshotRestoreError",
     "TerminalEndedError",
+    "UnsupportedOperationError",
     "WorkspaceArchiveReadError",
     "WorkspaceArchiveWriteError",
     "WorkspaceIOError",
@@ -217,6 +219,7 @@ class ErrorCode(StrEnum):
     EVENT_SINK_FAILED = "event_sink_failed"
     SESSION_CLOSED = "session_closed"
     SESSION_NOT_FOUND = "session_not_found"
+    UNSUPPORTED_OPERATION = "unsupported_operation"
     SERVER_ERROR = "server_error"
     RESOURCE_LIMIT = "resource_limit"
     EXEC_NONZERO = "exec_nonzero"
@@ -551,6 +554,37 @@ class SessionNotFoundError(ConfigurationError, LookupError):
         text = message or f"there is no session {shown(which)}; sandyard ls lists those there are"
         facts = {"session": which, "reason": reason}
         super().__init__(text, ErrorCode.SESSION_NOT_FOUND, op, facts, cause, retryable=False)
+
+
+class UnsupportedOperationError(ConfigurationError, NotImplementedError):
+    """This kind of session does not do that, or not with such an argument.
+
+    Args:
+        op: the operation.
+        method: the method that was called.
+        session: name of the session's class.
+        argument: the argument that it can't honour; None if it is the whole method.
+    """
+
+    def __init__(
+        self,
+        *,
+        op: OpName,
+        method: str,
+        session: str,
+        argument: str | None = None,
+        context: Context | None = None,
+    ) -> None:
+        what = f"{method}()" if argument is None else f"{argument}= of {method}()"
+        facts = {"method": method, "session": session, "argument": argument, **(context or {})}
+        super().__init__(
+            f"{session} has no {what}; use another method, or a session that has it, such as those "
+            "of UnixLocalSandboxClient",
+            ErrorCode.UNSUPPORTED_OPERATION,
+            op,
+            facts,
+            retryable=False,
+        )
 
 
 # --- the sandbox ------------------------------------------------------------------------------

@@ -6,14 +6,22 @@ import asyncio
 import contextvars
 import errno
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
 from sandyard.errors import OpName, ResourceLimitError
 
-__all__ = ["Work", "all_finished", "finished", "finishing", "in_thread", "start_thread"]
+__all__ = [
+    "Work",
+    "all_finished",
+    "each_in_turn",
+    "finished",
+    "finishing",
+    "in_thread",
+    "start_thread",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +47,24 @@ async def all_finished(works: Iterable[Coroutine[None, None, None]]) -> None:
         await finished(_ended(tasks))
     for task in tasks:
         task.result()
+
+
+async def each_in_turn(works: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    """Does one work after the other, whatever becomes of those before; then raises the first error.
+
+    A cancellation ends the work that it meets, and no other.
+    """
+    first: BaseException | None = None
+    for work in works:
+        try:
+            await work()
+        except BaseException as error:  # noqa: BLE001  # a border: raised below, the others go on
+            first = first or error
+    try:
+        if first is not None:
+            raise first
+    finally:
+        first = None  # an error that is held by its own traceback is freed late
 
 
 def finishing(work: Coroutine[None, None, T]) -> asyncio.Task[T]:

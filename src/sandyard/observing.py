@@ -43,11 +43,13 @@ class Observer(Protocol):
         kwargs: dict[str, object],
         *,
         nests: bool = True,
+        ends: bool = False,
     ) -> Operation:
         """Tell that an operation begins, and with which arguments of which method.
 
         ``nests`` is False if the caller's own code runs before it ends: what that calls is no part
-        of the operation.
+        of the operation. ``ends`` is True if the operation saves or gives back what a session holds:
+        nobody who hears of it can keep it from going on.
         """
 
     async def close(self) -> None:
@@ -68,8 +70,11 @@ O = TypeVar("O", bound=Observable)  # noqa: E741  # an observable
 Verb = Callable[Concatenate[O, P], Coroutine[None, None, T]]
 
 
-def observed(op: OpName) -> Callable[[Verb[O, P, T]], Verb[O, P, T]]:
-    """Make a method of a session tell its observer when it begins and how it ends."""
+def observed(op: OpName, *, ends: bool = False) -> Callable[[Verb[O, P, T]], Verb[O, P, T]]:
+    """Make a method of a session tell its observer when it begins and how it ends.
+
+    ``ends`` is True for what is done at a session's end, as ``Observer.begin`` says.
+    """
 
     def decorate(verb: Verb[O, P, T]) -> Verb[O, P, T]:
         @wraps(verb)
@@ -77,7 +82,7 @@ def observed(op: OpName) -> Callable[[Verb[O, P, T]], Verb[O, P, T]]:
             observer = session.observer
             if observer is None:
                 return await verb(session, *args, **kwargs)
-            operation = await observer.begin(op, verb, args, kwargs)
+            operation = await observer.begin(op, verb, args, kwargs, ends=ends)
             try:
                 result = await verb(session, *args, **kwargs)
             except BaseException as error:

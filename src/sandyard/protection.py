@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sandyard.workspace.opener import Opener
-from sandyard.workspace.review import Baseline, Review, compare_surveys, take_baseline
-from sandyard.workspace.survey import Tree, survey_trees
 
 if TYPE_CHECKING:
     from sandyard.planted import ProtectedPart
     from sandyard.platform import Grant
     from sandyard.workspace import WorkspaceRoot
+    from sandyard.workspace.review import Baseline, Review
+    from sandyard.workspace.survey import Tree
 
 __all__ = ["Protection"]
 
@@ -41,6 +41,9 @@ class Protection:
             root: the workspace.
             grants: what the policy grants besides; what is granted for writing is looked through.
         """
+        from sandyard.workspace.review import take_baseline  # noqa: PLC0415  # with the first start
+        from sandyard.workspace.survey import survey_trees  # noqa: PLC0415  # likewise
+
         with _trees(root, grants) as trees:
             found = survey_trees(trees, self._names)
             if self._baseline is None:
@@ -49,6 +52,11 @@ class Protection:
 
     def review(self, root: WorkspaceRoot, grants: tuple[Grant, ...]) -> Review:
         """Tell what has appeared or changed since the first survey."""
+        from sandyard.workspace.review import (  # noqa: PLC0415  # likewise
+            compare_surveys,
+            take_baseline,
+        )
+
         with _trees(root, grants) as trees:
             now = take_baseline(trees)
         return compare_surveys(now if self._baseline is None else self._baseline, now)
@@ -56,6 +64,8 @@ class Protection:
 
 @contextmanager
 def _trees(root: WorkspaceRoot, grants: tuple[Grant, ...]) -> Iterator[list[Tree]]:
+    from sandyard.workspace.survey import Tree  # noqa: PLC0415  # likewise
+
     trees = [Tree(root.inside, root.real_path, root.opener)]
     with ExitStack() as stack:
         for grant in grants:

@@ -9,8 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
@@ -24,10 +23,11 @@ from sandyard.confinement import command_environment, plan_session
 from sandyard.confinement.explanation import Enforced, Explanation
 from sandyard.confinement.footing import ConfinementReport, Footing
 from sandyard.confinement.holding import Circumstances
+from sandyard.contract import BaseSandboxSession
 from sandyard.errors import OpName, SessionClosedError
 from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
-from sandyard.finishing import finished, in_thread
+from sandyard.finishing import each_in_turn, finished, in_thread
 from sandyard.ladder import Ladder, planned_on
 from sandyard.lifecycle import Phase, check_alive, check_loop, check_phase
 from sandyard.manifest import Manifest
@@ -46,19 +46,25 @@ from sandyard.types import User
 from sandyard.workspace import Workspace, WorkspaceRoot
 from sandyard.workspace.lease import Lease
 from sandyard.workspace.reach import govern
-from sandyard.workspace.review import Review
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
-    from sandyard.dependencies import Dependencies
     from sandyard.workspace.progress import Hearer
+    from sandyard.workspace.review import Review
     from sandyard.workspace.root import Inode
 
 __all__ = ["UnixLocalSandboxSession"]
 
 
 class UnixLocalSandboxSession(
-    CommandVerbs, FileVerbs, MountVerbs, ArchiveVerbs, ManifestVerbs, BackgroundVerbs, PtyVerbs
+    CommandVerbs,
+    FileVerbs,
+    MountVerbs,
+    ArchiveVerbs,
+    ManifestVerbs,
+    BackgroundVerbs,
+    PtyVerbs,
+    BaseSandboxSession,
 ):
     """A place on this machine where commands run confined.
 
@@ -77,6 +83,8 @@ class UnixLocalSandboxSession(
         ...     result = await session.exec("python3 --version")
         ...     print(result.stdout.decode())
     """
+
+    state: UnixLocalSandboxSessionState  # as its verbs have it; the contract knows less of it
 
     def __init__(
         self,
@@ -180,7 +188,7 @@ class UnixLocalSandboxSession(
             await self._end_processes(commands)
         await self._save(self._workspace if self.state.workspace_root_ready else None)
 
-    @observed("shutdown")
+    @observed("shutdown", ends=True)
     async def shutdown(self) -> None:
         """Ends everything that runs in the sandbox and takes the sandbox down.
 
@@ -200,21 +208,37 @@ class UnixLocalSandboxSession(
             WorkspaceStopError: the workspace can't be saved; all else is done.
         """
         self._check_loop("shutdown")
-        try:
-            if self._phase is not Phase.CLOSED or self._lease.held:
-                await self._close()
-        finally:
-            await self._close_companions()
+        await self._in_one_close(self._close_all)
 
-    @observed("shutdown")
-    async def _close(self) -> None:
-        """What ``aclose`` does with the sandbox and the workspace, told as the shutdown that it is."""
+    async def _close_all(self) -> None:
+        if self._phase is Phase.CLOSED and not self._lease.held:
+            await self._close_companions()
+            return
+        await each_in_turn(
+            (
+                self.run_pre_stop_hooks,
+                self._stop_for_good,
+                self._close_for_good,
+                self._close_companions,
+            )
+        )
+
+    async def _stop_for_good(self) -> None:
+        if self._workspace is not None and self.state.workspace_root_ready:
+            await self._stop_last()
+
+    @observed("stop", ends=True)
+    async def _stop_last(self) -> None:
+        """The last save, told as the stop that it is."""
+        async with self._turn:
+            await self._save(self._workspace if self.state.workspace_root_ready else None)
+
+    @observed("shutdown", ends=True)
+    async def _close_for_good(self) -> None:
+        """The end of the sandbox, of the workspace and of the lease, told as the shutdown that it is."""
         async with self._turn:
             try:
-                try:
-                    await self._save(self._workspace if self.state.workspace_root_ready else None)
-                finally:
-                    await self._let_go()
+                await self._let_go()
             finally:
                 if self._lease.held:
                     owned = self.state.workspace_root_owned
@@ -225,42 +249,10 @@ class UnixLocalSandboxSession(
         """What holds, dimension by dimension, and on which rung; None until the first start."""
         return self._ladder.report
 
-    @property
-    def dependencies(self) -> Dependencies:
-        """What its client's dependencies are for this session, which closes them at its end."""
-        if self._dependencies is None:
-            from sandyard.dependencies import Dependencies  # noqa: PLC0415  # few programs use them
-
-            self._dependencies = Dependencies()
-        return self._dependencies
-
-    def set_dependencies(self, dependencies: Dependencies) -> None:
-        """Give the session other dependencies, which it closes at its end."""
-        self._dependencies = dependencies
-
     @observed("running")
     async def running(self) -> bool:
         """Tell whether commands can run: the session is started and its sandbox stands."""
         return self._phase is Phase.RUNNING and self._init is not None and self._init.alive
-
-    async def __aenter__(self) -> Self:
-        """Start the session."""
-        try:
-            await self.start()
-        except BaseException:
-            # Leaving the block will not be asked of us.
-            await self.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the session."""
-        await self.aclose()
 
     # --- what may be asked of it -------------------------------------------------------------------
 
@@ -347,7 +339,7 @@ class UnixLocalSandboxSession(
         finally:
             await self._close_companions()
 
-    @observed("delete")
+    @observed("delete", ends=True)
     async def _delete(self, *, unsaved: bool) -> bool:
         async with self._turn:
             if self._checkpoints is not None and not unsaved:
@@ -358,10 +350,8 @@ class UnixLocalSandboxSession(
 
     async def _close_companions(self) -> None:
         """Ends what came with the client: what was made of its dependencies, and waiting events."""
-        dependencies, self._dependencies = self._dependencies, None
         try:
-            if dependencies is not None:
-                await dependencies.aclose()
+            await self._close_dependencies()
         finally:
             if self.observer is not None:
                 await self.observer.close()

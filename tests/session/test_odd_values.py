@@ -56,12 +56,18 @@ SPAWNED: dict[str, object] = {
 }  # fmt: skip
 FILE: tuple[object, ...] = ("f",)
 
+
+async def hook() -> None:
+    """Do nothing before the last stop."""
+
+
 VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "append": (("f", b"x"), {"user": None}),
     "apply_manifest": ((), {"only_ephemeral": False, "progress": None}),
     "apply_patch": (([],), {"patch_format": "v4a", "user": None}),
     "chmod": (("f", 0o644), {"user": None}),
     "copy": (("f", "g"), {"recursive": False, "user": None}),
+    "describe": ((), {}),
     "download": (
         ("f", "down"),
         {"include": (), "exclude": (), "gitignore": False, "outer_links": False, "progress": None},
@@ -91,6 +97,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "persist_workspace": ((), {}),
     "process": (("p",), {}),
     "processes": ((), {}),
+    "provision_manifest_accounts": ((), {}),
     "pty_exec_start": (
         ("true",),
         {
@@ -107,6 +114,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "read_bounded": (FILE, {"max_bytes": 5, "user": None}),
     "read_chunks": (FILE, {"offset": 0, "size": None, "chunk_bytes": 5, "user": None}),
     "read_range": (FILE, {"offset": 0, "size": 5, "user": None}),
+    "register_pre_stop_hook": ((hook,), {}),
     "register_persist_workspace_skip_path": (("skip",), {}),
     "remove_process": (("p",), {}),
     "review": ((), {}),
@@ -116,6 +124,8 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "start_process": (("true",), SPAWNED | {"name": None, "log_limit": None}),
     "stat": (FILE, {"follow_symlinks": True, "user": None}),
     "stream": (("true",), SPAWNED | {"leftovers": "keep"}),
+    "should_provision_manifest_accounts_on_resume": ((), {}),
+    "supports_docker_volume_mounts": ((), {}),
     "supports_pty": ((), {}),
     "terminal": (
         ("true",),
@@ -138,7 +148,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 
 LIFE = {
     "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "materialized",
-    "observer", "provide", "set_dependencies", "shutdown", "start", "stop",
+    "observer", "provide", "run_pre_stop_hooks", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
 

@@ -27,9 +27,6 @@ from sandyard.observing import Operation
 
 __all__ = ["SessionEvents"]
 
-_ENDS: Final = frozenset({"shutdown", "delete"})
-"""Operations that no sink can keep from going on: they give back what a session holds."""
-
 _SPAN: Final = contextvars.ContextVar[tuple[UUID, str] | None]("sandyard_span", default=None)
 
 
@@ -55,15 +52,16 @@ class SessionEvents:
         kwargs: dict[str, object],
         *,
         nests: bool = True,
+        ends: bool = False,
     ) -> Operation:
-        """Tells that an operation begins.
+        """Tells that an operation begins; no sink can keep one that ``ends`` from going on.
 
         Raises:
             EventSinkError: a sink failed that is marked to fail operations.
         """
         if within_sink():
             return _Silent()
-        span = _Span(self, op, describe_arguments(verb, args, kwargs))
+        span = _Span(self, op, describe_arguments(verb, args, kwargs), ends=ends)
         await span.begin(nests=nests)
         return span
 
@@ -89,9 +87,12 @@ class _Silent:
 class _Span:
     """One operation: two events with the same span."""
 
-    def __init__(self, events: SessionEvents, op: OpName, data: Mapping[str, JsonValue]) -> None:
+    def __init__(
+        self, events: SessionEvents, op: OpName, data: Mapping[str, JsonValue], *, ends: bool
+    ) -> None:
         self._events = events
         self._op = op
+        self._waits = not ends
         self._data = dict(data)
         self._id = f"sandbox_op_{uuid4().hex}"
         outer = _SPAN.get()
@@ -110,7 +111,7 @@ class _Span:
             parent_span_id=self._parent,
             data=self._data,
         )
-        await events.outlet.emit(event, wait=self._op not in _ENDS)
+        await events.outlet.emit(event, wait=self._waits)
         if nests:
             self._inside = _SPAN.set((events.session_id, self._id))
 
@@ -151,4 +152,4 @@ class _Span:
             stdout_bytes=outcome.stdout,
             stderr_bytes=outcome.stderr,
         )
-        await events.outlet.emit(event, wait=wait and self._op not in _ENDS)
+        await events.outlet.emit(event, wait=wait and self._waits)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandyard.patching.operations import Differ
     from sandyard.workspace import WorkspaceRoot
 
-__all__ = ["PatchFormat", "PatchOperation", "PatchingVerbs"]
+__all__ = ["PatchFormat", "PatchOperation", "Patches", "PatchingVerbs"]
 
 
 class PatchOperation(Protocol):
@@ -42,9 +42,10 @@ class PatchFormat(Protocol):
         """The text of a file after a diff; ``ValueError`` refuses it."""
 
 
-Given = (
+Patches = (
     str | PatchOperation | Mapping[str, object] | Sequence[PatchOperation | Mapping[str, object]]
 )
+"""A patch as a text, or as one operation or several."""
 
 
 class PatchingVerbs(WorkspaceVerbBase):
@@ -53,7 +54,7 @@ class PatchingVerbs(WorkspaceVerbBase):
     @observed("apply_patch")
     async def apply_patch(
         self,
-        operations: Given,
+        operations: Patches,
         *,
         patch_format: Literal["v4a", "unified"] | PatchFormat = "v4a",
         user: str | User | None = None,
@@ -102,7 +103,7 @@ class PatchingVerbs(WorkspaceVerbBase):
 
 
 def _patch(
-    given: Given, patch_format: Literal["v4a", "unified"] | PatchFormat, root: WorkspaceRoot
+    given: Patches, patch_format: Literal["v4a", "unified"] | PatchFormat, root: WorkspaceRoot
 ) -> None:
     """Parse and carry out a patch, in a thread: a large one takes a while."""
     # Loaded when it is needed, from files that may have become unreadable since.
@@ -122,7 +123,7 @@ def _patch(
     carry_out(root, operations, differ)
 
 
-def _operations(given: Given, patch_format: object) -> tuple[Operation, ...]:
+def _operations(given: Patches, patch_format: object) -> tuple[Operation, ...]:
     from sandyard.patching import (  # noqa: PLC0415  # seldom needed
         parse_envelope,
         parse_unified,
