@@ -319,6 +319,8 @@ static uint64_t take_out(const struct late *late) {
 
 _Noreturn void late_run(int channel, struct incoming *in) {
     static struct late late;
+    /* A source on a network may never answer: who waits for it must not outlive the host that asked. */
+    privileges_follow_parent(channel);
     const char *problem = decode_late(in->body, in->head.size, &late);
     if (problem != NULL)
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, problem);
@@ -330,17 +332,24 @@ _Noreturn void late_run(int channel, struct incoming *in) {
     int idmap = sourced ? open_source_map(&late.head, source) : -1;
     if (sourced && fchdir(source) != 0)
         report_failure(STEP_LATE_SOURCE, NO_RECORD, errno, "entering the source");
-    if ((late.head.flags & LATE_LEASED) == 0)
+    if ((late.head.flags & LATE_LEASED) == 0) {
         enter_users(fds[0]);
+        privileges_follow_parent(channel);
+    }
     struct mounted mounted;
+    bool told;
     if (late.head.kind == LATE_REMOVE) {
         enter_sandbox(fds[0]);
         mounted.mount = take_out(&late);
+        told = channel_send(channel, EVENT_MOUNTED, 0, &mounted, sizeof mounted) == 0;
     } else {
         leave_host();
         int tree = make_tree(&late, source, idmap);
         enter_sandbox(fds[0]);
         mounted.mount = put_in_place(&late, tree);
+        told = channel_send(channel, EVENT_MOUNTED, 0, &mounted, sizeof mounted) == 0;
+        if (!told)
+            (void)detach(tree); /* nobody knows of it, so nobody would take it out */
     }
-    _exit(channel_send(channel, EVENT_MOUNTED, 0, &mounted, sizeof mounted) == 0 ? 0 : 1);
+    _exit(told ? 0 : 1);
 }

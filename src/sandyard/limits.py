@@ -341,6 +341,10 @@ the sandbox, and a thousand looks at once would keep its first process from answ
 MOUNT_TIMEOUT_S: Final = 30.0
 """Seconds that one late mount may take: it is milliseconds, but a source may be on a network."""
 
+MOUNT_END_TIMEOUT_S: Final = 2.0
+"""Seconds that the program which makes a late mount has to end when it is killed: it does at once,
+unless it waits for a file server that has gone silent."""
+
 CLOSE_TIMEOUT_S: Final = 5.0
 """Seconds that the outer process has to end when its channel is closed, before it is killed."""
 

@@ -157,16 +157,21 @@ class Mounts:
 
         Raises:
             MountFailedError: a provider could not take back what it had made; all others did.
+            ResourceLimitError: no thread could be started, so that a mount point was left behind.
         """
         async with self._turn:
-            failures: list[MountFailedError] = []
-            for standing in reversed([*self._standing.values()]):
-                try:
-                    await finished(self._forget(standing, "shutdown"))
-                except MountFailedError as error:
-                    failures.append(error)
-            if failures:
-                raise failures[0]
+            await finished(self._forget_all())
+
+    async def _forget_all(self) -> None:
+        """Let go of each, whatever becomes of the others; the first error is raised afterwards."""
+        failures: list[SandboxError] = []
+        for standing in reversed([*self._standing.values()]):
+            try:
+                await self._forget(standing, "shutdown")
+            except SandboxError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def _take_out(self, place: LatePlace, standing: _Standing) -> None:
         path = standing.point.path
@@ -177,11 +182,13 @@ class Mounts:
     async def _forget(self, standing: _Standing, op: OpName) -> None:
         """Open a mount point to the file verbs again, then let the provider end what it made."""
         del self._standing[standing.point.path]
-        await in_thread(remove_point, standing.root, standing.point)
         try:
-            await standing.provided.aclose()
-        except Exception as error:
-            raise _provider_failed(standing.entry, standing.point.path, op, error) from error
+            await in_thread(remove_point, standing.root, standing.point)
+        finally:
+            try:
+                await standing.provided.aclose()
+            except Exception as error:  # the border to a provider's code
+                raise _provider_failed(standing.entry, standing.point.path, op, error) from error
 
     async def _find_source(
         self, entry: Mount, path: str, undo: AsyncExitStack, op: OpName

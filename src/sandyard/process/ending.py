@@ -6,8 +6,9 @@ import contextlib
 import os
 import select
 import signal
+import threading
 
-__all__ = ["kill_both", "kill_init", "reap", "reap_killed", "wait_readable"]
+__all__ = ["kill_both", "kill_init", "reap", "reap_killed", "reap_soon", "wait_readable"]
 
 
 def kill_init(pid: int, pidfd: int) -> None:
@@ -56,6 +57,26 @@ def reap_killed(pidfd: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     os.close(pidfd)
+
+
+def reap_soon(pidfd: int, timeout_s: float) -> None:
+    """Kills a child, and waits for its end no longer than that (blocking).
+
+    One that waits for a file server can't end before that answers or goes itself, whatever signal
+    it gets. Then a thread of its own waits for it, which holds up nothing, not even the end of this
+    program.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    if wait_readable(pidfd, timeout_s):
+        reap_killed(pidfd)
+        return
+    try:
+        threading.Thread(
+            target=reap_killed, args=(pidfd,), name="sandyard-reaper", daemon=True
+        ).start()
+    except RuntimeError:  # no thread can be started: then init, or whoever is above us, reaps it
+        os.close(pidfd)
 
 
 def wait_readable(fd: int, timeout_s: float) -> bool:

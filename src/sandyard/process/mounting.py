@@ -9,8 +9,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Self
 
-from sandyard.limits import MOUNT_TIMEOUT_S
-from sandyard.process.ending import reap_killed
+from sandyard.limits import MOUNT_END_TIMEOUT_S, MOUNT_TIMEOUT_S
+from sandyard.process.ending import reap_soon
 from sandyard.process.late_wire import encode_late, encode_removal
 from sandyard.process.launching import open_pidfd, spawn_program
 from sandyard.process.sending import send_message
@@ -120,7 +120,7 @@ class LatePlace:
             except (TimeoutError, ProtocolError):
                 return None
             finally:
-                reap_killed(pidfd)
+                reap_soon(pidfd, MOUNT_END_TIMEOUT_S)
         if isinstance(event, Mounted):
             return event.mount
         return event.failure if isinstance(event, StartFailed) else None
