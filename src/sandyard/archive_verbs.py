@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.checkpoints import Checkpoint, Checkpoints
     from sandyard.dependencies import Dependencies
+    from sandyard.workspace.lease import Lease
     from sandyard.workspace.persist_stream import WorkspaceArchive
 
 __all__ = ["ArchiveSourceLike", "ArchiveVerbs", "checkpoints_of"]
@@ -228,21 +229,23 @@ class ArchiveVerbs(WorkspaceVerbBase):
         """What the last stop saved; None before, and where nothing is kept."""
         return None if self._checkpoints is None else self._checkpoints.last
 
-    async def _is_bare(self, workspace: Workspace) -> bool:
-        """Whether nothing is in a workspace that was taken up again, whatever its state says.
+    async def _is_bare(self, workspace: Workspace, lease: Lease) -> bool:
+        """Whether a workspace that was taken up again has not what is kept, whatever its state says.
 
-        So it is after a start that failed or was killed before it had restored what is kept.
+        So it is after a start that failed or was killed before it had restored all of that.
         """
         if self._checkpoints is None:
             return False
+        if lease.restoring is not None:
+            return True
         from sandyard.workspace.deletion import is_empty  # noqa: PLC0415  # where one is saved
 
         return await workspace.run("start", is_empty)
 
-    async def _restored(self, workspace: Workspace) -> bool:
+    async def _restored(self, workspace: Workspace, lease: Lease) -> bool:
         """Restore what is kept of a workspace with nothing in it; tell whether there was something."""
-        checkpoints = self._checkpoints
-        return checkpoints is not None and await checkpoints.restore(workspace, self._dependencies)
+        checkpoints, more = self._checkpoints, self._dependencies
+        return checkpoints is not None and await checkpoints.restore(workspace, lease, more)
 
     async def _save(self, workspace: Workspace | None) -> None:
         """Save a workspace that is ready, where it is to be kept."""

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sandyard.errors import OpName, SandboxError, WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.errors import (
+    OpName,
+    SandboxError,
+    SnapshotNotRestorableError,
+    WorkspaceStartError,
+    WorkspaceStopError,
+    shown,
+)
+from sandyard.finishing import finished, in_thread
 from sandyard.snapshot.kinds import SnapshotBase, StoreSnapshot
 
 if TYPE_CHECKING:
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
     from sandyard.snapshot.store import SnapshotStore
     from sandyard.workspace import Workspace, WorkspaceRoot
+    from sandyard.workspace.lease import Lease
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -160,11 +169,17 @@ class Checkpoints:
             retryable=False,
         )
 
-    async def restore(self, workspace: Workspace, dependencies: Dependencies | None) -> bool:
+    async def restore(
+        self, workspace: Workspace, lease: Lease, dependencies: Dependencies | None
+    ) -> bool:
         """Restore what is kept into a workspace that is not ready; all of it, or nothing.
+
+        That it is under way stands in the lease: whoever is killed meanwhile leaves a part, which is
+        not taken for newer work, and the next call makes it whole.
 
         Args:
             workspace: it.
+            lease: the session's.
             dependencies: what the snapshot may need.
 
         Returns:
@@ -175,35 +190,54 @@ class Checkpoints:
         """
         from sandyard.workspace.deletion import is_empty  # noqa: PLC0415  # where that matters
 
+        begun = lease.restoring
         with self._start_errors(workspace.root.inside):
             if not await self._snapshot.restorable(dependencies=dependencies):
-                return False
-        if not await workspace.run("start", is_empty):
+                if begun is None:
+                    return False
+                raise SnapshotNotRestorableError(
+                    snapshot_id=begun or self._snapshot.id, path=workspace.root.path
+                )
+        if begun is None and not await workspace.run("start", is_empty):
             raise self._conflict(workspace.root.path)
-        await self._restore(workspace, dependencies)
+        try:
+            await self._restore(workspace, lease, dependencies)
+        except BaseException:
+            # Without files nothing is half there; what stays with some is made whole by the next start.
+            if await finished(workspace.run("start", is_empty)):
+                await finished(in_thread(lease.note_restoring, None))
+            raise
+        await finished(in_thread(lease.note_restoring, None))
         return True
 
-    async def _restore(self, workspace: Workspace, dependencies: Dependencies | None) -> None:
+    async def _restore(
+        self, workspace: Workspace, lease: Lease, dependencies: Dependencies | None
+    ) -> None:
         with self._start_errors(workspace.root.inside):
             if isinstance(self._snapshot, StoreSnapshot):
-                await self._restore_tree(self._snapshot, workspace)
+                await self._restore_tree(self._snapshot, workspace, lease)
                 return
             stream = await self._snapshot.restore(dependencies=dependencies)
             try:
-                await workspace.hydrate(stream, None)
+                finish = await in_thread(_begin, workspace.root, lease, "")
+                await workspace.hydrate(stream, None, finish=finish)
             finally:
                 stream.close()
 
-    async def _restore_tree(self, snapshot: StoreSnapshot, workspace: Workspace) -> None:
+    async def _restore_tree(
+        self, snapshot: StoreSnapshot, workspace: Workspace, lease: Lease
+    ) -> None:
         from sandyard.workspace.extract import restore_members  # noqa: PLC0415  # likewise
 
         store, stopped = self._opened_store(snapshot), threading.Event()
 
         def work(root: WorkspaceRoot) -> None:
-            last = store.last_of(snapshot.id)
-            if last is not None:
-                with store.reading(last.id) as reader:
-                    restore_members(root, reader.members(last.tree), stopped)
+            begun = lease.restoring
+            wanted = store.find(begun) if begun else store.last_of(snapshot.id)
+            if wanted is not None:
+                with store.reading(wanted.id) as reader:
+                    finish = _begin(root, lease, wanted.id)
+                    restore_members(root, reader.members(wanted.tree), stopped, finish=finish)
 
         await workspace.run("hydrate_workspace", work, stopped)
 
@@ -218,6 +252,19 @@ class Checkpoints:
                 context={"reason": "not_restored", "snapshot_id": self._snapshot.id},
                 cause=error,
             ) from error
+
+
+def _begin(root: WorkspaceRoot, lease: Lease, snapshot: str) -> bool:
+    """Note that a snapshot is being restored; tell whether that was begun before, and killed."""
+    from sandyard.workspace.acting import rightful_owner  # noqa: PLC0415  # where one is restored
+    from sandyard.workspace.extract_stage import clear_abandoned  # noqa: PLC0415  # likewise
+
+    if root.owned:  # of a caller's directory, they were removed by their marks
+        clear_abandoned(root.fd, rightful_owner(root))
+    if lease.restoring is not None:
+        return True
+    lease.note_restoring(snapshot)
+    return False
 
 
 _AS_PATHS: Final = ("utf-8", "surrogateescape")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -317,6 +317,7 @@ def _prepare_again(
     undo.callback(lease.keep if owned else lease.remove)
     _sweep(place)  # not before: what this one left is its own again
     if not owned:
+        _clear_left(lease)
         state.workspace_root_ready &= os.path.lexists(path)
         return None, lease
     root = None if lease.inode is None else WorkspaceRoot.find(path, lease.inode)
@@ -353,6 +354,13 @@ def _sweep(state: str) -> None:
     from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
 
     sweep_sometimes(state)
+
+
+def _clear_left(lease: Lease) -> None:
+    from sandyard.workspace.sweep import clear_left  # noqa: PLC0415  # what is taken up again
+
+    with suppress(OSError):  # litter at most, which the next one finds
+        clear_left(lease)
 
 
 def _state_directory() -> str:

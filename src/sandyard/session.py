@@ -153,9 +153,12 @@ class UnixLocalSandboxSession(
             if self._accounts.further:
                 self._accounts = replace(self._accounts, first=await in_thread(first_parked))
                 root.names = self._accounts.disk_names()
-            bare = self._phase is Phase.NEW and await self._is_bare(self._workspace)
-            if bare or not self.state.workspace_root_ready:
-                self.state.workspace_root_ready |= await self._restored(self._workspace)
+            bare = self._phase is Phase.NEW and await self._is_bare(self._workspace, self._lease)
+            ready = self.state.workspace_root_ready
+            if bare or not ready:
+                self.state.workspace_root_ready = False  # what is not restored is not saved either
+                restored = await self._restored(self._workspace, self._lease)
+                self.state.workspace_root_ready = restored or ready
             await self._make_ready(self._workspace, progress)
             self._init = await self._ladder.start(root, partial(self._plan, root))
             self.state.confinement = self._ladder.document()
@@ -241,8 +244,8 @@ class UnixLocalSandboxSession(
                 await self._let_go()
             finally:
                 if self._lease.held:
-                    owned = self.state.workspace_root_owned
-                    await in_thread(self._lease.keep if owned else self._lease.remove)
+                    kept = self.state.workspace_root_owned or self._lease.restoring is not None
+                    await in_thread(self._lease.keep if kept else self._lease.remove)
 
     @property
     def confinement(self) -> ConfinementReport | None:

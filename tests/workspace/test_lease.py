@@ -89,12 +89,13 @@ class TestRecord:
     def test_length_never_changes(self) -> None:
         lengths = set()
         for inode in (None, Inode(0, 0), Inode(2**64 - 1, 2**64 - 1)):
-            for kept in (False, True):
+            for kept, restoring in ((False, None), (True, "f" * 16), (True, "")):
                 record = LeaseRecord(
                     session_id="s",
                     root="/r",
                     owned=True,
                     inode=inode,
+                    restoring=restoring,
                     state="kept" if kept else "live",
                     pid=1,
                     started=1,
@@ -167,6 +168,7 @@ class TestHolding:
             "inode": root.inode.number,
             "logs_device": None,
             "logs_inode": None,
+            "restoring": None,
             "pid": os.getpid(),
             "started": started,
             "session": session_id,

@@ -76,10 +76,10 @@ class SnapshotStore:
     ) -> None:
         if directory is None:
             directory = store_directory(os.environ)
-        path = os.fspath(directory)
-        if not path.startswith("/") or "\0" in path:
+        path = directory if isinstance(directory, str) else _path_of(directory)
+        if not path.startswith("/") or not _is_possible(path):
             raise ArgumentError(
-                f"directory {shown(path)} is not absolute",
+                f"directory {shown(path)} is not absolute, or can't be a path",
                 op="snapshot_persist",
                 argument="directory",
                 value=directory,
@@ -175,9 +175,10 @@ class SnapshotStore:
             SnapshotNotRestorableError: there is none.
             ArgumentError: several begin so.
         """
-        return await in_thread(self._get, id)
+        return await in_thread(self.find, id)
 
-    def _get(self, id: str) -> Snapshot:  # noqa: A002
+    def find(self, id: str) -> Snapshot:  # noqa: A002
+        """Do what ``get`` does; for threads."""
         if not isinstance(id, str):
             raise ArgumentTypeError(
                 "the id of a snapshot is text", op="snapshot_restore", argument="id", value=id
@@ -206,7 +207,7 @@ class SnapshotStore:
         from sandyard.snapshot.comparing import compare_trees  # noqa: PLC0415  # asked for by few
 
         def work() -> SnapshotDiff:
-            before, after = self._get(old), self._get(new)
+            before, after = self.find(old), self.find(new)
             with self.reading(new) as reader:
                 return compare_trees(reader, before.tree, after.tree)
 
@@ -233,7 +234,7 @@ class SnapshotStore:
 
         def work() -> Snapshot:
             with self._persist_errors(id), self._place.shared():
-                known = self._get(id)
+                known = self.find(id)
                 words = known.tags if tags is None else tags
                 name, checked = check_words(known.label if label is None else label, words)
                 changed = dataclasses.replace(known, label=name, tags=checked)
@@ -269,7 +270,7 @@ class SnapshotStore:
         """
 
         def work() -> Reclaimed:
-            found = [self._get(each) for each in ids]
+            found = [self.find(each) for each in ids]
             return self._reclaim(found, compress=False)
 
         return await in_thread(work)
@@ -444,6 +445,25 @@ class SnapshotStore:
             raise SnapshotRestoreError(
                 snapshot_id=id, path=self.directory, cause=error, context={"errno": error.errno}
             ) from error
+
+
+def _path_of(directory: object) -> str:
+    path = os.fspath(directory) if isinstance(directory, os.PathLike) else directory
+    if not isinstance(path, str):
+        raise ArgumentTypeError(
+            f"directory is a path, as a str or os.PathLike of one, not {shown(directory)}",
+            op="snapshot_persist",
+            argument="directory",
+            value=directory,
+        )
+    return path
+
+
+def _is_possible(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return False
 
 
 def expired(

@@ -143,14 +143,16 @@ class Workspace:
 
         return await self._from_source("extract", data, work, asked.stopped, asked.limits)
 
-    async def hydrate(self, data: object, limits: SandboxArchiveLimits | None) -> ArchiveReport:
+    async def hydrate(
+        self, data: object, limits: SandboxArchiveLimits | None, *, finish: bool = False
+    ) -> ArchiveReport:
         """Restore what was saved; see ``extract.hydrate_workspace``."""
         from sandyard.workspace import extract  # noqa: PLC0415  # few sessions unpack archives
 
         stopped = threading.Event()
 
         def work(source: object) -> ArchiveReport:
-            return extract.hydrate_workspace(self.root, source, limits, stopped)
+            return extract.hydrate_workspace(self.root, source, limits, stopped, finish=finish)
 
         return await self._from_source("hydrate_workspace", data, work, stopped, limits)
 

@@ -193,6 +193,8 @@ def hydrate_workspace(
     data: object,
     limits: SandboxArchiveLimits | None,
     stopped: Event,
+    *,
+    finish: bool = False,
 ) -> ArchiveReport:
     """Restore what ``persist`` saved, or another tar archive; all of it, or nothing.
 
@@ -204,6 +206,7 @@ def hydrate_workspace(
         data: the archive, compressed or not, or a binary stream that is read to its end.
         limits: how much it may hold; None is as much as the disk.
         stopped: set by whoever wants no more of it.
+        finish: True leaves what is at the top already, since it came of a restoring that was killed.
 
     Raises:
         WorkspaceArchiveWriteError: the archive is refused, or can't be unpacked.
@@ -214,11 +217,11 @@ def hydrate_workspace(
     def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
         return restoring.run(source, owner)
 
-    return _restore_all(root, make, ArchiveMeter(limits or UNLIMITED), stopped)
+    return _restore_all(root, make, ArchiveMeter(limits or UNLIMITED), stopped, finish=finish)
 
 
 def restore_members(
-    root: WorkspaceRoot, members: Iterator[Member], stopped: Event
+    root: WorkspaceRoot, members: Iterator[Member], stopped: Event, *, finish: bool = False
 ) -> ArchiveReport:
     """Restore the members of a saved workspace; all of them, or nothing.
 
@@ -226,6 +229,7 @@ def restore_members(
         root: the workspace; what the members do not have stays.
         members: them, each directory before what is in it; they are read as this program.
         stopped: set by whoever wants no more of it.
+        finish: as ``hydrate_workspace``.
 
     Raises:
         WorkspaceArchiveWriteError: they can't be written.
@@ -234,7 +238,7 @@ def restore_members(
     def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
         return restoring.make(_as_program(members, owner))
 
-    return _restore_all(root, make, ArchiveMeter(UNLIMITED), stopped)
+    return _restore_all(root, make, ArchiveMeter(UNLIMITED), stopped, finish=finish)
 
 
 def _as_program(members: Iterator[Member], owner: Owner | None) -> Iterator[Member]:
@@ -268,6 +272,8 @@ def _restore_all(
     make: Callable[[_Restoring, Owner | None], Mapping[Path, Look]],
     meter: ArchiveMeter,
     stopped: Event,
+    *,
+    finish: bool,
 ) -> ArchiveReport:
     """Make members apart, and then put them all into a workspace."""
     tally = Tally()
@@ -279,7 +285,7 @@ def _restore_all(
         looks = make(_Restoring(stage, root.ward, meter, tally, stopped), owner)
         if () in looks:  # set once the stage has gone as well
             look.mtime = looks[()].mtime
-        publish(stage, root.fd, looks, tally, root.ward, strict=False)
+        publish(stage, root.fd, looks, tally, root.ward, strict=False, finish=finish)
     return tally.report()
 
 

@@ -62,6 +62,7 @@ def publish(  # what is moved, where to, by which rules, and who hears of it
     ward: Ward,
     *,
     strict: bool,
+    finish: bool = False,
 ) -> None:
     """Move all that is in a stage's tree into a directory; what is there already is merged with it.
 
@@ -75,6 +76,8 @@ def publish(  # what is moved, where to, by which rules, and who hears of it
         tally: hears what of that the file system does not take.
         ward: what of the target the policy closes.
         strict: True refuses to replace what is no directory by a directory.
+        finish: True if another publication of the same into an empty directory was killed: what that
+            had moved is there whole and stays, since somebody may have changed it since.
 
     Raises:
         ClosedError: a rule of the policy forbids it; nothing has changed.
@@ -84,7 +87,10 @@ def publish(  # what is moved, where to, by which rules, and who hears of it
     new, old = Directories(stage.tree, ward.refuse_foreign), Directories(target, ward.admit)
     with new as tree, old as there:
         publishing = _Publishing(stage, tree, there, looks, tally, ward)
-        publishing.plan(strict=strict)
+        if finish:
+            publishing.plan_rest()
+        else:
+            publishing.plan(strict=strict)
         publishing.ask()
         publishing.dress_staged()
         try:
@@ -139,6 +145,31 @@ class _Publishing:
                     continue
                 _refuse_clash(path, new.st_mode, old.st_mode, strict=strict)
                 self._steps.append(_Step(path, replaces=True))
+        self._late = {*self._merged, *(step.path for step in self._steps)}
+
+    def plan_rest(self) -> None:
+        """List what a killed publication had not moved.
+
+        Names at the top were moved one by one. A file of several names is moved again, where it looks
+        as it was saved, so that those that are missing and those that are there are one file.
+        """
+        todo: list[Path] = [()]
+        while todo:
+            above = todo.pop()
+            for name in self._names(above):
+                path = (*above, name)
+                new = os.stat(name, dir_fd=self._tree.at(above), follow_symlinks=False)
+                try:
+                    old = os.stat(name, dir_fd=self._there.at(above), follow_symlinks=False)
+                except FileNotFoundError:
+                    if not above:
+                        self._steps.append(_Step(path, replaces=False))
+                    continue
+                if stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode):
+                    self._merged.append(path)  # its look may be missing
+                    todo.append(path)
+                elif new.st_nlink > 1 and _look(new) == _look(old):
+                    self._steps.append(_Step(path, replaces=True))
         self._late = {*self._merged, *(step.path for step in self._steps)}
 
     def ask(self) -> None:
@@ -289,6 +320,10 @@ class _Publishing:
 def _identity(directory: int) -> tuple[int, int]:
     facts = os.fstat(directory)
     return facts.st_dev, facts.st_ino
+
+
+def _look(facts: os.stat_result) -> tuple[int, int, int]:
+    return facts.st_mode, facts.st_size, facts.st_mtime_ns
 
 
 def _refuse_clash(path: Path, new: int, old: int, *, strict: bool) -> None:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from sandyard.workspace.extract_mark import Mark
 
-__all__ = ["Stage", "clear_stages", "forget_stages", "is_temporary"]
+__all__ = [
+    "Stage",
+    "clear_abandoned",
+    "clear_stages",
+    "forget_stages",
+    "has_stages",
+    "is_temporary",
+]
 
 _TREE: Final = "new"
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -158,6 +165,20 @@ def clear_stages(directory: int, owner: Owner | None, session: int) -> None:
                 _clear(directory, name, mark)
 
 
+def clear_abandoned(directory: int, owner: Owner | None) -> None:
+    """Remove the stages of a restoring that was killed, before anybody worked in the workspace.
+
+    Args:
+        directory: descriptor of the workspace's root, which the library made: no name is another's.
+        owner: whom the stages were made as.
+    """
+    with acting_as(owner):
+        for name in os.listdir(directory):
+            if _STAGE.fullmatch(name):
+                with suppress(OSError):
+                    remove_tree(directory, name)
+
+
 def forget_stages(session: int) -> None:
     """Remove the marks of a session's stages.
 
@@ -166,6 +187,15 @@ def forget_stages(session: int) -> None:
     """
     for name in _marked(session):
         os.unlink(name, dir_fd=session)
+
+
+def has_stages(session: int) -> bool:
+    """Tell whether stages of a session are noted.
+
+    Raises:
+        OSError: the session's directory can't be listed.
+    """
+    return bool(_marked(session))
 
 
 def _marked(session: int) -> list[str]:

@@ -105,6 +105,11 @@ class Lease:
         return self._record.inode
 
     @property
+    def record(self) -> LeaseRecord:
+        """What it says."""
+        return self._record
+
+    @property
     def held(self) -> bool:
         """Whether the lock is ours."""
         return self._fd is not None
@@ -129,6 +134,28 @@ class Lease:
             OSError: that can't be written.
         """
         self._change(replace(self._record, logs=logs))
+
+    @property
+    def restoring(self) -> str | None:
+        """What was being restored into the root and may not be there whole; None for nothing."""
+        return self._record.restoring
+
+    def note_restoring(self, snapshot: str | None) -> None:
+        """Write down what is being restored before anything of it is in the root, or that it is done.
+
+        Args:
+            snapshot: its id, if it has one of at most 16 characters; else an empty text. None when
+                all of it is there, or nothing.
+
+        Raises:
+            WorkspaceStartError: that can't be written.
+        """
+        try:
+            self._change(replace(self._record, restoring=snapshot))
+            if self._fd is not None:  # a loss of power must not keep the half and forget this
+                os.fsync(self._fd)
+        except OSError as error:
+            raise _unusable(self._path, error) from error
 
     @property
     def directory(self) -> str:
@@ -317,7 +344,7 @@ def _with_root(record: LeaseRecord, before: LeaseRecord | Unreadable) -> LeaseRe
         return record
     if (before.root, before.owned) != (record.root, record.owned):
         return record
-    return replace(record, inode=before.inode, logs=before.logs)
+    return replace(record, inode=before.inode, logs=before.logs, restoring=before.restoring)
 
 
 def _pause(began: float, allowed: float) -> bool:

@@ -14,7 +14,7 @@ LeaseState = Literal["live", "kept"]
 
 _VERSION: Final = 1
 _WIDTH: Final = 20
-"""Digits of 2**64. Numbers that come later have their room from the beginning, so that every
+"""Digits of 2**64. Numbers, and names of snapshots, that come later have their room from the beginning, so that every
 version of a lease is as long as the first: a write that is cut short can't break what stands."""
 
 
@@ -35,6 +35,8 @@ class LeaseRecord:
         owned: True if the library makes the root, so that it may be deleted.
         inode: what the root is; None until it exists.
         logs: what the directory of its logs is; None while there is none.
+        restoring: what is being restored into the root: the id of a snapshot, or of none that has one
+            an empty text; None while nothing is. What is in the root then is of that, and not all of it.
         state: ``live`` while the session's owner uses it, ``kept`` once its caller keeps it.
         pid: the owner's process.
         started: when that process started, in clock ticks since the boot (proc_pid_stat(5)).
@@ -45,12 +47,13 @@ class LeaseRecord:
     owned: bool
     inode: Inode | None = None
     logs: Inode | None = None
+    restoring: str | None = None
     state: LeaseState = "live"
     pid: int
     started: int
 
     def encode(self) -> bytes:
-        """Return a JSON document; its length depends on neither the inodes nor the state."""
+        """Return a JSON document; its length depends on none of what changes."""
         import json  # noqa: PLC0415  # five modules that only a session needs
 
         device, number = _written(self.inode)
@@ -58,6 +61,7 @@ class LeaseRecord:
         return (
             f'{{"version": {_VERSION}, "state": "{self.state}", "owned": {json.dumps(self.owned)}, '
             f'"device": {device:>{_WIDTH}}, "inode": {number:>{_WIDTH}}, '
+            f'"restoring": {json.dumps(self.restoring):>{_WIDTH}}, '
             f'"logs_device": {logs_device:>{_WIDTH}}, "logs_inode": {logs_number:>{_WIDTH}}, '
             f'"pid": {self.pid}, "started": {self.started}, '
             f'"session": {json.dumps(self.session_id)}, "root": {json.dumps(self.root)}}}\n'
@@ -91,6 +95,7 @@ class LeaseRecord:
             inode = _read(device, number)
             # A version that knew no logs wrote none of these, and there are none then.
             logs = _read(said.get("logs_device"), said.get("logs_inode"))
+            restoring = _name(said.get("restoring"))
         except ValueError:
             return Unreadable.FOREIGN
         return cls(
@@ -99,6 +104,7 @@ class LeaseRecord:
             owned=owned,
             inode=inode,
             logs=logs,
+            restoring=restoring,
             state=state,
             pid=pid,
             started=started,
@@ -117,3 +123,9 @@ def _read(device: object, number: object) -> Inode | None:
             return Inode(device, number)
         case _:
             raise ValueError("an inode is two numbers, or none")
+
+
+def _name(said: object) -> str | None:
+    if said is None or isinstance(said, str):
+        return said
+    raise ValueError("what is restored is a name, or nothing")

@@ -21,9 +21,10 @@ from uuid import UUID
 from sandyard.errors import SandboxError
 from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
 from sandyard.workspace.acting import rightful_owner
-from sandyard.workspace.extract_stage import clear_stages, forget_stages
+from sandyard.workspace.extract_stage import clear_stages, forget_stages, has_stages
 from sandyard.workspace.lease import (
     LEASE_NAME,
+    Lease,
     is_in_place,
     lock_file,
     open_sessions,
@@ -34,7 +35,7 @@ from sandyard.workspace.opener import open_child
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["sweep", "sweep_sometimes"]
+__all__ = ["clear_left", "sweep", "sweep_sometimes"]
 
 _logger = logging.getLogger("sandyard.workspace")
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hold us
@@ -176,6 +177,20 @@ def _clear_top(record: LeaseRecord, session: int) -> None:
         if root.inode == record.inode:
             clear_stages(root.fd, rightful_owner(root), session)
     forget_stages(session)
+
+
+def clear_left(lease: Lease) -> None:
+    """Remove what a program that died was unpacking into the caller's directory of a held lease.
+
+    Raises:
+        OSError: the session's directory can't be read.
+    """
+    session = os.open(lease.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if has_stages(session):
+            _clear_top(lease.record, session)
+    finally:
+        os.close(session)
 
 
 def _settle_unknown(path: str) -> bool:
