@@ -119,7 +119,7 @@ static bool is_identity(const unsigned char *data, size_t size) {
     const uint32_t further = identity.further;
     if (further > FURTHER_LIMIT || (further == 0) != (identity.disk == 0) || identity.disk > NO_ID - further)
         return false;
-    return identity.mode <= IDENTITY_LEASED && identity.uid < NO_ID - further && identity.gid < NO_ID - further &&
+    return identity.mode <= IDENTITY_SUBORDINATE && identity.uid < NO_ID - further && identity.gid < NO_ID - further &&
            identity.host_uid < NO_ID - further && identity.host_gid < NO_ID - further;
 }
 
@@ -211,8 +211,10 @@ static const char *check_identity(const struct identity *identity) {
         return "the sandbox may not be uid 0";
     if (identity->mode == IDENTITY_LEASED && identity->host_gid == 0)
         return "a leased identity may not be gid 0"; /* an ordinary user's own group may be */
-    if (identity->mode != IDENTITY_LEASED && identity->further != 0)
-        return "only leased identities can be several";
+    if (identity->mode == IDENTITY_CALLER && identity->further != 0)
+        return "the caller alone can't be several";
+    if (identity->mode == IDENTITY_SUBORDINATE && identity->further == 0)
+        return "subordinate ids are for several users";
     return NULL;
 }
 

@@ -63,22 +63,28 @@ static void enter_user_namespace(int parent) {
 
 static _Noreturn void become_sandbox(int host, int parent) {
     bool leased = plan.identity.mode == IDENTITY_LEASED;
+    bool subordinate = plan.identity.mode == IDENTITY_SUBORDINATE;
 
     privileges_follow_parent(parent);
     late_hand_over(parent);
-    if (!leased)
+    if (plan.identity.mode == IDENTITY_CALLER)
         user_map_self(&plan.identity);
+    if (subordinate) {
+        late_await_keeper(parent); /* who answers when the maps are written */
+        report_done(STEP_USER, NO_RECORD, 0);
+    }
     user_counts_open();
     mounts_build(&plan);
     host_name(&plan);
     host_loopback(&plan);
-    late_await_keeper(parent);
+    if (!subordinate)
+        late_await_keeper(parent);
     if (leased)
         enter_user_namespace(parent);
     user_counts_bound(&plan.identity);
     limits_set(&plan);
     capabilities_bound();
-    identity_take(&plan.identity, leased);
+    identity_take(&plan.identity, leased || subordinate);
     capabilities_keep(&plan.identity);
     privileges_lock();
     privileges_follow_parent(parent);
@@ -177,6 +183,26 @@ static void await_init(pid_t init, int host, int parent) {
             report_failure(STEP_USER, NO_RECORD, errno, "waiting for init");
     if (events[1].revents != 0)
         (void)kill(init, SIGKILL);
+}
+
+/* The ids that a caller may map besides its own are in the hands of two setuid programs, which the host
+ * calls: here is no place for programs. Init waits, and the number stays its own for as long as we, its
+ * parent, do not wait for its end. Whatever else comes than the answer, init never goes on. */
+static void have_mapped(pid_t init, int host) {
+    struct pollfd events[2] = {{.fd = CONTROL, .events = POLLIN}, {.fd = host, .events = POLLIN}};
+    const struct unmapped unmapped = {(uint32_t)init};
+    struct incoming in;
+    int error = channel_send(CONTROL, EVENT_UNMAPPED, 0, &unmapped, sizeof unmapped);
+    if (error != 0)
+        report_failure(STEP_USER, NO_RECORD, error, "asking for the id maps");
+    while (poll(events, 2, -1) < 0)
+        if (errno != EINTR)
+            report_failure(STEP_USER, NO_RECORD, errno, "waiting for the id maps");
+    if (events[1].revents != 0)
+        _exit(1); /* and init with us */
+    if (channel_receive(CONTROL, 0, &in) != RECEIVED || in.head.kind != REQUEST_MAPPED || in.head.size != 0 ||
+        in.fd_count != 0)
+        report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected word of the id maps");
 }
 
 static void write_map_on_request(pid_t init, int host, int parent) {
@@ -325,6 +351,8 @@ int main(int argc, char **argv) {
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
     close_awaited(parent); /* or its end would not be seen while we hold it, too */
     await_init(init, host, pair[0]);
+    if (plan.identity.mode == IDENTITY_SUBORDINATE)
+        have_mapped(init, host);
     late_keep_namespace(pair[0]);
     if (plan.identity.mode == IDENTITY_LEASED)
         write_map_on_request(init, host, pair[0]);

@@ -29,6 +29,7 @@ enum request {
     REQUEST_SPAWN = 2, /* body: struct spawn_head and strings; descriptors as its fd_mask says */
     REQUEST_SIGNAL = 3, /* body: struct signal_body */
     REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
+    REQUEST_MAPPED = 5, /* no body; the answer to UNMAPPED: both id maps are written */
     REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
                          * of START; descriptors: the mount namespace, then the source if there is one */
 };
@@ -41,6 +42,7 @@ enum event {
                          * then its master is the one descriptor */
     EVENT_EXITED = 68, /* body: struct exited, struct refused[] and struct leftover[] */
     EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
+    EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
 };
 
@@ -114,7 +116,9 @@ enum record_op {
     RECORD_USER = 25, /* struct user, uint32_t[] of groups; of a spawn alone */
 };
 
-enum identity_mode { IDENTITY_CALLER = 0, IDENTITY_LEASED = 1 };
+/* CALLER: the caller itself, and nobody else. LEASED: ids that root leases. SUBORDINATE: the caller, and for
+ * the others ids that subuid(5) and subgid(5) give it, which only newuidmap(1) and newgidmap(1) may map. */
+enum identity_mode { IDENTITY_CALLER = 0, IDENTITY_LEASED = 1, IDENTITY_SUBORDINATE = 2 };
 
 struct identity {
     uint32_t mode;
@@ -209,6 +213,10 @@ struct late_part { /* is kept in its place by a mount of its own */
     uint64_t dev, ino;
     uint32_t read_only;
     uint32_t zero;
+};
+
+struct unmapped {
+    uint32_t pid; /* init's, as the outer process knows it */
 };
 
 struct mounted {

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import (
@@ -116,24 +117,10 @@ class Checkpoints:
         workspace: Workspace,
         excluded: frozenset[tuple[str, ...]],
     ) -> Checkpoint:
-        from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
-        from sandyard.workspace.stat_index import StatIndex  # noqa: PLC0415  # saved
-
         store, stopped = self._opened_store(snapshot), threading.Event()
         paths = frozenset(tuple(name.encode(*_AS_PATHS) for name in path) for path in excluded)
-
-        def work(root: WorkspaceRoot) -> Checkpoint:
-            with store.saving(snapshot.id) as saver:
-                before = StatIndex.decode(store.read_index(snapshot.id))
-                if not saver.trusts(before.tree):
-                    before = StatIndex()  # what it speaks of may be gone
-                saved = save_tree(root, saver, before, paths, stopped)
-                made = saver.finish(saved.top, saved.report)
-                saved.looks.tree = made.tree
-                store.write_index(snapshot.id, saved.looks.encode())
-                return Checkpoint(snapshot=made.id, report=saved.report)
-
-        return await workspace.run(_OP, work, stopped)
+        work = partial(_saved, store=store, history=snapshot.id, excluded=paths, stopped=stopped)
+        return await workspace.run_whole(_OP, work, stopped)
 
     def _opened_store(self, snapshot: StoreSnapshot) -> SnapshotStore:
         if self._store is None:
@@ -265,6 +252,29 @@ def _begin(root: WorkspaceRoot, lease: Lease, snapshot: str) -> bool:
         return True
     lease.note_restoring(snapshot)
     return False
+
+
+def _saved(
+    root: WorkspaceRoot,
+    *,
+    store: SnapshotStore,
+    history: str,
+    excluded: frozenset[tuple[bytes, ...]],
+    stopped: threading.Event,
+) -> Checkpoint:
+    """Save a workspace into a store; in a deputy where it has files of others."""
+    from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
+    from sandyard.workspace.stat_index import StatIndex  # noqa: PLC0415  # saved
+
+    with store.saving(history) as saver:
+        before = StatIndex.decode(store.read_index(history))
+        if not saver.trusts(before.tree):
+            before = StatIndex()  # what it speaks of may be gone
+        saved = save_tree(root, saver, before, excluded, stopped)
+        made = saver.finish(saved.top, saved.report)
+        saved.looks.tree = made.tree
+        store.write_index(history, saved.looks.encode())
+        return Checkpoint(snapshot=made.id, report=saved.report)
 
 
 _AS_PATHS: Final = ("utf-8", "surrogateescape")

@@ -43,6 +43,8 @@ from sandyard.process.identity import IdentityLease
 from sandyard.process.launching import program_path
 from sandyard.process.wire import MAGIC
 from sandyard.session import UnixLocalSandboxSession
+from sandyard.subordinate import own_range
+from sandyard.workspace.deputy import Deputy
 
 __all__ = ["DoctorCanary", "DoctorReport", "DoctorRow", "doctor"]
 
@@ -79,6 +81,8 @@ async def doctor() -> DoctorReport:
     if threads and facts.system == "linux":
         if host.euid == 0:
             trials["lease"] = await in_thread(_try_lease)
+        else:
+            trials["users"] = await in_thread(_try_users)
         await _try_parts(host, trials)
         if host.euid == 0 and trials["base"].ok:
             await _try_owners(host, facts, trials)
@@ -133,6 +137,19 @@ def _try_lease() -> Tried:
     except _FAILURES as error:
         refused = _refusal(error)
         if refused.errno in _NO_DESCRIPTOR:  # which says nothing of the machine's identities
+            return Tried("unknown", text="no descriptor was left to try it with")
+        return refused
+
+
+def _try_users() -> Tried:
+    """Whether a program of ours can be in a user namespace in which there are others than us."""
+    try:
+        with Deputy("whole"):
+            ids = own_range(1)
+            return Tried("ok", value=f"{ids.start} to {ids.stop - 1} on disk")
+    except _FAILURES as error:
+        refused = _refusal(error)
+        if refused.errno in _NO_DESCRIPTOR:
             return Tried("unknown", text="no descriptor was left to try it with")
         return refused
 

@@ -9,11 +9,12 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from sandyard.accounts import AGENT, Accounts, accounts_of
+from sandyard.accounts import Accounts, accounts_of
 from sandyard.caller import Caller
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
+    ConfinementUnavailableError,
     ManifestError,
     PolicyError,
     WorkspaceStartError,
@@ -142,7 +143,7 @@ class UnixLocalSandboxClient:
         else:
             manifest = manifest.model_copy(deep=True)
         whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
-        accounts = _possible_accounts(manifest)
+        accounts = await in_thread(_possible_accounts, manifest)
         owned = manifest.root == DEFAULT_ROOT
         try:
             root, lease = await in_thread(_prepare, whole, manifest, kept, session_id, undo)
@@ -205,7 +206,7 @@ class UnixLocalSandboxClient:
         state = state.model_copy(deep=True)
         whole = _checked_policy(policy) or self._policy
         _check_restated(whole, state.manifest)
-        _possible_accounts(state.manifest)
+        await in_thread(_possible_accounts, state.manifest)
         undo = ExitStack()
         try:
             root, lease = await in_thread(_prepare_again, whole, state, undo)
@@ -261,17 +262,20 @@ def _possible_accounts(manifest: Manifest) -> Accounts:
     """The manifest's users and groups, refused before anything is made where none can be."""
     accounts = accounts_of(manifest.users, manifest.groups)
     if accounts.further and os.geteuid() != 0:
-        raise ManifestError(
-            "users and groups can't be made: a sandbox of an ordinary user's has one id, the user's "
-            f"own, and everything inside is done by {AGENT!r}; leave them out, or run as root",
-            field="users" if manifest.users else "groups",
-        )
+        try:
+            first_parked(accounts.further)
+        except ConfinementUnavailableError as error:
+            raise ManifestError(
+                f"{error.message}; or leave users and groups out of the manifest",
+                field="users" if manifest.users else "groups",
+                cause=error,
+            ) from error
     return accounts
 
 
 def _admit(root: WorkspaceRoot, accounts: Accounts) -> None:
     """Let all users into a private directory; what is in it has modes of its own."""
-    found = dataclasses.replace(accounts, first=first_parked())
+    found = dataclasses.replace(accounts, first=first_parked(accounts.further))
     root.admit(found.disk_id(user.number) for user in found.users[1:])
 
 

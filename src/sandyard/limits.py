@@ -326,6 +326,15 @@ START_TIMEOUT_S: Final = 30.0
 """Seconds in which a sandbox must be up: a start takes milliseconds, and a machine in trouble may
 take a thousand times as long."""
 
+ID_MAP_TIMEOUT_S: Final = 10.0
+"""Seconds for newuidmap or newgidmap, which take milliseconds and may ask a slow directory service."""
+
+DEPUTY_DESCRIPTORS: Final = 253
+"""Descriptors with one message to a deputy: what the kernel takes (SCM_MAX_FD)."""
+
+DEPUTY_STOP_S: Final = 0.05
+"""Seconds after which a cancelled caller's deputy hears of it."""
+
 END_FORCE_AFTER_S: Final = 0.3
 """Seconds that a tree has to end before its keeper, which may have been stopped from inside, is
 ended too."""

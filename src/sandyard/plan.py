@@ -63,10 +63,13 @@ class HostIdentity(Enum):
     LEASED = "leased"
     """A uid leased for this session alone: what root gives its sandboxes, never uid 0."""
 
+    SUBORDINATE = "subordinate"
+    """The calling user for ``agent``, and ids that subuid(5) gives that user for the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who exists inside: ``agent``, and where it is leased as many others as are asked for.
+    """Who exists inside: ``agent``, and where there are ids for them as many others as are asked for.
 
     Attributes:
         uid: inside user id of ``agent``; those of others follow it.

@@ -151,7 +151,9 @@ class UnixLocalSandboxSession(
             if self._workspace is None:
                 self._workspace = Workspace(root)
             if self._accounts.further:
-                self._accounts = replace(self._accounts, first=await in_thread(first_parked))
+                self._accounts = replace(
+                    self._accounts, first=await in_thread(first_parked, self._accounts.further)
+                )
                 root.names = self._accounts.disk_names()
             bare = self._phase is Phase.NEW and await self._is_bare(self._workspace, self._lease)
             ready = self.state.workspace_root_ready

@@ -47,6 +47,7 @@ from sandyard.process.wire import (
     SpawnFailed,
     Started,
     StartFailed,
+    Unmapped,
 )
 
 MAGIC: Final = 0x01445953
@@ -55,8 +56,8 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL, MOUNT = 1, 2, 3, 4, 16
-STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
+START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT = 1, 2, 3, 4, 5, 16
+STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED = range(64, 71)
 MOUNTED = 80
 
 # enum record_op
@@ -88,6 +89,7 @@ FORMATS: Final = {
     "leftover": "I16s",
     "late_head": "IIIIQQQQQII",
     "late_part": "QQII",
+    "unmapped": "I",
     "mounted": "Q",
 }
 """The structures of protocol.h, without padding, in the machine's byte order."""
@@ -288,8 +290,8 @@ def decode_identity(source: Bytes) -> tuple[Identity, int, int]:
     """Who runs inside, and the two ids outside."""
     mode, uid, gid, host_uid, host_gid, further, disk = source.unpack("identity")
     source.end()
-    check(mode in (0, 1), "an unknown kind of identity")
-    host = (HostIdentity.CALLER, HostIdentity.LEASED)[mode]
+    check(mode in (0, 1, 2), "an unknown kind of identity")
+    host = (HostIdentity.CALLER, HostIdentity.LEASED, HostIdentity.SUBORDINATE)[mode]
     return Identity(uid, gid, host, further, disk), host_uid, host_gid
 
 
@@ -479,6 +481,8 @@ def encode_event(event: Event) -> bytes:
             return encode_datagram(SPAWNED, job, packed("spawned", pid, 0))
         case Exited():
             return encode_datagram(EXITED, event.job, encode_exited(event))
+        case Unmapped(pid):
+            return encode_datagram(UNMAPPED, 0, packed("unmapped", pid))
         case Mounted(mount):
             return encode_datagram(MOUNTED, 0, packed("mounted", mount))
         case Gone(job):

@@ -117,7 +117,7 @@ PLANS: dict[str, Callable[[Records], Records | bytes]] = {
     "two filters": lambda plan: twice(plan, SECCOMP),
     "uid 0 inside": lambda plan: patched(plan, IDENTITY, "=I", 4, 0),
     "uid 0 outside": lambda plan: patched(plan, IDENTITY, "=I", 12, 0),
-    "unknown identity": lambda plan: patched(plan, IDENTITY, "=I", 0, 2),
+    "unknown identity": lambda plan: patched(plan, IDENTITY, "=I", 0, 3),
     "clone flag that is no namespace": lambda plan: patched(plan, NAMESPACES, "=I", 0, 0x7E820000),
     "head cut off": lambda plan: join_records(plan) + bytes(7),
     "payload cut off": lambda plan: join_records(plan) + packed("record_head", LIMIT, 0, 16) + bytes(8),

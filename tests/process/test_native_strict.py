@@ -128,7 +128,7 @@ NUMBERS: dict[str, Callable[[Records], Records]] = {
         4,
         NOBODY - 2,
     ),
-    "identity of a third mode": lambda plan: patched(plan, IDENTITY, "I", 0, 2),
+    "identity of a fourth mode": lambda plan: patched(plan, IDENTITY, "I", 0, 3),
     "uid that is nobody's": lambda plan: patched(plan, IDENTITY, "I", 4, NOBODY),
     "gid that is nobody's": lambda plan: patched(plan, IDENTITY, "I", 8, NOBODY),
     "uid of nobody outside": lambda plan: patched(plan, IDENTITY, "I", 12, NOBODY),
@@ -157,7 +157,8 @@ def test_user_that_has_no_place(records: Records, text: str) -> None:
 @pytest.mark.user
 def test_callers_are_alone(records: Records) -> None:
     several = patched(patched(records, IDENTITY, "I", 20, 1), IDENTITY, "I", 24, 9)
-    assert_malformed(several, "only leased identities can be several")
+    assert_malformed(several, "the caller alone can't be several")
+    assert_malformed(patched(records, IDENTITY, "I", 0, 2), "subordinate ids are for several users")
 
 
 @pytest.mark.parametrize("op", [HOSTNAME, LOOPBACK, LANDLOCK])

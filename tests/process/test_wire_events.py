@@ -24,6 +24,7 @@ from sandyard.process.wire import (
     Started,
     StartFailed,
     Step,
+    Unmapped,
     Usage,
     decode_event,
 )
@@ -75,6 +76,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(SpawnFailed, jobs, failures),
     st.builds(Spawned, jobs, u32),
     st.builds(Gone, jobs),
+    st.builds(Unmapped, u32),
     exits,
 )
 

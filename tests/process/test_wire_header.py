@@ -52,6 +52,7 @@ STRUCTURES = {
     "_REFUSED": "refused",
     "_LEFTOVER": "leftover",
     "_MOUNTED": "mounted",
+    "_UNMAPPED": "unmapped",
 }
 LATE_STRUCTURES = {"_HEAD": "late_head", "_PART": "late_part"}
 
@@ -120,7 +121,11 @@ def test_single_numbers_are_those_of_the_header() -> None:
     killed, lost = vars(wire)["_KILLED"], vars(wire)["_KEEPER_LOST"]
     exited = {"EXITED_KILLED": killed, "EXITED_KEEPER_LOST": lost}
     assert exited == read_enumeration("exited_flag")
-    assert read_enumeration("identity_mode") == {"IDENTITY_CALLER": 0, "IDENTITY_LEASED": 1}
+    assert read_enumeration("identity_mode") == {
+        "IDENTITY_CALLER": 0,
+        "IDENTITY_LEASED": 1,
+        "IDENTITY_SUBORDINATE": 2,
+    }
 
 
 def test_decoder_of_the_tests_knows_the_header() -> None:

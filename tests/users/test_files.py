@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from sandyard import (
-    Group,
-    Manifest,
-    ManifestError,
     SandboxError,
-    UnixLocalSandboxClient,
     UnixLocalSandboxSession,
-    User,
 )
 from tests.users.conftest import SHARED, is_refused, said
 
@@ -139,18 +136,23 @@ async def test_links_lead_no_further(session: Session) -> None:
         assert file.read() == b"key\n"
 
 
-@pytest.mark.user
-@pytest.mark.parametrize(
-    "fields",
-    [{"users": [User(name="reviewer")]}, {"groups": [Group(name="team", users=[])]}],
-    ids=["users", "groups"],
-)
-async def test_ordinary_user_has_one(fields: dict[str, object]) -> None:
-    client = UnixLocalSandboxClient()
-    with pytest.raises(ManifestError, match="or run as root") as caught:
-        await client.create(manifest=Manifest(**fields))  # type: ignore[arg-type]
-    assert caught.value.context["field"] in fields
-    session = await client.create(manifest=Manifest(users=[User(name="agent")]))
-    async with session:
-        assert (await session.exec("id -un", user="agent")).stdout == b"agent\n"
-    await client.delete(session)
+@pytest.mark.root
+async def test_transfers_are_the_users(session: Session, tmp_path: Path) -> None:
+    await said(session, f"{SHARED}; mkdir -m 700 own; touch own/file")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("a")
+    await session.upload(source, "share/tree", user="reviewer")
+    await session.upload(source / "a", "share/a", user="reviewer")
+    owners = await said(session, "cd share; find tree a -printf '%p %u:%g\\n' | sort")
+    assert owners.splitlines() == [f"{name} reviewer:reviewer" for name in ("a", "tree", "tree/a")]
+    await said(session, "chmod 700 share/tree", "reviewer")
+    await session.download("share/tree", tmp_path / "copy", user="reviewer")
+    facts = (tmp_path / "copy" / "a").stat()
+    assert (facts.st_uid, facts.st_size) == (os.geteuid(), 1)
+    with pytest.raises(SandboxError, match="permission denied"):
+        await session.upload(source, "own/tree", user="reviewer")
+    for name in ("own", "own/file", "share/tree"):
+        with pytest.raises(SandboxError, match="permission denied"):
+            await session.download(name, tmp_path / "none", user="other")
+    assert not (tmp_path / "none").exists()

@@ -43,7 +43,7 @@ def test_plan_has_them() -> None:
 @pytest.mark.parametrize(
     ("facts", "footing", "words"),
     [
-        (OLD_USER, Footing(), "run as root"),
+        (OLD_USER, Footing(rung="landlock_seccomp", cause="so", fix="do"), "and so"),
         (DEBIAN_ROOT, Footing(rung="landlock_seccomp", cause="so", fix="do"), "and so"),
         (DEBIAN_ROOT, Footing(given=True), "somebody else's"),
     ],

@@ -194,8 +194,7 @@ def place_rows(facts: MachineFacts, trials: Mapping[str, Tried]) -> Iterator[Doc
     )
     yield _cgroup_row(facts)
     yield from _directory_rows(facts)
-    if facts.euid == 0:
-        yield from _root_rows(trials)
+    yield from _root_rows(trials) if facts.euid == 0 else [_users_row(trials)]
     hidden = f"hidepid={facts.hidepid}" if facts.hidepid else "not hidden"
     yield _row(_PLACES, "process_view", "other users' processes in the host's /proc", found=hidden)
     yield _row(
@@ -392,6 +391,20 @@ def _temporary_row(facts: MachineFacts) -> DoctorRow:
         fix=fix,
         tried=tried,
         required=True,
+    )
+
+
+def _users_row(trials: Mapping[str, Tried]) -> DoctorRow:
+    """What an ordinary user's sandboxes need for more users than one."""
+    tried = trials.get("users", _UNTRIED)
+    return _row(
+        _PLACES,
+        "subordinate_ids",
+        "users and groups of a manifest, besides agent",
+        _state(tried),
+        found=tried.value if tried.ok else "",
+        fix=Fix("" if tried.ok else tried.value),
+        tried=tried,
     )
 
 

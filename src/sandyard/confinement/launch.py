@@ -113,7 +113,7 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
         identity=Identity(
             uid=AGENT_UID,
             gid=AGENT_GID,
-            host=HostIdentity.LEASED if facts.euid == 0 else HostIdentity.CALLER,
+            host=_host_identity(facts, accounts),
             further=accounts.further,
             disk=accounts.first,
         ),
@@ -128,6 +128,12 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
         cgroup=limits.cgroup,
         outer_proc=copies is not None,
     )
+
+
+def _host_identity(facts: HostFacts, accounts: Accounts) -> HostIdentity:
+    if facts.euid == 0:
+        return HostIdentity.LEASED
+    return HostIdentity.SUBORDINATE if accounts.further else HostIdentity.CALLER
 
 
 def _add_accounts(

@@ -26,10 +26,7 @@ def check_several(facts: HostFacts, footing: Footing) -> None:
         ConfinementUnavailableError: the calling program, the machine or the workspace's file system
             has no ids for them.
     """
-    if facts.euid != 0:
-        cause = "an ordinary user's sandbox has one id, the user's own (user_namespaces(7))"
-        fix = "run as root, or leave users and groups out of the manifest"
-    elif footing.rung == "landlock_seccomp":
+    if footing.rung == "landlock_seccomp":
         cause = f"without a user namespace they would be users of this machine, and {footing.cause}"
         fix = f"{footing.fix}; or leave users and groups out of the manifest"
     elif footing.given:

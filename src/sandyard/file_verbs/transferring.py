@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, OpName
 from sandyard.observing import observed
+from sandyard.types import User
 from sandyard.verb_bases import WorkspaceVerbBase
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class TransferVerbs(WorkspaceVerbBase):
         exclude: Iterable[str] = (),
         gitignore: bool = False,
         progress: Hearer | None = None,
+        user: str | User | None = None,
     ) -> Transferred:
         """Copy a file or a directory of the host into the workspace.
 
@@ -49,6 +51,8 @@ class TransferVerbs(WorkspaceVerbBase):
             exclude: of a directory, leaves out what matches one of these (default: nothing).
             gitignore: True leaves out what .gitignore files in the directory say (default: False).
             progress: called on the event loop with the newest ``Progress``.
+            user: whom it is written as, and whose it is then: ``"agent"`` (default) or another user
+                of the manifest's, where this program is root. The source is read as this program.
 
         Returns:
             What was written, and what was left out and why.
@@ -68,7 +72,7 @@ class TransferVerbs(WorkspaceVerbBase):
         from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
         from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415
 
-        workspace = self._open_workspace("upload", None)
+        workspace = self._open_workspace("upload", user)
         _check_host_path("upload", "source", source)
         _check_hearer("upload", progress)
         chosen = _chosen("upload", include, exclude, gitignore=gitignore)
@@ -87,6 +91,7 @@ class TransferVerbs(WorkspaceVerbBase):
         gitignore: bool = False,
         outer_links: bool = False,
         progress: Hearer | None = None,
+        user: str | User | None = None,
     ) -> Transferred:
         """Copy a file or a directory of the workspace to the host.
 
@@ -109,6 +114,8 @@ class TransferVerbs(WorkspaceVerbBase):
             outer_links: True copies symlinks that lead out of the directory as well (default:
                 False).
             progress: called on the event loop with the newest ``Progress``.
+            user: whom it is read as: ``"agent"`` (default) or another user of the manifest's, where
+                this program is root. The copy is this program's.
 
         Returns:
             What was written, and what was left out and why.
@@ -127,7 +134,7 @@ class TransferVerbs(WorkspaceVerbBase):
         from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
         from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415
 
-        workspace = self._open_workspace("download", None)
+        workspace = self._open_workspace("download", user)
         _check_host_path("download", "destination", destination)
         _check_hearer("download", progress)
         chosen = _chosen(

@@ -377,12 +377,14 @@ class RunningCommand:
 
     def _try_pipes(self) -> list[int]:
         opened: list[int] = []
-        owner = owner_outside(self._init.owner, self._call.spawn.user)
+        user = self._call.spawn.user
+        owner = owner_outside(self._init.owner, user)
+        others = owner is None and user is not None and user.number > 0
         try:
             if self._call.stdin is not None or self._call.typed:
-                opened += open_pipe(owner)
-            opened += open_pipe(owner)
-            opened += open_pipe(owner)
+                opened += open_pipe(owner, open_to_all=others)
+            opened += open_pipe(owner, open_to_all=others)
+            opened += open_pipe(owner, open_to_all=others)
         except OSError:
             for fd in opened:
                 os.close(fd)

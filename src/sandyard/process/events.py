@@ -20,6 +20,7 @@ __all__ = [
     "StartFailed",
     "Started",
     "Step",
+    "Unmapped",
     "Usage",
 ]
 
@@ -154,10 +155,16 @@ class Gone(NamedTuple):
     job: int
 
 
+class Unmapped(NamedTuple):
+    """Init waits for its id maps; ``pid`` is its number outside."""
+
+    pid: int
+
+
 class Mounted(NamedTuple):
     """A late mount stands, or is gone; ``mount`` is what the kernel knows it by."""
 
     mount: int
 
 
-Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted
+Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted | Unmapped

@@ -70,14 +70,22 @@ def _leasable() -> range | None:
     return _range_for(tuple(_version(path) for path in (*_SUBORDINATE, _ACCOUNTS)))
 
 
-def first_parked() -> int:
+def first_parked(count: int) -> int:
     """The id on disk of a session's first user besides its own; the others follow (blocking).
 
-    It is the same for all sessions, for as long as nobody is given ids of the range.
+    It is the same for all sessions, for as long as nobody is given ids of the range; an ordinary
+    user's are ids of that user's own.
+
+    Args:
+        count: how many are needed.
 
     Raises:
-        ConfinementUnavailableError: there are no ids to lease either.
+        ConfinementUnavailableError: there are none.
     """
+    if os.geteuid() != 0:
+        from sandyard.subordinate import own_range  # noqa: PLC0415  # few sessions have several users
+
+        return own_range(count).start
     ids = _leasable()
     if ids is None:
         raise _refused(_NOTHING_FREE)

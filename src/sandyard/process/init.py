@@ -50,6 +50,7 @@ from sandyard.process.wire import (
     Started,
     StartFailed,
     Step,
+    Unmapped,
     decode_event,
     encode_kill,
     encode_signal,
@@ -402,7 +403,7 @@ class InitProcess:
         if born is not None:
             born.arrive(passed)
             return
-        if passed or isinstance(event, Mounted):  # init mounts nothing
+        if passed or isinstance(event, Mounted | Unmapped):  # init mounts nothing, and has its maps
             raise ProtocolError("descriptors, or an answer, that nobody waits for")
         match event:
             case Exited():

@@ -55,7 +55,7 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
     """Spawns the outer process and hands it the plan (blocking: runs in a thread).
 
     Raises:
-        ConfinementUnavailableError: the program can't be started.
+        ConfinementUnavailableError: the program can't be started, or has no ids for its users.
         OSError: this program or the machine is short of something.
     """
     plan = make_plan()
@@ -85,6 +85,10 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
             send_message(ours, Request.START, 0, b"".join(records), [host, *leases])
+            if plan.identity.host is HostIdentity.SUBORDINATE:
+                from sandyard.process.subordinates import map_subordinates  # noqa: PLC0415  # few do
+
+                map_subordinates(ours, plan, host_uid, host_gid)
             on_failure.pop_all()
         return Launched(plan, records, ours, pid, pidfd, owner, group)
 

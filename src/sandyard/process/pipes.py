@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from sandyard.limits import (
     COPY_CHUNK_BYTES,
@@ -39,17 +39,24 @@ StdinSource = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
 Identity = tuple[int, int]
 
 
-def open_pipe(owner: Identity | None) -> tuple[int, int]:
+_ALL_MAY: Final = 0o666
+
+
+def open_pipe(owner: Identity | None, *, open_to_all: bool = False) -> tuple[int, int]:
     """A pipe that belongs to the sandbox's identity.
 
     Args:
         owner: uid and gid on the host, or None where the caller itself is that identity. A command
             can reopen /dev/stdout and /dev/stderr only if it owns the pipe behind them.
+        open_to_all: True where it is neither, and the caller can give nothing away: then everybody
+            may reopen it who may look into a process that has it, which only its own user may.
     """
     read_end, write_end = os.pipe()
     try:
         if owner is not None:
             os.fchown(read_end, *owner)  # both ends are one inode
+        if open_to_all:
+            os.fchmod(read_end, _ALL_MAY)
     except BaseException:
         os.close(read_end)
         os.close(write_end)

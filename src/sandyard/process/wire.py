@@ -46,6 +46,7 @@ from sandyard.process.events import (
     Started,
     StartFailed,
     Step,
+    Unmapped,
     Usage,
 )
 from sandyard.types import RefusedCall
@@ -71,6 +72,7 @@ __all__ = [
     "StartFailed",
     "Started",
     "Step",
+    "Unmapped",
     "Usage",
     "decode_event",
     "encode_kill",
@@ -109,6 +111,7 @@ _FAILURE = struct.Struct("=HHiII")
 _SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
 _MOUNTED = struct.Struct("=Q")
+_UNMAPPED = struct.Struct("=I")
 _EXITED = struct.Struct("=iI9QIIQII")
 _REFUSED = struct.Struct("=QIi16s")
 _LEFTOVER = struct.Struct("=I16s")
@@ -126,6 +129,7 @@ class Request(IntEnum):
     SPAWN = 2
     SIGNAL = 3
     KILL = 4
+    MAPPED = 5
     MOUNT = 16
 
 
@@ -136,6 +140,7 @@ class _Event(IntEnum):
     SPAWNED = 67
     EXITED = 68
     GONE = 69
+    UNMAPPED = 70
     MOUNTED = 80
 
 
@@ -181,6 +186,11 @@ class _SpawnFlag(IntFlag):
     NARROWED = 8
 
 
+_MODES: Final = {
+    HostIdentity.CALLER: 0,
+    HostIdentity.LEASED: 1,
+    HostIdentity.SUBORDINATE: 2,
+}
 _STEPS: Final = {int(step): step for step in Step}
 """Every start looks a hundred of them up; a call of the class takes twenty times as long."""
 
@@ -279,8 +289,7 @@ def encode_plan(plan: LaunchPlan, host_uid: int, host_gid: int) -> bytes:
 def encode_records(plan: LaunchPlan, host_uid: int, host_gid: int) -> list[bytes]:
     """The records of which ``encode_plan`` makes the body."""
     who = plan.identity
-    mode = 1 if who.host is HostIdentity.LEASED else 0
-    identity = (mode, who.uid, who.gid, host_uid, host_gid, who.further, who.disk)
+    identity = (_MODES[who.host], who.uid, who.gid, host_uid, host_gid, who.further, who.disk)
     records = [
         _record(Record.IDENTITY, _IDENTITY.pack(*identity)),
         _record(Record.NAMESPACES, struct.pack("=I", plan.namespaces)),
@@ -444,16 +453,25 @@ def decode_event(datagram: bytes) -> Event:
     match kind:
         case _Event.EXITED:
             return _exited(job, body)
-        case _Event.STARTED:
-            return _started(body)
-        case _Event.START_FAILED:
-            return StartFailed(_failure(body))
         case _Event.SPAWN_FAILED:
             return SpawnFailed(job, _failure(body))
         case _Event.SPAWNED if len(body) == _SPAWNED.size:
             return Spawned(job, _SPAWNED.unpack(body)[0])
         case _Event.GONE if not body:
             return Gone(job)
+        case _:
+            return _rare_event(kind, body)
+
+
+def _rare_event(kind: int, body: bytes) -> Event:
+    """What is told once in a sandbox's life, or of a late mount."""
+    match kind:
+        case _Event.STARTED:
+            return _started(body)
+        case _Event.START_FAILED:
+            return StartFailed(_failure(body))
+        case _Event.UNMAPPED if len(body) == _UNMAPPED.size:
+            return Unmapped(_UNMAPPED.unpack(body)[0])
         case _Event.MOUNTED if len(body) == _MOUNTED.size:
             return Mounted(_MOUNTED.unpack(body)[0])
         case _:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import Tally
@@ -86,6 +86,10 @@ class SnapshotStore:
             )
         self._place = Place(os.path.normpath(path), disk)
         self._lists = Lists()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """Another process opens it anew."""
+        return type(self), (self.directory,)
 
     @property
     def directory(self) -> str:

@@ -72,7 +72,8 @@ class Workspace:
             user: the user's id on disk, and its own group's.
             groups: those of its other groups.
         """
-        return _ActingWorkspace(self, Owner(user, user), groups)
+        acting = _ActingWorkspace if os.geteuid() == 0 else _DeputedWorkspace
+        return acting(self, Owner(user, user), groups)
 
     async def apply(
         self, manifest: Manifest, attempt: Attempt | None = None, *, base_dir: str | None = None
@@ -107,6 +108,24 @@ class Workspace:
     ) -> _Result:
         """Do a file verb of this room in a thread; ``stopped`` is set if the caller is cancelled."""
         return await self.in_thread(op, partial(verb, self.root), stopped)
+
+    async def run_whole(
+        self,
+        op: OpName,
+        verb: Callable[[WorkspaceRoot], _Result],
+        stopped: threading.Event | None = None,
+    ) -> _Result:
+        """Do what is about all of it, whosever it is, in a thread; ``stopped`` as ``run`` has it."""
+        root = self.root
+        if not root.names or os.geteuid() == 0:
+            return await self.run(op, verb, stopped)
+
+        def deputed() -> _Result:
+            with translated(op, root.inside, root):
+                deputy = root.deputies.of("whole")
+            return deputy.do(partial(verb, root), stopped=stopped)
+
+        return await self.in_thread(op, deputed, stopped)
 
     async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
         """Do a step of reading an open file in a thread; errors become typed ones."""
@@ -209,7 +228,7 @@ class Workspace:
 
     async def measure(self, stopped: threading.Event) -> int:
         """Count the bytes that it takes on disk; see ``usage.measure_usage``."""
-        return await self.in_thread("exec", partial(_measured, self.root.fd, stopped))
+        return await self.run_whole("exec", partial(_measured, stopped=stopped), stopped)
 
     async def delete(self) -> bool:
         """Remove the directory if the library made it; see ``WorkspaceRoot.delete``.
@@ -278,6 +297,27 @@ class _ActingWorkspace(Workspace):
         return await self._whole.in_thread(op, acting, stopped)
 
 
+class _DeputedWorkspace(_ActingWorkspace):
+    """The same for a program that is not root, and can't become another: a deputy does the work."""
+
+    async def in_thread(
+        self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None = None
+    ) -> _Result:
+        """Have blocking work done as the user."""
+        root, uid, groups = self.root, self._user.uid, self._groups
+
+        def deputed() -> _Result:
+            with translated(op, root.inside, root):
+                deputy = root.deputies.of("user")
+            return deputy.do(work, uid=uid, groups=groups, stopped=stopped)
+
+        return await self._whole.in_thread(op, deputed, stopped)
+
+    async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
+        """Do a step of reading a file that is open already, and so needs nobody's rights."""
+        return await self._whole.read_piece(step, path)
+
+
 def _applied(
     root: WorkspaceRoot, manifest: Manifest, base_dir: str | None, attempt: Attempt | None
 ) -> Materialized:
@@ -286,10 +326,10 @@ def _applied(
     return apply_manifest(root, manifest, base_dir=base_dir, attempt=attempt)
 
 
-def _measured(top: int, stopped: threading.Event) -> int:
+def _measured(root: WorkspaceRoot, stopped: threading.Event) -> int:
     from sandyard.workspace.usage import measure_usage  # noqa: PLC0415  # only a limit asks for it
 
-    return measure_usage(top, stopped)
+    return measure_usage(root.fd, stopped)
 
 
 def _end(threads: ThreadPoolExecutor, root: WorkspaceRoot) -> None:

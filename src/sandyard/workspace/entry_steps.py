@@ -292,8 +292,8 @@ def _set_mode(job: Job, step: SetMode) -> None:
 
 
 def _set_owner(job: Job, step: SetOwner) -> None:
-    """Give something away, as this program, which is root where there are other users."""
-    from sandyard.workspace.giving import give_below  # noqa: PLC0415  # few sessions have several
+    """Give something away: as this program where it is root, else by a deputy."""
+    from sandyard.workspace.deputy import needs_deputies  # noqa: PLC0415  # few have several users
 
     own, names = job.root.owner, {name: number for number, name in job.root.names.items()}
     uid = gid = _AS_IT_IS
@@ -303,17 +303,27 @@ def _set_owner(job: Job, step: SetOwner) -> None:
             gid = own.gid
     if step.group is not None:
         gid = names.get(step.group, own.gid)
-    path = split_names(step.path)
-    above = job.root.opener.open_parent(path) if path else os.dup(job.root.fd)
+    give = partial(_give_away, job.root, step.path, Owner(uid, gid), deep=step.deep)
+    if needs_deputies(job.root):
+        job.root.deputies.of("whole").do(give)
+    else:
+        give()
+
+
+def _give_away(root: WorkspaceRoot, given: str, owner: Owner, *, deep: bool) -> None:
+    from sandyard.workspace.giving import give_below  # noqa: PLC0415  # few sessions have several
+
+    path = split_names(given)
+    above = root.opener.open_parent(path) if path else os.dup(root.fd)
     try:
         name = path[-1] if path else "."
-        job.root.ward.check_entry(above, name)
-        if step.deep:
+        root.ward.check_entry(above, name)
+        if deep:
             top = os.open(name, _DIRECTORY, dir_fd=above)
             try:
-                give_below(top, os.fstat(top).st_dev, Owner(uid, gid))
+                give_below(top, os.fstat(top).st_dev, owner)
             finally:
                 os.close(top)
-        os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
+        os.chown(name, owner.uid, owner.gid, dir_fd=above, follow_symlinks=False)
     finally:
         os.close(above)

@@ -8,6 +8,7 @@ import os
 import posixpath
 import stat
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sandyard.archive.report import Tally
@@ -21,6 +22,8 @@ from sandyard.errors import (
 from sandyard.finishing import in_thread
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as, rightful_owner
+from sandyard.workspace.deputy import Deputy, needs_deputies
+from sandyard.workspace.deputy_wire import Passed
 from sandyard.workspace.faults import translated
 from sandyard.workspace.kernel import PATH_ONLY
 from sandyard.workspace.persist import Saving
@@ -160,16 +163,14 @@ class _Pipe(io.RawIOBase):
     # --- in the thread ------------------------------------------------------------------------
 
     def _save(self) -> None:
-        tally, part = Tally(), self._part
+        part = self._part
         try:
             with translated(part.op, part.path, self._root):
-                with acting_as(self._owner):
-                    asked = self._top, self._give, part.excluded, tally, self._root.ward
-                    Saving(*asked, name=part.name, outer_links=part.outer_links).run()
+                report = self._saved()
                 facts = os.fstat(self._top)
                 if stat.S_ISDIR(facts.st_mode) and facts.st_nlink == 0:
                     raise gone_root(part.path)
-            self.report = tally.report()
+            self.report = report
         except BrokenPipeError:
             pass  # nobody reads on
         except SandboxError as error:
@@ -178,10 +179,14 @@ class _Pipe(io.RawIOBase):
         finally:
             self._close_ends()
 
-    def _give(self, piece: bytes) -> None:
-        left = memoryview(piece)
-        while left:
-            left = left[os.write(self._end, left) :]
+    def _saved(self) -> ArchiveReport:
+        root = self._root
+        if not needs_deputies(root):
+            with acting_as(self._owner):
+                return _written(root, self._top, self._end, self._part)
+        with Deputy("whole") as deputy:  # one of its own: whoever reads may take long
+            ends = Passed(self._top), Passed(self._end)
+            return deputy.do(partial(_written, root, *ends, self._part))
 
     # --- for who reads ------------------------------------------------------------------------
 
@@ -278,6 +283,20 @@ def _checked_name(path: str | PurePath, name: str | None) -> bytes:
             f"{shown(called)} can't be the name of a file", op="pack", argument="name", value=name
         )
     return raw
+
+
+def _written(root: WorkspaceRoot, top: int, end: int, part: _Part) -> ArchiveReport:
+    """Write an archive of what ``top`` leads to into a pipe."""
+    tally = Tally()
+
+    def give(piece: bytes) -> None:
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(end, left) :]
+
+    asked = top, give, part.excluded, tally, root.ward
+    Saving(*asked, name=part.name, outer_links=part.outer_links).run()
+    return tally.report()
 
 
 def _begun(root: WorkspaceRoot, top: int, part: _Part) -> WorkspaceArchive:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sandyard.errors import OpName
+    from sandyard.workspace.deputy import Deputies
 
 __all__ = ["Granted", "Inode", "Owner", "WorkspaceRoot"]
 
@@ -117,6 +118,7 @@ class WorkspaceRoot:
         self.granted: tuple[Granted, ...] = ()
         self.marks: str | None = None
         self.names: Mapping[int, str] = {}
+        self._deputies: Deputies | None = None
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @staticmethod
@@ -301,9 +303,21 @@ class WorkspaceRoot:
         granted, self.granted, self._past = (*self._past, *self.granted), (), ()
         for each in granted:
             each.tree.close()
+        deputies, self._deputies = self._deputies, None
+        if deputies is not None:
+            deputies.close()
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+    @property
+    def deputies(self) -> Deputies:
+        """What works here for other users, where this program can't become them."""
+        if self._deputies is None:
+            from sandyard.workspace.deputy import Deputies  # noqa: PLC0415  # few have others
+
+            self._deputies = Deputies()
+        return self._deputies
 
     def delete(self) -> bool:
         """Remove the directory and all in it, if it is owned and still stands at its path.
@@ -327,7 +341,8 @@ class WorkspaceRoot:
             parent = os.open(posixpath.dirname(self.real_path), _HANDLE & ~os.O_NOFOLLOW)
             name = posixpath.basename(self.real_path)
             if self._stands_at(parent, name):
-                if failures := empty_directory(fd):
+                failures = empty_directory(fd)
+                if failures and (failures := self._emptied_for_all(failures)):
                     raise failures[0]
                 os.rmdir(name, dir_fd=parent)
         except OSError as error:
@@ -336,6 +351,11 @@ class WorkspaceRoot:
             if parent >= 0:
                 os.close(parent)
         return self.gone
+
+    def _emptied_for_all(self, failures: list[OSError]) -> list[OSError]:
+        from sandyard.workspace.deputy import emptied_for_all  # noqa: PLC0415  # few have others
+
+        return emptied_for_all(self, failures)
 
     def _stands_at(self, parent: int, name: str) -> bool:
         """Tell whether the name still leads to the directory that is held."""

@@ -1,0 +1,207 @@
+"""Several users of an ordinary user's session: as apart as root's are, by ids of the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandyard import (
+    ConfinementUnavailableError,
+    File,
+    Group,
+    Manifest,
+    SandboxError,
+    SnapshotStore,
+    StoreSnapshotSpec,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+    User,
+)
+from sandyard.subordinate import own_range
+from sandyard.workspace.sweep import sweep
+from tests.house.leaks import find_descendants, read_proc
+from tests.session.host import until
+from tests.terminal.screen import watching
+from tests.users.conftest import PEOPLE, SHARED, is_refused, people, said
+from tests.users.test_files import VERBS
+
+
+def _first_id() -> int:
+    try:
+        return own_range(3).start
+    except ConfinementUnavailableError:
+        return 0
+
+
+FIRST = 0 if os.geteuid() == 0 else _first_id()
+pytestmark = [
+    pytest.mark.user,
+    pytest.mark.skipif(
+        os.geteuid() != 0 and not FIRST,
+        reason="needs newuidmap and newgidmap, and ranges in /etc/subuid and /etc/subgid",
+    ),
+]
+
+Session = UnixLocalSandboxSession
+
+
+async def test_each_is_who_it_says(session: Session) -> None:
+    first = FIRST
+    assert (
+        await said(session, "id") == "uid=1000(agent) gid=1000(agent) groups=1000(agent),1003(team)"
+    )
+    assert await said(session, "id; echo $HOME; stat -c %U:%a ~", "reviewer") == (
+        "uid=1001(reviewer) gid=1001(reviewer) groups=1001(reviewer),1003(team)\n"
+        "/home/reviewer\nreviewer:700"
+    )
+    maps = (await said(session, "cat /proc/self/uid_map")).split()
+    assert maps == list(map(str, (1000, os.getuid(), 1, 1001, first, 3)))
+    result = await session.exec("echo out > /dev/stdout; echo err > /dev/stderr", user="other")
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+    assert (
+        await session.exec("cat > /tmp/in; cat /tmp/in", user="other", stdin=b"x")
+    ).stdout == b"x"
+    none = "grep -c 'Cap.*:.*[1-9a-f]' /proc/self/status; grep NoNewPrivs /proc/self/status"
+    for user in (None, "reviewer"):
+        assert (await session.exec(none, user=user)).stdout == b"0\nNoNewPrivs:\t1\n"
+    process = await session.start_process("sleep 60", user="reviewer")
+    for attempt in (f"kill {process.pid}", f"cat /proc/{process.pid}/environ"):
+        assert await is_refused(session, attempt, "other")
+    await process.close()
+    async with watching(await session.terminal("id -un; tty; read x", user="other")) as screen:
+        await screen.until("/dev/pts/0")
+        assert b"other" in screen.seen
+        assert await is_refused(session, "cat /dev/pts/0", "reviewer")
+    await said(session, SHARED)
+    await said(session, "echo x > share/file; touch ~/file", "reviewer")
+    facts = os.stat(f"{session.state.manifest.root}/share/file")
+    assert (facts.st_uid, facts.st_gid) == (first, first)
+    assert os.stat(f"{session.state.manifest.root}/share").st_gid == first + 2
+
+
+async def test_verbs_and_shell_agree(session: Session) -> None:
+    await said(session, "mkdir -m 700 own; touch own/file file; echo old > shut; chmod 600 shut")
+    before = await said(session, "ls -lR --time-style=full-iso")
+    for verb, command in VERBS.values():
+        assert await is_refused(session, command, "reviewer")
+        with pytest.raises(SandboxError) as caught:
+            await verb(session, "reviewer")
+        assert "permission denied" in str(caught.value) or "somebody else" in str(caught.value)
+    assert await said(session, "ls -lR --time-style=full-iso") == before
+    user = "reviewer"
+    await said(session, SHARED)
+    await session.write("share/file", io.BytesIO(b"one" * 300_000), user=user)
+    await session.append("share/file", b" two", user=user)
+    await session.mkdir("share/a/b", parents=True, user=user)
+    await session.copy("share/file", "share/a/copy", user=user)
+    await session.copy("share/a", "share/tree", recursive=True, user=user)
+    await session.mv("share/a/copy", "share/a/moved", user=user)
+    await session.chmod("share/a/moved", 0o600, user=user)
+    owners = await said(session, "find share -mindepth 1 -printf '%P %u %g\\n' | sort", user)
+    names = ["a", "a/b", "a/moved", "file", "tree", "tree/b", "tree/copy"]
+    assert owners.splitlines() == [f"{name} reviewer reviewer" for name in names]
+    assert {entry.owner for entry in await session.ls("share", user=user)} == {user}
+    with await session.read("share/a/moved", user=user) as file:
+        assert file.read() == b"one" * 300_000 + b" two"
+    with pytest.raises(SandboxError, match="permission denied"):
+        await session.read("share/a/moved")
+    assert await session.glob("share/**/moved", user=user) == ["share/a/moved"]
+    with pytest.raises(ConfinementUnavailableError, match="by a command of that user"):
+        async with session.watch("share", user=user):
+            pass
+
+
+class Failing:
+    """A stream of the caller's that fails in a way of its own."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Fail."""
+        raise LookupError("of the caller's own")
+
+
+async def test_deputy_may_be_lost(session: Session) -> None:
+    await said(session, SHARED)
+    await session.write("share/file", b"x", user="reviewer")
+    with pytest.raises(LookupError, match="own"):
+        await session.write("share/other", Failing(), user="reviewer")  # type: ignore[arg-type]  # a stream by its method
+    assert not await session.exists("share/other", user="reviewer")
+    (deputy,) = [
+        pid for pid in find_descendants() if "deputy_service" in read_proc(f"/proc/{pid}/cmdline")
+    ]
+    os.kill(deputy, signal.SIGSTOP)
+    reading = asyncio.ensure_future(session.ls("share", user="reviewer"))
+    await until(lambda: not reading.done())
+    os.kill(deputy, signal.SIGKILL)
+    with pytest.raises(ConfinementUnavailableError, match="lost"):
+        await reading
+    assert len(await session.ls("share", user="reviewer")) == 1
+
+
+async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
+    kept = StoreSnapshotSpec(directory=str(tmp_path / "store"))
+    owner, team = User(name="reviewer"), Group(name="team", users=[])
+    entries = {"theirs": File(content=b"given", owner=owner, group=team)}
+    client = UnixLocalSandboxClient()
+    session = await client.create(manifest=Manifest(**PEOPLE, entries=entries), snapshot=kept)  # type: ignore[arg-type]
+    async with session:
+        assert await said(session, "stat -c %U:%G theirs") == "reviewer:team"
+        await said(session, SHARED)
+        await said(
+            session, "mkdir -m 700 share/d; echo x > share/d/e; chmod 600 share/d/e", "reviewer"
+        )
+        async with await session.pack(".") as archive:
+            content = b"".join([piece async for piece in archive])
+        assert b"share/d/e" in content
+        await session.stop()
+    state, root = session.state, session.state.manifest.root
+    await client.delete(session)
+    assert not Path(root).exists()  # noqa: ASYNC240  # it is gone
+    found = await client.resume(state)
+    async with found:
+        assert await said(found, "cat share/d/e; stat -c %U share/d/e") == "x\nagent"
+    await client.delete(found)
+    assert (await SnapshotStore(tmp_path / "store").verify()).ok
+
+
+LIFE = """
+import asyncio, json, os, signal, sys
+from sandyard import Manifest, UnixLocalSandboxClient, User
+
+async def main():
+    session = await UnixLocalSandboxClient().create(manifest=Manifest(users=[User(name="reviewer")]))
+    await session.start()
+    await session.exec("mkdir -m 777 open")
+    await session.exec("mkdir -m 700 open/d; touch open/d/e", user="reviewer")
+    await session.ls("open", user="reviewer")
+    pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    print(json.dumps(session.state.manifest.root), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_killed_program_leaves_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    variables = dict(os.environ) | {"XDG_STATE_HOME": str(state), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LIFE], env=variables, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    root = json.loads(done.stdout)
+    assert os.path.exists(f"{root}/open/d")
+    sweep(str(state / "sandyard"))
+    assert not os.path.exists(root)
+
+
+async def test_groups_alone_need_ids_too() -> None:
+    async with people(Manifest(groups=[Group(name="team", users=[User(name="agent")])])) as session:
+        assert await said(session, "id -Gn") == "agent team"
