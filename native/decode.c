@@ -9,9 +9,10 @@
 
 #define PATH_LIMIT 4096u
 #define NEEDED_NAMESPACES ((uint32_t)(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
-#define BIND_FLAGS ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE))
+#define BIND_FLAGS                                                                                                     \
+    ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE | BIND_PASSED | BIND_INSIDE))
+#define BIND_ELSEWHERE ((uint32_t)(BIND_PASSED | BIND_INSIDE)) /* no path of the host's is opened */
 #define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_TERMINAL | SPAWN_NARROWED))
-#define LATE_FLAGS ((uint32_t)(LATE_WRITABLE | LATE_LEASED | LATE_AS_OWNER))
 #define STANDARD_FDS 7u /* a mask of 0, 1 and 2 */
 #define NO_ID UINT32_MAX /* setresuid(2) and its kind take it for "leave it as it is" */
 #define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
@@ -41,8 +42,7 @@ static bool is_plain_path(const unsigned char *path, long length) {
     return true;
 }
 
-/* Takes one plain path off the front of `data`; returns what it and its NUL occupy, or 0. */
-static size_t take_path(const unsigned char *data, size_t size) {
+size_t take_path(const unsigned char *data, size_t size) {
     long length = string_length(data, size);
     return length < 0 || !is_plain_path(data, length) ? 0 : (size_t)length + 1;
 }
@@ -69,6 +69,9 @@ static bool is_bind(const unsigned char *data, size_t size) {
         return false;
     if ((bind.flags & BIND_INODE) == 0 && (bind.dev != 0 || bind.ino != 0))
         return false; /* an inode that nobody would check */
+    uint32_t elsewhere = bind.flags & BIND_ELSEWHERE;
+    if (elsewhere == BIND_ELSEWHERE || (elsewhere != 0 && (bind.flags & (BIND_OPTIONAL | BIND_DEVICES)) != 0))
+        return false;
     size_t source = take_path(data + sizeof bind, size - sizeof bind);
     return source != 0 && is_path(data + sizeof bind + source, size - sizeof bind - source);
 }
@@ -258,6 +261,19 @@ static bool are_known_owners(const struct plan *plan) {
 
 /* What a plan must have exactly once, since without it there would be no sandbox, and what it may
  * have once, since of two the second would silently win. */
+/* A mount can stand in one place. */
+static unsigned count_passed(const struct plan *plan) {
+    unsigned passed = 0;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        struct bind bind;
+        if (plan->records[i].op != RECORD_BIND)
+            continue;
+        memcpy(&bind, plan->records[i].data, sizeof bind);
+        passed += (bind.flags & BIND_PASSED) != 0;
+    }
+    return passed;
+}
+
 static const char *check_whole(struct plan *plan) {
     unsigned seen[RECORD_USER + 1] = {0};
     for (uint32_t i = 0; i < plan->count; i++) {
@@ -286,6 +302,10 @@ static const char *check_whole(struct plan *plan) {
     if (!are_known_owners(plan))
         return "a directory belongs to a user that is not there";
     plan->outside = seen[RECORD_OUTSIDE] != 0;
+    unsigned passed = count_passed(plan);
+    if (passed > 1)
+        return "the plan shows the tree that comes with it twice";
+    plan->layered = passed == 1;
     const char *problem = check_identity(&plan->identity);
     if (problem != NULL)
         return problem;
@@ -340,60 +360,6 @@ const char *decode_plan(const unsigned char *bytes, size_t size, struct plan *pl
             return problem;
     }
     return check_whole(plan);
-}
-
-static const char *check_late(const struct late_head *head) {
-    bool made = head->kind == LATE_TMPFS || head->kind == LATE_OVERLAY;
-    bool removed = head->kind == LATE_REMOVE;
-    bool sourced = head->kind == LATE_BIND || head->kind == LATE_OVERLAY;
-    if (head->kind < LATE_BIND || head->kind > LATE_REMOVE || (head->flags & ~LATE_FLAGS) != 0 || head->zero != 0)
-        return "a late mount is of no known kind";
-    if (head->uid == 0 || head->uid == NO_ID || head->gid == NO_ID)
-        return "a late mount's user may not be uid 0";
-    if (made != (head->size != 0) || made != (head->inodes != 0)) /* tmpfs takes 0 for no limit at all */
-        return "a new file system needs a size, and only that has one";
-    if (removed ? head->dev != 0 || head->ino != 0 || (head->flags & ~(uint32_t)LATE_LEASED) != 0 : head->mount != 0)
-        return "a late mount says too much";
-    if ((head->flags & LATE_AS_OWNER) != 0 && !sourced)
-        return "what has no source has no owner";
-    if (head->parts != 0 && (head->kind != LATE_BIND || (head->flags & LATE_WRITABLE) == 0))
-        return "only what can be written to has parts that are kept";
-    return NULL;
-}
-
-size_t late_part_read(const unsigned char *bytes, struct late_part *part, const char **path) {
-    memcpy(part, bytes, sizeof *part);
-    *path = (const char *)bytes + sizeof *part;
-    return sizeof *part + strlen(*path) + 1;
-}
-
-const char *decode_late(const unsigned char *bytes, size_t size, struct late *late) {
-    memset(late, 0, sizeof *late);
-    if (size < sizeof late->head)
-        return "the head of a late mount is cut off";
-    memcpy(&late->head, bytes, sizeof late->head);
-    const char *problem = check_late(&late->head);
-    if (problem != NULL)
-        return problem;
-    size_t at = sizeof late->head;
-    size_t taken = take_path(bytes + at, size - at);
-    if (taken < sizeof "/a") /* never the root */
-        return "a late mount's target is malformed";
-    late->target = (const char *)bytes + at;
-    at += taken;
-    late->parts = bytes + at;
-    for (uint32_t i = 0; i < late->head.parts; i++) {
-        struct late_part part;
-        if (size - at < sizeof part)
-            return "a part is cut off";
-        memcpy(&part, bytes + at, sizeof part);
-        at += sizeof part;
-        taken = take_path(bytes + at, size - at);
-        if (part.read_only > 1 || part.zero != 0 || taken < sizeof "/a")
-            return "a part is malformed";
-        at += taken;
-    }
-    return at == size ? NULL : "a late mount has trailing bytes";
 }
 
 size_t spawn_vector_room(const unsigned char *bytes, size_t size) {

@@ -9,6 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
+
 void option_number(struct option *option, const char *name, uint64_t number, unsigned base) {
     char digits[24];
     size_t count = 0, at = 0;
@@ -69,6 +73,13 @@ int mount_attach(int tree, int target) {
  * underneath, and the mount is reached by its descriptor. */
 int mount_cover(int tree) {
     return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+/* pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one, and goes. */
+int mount_pivot(int root) {
+    if (fchdir(root) != 0 || syscall(SYS_pivot_root, ".", ".") != 0)
+        return -1;
+    return (int)syscall(SYS_umount2, ".", MNT_DETACH);
 }
 
 int mount_make_private(void) {

@@ -29,6 +29,8 @@ struct plan {
     uint32_t namespaces;
     struct scratch scratch;
     bool outside; /* processes are found in the procfs outside */
+    bool layered; /* one of the binds shows the tree that comes with the plan */
+    int passed; /* that tree, detached, or -1; not decoded */
 };
 
 struct spawn {
@@ -47,6 +49,19 @@ struct late {
     const unsigned char *parts; /* each a struct late_part and a path */
 };
 
+/* Takes one plain path off the front of `data`; returns what it and its NUL occupy, or 0. */
+size_t take_path(const unsigned char *data, size_t size);
+
+/* decode_late.c: likewise. */
+
+struct layers {
+    struct layers_head head;
+    const unsigned char *layers; /* each a struct layer and a path */
+};
+
+const char *decode_layers(const unsigned char *bytes, size_t size, struct layers *layers);
+/* Reads one layer that was decoded before; returns the bytes that it takes. */
+size_t layer_read(const unsigned char *bytes, struct layer *layer, const char **path);
 const char *decode_late(const unsigned char *bytes, size_t size, struct late *late);
 /* Reads one part that was decoded before; returns the bytes that it takes. */
 size_t late_part_read(const unsigned char *bytes, struct late_part *part, const char **path);
@@ -98,7 +113,7 @@ void user_counts_bound(const struct identity *identity); /* in the user namespac
 
 struct option {
     const char *name;
-    char value[24];
+    char value[256]; /* the most that fsconfig(2) takes */
 };
 
 void option_number(struct option *option, const char *name, uint64_t number, unsigned base);
@@ -109,6 +124,7 @@ int mount_clone(int fd); /* recursive */
 int mount_attach(int tree, int target);
 int mount_cover(int tree);
 int mount_make_private(void); /* all mounts of our namespace */
+int mount_pivot(int root); /* in its place; the old root goes */
 
 /* mounts.c: the new root, from nothing to pivot_root. */
 
@@ -119,7 +135,14 @@ void mounts_build(const struct plan *plan);
 void late_hand_over(int parent);
 void late_await_keeper(int parent);
 void late_keep_namespace(int child);
+void late_enter_users(int namespace);
+void late_leave_host(void);
+void late_enter_mounts(int namespace);
 _Noreturn void late_run(int channel, struct incoming *in);
+
+/* layers.c: trees of several layers, made before the sandbox that shows them. Likewise. */
+
+_Noreturn void layers_run(int channel, struct incoming *in);
 
 /* host.c: hostname and loopback. */
 

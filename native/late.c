@@ -86,7 +86,7 @@ void late_keep_namespace(int child) {
 }
 
 /* The capabilities that mounting takes, for who has none outside: those of whoever made the sandbox. */
-static void enter_users(int namespace) {
+void late_enter_users(int namespace) {
     int users = ioctl(namespace, NS_GET_USERNS);
     if (users < 0 || setns(users, CLONE_NEWUSER) != 0)
         report_failure(STEP_LATE_ENTER, NO_RECORD, errno, "entering the user namespace");
@@ -94,12 +94,12 @@ static void enter_users(int namespace) {
 }
 
 /* A copy of the host's mounts, of which nothing gets out. Our directory stays the same, in the copy. */
-static void leave_host(void) {
+void late_leave_host(void) {
     if (unshare(CLONE_NEWNS) != 0 || mount_make_private() != 0)
         report_failure(STEP_LATE_ENTER, NO_RECORD, errno, "copying the mounts");
 }
 
-static void enter_sandbox(int namespace) {
+void late_enter_mounts(int namespace) {
     if (setns(namespace, CLONE_NEWNS) != 0) /* and "/" is the sandbox's root */
         report_failure(STEP_LATE_ENTER, NO_RECORD, errno, "entering the mount namespace");
 }
@@ -333,19 +333,19 @@ _Noreturn void late_run(int channel, struct incoming *in) {
     if (sourced && fchdir(source) != 0)
         report_failure(STEP_LATE_SOURCE, NO_RECORD, errno, "entering the source");
     if ((late.head.flags & LATE_LEASED) == 0) {
-        enter_users(fds[0]);
+        late_enter_users(fds[0]);
         privileges_follow_parent(channel);
     }
     struct mounted mounted;
     bool told;
     if (late.head.kind == LATE_REMOVE) {
-        enter_sandbox(fds[0]);
+        late_enter_mounts(fds[0]);
         mounted.mount = take_out(&late);
         told = channel_send(channel, EVENT_MOUNTED, 0, &mounted, sizeof mounted) == 0;
     } else {
-        leave_host();
+        late_leave_host();
         int tree = make_tree(&late, source, idmap);
-        enter_sandbox(fds[0]);
+        late_enter_mounts(fds[0]);
         mounted.mount = put_in_place(&late, tree);
         told = channel_send(channel, EVENT_MOUNTED, 0, &mounted, sizeof mounted) == 0;
         if (!told)

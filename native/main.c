@@ -3,7 +3,7 @@
  * and serves. Read become_sandbox() aloud.
  *
  * usage: sandyard-init FD, where FD is one end of a SOCK_SEQPACKET socket pair. Asked for a late mount in
- * place of a sandbox, it makes that and ends: late.c. */
+ * place of a sandbox, or for a layered tree, it makes that and ends: late.c, layers.c. */
 #include "init.h"
 
 #include <errno.h>
@@ -317,6 +317,8 @@ int main(int argc, char **argv) {
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
     if (in.head.kind == REQUEST_MOUNT)
         late_run(CONTROL, &in);
+    if (in.head.kind == REQUEST_LAYERS)
+        layers_run(CONTROL, &in);
     if (in.head.kind != REQUEST_START)
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
     const char *problem = decode_plan(in.body, in.head.size, &plan);
@@ -325,6 +327,9 @@ int main(int argc, char **argv) {
         report_failure(STEP_PROTOCOL, plan.count, EPROTO, problem);
     if (in.fd_count <= memfds || !is_pidfd(in.fds[memfds]))
         report_failure(STEP_PROTOCOL, plan.count, EPROTO, "expected a pidfd of the host");
+    if (plan.layered && in.fd_count < memfds + 2)
+        report_failure(STEP_PROTOCOL, plan.count, EPROTO, "expected the tree that is shown");
+    plan.passed = plan.layered ? in.fds[memfds + 1] : -1;
     open_files(); /* before the first of many that are opened on the way in */
     int host = move_above(in.fds[memfds]);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)

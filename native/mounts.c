@@ -15,10 +15,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#ifndef MNT_DETACH
-#define MNT_DETACH 2
-#endif
-
 static int new_root = -1;
 static struct {
     int mount; /* detached, or -1 for a record without one */
@@ -36,6 +32,17 @@ static int open_source(const char *path) {
     return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+/* Whoever made it has set what holds for it. It is a mount that stands nowhere, and is moved. */
+static void take_passed(const struct plan *plan, uint32_t index, const struct bind *bind, const char *path) {
+    struct stat facts;
+    if (fstat(plan->passed, &facts) != 0)
+        report_failure(STEP_SOURCE, index, errno, path);
+    if ((bind->flags & BIND_INODE) != 0 && (facts.st_dev != bind->dev || facts.st_ino != bind->ino))
+        report_failure(STEP_SOURCE, index, ESTALE, path);
+    sources[index].mount = plan->passed;
+    sources[index].directory = S_ISDIR(facts.st_mode);
+}
+
 static void take_source(const struct plan *plan, uint32_t index) {
     struct bind bind;
     struct stat facts;
@@ -44,6 +51,12 @@ static void take_source(const struct plan *plan, uint32_t index) {
 
     memcpy(&bind, plan->records[index].data, sizeof bind);
     sources[index].mount = -1;
+    if ((bind.flags & BIND_INSIDE) != 0) /* it does not stand yet */
+        return;
+    if ((bind.flags & BIND_PASSED) != 0) {
+        take_passed(plan, index, &bind, path);
+        return;
+    }
     int fd = open_source(path);
     if (fd < 0 && errno == ENOENT && (bind.flags & BIND_OPTIONAL) != 0)
         return;
@@ -369,9 +382,33 @@ static bool add_cover(uint32_t index, const char *path, bool denied) {
     return true;
 }
 
+/* A part of what stands, once more: kept in its place by a mount of its own, or read-only there. */
+static void add_inside(uint32_t index, const struct bind *bind, const char *source, const char *target) {
+    struct stat facts;
+    int fd = open_existing(source);
+    if (fd < 0)
+        report_failure(STEP_SOURCE, index, -fd, source);
+    if (fstat(fd, &facts) != 0)
+        report_failure(STEP_SOURCE, index, errno, source);
+    if ((bind->flags & BIND_INODE) != 0 && (facts.st_dev != bind->dev || facts.st_ino != bind->ino))
+        report_failure(STEP_SOURCE, index, ESTALE, source);
+    uint64_t set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | ((bind->flags & BIND_WRITABLE) != 0 ? 0 : MOUNT_ATTR_RDONLY);
+    int tree = mount_clone(fd);
+    if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, -1) != 0)
+        report_failure(STEP_SOURCE, index, errno, source);
+    (void)close(fd);
+    attach_at(index, tree, open_target(index, target, S_ISDIR(facts.st_mode)), target);
+}
+
 static bool add_bind(uint32_t index, const unsigned char *data) {
-    const char *target = (const char *)data + sizeof(struct bind);
-    target += strlen(target) + 1;
+    const char *source = (const char *)data + sizeof(struct bind);
+    const char *target = source + strlen(source) + 1;
+    struct bind bind;
+    memcpy(&bind, data, sizeof bind);
+    if ((bind.flags & BIND_INSIDE) != 0) {
+        add_inside(index, &bind, source, target);
+        return true;
+    }
     if (sources[index].mount < 0) {
         report_done(STEP_MOUNT, index, ENOENT);
         return false;
@@ -438,11 +475,8 @@ static void open_root(const struct plan *plan) {
 }
 
 static void enter_root(void) {
-    /* pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one, and goes. */
-    if (fchdir(new_root) != 0 || syscall(SYS_pivot_root, ".", ".") != 0)
-        report_failure(STEP_PIVOT, NO_RECORD, errno, "pivot_root");
-    if (syscall(SYS_umount2, ".", MNT_DETACH) != 0)
-        report_failure(STEP_PIVOT, NO_RECORD, errno, "detaching the old root");
+    if (mount_pivot(new_root) != 0)
+        report_failure(STEP_PIVOT, NO_RECORD, errno, "pivot_root, and detaching the old root");
     if (chdir("/") != 0)
         report_failure(STEP_PIVOT, NO_RECORD, errno, "entering the new root");
     if (mount_set(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY, -1) != 0)

@@ -25,13 +25,16 @@ struct message {
 enum message_flag { BODY_IN_MEMFD = 1 }; /* no other bit may be set, here and in all flags below */
 
 enum request {
-    REQUEST_START = 1, /* body: the plan; descriptors: a pidfd of the host, then any to keep open */
+    REQUEST_START = 1, /* body: the plan; descriptors: a pidfd of the host, then the tree that a
+                        * bind shows, if one does, then any to keep open */
     REQUEST_SPAWN = 2, /* body: struct spawn_head and strings; descriptors as its fd_mask says */
     REQUEST_SIGNAL = 3, /* body: struct signal_body */
     REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
     REQUEST_MAPPED = 5, /* no body; the answer to UNMAPPED: both id maps are written */
     REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
                          * of START; descriptors: the mount namespace, then the source if there is one */
+    REQUEST_LAYERS = 17, /* body: struct layers_head and the layers. Likewise to a program of its own;
+                          * descriptors: a tree's namespace and its top, where there are no layers */
 };
 
 enum event {
@@ -44,6 +47,7 @@ enum event {
     EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
     EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
+    EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
 };
 
 /* The steps of a start, in the order in which the kernel sees them, then those of a spawn. */
@@ -138,7 +142,15 @@ struct owned {
     uint32_t owner; /* which user's it is: 0 for the identity's own, n for the n-th after it */
 };
 
-enum bind_flag { BIND_WRITABLE = 1, BIND_DEVICES = 2, BIND_AS_OWNER = 4, BIND_OPTIONAL = 8, BIND_INODE = 16 };
+enum bind_flag {
+    BIND_WRITABLE = 1,
+    BIND_DEVICES = 2,
+    BIND_AS_OWNER = 4,
+    BIND_OPTIONAL = 8,
+    BIND_INODE = 16,
+    BIND_PASSED = 32, /* the source is the tree that came with the plan */
+    BIND_INSIDE = 64, /* the source is a path inside, which stands already; both show the owner as they are */
+};
 
 struct bind {
     uint64_t dev, ino; /* what the source must be, with BIND_INODE; else 0 */
@@ -221,6 +233,25 @@ struct unmapped {
 
 struct mounted {
     uint64_t mount; /* by which it can be removed */
+};
+
+/* --- layered trees ------------------------------------------------------------------------------- */
+
+#define LAYERS_LIMIT 65u /* with the one that is changed; overlayfs takes them all in one option */
+
+enum layers_flag { LAYERS_LEASED = 1 }; /* the owner of each layer appears as the sandbox's user */
+
+/* Then the layers: first the directory with what is changed, of which `upper` and `work` are used, and
+ * below it those that are never changed, the uppermost first. Without any, a tree that was made before
+ * is shown once more: its namespace and its top are passed. */
+struct layers_head {
+    uint32_t flags;
+    uint32_t uid, gid; /* the sandbox's user: on the host where it is leased, else inside */
+    uint32_t count; /* of layers: 0, or 2 at least */
+};
+
+struct layer { /* a path follows */
+    uint64_t dev, ino; /* what it must be */
 };
 
 /* --- commands ------------------------------------------------------------------------------------ */

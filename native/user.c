@@ -198,7 +198,7 @@ void user_idmaps_open(const struct plan *plan) {
             continue;
         memcpy(&bind, plan->records[i].data, sizeof bind);
         const char *source = (const char *)plan->records[i].data + sizeof bind;
-        if ((bind.flags & BIND_AS_OWNER) == 0)
+        if ((bind.flags & BIND_AS_OWNER) == 0 || (bind.flags & (BIND_PASSED | BIND_INSIDE)) != 0)
             continue;
         if (lstat(source, &facts) != 0) {
             if (errno == ENOENT && (bind.flags & BIND_OPTIONAL) != 0)

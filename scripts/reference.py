@@ -30,7 +30,13 @@ Every public name, importable from `sandyard`. This page is made from the source
 CHAPTERS = (
     (
         "Clients and sessions",
-        ("sandyard.client", "sandyard.session", "sandyard.contract.", "sandyard.contract"),
+        (
+            "sandyard.client",
+            "sandyard.session",
+            "sandyard.contract.",
+            "sandyard.contract",
+            "sandyard.changes",
+        ),
     ),
     (
         "What a command may touch",

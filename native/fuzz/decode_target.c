@@ -4,6 +4,7 @@
  *   P  the body of a START, to decode_plan
  *   S  the body of a SPAWN, to decode_spawn
  *   L  the body of a MOUNT, to decode_late
+ *   Y  the body of a LAYERS, to decode_layers
  *   W  messages, each a struct wire and what is sent, to init's handler and on to its keepers
  * A plan or a spawn that is accepted is walked as mounts.c and spawn.c walk it, in a heap block that
  * ends where the body ends. */
@@ -153,6 +154,25 @@ static void fuzz_late(const uint8_t *data, size_t size) {
         at += taken;
     }
     promise(at == size, "a late mount holds what it says, and nothing else");
+}
+
+/* As layers.c walks it. */
+static void fuzz_layers(const uint8_t *data, size_t size) {
+    struct layers layers;
+    if (decode_layers(data, size, &layers) != NULL)
+        return;
+    promise(layers.head.uid != 0, "nobody is uid 0");
+    promise(layers.head.count != 1 && layers.head.count <= LAYERS_LIMIT, "the layers have room");
+    size_t at = sizeof layers.head;
+    promise(layers.layers == data + at, "layers follow the head");
+    for (uint32_t i = 0; i < layers.head.count; i++) {
+        struct layer layer;
+        const char *path;
+        size_t taken = layer_read(data + at, &layer, &path);
+        promise(taken == sizeof layer + check_path((const unsigned char *)path), "a layer is a head and a path");
+        at += taken;
+    }
+    promise(at == size, "a layered tree holds what it says, and nothing else");
 }
 
 /* --- spawns -------------------------------------------------------------------------------------- */
@@ -397,6 +417,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         fuzz_plan(body, length);
     else if (data[0] == 'L')
         fuzz_late(body, length);
+    else if (data[0] == 'Y')
+        fuzz_layers(body, length);
     else if (data[0] == 'S')
         fuzz_spawn(body, length);
     else if (data[0] == 'W')

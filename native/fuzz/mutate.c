@@ -224,7 +224,7 @@ static void splice(struct draft *draft, const struct input *other) {
 
 /* One in two from the newest quarter: what was found last leads on. Each kind has its share. */
 static const struct input *choose(const struct input *corpus, size_t count) {
-    static const uint8_t kinds[] = {'P', 'P', 'W', 'W', 'S', 'L'};
+    static const uint8_t kinds[] = {'P', 'P', 'W', 'W', 'S', 'L', 'Y'};
     const struct input *chosen = corpus;
     uint8_t kind = kinds[roll(sizeof kinds)];
     for (int tries = 0; tries < TRIES; tries++) {

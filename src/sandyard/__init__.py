@@ -10,6 +10,7 @@ from typing import Final
 _HOMES: Final = {
     "sandyard.archive.bounds": ("SandboxArchiveLimits",),
     "sandyard.archive.report": ("ArchiveNote", "ArchiveReport"),
+    "sandyard.changes": ("Overlay",),
     "sandyard.checkup": ("doctor",),
     "sandyard.checkpoints": ("Checkpoint",),
     "sandyard.client": ("UnixLocalSandboxClient",),

@@ -6,6 +6,9 @@ from sandyard.archive.report import (
 from sandyard.checkpoints import (
     Checkpoint as Checkpoint,
 )
+from sandyard.changes import (
+    Overlay as Overlay,
+)
 from sandyard.checkup import doctor as doctor
 from sandyard.confinement.doctor_values import (
     DoctorCanary as DoctorCanary,

@@ -22,6 +22,7 @@ from sandyard.errors import (
 )
 from sandyard.finishing import in_thread
 from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import Policy
 from sandyard.process.identity import first_parked
@@ -32,6 +33,7 @@ from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
 
 if TYPE_CHECKING:
+    from sandyard.changes import Overlay
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
     from sandyard.manifest.mounts import MountProvider
@@ -106,6 +108,7 @@ class UnixLocalSandboxClient:
         manifest: Manifest | None = None,
         options: None = None,
         policy: Policy | None = None,
+        workspace: Overlay | None = None,
     ) -> UnixLocalSandboxSession:
         """Make a session; it is not started yet.
 
@@ -121,6 +124,8 @@ class UnixLocalSandboxClient:
                 directory of the caller's, made at the start if missing, and never deleted.
             options: only None: there are none yet.
             policy: what its commands may touch (default: the client's).
+            workspace: ``Overlay(path)`` lets it work on a directory of the caller's without changing
+                it; the manifest has no root of its own then (default: the manifest says where).
 
         Raises:
             ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -144,16 +149,24 @@ class UnixLocalSandboxClient:
             manifest = manifest.model_copy(deep=True)
         whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
         accounts = await in_thread(_possible_accounts, manifest)
+        if workspace is not None:
+            lay_over(workspace, manifest)
         owned = manifest.root == DEFAULT_ROOT
         try:
             root, lease = await in_thread(_prepare, whole, manifest, kept, session_id, undo)
             if root is not None and accounts.further:
                 await in_thread(_admit, root, accounts)
+            if workspace is not None:
+                await in_thread(begin_overlay, lease, manifest.root, undo)
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
         state = UnixLocalSandboxSessionState(
-            session_id=session_id, manifest=manifest, snapshot=kept, workspace_root_owned=owned
+            session_id=session_id,
+            manifest=manifest,
+            snapshot=kept,
+            workspace_root_owned=owned,
+            workspace_overlay=workspace is not None,
         )
         session = UnixLocalSandboxSession(state, whole, root, lease, self._caller)
         return self._furnished(session)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sandyard.plan import LaunchPlan
     from sandyard.platform import HostFacts
     from sandyard.policy import Policy
+    from sandyard.process.layering import LayeredTree
 
 __all__ = ["Ladder", "planned_on"]
 
@@ -154,13 +155,17 @@ class Ladder:
         return replace(footing, around=(facts, grants))
 
     async def start(
-        self, root: WorkspaceRoot, plan: Callable[[Footing], LaunchPlan]
+        self,
+        root: WorkspaceRoot,
+        plan: Callable[[Footing], LaunchPlan],
+        layered: LayeredTree | None = None,
     ) -> InitProcess:
         """Start a sandbox on the highest rung that there is.
 
         Args:
             root: the workspace.
             plan: gives the plan for a rung, and refuses what is not enough; it may block.
+            layered: what the workspace is, where it is a layered tree.
 
         Raises:
             ConfinementUnavailableError: no rung that is enough can be had; nothing is left.
@@ -171,7 +176,7 @@ class Ladder:
         footing = await in_thread(_remembered) if _FOUND else FULL
         if footing is FULL:
             try:
-                return await InitProcess.start(lambda: plan(FULL))
+                return await InitProcess.start(lambda: plan(FULL), layered)
             except ConfinementUnavailableError as error:
                 step = error.context.get("step")
                 if step is None or step in _OURS:
@@ -182,7 +187,7 @@ class Ladder:
                 if found is None:
                     raise
                 footing = found
-        return await self._start_lower(root, plan, footing)
+        return await self._start_lower(root, plan, footing, layered)
 
     async def close(self) -> None:
         """Remove the private directories, and take back what was given; the sandbox has ended."""
@@ -196,7 +201,11 @@ class Ladder:
                 await finished(in_thread(_remove_place, place))
 
     async def _start_lower(
-        self, root: WorkspaceRoot, plan: Callable[[Footing], LaunchPlan], footing: Footing
+        self,
+        root: WorkspaceRoot,
+        plan: Callable[[Footing], LaunchPlan],
+        footing: Footing,
+        layered: LayeredTree | None,
     ) -> InitProcess:
         if footing.rung == "full_without_proc":
             footing = replace(footing, copies=await in_thread(proc_copies))
@@ -204,7 +213,7 @@ class Ladder:
             await self._make_place()
             footing = replace(footing, private=self.private)
         try:
-            init = await InitProcess.start(lambda: plan(footing))
+            init = await InitProcess.start(lambda: plan(footing), layered)
             try:
                 if footing.given or footing.private is not None:
                     await self._give(root, init.owner)

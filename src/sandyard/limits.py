@@ -464,6 +464,9 @@ look it is: looking takes a tenth of one processor at most."""
 LEASE_BYTES: Final = 32 * 1024
 """Longest lease that is read: the longest path, each byte of it escaped in six, and the rest."""
 
+OVERLAY_RECORD_BYTES: Final = 32 * 1024
+"""Longest record of an overlay that is read: the longest path, each byte in two, and the rest."""
+
 STAGE_MARK_BYTES: Final = 64 * 1024 * 1024
 """Longest mark of a stage that is read: it lists what the policy keeps, some hundred bytes each."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = [
     "Bind",
@@ -130,6 +130,10 @@ class Bind:
             effect where the caller is itself the owner.
         optional: True skips a source that does not exist; otherwise the start fails.
         inode: ``(st_dev, st_ino)`` that the source must still have, or None for no check.
+        origin: ``"host"``: the source is a path of the host's. ``"passed"``: it is the layered tree
+            that is handed over with the plan, and ``source`` only names it; one step can be so.
+            ``"inside"``: it is a path inside, where it stands already. The latter two show the owner
+            as ``agent`` by themselves, and always exist.
     """
 
     source: str
@@ -139,6 +143,7 @@ class Bind:
     as_owner: bool = False
     optional: bool = False
     inode: tuple[int, int] | None = None
+    origin: Literal["host", "passed", "inside"] = "host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +399,18 @@ class LateMount:
     size: int = 0
     inodes: int = 0
     parts: tuple[KeptPart, ...] = ()
+
+
+class Layer(NamedTuple):
+    """One directory of a layered tree.
+
+    Attributes:
+        path: on the host, absolute; no component may be a symlink.
+        inode: ``(st_dev, st_ino)`` that it must have.
+    """
+
+    path: str
+    inode: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.mount_verbs import MountVerbs
 from sandyard.observing import observed
+from sandyard.overlay_verbs import OverlayVerbs
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
@@ -49,6 +50,7 @@ from sandyard.workspace.reach import govern
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
+    from sandyard.workspace.overlay_place import OverlayPlace
     from sandyard.workspace.progress import Hearer
     from sandyard.workspace.review import Review
     from sandyard.workspace.root import Inode
@@ -64,6 +66,7 @@ class UnixLocalSandboxSession(
     ManifestVerbs,
     BackgroundVerbs,
     PtyVerbs,
+    OverlayVerbs,
     BaseSandboxSession,
 ):
     """A place on this machine where commands run confined.
@@ -162,7 +165,8 @@ class UnixLocalSandboxSession(
                 restored = await self._restored(self._workspace, self._lease)
                 self.state.workspace_root_ready = restored or ready
             await self._make_ready(self._workspace, progress)
-            self._init = await self._ladder.start(root, partial(self._plan, root))
+            plan = partial(self._plan, root)
+            self._init = await self._ladder.start(root, plan, self._tree)
             self.state.confinement = self._ladder.document()
             self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
             await self._mount_entries(self._init, root)
@@ -246,7 +250,8 @@ class UnixLocalSandboxSession(
                 await self._let_go()
             finally:
                 if self._lease.held:
-                    kept = self.state.workspace_root_owned or self._lease.restoring is not None
+                    kept = self.state.workspace_root_owned or self.state.workspace_overlay
+                    kept = kept or self._lease.restoring is not None
                     await in_thread(self._lease.keep if kept else self._lease.remove)
 
     @property
@@ -351,7 +356,8 @@ class UnixLocalSandboxSession(
                 self._checkpoints.refuse_loss(self.state.manifest.root)
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
-            return await in_thread(_delete_leased, self._lease, self.state.manifest.root, inode)
+            path, changes = self.state.manifest.root, self._overlay_place()
+            return await in_thread(_delete_leased, self._lease, path, inode, changes)
 
     async def _close_companions(self) -> None:
         """Ends what came with the client: what was made of its dependencies, and waiting events."""
@@ -361,20 +367,10 @@ class UnixLocalSandboxSession(
             if self.observer is not None:
                 await self.observer.close()
 
-    async def _open_root(self) -> WorkspaceRoot:
-        return await in_thread(self._opened_root) if self._root is None else self._root
-
-    def _opened_root(self) -> WorkspaceRoot:
-        owned = self.state.workspace_root_owned
-        root = self._root = WorkspaceRoot.open(self.state.manifest.root, owned=owned)
-        self._inode = root.inode
-        self._lease.note(root.inode)
-        root.marks = None if owned else self._lease.directory
-        return root
-
     def _plan(self, root: WorkspaceRoot, footing: Footing) -> LaunchPlan:
         facts = host_facts(self._host_environment)
-        planned = PlannedRoot(path=root.inside, source=root.real_path, inode=root.inode)
+        self._check_overlay(footing)
+        planned = PlannedRoot(root.inside, root.real_path, root.inode, root.layered is not None)
         policy = self.policy
         grants, denied = resolve_grants(policy), resolve_denied(policy)
         protected = self._protection.survey(root, grants)
@@ -484,7 +480,9 @@ class UnixLocalSandboxSession(
         return self._environment[1]
 
 
-def _delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
+def _delete_leased(
+    lease: Lease, path: str, inode: Inode | None, changes: OverlayPlace | None
+) -> bool:
     from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # once, at the very end
 
-    return delete_leased(lease, path, inode)
+    return delete_leased(lease, path, inode, changes)

@@ -137,6 +137,8 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
     Attributes:
         workspace_root_owned: True if the workspace is a directory that the library made; only such
             a one is ever deleted.
+        workspace_overlay: True if commands work on an overlay over the workspace's directory, which
+            is not changed; what is changed lies beside the session's lease.
         confinement: what held at the last start: the rung, why it was no higher one, and how well
             each dimension held, in words. None before the first start. It is told and never
             obeyed.
@@ -144,4 +146,5 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
 
     type: Literal["unix_local"] = "unix_local"
     workspace_root_owned: bool = False
+    workspace_overlay: bool = False
     confinement: dict[str, str] | None = None

@@ -23,6 +23,7 @@ from sandyard.plan import (
     LandlockRuleset,
     LateMount,
     LaunchPlan,
+    Layer,
     Mask,
     Namespaces,
     Narrowed,
@@ -36,7 +37,7 @@ from sandyard.plan import (
     Symlink,
     TextFile,
 )
-from sandyard.process.late_wire import encode_late, encode_removal
+from sandyard.process.late_wire import encode_late, encode_layers, encode_removal
 from sandyard.process.wire import (
     INLINE_LIMIT,
     Request,
@@ -79,6 +80,8 @@ WHOLE: Final = LaunchPlan(
         Device("/dev/kvm", 10, 232),
         ReadOnly("/proc/sys"),
         Mask("/proc/kcore"),
+        Bind("/srv/base", "/srv/base", writable=True, as_owner=True, inode=(1, 3), origin="passed"),
+        Bind("/srv/base/.git", "/srv/base/.git", inode=(1, 4), origin="inside"),
         Deny("/srv/place/key"),
     ),
     limits=(ResourceLimit(7, 1024), ResourceLimit(4, 0)),
@@ -191,6 +194,16 @@ LATE: Final = {
 """Late mounts; those beyond init refuses."""
 
 
+LAYERS: Final = {
+    "two": (Layer("/c", (1, 2)), Layer("/b", (1, 3))),
+    "many": tuple(Layer(f"/l/{number}", (1, number)) for number in range(65)),
+    "again": (),
+    "beyond-one": (Layer("/c", (1, 2)),),
+    "beyond-up": (Layer("/c", (1, 2)), Layer("/../b", (1, 3))),
+}
+"""Layered trees; those beyond init refuses."""
+
+
 def message(
     kind: Request, job: int, body: bytes, how: int = 0, *, in_memfd: bool | None = None
 ) -> bytes:
@@ -245,6 +258,10 @@ def make_seeds() -> dict[str, bytes]:
         **{
             f"late-{name}": b"L" + encode_late(late, (1000, 1000), leased=late.as_owner)
             for name, late in LATE.items()
+        },
+        **{
+            f"layers-{name}": b"Y" + encode_layers(layers, 1000, leased=len(layers) > 0)
+            for name, layers in LAYERS.items()
         },
         "late-removal": b"L" + encode_removal("/w/b", 7, (1000, 1000), leased=True),
         **{f"wire-{name}": b"W" + sent for name, sent in conversations().items()},

@@ -45,8 +45,8 @@ def ask(body: bytes, fds: list[int], kind: Request = Request.MOUNT) -> Event:
     return event
 
 
-def failure(body: bytes, fds: list[int]) -> Failure:
-    event = ask(body, fds)
+def failure(body: bytes, fds: list[int], kind: Request = Request.MOUNT) -> Failure:
+    event = ask(body, fds, kind)
     assert isinstance(event, StartFailed), event
     return event.failure
 

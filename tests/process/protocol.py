@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from sandyard.plan import (
     Bind,
@@ -43,6 +43,7 @@ from sandyard.process.wire import (
     Failure,
     Gone,
     Mounted,
+    Passed,
     Spawned,
     SpawnFailed,
     Started,
@@ -56,9 +57,10 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT = 1, 2, 3, 4, 5, 16
+START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT, LAYERS = 1, 2, 3, 4, 5, 16, 17
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED = range(64, 71)
 MOUNTED = 80
+PASSED = 81
 
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH, OUTSIDE = 1, 2, 3, 4, 5, 6
@@ -74,6 +76,8 @@ FORMATS: Final = {
     "user": "II",
     "bind": "QQII",
     "device": "II",
+    "layers_head": "IIII",
+    "layer": "QQ",
     "scratch": "QQ",
     "limit": "QII",
     "landlock": "QQ",
@@ -166,7 +170,7 @@ def decode_head(data: bytes) -> Head:
     magic, kind, flags, job, size = source.unpack("message")
     source.end()
     check(magic == MAGIC, "another language")
-    check(kind in (START, SPAWN, SIGNAL, KILL, MOUNT), "no request")
+    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT, LAYERS), "no request")
     check(flags in (0, 1), "unknown flags")
     check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
     return Head(kind, bool(flags), job, size)
@@ -234,10 +238,18 @@ def decode_file(source: Bytes) -> TextFile:
     return TextFile(path, source.take(size), mode)
 
 
+ORIGINS: Final[dict[int, Literal["host", "passed", "inside"]]] = {
+    0: "host",
+    32: "passed",
+    64: "inside",
+}
+
+
 def decode_bind(source: Bytes) -> Bind:
     """A bind mount; without a check of the inode its numbers are zero."""
     device, inode, flags, zero = source.unpack("bind")
-    check(flags & ~31 == 0 and zero == 0, "unknown flags")
+    check(flags & ~127 == 0 and flags & 96 != 96 and zero == 0, "unknown flags")
+    check(not flags & 96 or not flags & 10, "what stands elsewhere is no device and exists")
     check(flags & 16 or (device, inode) == (0, 0), "an inode that nobody checks")
     return Bind(
         source.text(),
@@ -247,6 +259,7 @@ def decode_bind(source: Bytes) -> Bind:
         as_owner=bool(flags & 4),
         optional=bool(flags & 8),
         inode=(device, inode) if flags & 16 else None,
+        origin=ORIGINS[flags & 96],
     )
 
 
@@ -485,5 +498,7 @@ def encode_event(event: Event) -> bytes:
             return encode_datagram(UNMAPPED, 0, packed("unmapped", pid))
         case Mounted(mount):
             return encode_datagram(MOUNTED, 0, packed("mounted", mount))
+        case Passed(number):
+            return encode_datagram(PASSED, number)
         case Gone(job):
             return encode_datagram(GONE, job)

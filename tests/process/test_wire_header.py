@@ -54,7 +54,12 @@ STRUCTURES = {
     "_MOUNTED": "mounted",
     "_UNMAPPED": "unmapped",
 }
-LATE_STRUCTURES = {"_HEAD": "late_head", "_PART": "late_part"}
+LATE_STRUCTURES = {
+    "_HEAD": "late_head",
+    "_PART": "late_part",
+    "_LAYERS": "layers_head",
+    "_LAYER": "layer",
+}
 
 
 @cache

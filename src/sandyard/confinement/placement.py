@@ -54,11 +54,14 @@ class WorkspaceRoot:
         path: where it appears inside, absolute and normalised.
         source: where it is on the host, without symlinks.
         inode: its ``(st_dev, st_ino)``.
+        layered: True if what commands see is a layered tree over ``source``, which is handed over
+            with the plan; nothing of ``source`` itself is shown then.
     """
 
     path: str
     source: str
     inode: tuple[int, int]
+    layered: bool = False
 
 
 def step_path(step: MountStep) -> str:
@@ -126,13 +129,38 @@ def add_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
         _check_free(path, "root")
         _check_unsystematic(path, "root")
     _check_reachable(steps, root.path, "root")
+    if root.layered:
+        _check_apart(steps, root)
     if root.path != root.source:
         # What is granted in the workspace binds under the name that commands use as well.
         for path, step in list(steps.items()):
             if isinstance(step, Bind) and step.as_owner and is_beneath(path, root.source):
                 inside = root.path + path[len(root.source) :]
                 steps[inside] = replace(step, target=inside)
-    steps[root.path] = Bind(root.source, root.path, writable=True, as_owner=True, inode=root.inode)
+    steps[root.path] = Bind(
+        root.source,
+        root.path,
+        writable=True,
+        as_owner=True,
+        inode=root.inode,
+        origin="passed" if root.layered else "host",
+    )
+
+
+def _check_apart(steps: Mapping[str, MountStep], root: WorkspaceRoot) -> None:
+    """Refuse grants by which commands would reach what lies beneath a layered tree."""
+    for step in steps.values():
+        if not isinstance(step, Bind) or not step.as_owner:
+            continue
+        over = step.writable and is_within(root.source, step.source)
+        if over or is_within(step.source, root.source):
+            raise PolicyError(
+                f"{step.source} is, contains or lies in {root.source}, over which the workspace is "
+                "an overlay: by that path commands would reach what the overlay keeps from them; "
+                "leave it out, since the overlay shows all of it",
+                field="writes" if step.writable else "reads",
+                value=step.source,
+            )
 
 
 def give_workspace(steps: dict[str, MountStep], root: WorkspaceRoot) -> None:
@@ -156,12 +184,14 @@ def add_protected(steps: dict[str, MountStep], parts: Iterable[ProtectedPart]) -
         around = _deepest_bind(steps, part.path)
         if around is None or not around.writable:
             continue  # what is read-only around it holds all of it
+        within = around.origin != "host"
         steps[part.path] = Bind(
-            part.source,
+            part.path if within else part.source,
             part.path,
             writable=not part.read_only,
             as_owner=True,
             inode=part.inode,
+            origin="inside" if within else "host",
         )
         held.add(part.path)
     return frozenset(held)

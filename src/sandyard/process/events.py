@@ -167,4 +167,10 @@ class Mounted(NamedTuple):
     mount: int
 
 
-Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted | Unmapped
+class Passed(NamedTuple):
+    """One of the descriptors that were asked for comes with this; ``number`` says which."""
+
+    number: int
+
+
+Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted | Passed | Unmapped

@@ -42,6 +42,7 @@ from sandyard.process.wire import (
     Failure,
     Gone,
     Mounted,
+    Passed,
     ProtocolError,
     Request,
     SignalTarget,
@@ -58,6 +59,7 @@ from sandyard.process.wire import (
 )
 
 if TYPE_CHECKING:
+    from sandyard.process.layering import LayeredTree
     from sandyard.process.mounting import LatePlace
 
 __all__ = ["InitProcess", "SandboxEndedError"]
@@ -108,17 +110,20 @@ class InitProcess:
     # --- life -------------------------------------------------------------------------------------
 
     @classmethod
-    async def start(cls, plan: Callable[[], LaunchPlan]) -> Self:
+    async def start(
+        cls, plan: Callable[[], LaunchPlan], layered: LayeredTree | None = None
+    ) -> Self:
         """Starts a sandbox and waits until its walls are up.
 
         Args:
             plan: gives the plan; it is called in the thread that launches, and may block.
+            layered: the tree that a bind of the plan shows, or None.
 
         Raises:
             ConfinementUnavailableError: if the kernel refuses a step of the plan; nothing is left.
             ResourceLimitError: if this program or the machine has no descriptor or thread left.
         """
-        launching = start_thread(partial(launch, plan))
+        launching = start_thread(partial(launch, plan, layered))
         try:
             launched = await asyncio.shield(launching)
         except asyncio.CancelledError:
@@ -403,7 +408,9 @@ class InitProcess:
         if born is not None:
             born.arrive(passed)
             return
-        if passed or isinstance(event, Mounted | Unmapped):  # init mounts nothing, and has its maps
+        if passed or isinstance(
+            event, Mounted | Passed | Unmapped
+        ):  # nobody asked, or it has its maps
             raise ProtocolError("descriptors, or an answer, that nobody waits for")
         match event:
             case Exited():

@@ -1,4 +1,4 @@
-"""The words of late mounts: pure encoding of what is mounted in a sandbox that already stands."""
+"""The words of late mounts and layered trees: pure encoding of what programs of their own make."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import Final
 
-from sandyard.plan import LateMount
+from sandyard.plan import LateMount, Layer
 
-__all__ = ["encode_late", "encode_removal"]
+__all__ = ["encode_late", "encode_layers", "encode_removal"]
 
 _HEAD = struct.Struct("=IIIIQQQQQII")
 _PART = struct.Struct("=QQII")
+_LAYERS = struct.Struct("=IIII")
+_LAYER = struct.Struct("=QQ")
+_LAYERS_LEASED: Final = 1
 
 
 class _Kind(IntEnum):
@@ -58,6 +61,18 @@ def encode_removal(target: str, mount: int, user: tuple[int, int], *, leased: bo
     """The body of a MOUNT that takes out what ``Mounted`` named, if it still stands at ``target``."""
     flags = _Flag.LEASED if leased else 0
     return _HEAD.pack(_Kind.REMOVE, flags, *user, 0, 0, 0, 0, mount, 0, 0) + _text(target)
+
+
+def encode_layers(layers: tuple[Layer, ...], user: int, *, leased: bool) -> bytes:
+    """The body of a LAYERS.
+
+    Args:
+        layers: first the one that is changed; none asks for a tree that was made before.
+        user: uid and gid of the sandbox, as with ``encode_late``.
+        leased: whether its identity is leased.
+    """
+    head = _LAYERS.pack(_LAYERS_LEASED if leased else 0, user, user, len(layers))
+    return head + b"".join(_LAYER.pack(*layer.inode) + _text(layer.path) for layer in layers)
 
 
 def _text(value: str) -> bytes:

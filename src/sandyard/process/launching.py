@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.plan import HostIdentity, LaunchPlan
@@ -19,6 +20,9 @@ from sandyard.process.ending import kill_both, reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.sending import send_message
 from sandyard.process.wire import Request, encode_records
+
+if TYPE_CHECKING:
+    from sandyard.process.layering import LayeredTree
 
 __all__ = ["Launched", "discard", "launch", "open_pidfd", "program_path", "spawn_program"]
 
@@ -51,8 +55,12 @@ class Launched:
     group: Cgroup | None
 
 
-def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
+def launch(make_plan: Callable[[], LaunchPlan], layered: LayeredTree | None = None) -> Launched:
     """Spawns the outer process and hands it the plan (blocking: runs in a thread).
+
+    Args:
+        make_plan: gives the plan.
+        layered: the tree that a bind of the plan shows, or None; the sandbox has its identity.
 
     Raises:
         ConfinementUnavailableError: the program can't be started, or has no ids for its users.
@@ -64,10 +72,16 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
         leases: list[int] = []
         host_uid, host_gid = os.geteuid(), os.getegid()
         if plan.identity.host is HostIdentity.LEASED:
-            lease = stack.enter_context(IdentityLease.take(1 + plan.identity.further))
+            lease = None if layered is None else layered.lease
+            if lease is None:
+                lease = stack.enter_context(IdentityLease.take(1 + plan.identity.further))
             host_uid = host_gid = lease.uid
             owner = (lease.uid, lease.uid)
             leases.append(lease.fd)
+        trees: list[int] = []
+        if layered is not None:
+            trees.append(layered.show())
+            stack.callback(os.close, trees[0])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(theirs)
         with ExitStack() as on_failure:
@@ -84,7 +98,7 @@ def launch(make_plan: Callable[[], LaunchPlan]) -> Launched:
             on_failure.callback(reap_killed, pidfd)
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
-            send_message(ours, Request.START, 0, b"".join(records), [host, *leases])
+            send_message(ours, Request.START, 0, b"".join(records), [host, *trees, *leases])
             if plan.identity.host is HostIdentity.SUBORDINATE:
                 from sandyard.process.subordinates import map_subordinates  # noqa: PLC0415  # few do
 

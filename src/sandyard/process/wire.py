@@ -41,6 +41,7 @@ from sandyard.process.events import (
     Gone,
     LeftRunning,
     Mounted,
+    Passed,
     Spawned,
     SpawnFailed,
     Started,
@@ -63,6 +64,7 @@ __all__ = [
     "Gone",
     "LeftRunning",
     "Mounted",
+    "Passed",
     "ProtocolError",
     "Record",
     "Request",
@@ -131,6 +133,7 @@ class Request(IntEnum):
     KILL = 4
     MAPPED = 5
     MOUNT = 16
+    LAYERS = 17
 
 
 class _Event(IntEnum):
@@ -142,6 +145,7 @@ class _Event(IntEnum):
     GONE = 69
     UNMAPPED = 70
     MOUNTED = 80
+    PASSED = 81
 
 
 class Record(IntEnum):
@@ -177,6 +181,8 @@ class _BindFlag(IntFlag):
     AS_OWNER = 4
     OPTIONAL = 8
     INODE = 16
+    PASSED = 32
+    INSIDE = 64
 
 
 class _SpawnFlag(IntFlag):
@@ -191,6 +197,8 @@ _MODES: Final = {
     HostIdentity.LEASED: 1,
     HostIdentity.SUBORDINATE: 2,
 }
+_ORIGINS: Final = {"host": 0, "passed": _BindFlag.PASSED, "inside": _BindFlag.INSIDE}
+
 _STEPS: Final = {int(step): step for step in Step}
 """Every start looks a hundred of them up; a call of the class takes twenty times as long."""
 
@@ -230,6 +238,7 @@ def _bind(step: Bind) -> bytes:
         | (_BindFlag.AS_OWNER if step.as_owner else 0)
         | (_BindFlag.OPTIONAL if step.optional else 0)
         | (_BindFlag.INODE if step.inode is not None else 0)
+        | _ORIGINS[step.origin]
     )
     device, inode = step.inode or (0, 0)
     return _BIND.pack(device, inode, flags, 0) + _text(step.source) + _text(step.target)
@@ -460,11 +469,11 @@ def decode_event(datagram: bytes) -> Event:
         case _Event.GONE if not body:
             return Gone(job)
         case _:
-            return _rare_event(kind, body)
+            return _rare_event(kind, job, body)
 
 
-def _rare_event(kind: int, body: bytes) -> Event:
-    """What is told once in a sandbox's life, or of a late mount."""
+def _rare_event(kind: int, job: int, body: bytes) -> Event:
+    """What is told once in a sandbox's life, or of late mounts and descriptors."""
     match kind:
         case _Event.STARTED:
             return _started(body)
@@ -472,6 +481,8 @@ def _rare_event(kind: int, body: bytes) -> Event:
             return StartFailed(_failure(body))
         case _Event.UNMAPPED if len(body) == _UNMAPPED.size:
             return Unmapped(_UNMAPPED.unpack(body)[0])
+        case _Event.PASSED if not body:
+            return Passed(job)
         case _Event.MOUNTED if len(body) == _MOUNTED.size:
             return Mounted(_MOUNTED.unpack(body)[0])
         case _:

@@ -10,11 +10,14 @@ from sandyard.workspace.root import Inode, WorkspaceRoot
 
 if TYPE_CHECKING:
     from sandyard.workspace.lease import Lease
+    from sandyard.workspace.overlay_place import OverlayPlace
 
 __all__ = ["delete_leased", "is_empty"]
 
 
-def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
+def delete_leased(
+    lease: Lease, path: str, inode: Inode | None, changes: OverlayPlace | None = None
+) -> bool:
     """Delete a root that the library made, and then its lease. Blocks on the file system.
 
     Whoever is killed in between is swept after, and so is what could not be removed: the lease
@@ -24,6 +27,7 @@ def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
         lease: the session's, held or kept.
         path: the root.
         inode: what the root is; None if it is the caller's, and then only the lease goes.
+        changes: what an overlay over the root changed, which goes with the lease; None without one.
 
     Returns:
         True if nothing is left of it; False if it is the caller's, or if something else stands in
@@ -36,6 +40,8 @@ def delete_leased(lease: Lease, path: str, inode: Inode | None) -> bool:
     lease.retake()
     with lease:
         gone = inode is not None and _delete(path, inode)
+        if changes is not None:
+            changes.remove()
         lease.remove()
     return gone
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Spot", "at_path", "govern", "real_names", "spot_of"]
 
 _T = TypeVar("_T")
+_LOOK: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -164,13 +165,25 @@ def govern(
         Rule("protect" if part.read_only else "hold", part.path, part.inode) for part in parts
     )
     for path in refused:
-        facts = _facts(path)
+        inside, within = path, is_within(path, root.real_path)
+        if within:
+            inside = root.inside + path[len(root.real_path) :]
+        facts = _seen(root, inside) if within and root.layered is not None else _facts(path)
         if facts is not None:
-            inside = path
-            if is_within(path, root.real_path):
-                inside = root.inside + path[len(root.real_path) :]
             rules.append(Rule("deny", inside, (facts.st_dev, facts.st_ino)))
     root.govern(Ward(rules), _opened(root, wanted))
+
+
+def _seen(root: WorkspaceRoot, inside: str) -> os.stat_result | None:
+    """What is at a path of the workspace, where that is another thing than on the host."""
+    try:
+        opened = root.opener.open(names_beneath(inside, root.inside, "start"), _LOOK)
+    except OSError:
+        return None
+    try:
+        return os.fstat(opened)
+    finally:
+        os.close(opened)
 
 
 def _facts(path: str) -> os.stat_result | None:

@@ -9,7 +9,7 @@ import secrets
 import stat
 import struct
 import tempfile
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from sandyard.errors import ArgumentError, SessionClosedError, WorkspaceStartError, shown
 from sandyard.manifest.paths import absolute_path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.workspace.deputy import Deputies
 
-__all__ = ["Granted", "Inode", "Owner", "WorkspaceRoot"]
+__all__ = ["Granted", "Inode", "Layered", "Owner", "WorkspaceRoot"]
 
 _PREFIX: Final = "sandbox-local-"
 _NAME_BYTES: Final = 8
@@ -84,6 +84,16 @@ class Granted(NamedTuple):
     name: str
 
 
+class Layered(Protocol):
+    """Several directories seen as one, of which only the uppermost is changed."""
+
+    top: int
+    """Descriptor of the top directory; it stays the tree's."""
+
+    def close(self) -> None:
+        """Let go of it; doing it again does nothing."""
+
+
 class WorkspaceRoot:
     """The directory of one workspace, held by its descriptor.
 
@@ -100,6 +110,8 @@ class WorkspaceRoot:
         granted: trees that the policy grants besides; they are this object's, and closed with it.
         marks: where what is being unpacked is noted, if the directory is the caller's; else None.
         names: what users and groups besides the owner are called, by their ids on disk.
+        layered: the tree that is the directory, if it is one of several layers over the directory at
+            ``path``; it is this object's, and closed with it. Else None.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -119,6 +131,7 @@ class WorkspaceRoot:
         self.marks: str | None = None
         self.names: Mapping[int, str] = {}
         self._deputies: Deputies | None = None
+        self.layered: Layered | None = None
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @staticmethod
@@ -244,6 +257,25 @@ class WorkspaceRoot:
         except OSError as error:
             raise _refused(normal, error) from error
 
+    @classmethod
+    def show(cls, layered: Layered, path: str) -> WorkspaceRoot:
+        """Use a layered tree as what is at a path; it is the root's from now on.
+
+        Args:
+            layered: the tree.
+            path: absolute path on the host and inside, of the directory that it is laid over.
+
+        Raises:
+            WorkspaceStartError: there is no descriptor left; the tree is closed.
+        """
+        try:
+            root = cls(os.open(".", _OPEN, dir_fd=layered.top), path, owned=False)
+        except OSError as error:
+            layered.close()
+            raise _refused(path, error) from error
+        root.layered = layered
+        return root
+
     @property
     def fd(self) -> int:
         """The directory's descriptor; it stays this object's.
@@ -306,6 +338,9 @@ class WorkspaceRoot:
         deputies, self._deputies = self._deputies, None
         if deputies is not None:
             deputies.close()
+        layered, self.layered = self.layered, None
+        if layered is not None:
+            layered.close()
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)

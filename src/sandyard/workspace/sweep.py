@@ -32,6 +32,7 @@ from sandyard.workspace.lease import (
 )
 from sandyard.workspace.log_place import remove_logs
 from sandyard.workspace.opener import open_child
+from sandyard.workspace.overlay_place import remove_changes
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
 
@@ -141,7 +142,9 @@ def _settle(name: str, record: LeaseRecord | Unreadable, session: int) -> bool:
     if record.session_id != name:
         return False
     cleared = remove_logs(session, record.logs)
-    return _settle_root(record, session) and cleared
+    if not _settle_root(record, session):
+        return False
+    return not remove_changes(session) and cleared
 
 
 def _settle_root(record: LeaseRecord, session: int) -> bool:

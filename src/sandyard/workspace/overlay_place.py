@@ -1,0 +1,264 @@
+"""Owns the place of an overlay's changes: a directory beside the session's lease.
+
+With it lies what is known of the directory that the overlay is laid over.
+No command reaches the place but through the overlay. It blocks on the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import posixpath
+import secrets
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sandyard.errors import WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.limits import OVERLAY_RECORD_BYTES
+from sandyard.plan import Layer
+from sandyard.workspace.removal import remove_tree
+from sandyard.workspace.root import Inode
+
+if TYPE_CHECKING:
+    from sandyard.workspace.lease import Lease
+
+__all__ = ["OverlayPlace", "OverlayRecord", "remove_changes"]
+
+_CHANGES: Final = "changes"
+_RECORD: Final = "overlay"
+_DISCARDED: Final = "discarded-"
+_VERSION: Final = 1
+_NAME_BYTES: Final = 4
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class OverlayRecord(NamedTuple):
+    """What is known of the directory that an overlay is laid over.
+
+    Attributes:
+        root: its absolute path.
+        inode: what it is.
+        began: when the overlay began, as the kernel's clock for files counts, in nanoseconds: what
+            of the directory has a later ctime was changed since.
+    """
+
+    root: str
+    inode: Inode
+    began: int
+
+
+class OverlayPlace:
+    """Where one session's overlay keeps what is changed.
+
+    Args:
+        lease: the session's, which is held.
+        root: absolute path of the directory beneath, without a symlink at its end.
+    """
+
+    def __init__(self, lease: Lease, root: str) -> None:
+        self._directory = lease.directory
+        self._root = root
+
+    @property
+    def upper(self) -> str:
+        """Path of the directory in which the kernel puts what is changed."""
+        return posixpath.join(self._directory, _CHANGES, "upper")
+
+    @property
+    def directory(self) -> str:
+        """Path of the session's directory."""
+        return self._directory
+
+    def prepare(self) -> OverlayRecord:
+        """Make the place, or find it as it was left.
+
+        Raises:
+            WorkspaceStartError: the directory beneath is missing, another one than it was, or
+                somebody else's; or the place can't be made.
+        """
+        facts = self._base()
+        record = self.record()
+        if record is None:
+            return self._begin(facts)
+        if record.inode != (facts.st_dev, facts.st_ino):
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"{shown(self._root)} is not the directory that this session's overlay was "
+                "laid over; put that back, or discard the session and make another",
+                context={"reason": "not_its_own"},
+                retryable=False,
+            )
+        return record
+
+    def record(self) -> OverlayRecord | None:
+        """What was noted when the overlay began; None if it has not."""
+        try:
+            with open(os.open(self._path(_RECORD), _READ), "rb") as file:
+                raw = file.read(OVERLAY_RECORD_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WorkspaceStartError(path=self._path(_RECORD), cause=error) from error
+        return _decoded(raw)
+
+    def layers(self, record: OverlayRecord) -> tuple[Layer, Layer]:
+        """The layer of changes, and the one beneath."""
+        path = self._path(_CHANGES)
+        try:
+            facts = os.lstat(path)
+        except OSError as error:
+            raise WorkspaceStartError(path=path, cause=error) from error
+        real = posixpath.join(
+            os.path.realpath(posixpath.dirname(record.root)), posixpath.basename(record.root)
+        )
+        changes = Layer(os.path.realpath(path), (facts.st_dev, facts.st_ino))
+        return changes, Layer(real, (record.inode.device, record.inode.number))
+
+    def renew(self) -> None:
+        """Put all changes aside, and begin anew; no overlay may use them.
+
+        Raises:
+            WorkspaceStartError: that can't be done.
+        """
+        facts = self._base()
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path(_RECORD))
+            with suppress(FileNotFoundError):
+                aside = _DISCARDED + secrets.token_hex(_NAME_BYTES)
+                os.rename(self._path(_CHANGES), self._path(aside))
+        except OSError as error:
+            raise WorkspaceStartError(path=self._path(_CHANGES), cause=error) from error
+        self._begin(facts)
+
+    def clear(self) -> None:
+        """Remove what was put aside; what can't be removed is left to the end of the session."""
+        with suppress(OSError):
+            session = os.open(self._directory, _DIRECTORY)
+            try:
+                _remove(session, _DISCARDED)
+            finally:
+                os.close(session)
+
+    def remove(self) -> None:
+        """Remove all of it.
+
+        Raises:
+            WorkspaceStopError: something can't be removed; all else is gone.
+        """
+        try:
+            session = os.open(self._directory, _DIRECTORY)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise WorkspaceStopError(path=self._directory, cause=error) from error
+        try:
+            failures = remove_changes(session)
+        finally:
+            os.close(session)
+        if failures:
+            raise WorkspaceStopError(path=self._path(_CHANGES), cause=failures[0])
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._directory, name)
+
+    def _base(self) -> os.stat_result:
+        try:
+            facts = os.lstat(self._root)
+            if not stat.S_ISDIR(facts.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except OSError as error:
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"an overlay is laid over an existing directory, and {shown(self._root)} is "
+                f"none: {error.strerror}",
+                context={"reason": "no_base"},
+                cause=error,
+            ) from error
+        if os.geteuid() not in {0, facts.st_uid}:
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"{shown(self._root)} belongs to user {facts.st_uid}, and an ordinary user "
+                "can lay an overlay over directories of its own only; run as that user, or as root, "
+                "or work on a copy",
+                context={"reason": "somebody_elses"},
+                retryable=False,
+            )
+        return facts
+
+    def _begin(self, facts: os.stat_result) -> OverlayRecord:
+        """Make an empty place. The record comes last: without one, what is there is no overlay's."""
+        top = self._path(_CHANGES)
+        try:
+            session = os.open(self._directory, _DIRECTORY)
+            try:
+                if failures := remove_tree(session, _CHANGES):
+                    raise failures[0]
+            finally:
+                os.close(session)
+            os.mkdir(top, 0o700)
+            for name in ("upper", "work"):
+                os.mkdir(posixpath.join(top, name), 0o700)
+            for path in (self.upper, posixpath.join(top, "work"), top):
+                os.chown(path, facts.st_uid, facts.st_gid, follow_symlinks=False)
+            os.chmod(self.upper, stat.S_IMODE(facts.st_mode) | stat.S_IRWXU)
+            return self._note(Inode(facts.st_dev, facts.st_ino))
+        except OSError as error:
+            raise WorkspaceStartError(path=top, cause=error) from error
+
+    def _note(self, inode: Inode) -> OverlayRecord:
+        new = self._path(f"{_RECORD}.new")
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        with open(os.open(new, _NEW, 0o600), "w", encoding="utf-8") as file:
+            began = os.fstat(file.fileno()).st_ctime_ns
+            said = {"version": _VERSION, "root": os.fsencode(self._root).hex()}
+            json.dump(said | {"device": inode[0], "inode": inode[1], "began": began}, file)
+        os.rename(new, self._path(_RECORD))
+        return OverlayRecord(self._root, inode, began)
+
+
+def remove_changes(session: int) -> list[OSError]:
+    """Remove what an overlay left in a session's directory; what could not be removed is returned.
+
+    Args:
+        session: descriptor of the directory.
+    """
+    failures = _remove(session, _CHANGES) + _remove(session, _DISCARDED)
+    if not failures:
+        for name in (_RECORD, f"{_RECORD}.new"):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=session)
+    return failures
+
+
+def _remove(session: int, beginning: str) -> list[OSError]:
+    failures: list[OSError] = []
+    for name in os.listdir(session):
+        if name.startswith(beginning):
+            failures += remove_tree(session, name)
+    return failures
+
+
+def _decoded(raw: bytes) -> OverlayRecord | None:
+    """What a record says; None if it was never finished."""
+    try:
+        said = json.loads(raw)
+        match said:
+            case {
+                "version": 1,
+                "root": str(root),
+                "device": int(device),
+                "inode": int(number),
+                "began": int(began),
+            }:
+                return OverlayRecord(os.fsdecode(bytes.fromhex(root)), Inode(device, number), began)
+            case _:
+                return None
+    except (ValueError, RecursionError):
+        return None
