@@ -32,20 +32,24 @@ static int open_source(const char *path) {
     return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
-/* Whoever made it has set what holds for it. It is a mount that stands nowhere, and is moved. */
-static void take_passed(const struct plan *plan, uint32_t index, const struct bind *bind, const char *path) {
+/* What a source is, which must be what the plan says. */
+static struct stat look_at(int fd, uint32_t index, const struct bind *bind, const char *path) {
     struct stat facts;
-    if (fstat(plan->passed, &facts) != 0)
+    if (fd < 0 || fstat(fd, &facts) != 0)
         report_failure(STEP_SOURCE, index, errno, path);
     if ((bind->flags & BIND_INODE) != 0 && (facts.st_dev != bind->dev || facts.st_ino != bind->ino))
         report_failure(STEP_SOURCE, index, ESTALE, path);
+    return facts;
+}
+
+/* Whoever made it has set what holds for it. It is a mount that stands nowhere, and is moved. */
+static void take_passed(const struct plan *plan, uint32_t index, const struct bind *bind, const char *path) {
     sources[index].mount = plan->passed;
-    sources[index].directory = S_ISDIR(facts.st_mode);
+    sources[index].directory = S_ISDIR(look_at(plan->passed, index, bind, path).st_mode);
 }
 
 static void take_source(const struct plan *plan, uint32_t index) {
     struct bind bind;
-    struct stat facts;
     const char *path = (const char *)plan->records[index].data + sizeof bind;
     int idmap = -1;
 
@@ -60,10 +64,7 @@ static void take_source(const struct plan *plan, uint32_t index) {
     int fd = open_source(path);
     if (fd < 0 && errno == ENOENT && (bind.flags & BIND_OPTIONAL) != 0)
         return;
-    if (fd < 0 || fstat(fd, &facts) != 0)
-        report_failure(STEP_SOURCE, index, errno, path);
-    if ((bind.flags & BIND_INODE) != 0 && (facts.st_dev != bind.dev || facts.st_ino != bind.ino))
-        report_failure(STEP_SOURCE, index, ESTALE, path);
+    struct stat facts = look_at(fd, index, &bind, path);
     if (plan->identity.mode == IDENTITY_LEASED && (bind.flags & BIND_AS_OWNER) != 0) {
         idmap = user_idmap(facts.st_uid, facts.st_gid);
         if (idmap < 0) /* the owner changed since the map was made */
@@ -384,14 +385,10 @@ static bool add_cover(uint32_t index, const char *path, bool denied) {
 
 /* A part of what stands, once more: kept in its place by a mount of its own, or read-only there. */
 static void add_inside(uint32_t index, const struct bind *bind, const char *source, const char *target) {
-    struct stat facts;
     int fd = open_existing(source);
     if (fd < 0)
         report_failure(STEP_SOURCE, index, -fd, source);
-    if (fstat(fd, &facts) != 0)
-        report_failure(STEP_SOURCE, index, errno, source);
-    if ((bind->flags & BIND_INODE) != 0 && (facts.st_dev != bind->dev || facts.st_ino != bind->ino))
-        report_failure(STEP_SOURCE, index, ESTALE, source);
+    struct stat facts = look_at(fd, index, bind, source);
     uint64_t set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | ((bind->flags & BIND_WRITABLE) != 0 ? 0 : MOUNT_ATTR_RDONLY);
     int tree = mount_clone(fd);
     if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, -1) != 0)

@@ -16,7 +16,6 @@ from sandyard.errors import (
 from sandyard.finishing import in_thread
 from sandyard.manifest import DEFAULT_ROOT
 from sandyard.observing import Observable
-from sandyard.workspace.overlay_place import OverlayPlace
 from sandyard.workspace.root import WorkspaceRoot
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sandyard.process.layering import LayeredTree
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace.lease import Lease
+    from sandyard.workspace.overlay_place import OverlayPlace
     from sandyard.workspace.root import Inode
 
 __all__ = ["OverlayVerbs", "begin_overlay", "lay_over"]
@@ -43,6 +43,8 @@ class OverlayVerbs(Observable, ABC):
         """Where the changes are, if the workspace is an overlay."""
         if not self.state.workspace_overlay:
             return None
+        from sandyard.workspace.overlay_place import OverlayPlace  # noqa: PLC0415  # few are
+
         return OverlayPlace(self._lease, self.state.manifest.root)
 
     async def _open_root(self) -> WorkspaceRoot:
@@ -137,6 +139,8 @@ def begin_overlay(lease: Lease, path: str, undo: ExitStack) -> None:
     Raises:
         WorkspaceStartError: the directory can't have an overlay, or the place can't be made.
     """
+    from sandyard.workspace.overlay_place import OverlayPlace  # noqa: PLC0415  # few sessions do
+
     place = OverlayPlace(lease, path)
     undo.callback(place.remove)
     place.prepare()
