@@ -43,6 +43,7 @@ ONCE = (
     "terminal/test_load.py",
     "terminal/test_programs.py",
     "terminal/test_truncation.py",
+    "test_loading.py",
     "workspace/race",
 )
 """What shows the same for every user, or nearly so and takes long; beneath this directory: marked

@@ -47,6 +47,7 @@ _HOMES: Final = {
         "InvalidCompressionSchemeError",
         "InvalidManifestPathError",
         "LeaseHeldError",
+        "LibraryLoadError",
         "LocalArtifactError",
         "LocalChecksumError",
         "LocalDirReadError",

@@ -62,6 +62,7 @@ from sandyard.errors import (
     InvalidCompressionSchemeError as InvalidCompressionSchemeError,
     InvalidManifestPathError as InvalidManifestPathError,
     LeaseHeldError as LeaseHeldError,
+    LibraryLoadError as LibraryLoadError,
     LocalArtifactError as LocalArtifactError,
     LocalChecksumError as LocalChecksumError,
     LocalDirReadError as LocalDirReadError,

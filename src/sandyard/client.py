@@ -21,6 +21,7 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.finishing import in_thread
+from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
@@ -101,6 +102,7 @@ class UnixLocalSandboxClient:
 
             _check_kind("dependencies", dependencies, Dependencies)
 
+    @loading("create")
     async def create(
         self,
         *,
@@ -183,6 +185,7 @@ class UnixLocalSandboxClient:
             session.observer = SessionEvents(session, identity, self._instrumentation)
         return session
 
+    @loading("resume")
     async def resume(
         self, state: SandboxSessionState, *, policy: Policy | None = None
     ) -> UnixLocalSandboxSession:
@@ -240,6 +243,7 @@ class UnixLocalSandboxClient:
         """
         return SandboxSessionState.parse(payload)
 
+    @loading("delete")
     async def delete(
         self, session: UnixLocalSandboxSession, *, unsaved: bool = False
     ) -> UnixLocalSandboxSession:

@@ -22,6 +22,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
     │   ├── EventSinkError                  [RuntimeError]  a sink did not take an event
+    │   ├── LibraryLoadError                [ImportError]  a part of this library can't be loaded
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
     │   ├── ResourceLimitError              a limit was reached
     │   ├── TerminalEndedError              its command has exited
@@ -107,6 +108,7 @@ __all__ = [
     "InvalidCompressionSchemeError",
     "InvalidManifestPathError",
     "LeaseHeldError",
+    "LibraryLoadError",
     "LocalArtifactError",
     "LocalChecksumError",
     "LocalDirReadError",
@@ -217,6 +219,7 @@ class ErrorCode(StrEnum):
     DEPENDENCY_MISSING = "dependency_missing"
     CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
     EVENT_SINK_FAILED = "event_sink_failed"
+    LIBRARY_LOAD_FAILED = "library_load_failed"
     SESSION_CLOSED = "session_closed"
     SESSION_NOT_FOUND = "session_not_found"
     UNSUPPORTED_OPERATION = "unsupported_operation"
@@ -629,6 +632,30 @@ class EventSinkError(SandboxRuntimeError, RuntimeError):
 
     def __init__(self, message: str, *, sink: str, cause: BaseException | None = None) -> None:
         super().__init__(message, ErrorCode.EVENT_SINK_FAILED, "events", {"sink": sink}, cause)
+
+
+class LibraryLoadError(SandboxRuntimeError, ImportError):
+    """A part of this library can't be loaded: the program is short of descriptors, or files are gone.
+
+    Rarely used parts are loaded when they are asked for. Nothing was done; once the cause is gone the
+    same call works.
+
+    Args:
+        op: the operation that asked for it.
+        cause: what the interpreter said.
+    """
+
+    def __init__(self, *, op: OpName, cause: BaseException) -> None:
+        reason = shown(str(cause) or type(cause).__name__)
+        super().__init__(
+            f"a part of the library can't be loaded: {reason}; give the program more file descriptors "
+            "(ulimit -n) where it has none left, else look whether its installation is whole",
+            ErrorCode.LIBRARY_LOAD_FAILED,
+            op,
+            {"reason": reason},
+            cause,
+            retryable=True,
+        )
 
 
 class SessionClosedError(SandboxRuntimeError, RuntimeError):

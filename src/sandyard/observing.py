@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sandyard.errors import OpName
+from sandyard.loading import UNLOADED, as_told
 
 __all__ = [
     "Observable",
@@ -81,12 +82,18 @@ def observed(op: OpName, *, ends: bool = False) -> Callable[[Verb[O, P, T]], Ver
         async def told(session: O, /, *args: P.args, **kwargs: P.kwargs) -> T:
             observer = session.observer
             if observer is None:
-                return await verb(session, *args, **kwargs)
+                try:
+                    return await verb(session, *args, **kwargs)
+                except UNLOADED as error:
+                    raise as_told(error, op)  # noqa: B904  # it has its cause
             operation = await observer.begin(op, verb, args, kwargs, ends=ends)
             try:
                 result = await verb(session, *args, **kwargs)
             except BaseException as error:
-                await operation.fail(error)
+                seen = as_told(error, op)
+                await operation.fail(seen)
+                if seen is not error:
+                    raise seen from error
                 raise
             await operation.finish(result)
             return result
@@ -108,15 +115,21 @@ def observed_block(op: OpName) -> Callable[[Block[O, P, T]], Block[O, P, T]]:
         async def told(session: O, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
             observer = session.observer
             if observer is None:
-                async with verb(session, *args, **kwargs) as value:
-                    yield value
+                try:
+                    async with verb(session, *args, **kwargs) as value:
+                        yield value
+                except UNLOADED as error:
+                    raise as_told(error, op)  # noqa: B904  # it has its cause
                 return
             operation = await observer.begin(op, verb, args, kwargs, nests=False)
             try:
                 async with verb(session, *args, **kwargs) as value:
                     yield value
             except BaseException as error:
-                await operation.fail(error)
+                seen = as_told(error, op)
+                await operation.fail(seen)
+                if seen is not error:
+                    raise seen from error
                 raise
             await operation.finish(value)
 
@@ -137,8 +150,11 @@ def observed_pieces(op: OpName) -> Callable[[Pieces[O, P, T]], Pieces[O, P, T]]:
             observer = session.observer
             async with aclosing(verb(session, *args, **kwargs)) as pieces:
                 if observer is None:
-                    async for piece in pieces:
-                        yield piece
+                    try:
+                        async for piece in pieces:
+                            yield piece
+                    except UNLOADED as error:
+                        raise as_told(error, op)  # noqa: B904  # it has its cause
                     return
                 operation = await observer.begin(op, verb, args, kwargs, nests=False)
                 try:
@@ -148,7 +164,10 @@ def observed_pieces(op: OpName) -> Callable[[Pieces[O, P, T]], Pieces[O, P, T]]:
                     await operation.finish(None)
                     raise
                 except BaseException as error:
-                    await operation.fail(error)
+                    seen = as_told(error, op)
+                    await operation.fail(seen)
+                    if seen is not error:
+                        raise seen from error
                     raise
                 await operation.finish(None)
 
