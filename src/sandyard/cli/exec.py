@@ -17,7 +17,7 @@ from sandyard.cli.permissions import Variables
 from sandyard.cli.pumping import Inlet
 from sandyard.cli.reaching import Session, attended, supervised
 from sandyard.cli.report import JsonTeller, PlainTeller, Teller
-from sandyard.cli.run import Command, Json, Quiet, Timeout
+from sandyard.cli.run import AsUser, Command, Json, Quiet, Timeout
 
 if TYPE_CHECKING:
     from sandyard.server.remote import RemoteStream
@@ -43,6 +43,7 @@ def execute(  # noqa: PLR0913, PLR0917  # one parameter for each option
     cwd: Directory = None,
     env: Variables = None,
     timeout: Timeout = None,
+    user: AsUser = None,
     detach: Detach = False,
     name: Name = None,
     quiet: Quiet = False,
@@ -72,7 +73,7 @@ def execute(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
     async def start() -> int:
         process = await place.start_process(
-            *words, shell=False, name=name, timeout=timeout, cwd=cwd, env=variables
+            *words, shell=False, name=name, timeout=timeout, user=user, cwd=cwd, env=variables
         )
         typer.echo(process.info.name if process.info else process.which)
         return 0
@@ -80,7 +81,7 @@ def execute(  # noqa: PLR0913, PLR0917  # one parameter for each option
     if detach:
         return attended(start)
     stream = place.stream(
-        *words, shell=False, timeout=timeout, cwd=cwd, env=variables, stdin=Inlet(0)
+        *words, shell=False, timeout=timeout, user=user, cwd=cwd, env=variables, stdin=Inlet(0)
     )
     running = _noted(stream, teller) if json else stream  # in words, create has told it
     outcome = outcome_of(

@@ -105,7 +105,9 @@ async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> Exec
 async def _run_command(
     order: Order, session: UnixLocalSandboxSession, teller: Teller, stopping: Stopping
 ) -> ExecResult:
-    running = session.stream(*order.command, shell=False, timeout=order.timeout, stdin=Inlet(0))
+    running = session.stream(
+        *order.command, shell=False, timeout=order.timeout, user=order.user, stdin=Inlet(0)
+    )
     return await pass_through(running, order.command, order.timeout, teller, stopping)
 
 

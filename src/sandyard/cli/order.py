@@ -25,6 +25,7 @@ class Order:
         policy: what it may touch.
         timeout: seconds that it may take, or None.
         listed: the file of a manifest that its workspace is made of, or None.
+        user: whom it runs as, by name, or None for ``agent``.
     """
 
     command: tuple[str, ...]
@@ -33,6 +34,7 @@ class Order:
     policy: Policy
     timeout: float | None
     listed: str | None = None
+    user: str | None = None
 
     def manifest(self) -> tuple[Manifest, str | None]:
         """What its workspace is made of, and the directory where its sources lie, if it has any.

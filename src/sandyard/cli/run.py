@@ -30,7 +30,7 @@ from sandyard.cli.permissions import (
 )
 from sandyard.cli.report import JsonTeller, PlainTeller
 
-__all__ = ["run"]
+__all__ = ["AsUser", "Command", "Json", "Quiet", "Timeout", "run"]
 
 Command = Annotated[
     list[str],
@@ -54,6 +54,16 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS", help="End it and all it started after this time.", show_default=False
+    ),
+]
+AsUser = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        "-u",
+        metavar="NAME",
+        help="Run it as this user of the manifest's (default: agent).",
+        show_default=False,
     ),
 ]
 Quiet = Annotated[
@@ -86,6 +96,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     accept: Accept = None,
     require: Require = None,
     timeout: Timeout = None,
+    user: AsUser = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -118,5 +129,5 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
     except SandboxError as error:
         return teller.end(refused(error))
-    order = Order(tuple(command), workspace, copy, policy, timeout, listed)
+    order = Order(tuple(command), workspace, copy, policy, timeout, listed, user)
     return teller.end(asyncio.run(carry_out(order, teller)))

@@ -13,6 +13,7 @@ from sandyard.cli.execution import refused
 from sandyard.cli.permissions import Variables
 from sandyard.cli.reaching import Session, attended, supervised
 from sandyard.cli.report import PlainTeller
+from sandyard.cli.run import AsUser
 from sandyard.cli.screen import check_terminal, detach_key, window_size
 
 __all__ = ["shell"]
@@ -33,6 +34,7 @@ def shell(  # one parameter for each option
     command: Words = None,
     cwd: Directory = None,
     env: Variables = None,
+    user: AsUser = None,
     name: Name = None,
     key: DetachKey = "ctrl-]",
 ) -> int:
@@ -57,7 +59,14 @@ def shell(  # one parameter for each option
             await supervised()
             .session(session)
             .terminal(
-                *words, shell=False, rows=rows, columns=columns, cwd=cwd, env=variables, name=name
+                *words,
+                shell=False,
+                rows=rows,
+                columns=columns,
+                user=user,
+                cwd=cwd,
+                env=variables,
+                name=name,
             )
         )
         return await be_at(terminal, session, key)
