@@ -65,6 +65,7 @@ class Deputy:
         self._lock = threading.Lock()  # protects the channel: one task at a time
         self._channel, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
+        self._broken = False
         try:
             with theirs:
                 self._process = _started(theirs, powers)
@@ -119,6 +120,7 @@ class Deputy:
                 deputy_wire.send(self._channel, data, fds)
                 return cast("_T", self._heard(sources[0] if sources else None, stopped))
             except ConnectionError as error:
+                self._broken = True  # before the kernel tells of its end
                 raise _lost("it has ended") from error
 
     def _heard(self, source: object, stopped: threading.Event | None) -> object:
@@ -163,7 +165,8 @@ class Deputy:
     @property
     def alive(self) -> bool:
         """Whether the program still runs."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return not self._broken and process is not None and process.poll() is None
 
     def close(self) -> None:
         """End it, and wait for that (blocking); doing it again does nothing."""

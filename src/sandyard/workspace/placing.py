@@ -271,13 +271,15 @@ def stage_file(target: Target, fill: Callable[[int], None], look: Look) -> str:
     try:
         try:
             fill(opened)
-            # By descriptor, so these reach no other file, whoever we are.
+            # By descriptor, so these reach no other file. As who made it: the thread may be a
+            # reader meanwhile, who may not.
             if facts is not None and has_all_powers(look.owner):
                 os.fchown(opened, facts.st_uid, facts.st_gid)
-            if mode is not None:  # after the owner: a change of owner clears bits
-                os.fchmod(opened, mode)
-            if look.times is not None:
-                os.utime(opened, ns=look.times)
+            with acting_as(look.owner):
+                if mode is not None:  # after the owner: a change of owner clears bits
+                    os.fchmod(opened, mode)
+                if look.times is not None:
+                    os.utime(opened, ns=look.times)
         finally:
             os.close(opened)
     except BaseException:
