@@ -172,6 +172,33 @@ def test_prefix_finds_session(home: Path) -> None:
     assert b"is gone: it was removed at" in done.stderr
 
 
+def test_shells_complete_paths(web: str) -> None:
+    assert (
+        call("exec", web, "sh", "-c", "mkdir -p src/deep; touch src/a 'src/b c' .dot").returncode
+        == 0
+    )
+
+    def asked(shell: str, line: str) -> list[str]:
+        words = line.replace(":", " : ").strip(" ") if shell == "bash" else line
+        place = len(words.split(" ")) - 1 + line.endswith(" ")
+        variables = {"_SANDYARD_COMPLETE": f"complete_{shell}", "COMP_CWORD": str(place)}
+        variables |= {"COMP_WORDS": words, "_TYPER_COMPLETE_ARGS": line}
+        variables |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        done = call(env=variables)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode().splitlines()
+
+    # bash has the colon in a word of its own, and puts the answer behind it.
+    assert asked("bash", "sandyard cat web:") == ["src/"]
+    assert asked("bash", "sandyard cat web:src/") == ["src/a", "src/b c", "src/deep/"]
+    assert asked("bash", "sandyard cat web:src/a web:src/d") == ["src/deep/"]
+    assert asked("bash", "sandyard cp web:src/a web:.") == [".dot"]
+    assert asked("bash", "sandyard ls we") == ["web:"]
+    assert asked("bash", "sandyard cat none:x") == []
+    assert asked("fish", "sandyard cat web:src/d") == ["web:src/deep/"]
+    assert "src/deep/" in "".join(asked("zsh", "sandyard cat web:src/d"))
+
+
 def test_manifest_makes_workspace(home: Path) -> None:
     (home / "files").mkdir()
     (home / "files" / "given").write_text("given")

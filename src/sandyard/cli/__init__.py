@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 __all__ = ["main"]
 
@@ -49,12 +50,22 @@ def _run() -> int:
     # UsageError: of click, or of the copy of click that newer versions of typer bring.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
-        code = app(prog_name="sandyard", standalone_mode=False)
+        with _answering():
+            code = app(prog_name="sandyard", standalone_mode=False)
     except usage_error as error:
         said = getattr(error, "format_message", error.__str__)()
         _say(f"{said}\nTry 'sandyard --help' or 'sandyard run --help'.")
         return _REFUSED
     return code if isinstance(code, int) else 0
+
+
+def _answering() -> AbstractContextManager[None]:
+    """What a shell needs that asks us to complete a word."""
+    if "_SANDYARD_COMPLETE" not in os.environ:
+        return nullcontext()
+    from sandyard.cli.completing import completing_places  # noqa: PLC0415  # seldom needed
+
+    return completing_places()
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sandyard import SandboxError
+from sandyard.cli.completing import place_words
 from sandyard.cli.execution import refused
 from sandyard.cli.places import session_place
 from sandyard.cli.pumping import Outlet
@@ -16,7 +17,13 @@ from sandyard.cli.report import PlainTeller
 __all__ = ["show_files"]
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="SESSION:PATH...", help="Files.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="SESSION:PATH...",
+        help="Files.",
+        show_default=False,
+        autocompletion=place_words,
+    ),
 ]
 
 

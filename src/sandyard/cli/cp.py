@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sandyard import ArgumentError, SandboxError
+from sandyard.cli.completing import places_or_files
 from sandyard.cli.copying import is_directory, no_directory, packed, target_of, unpacked
 from sandyard.cli.execution import refused
 from sandyard.cli.places import Place, place_of
@@ -28,10 +29,20 @@ _TOLD: Final = 20
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE...", help="Files or directories.", show_default=False),
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Files or directories.",
+        show_default=False,
+        autocompletion=places_or_files,
+    ),
 ]
 Destination = Annotated[
-    str, typer.Argument(help="A directory, or the copy's own name.", show_default=False)
+    str,
+    typer.Argument(
+        help="A directory, or the copy's own name.",
+        show_default=False,
+        autocompletion=places_or_files,
+    ),
 ]
 
 OuterLinks = Annotated[

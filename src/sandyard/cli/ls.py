@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sandyard import SandboxError
+from sandyard.cli.completing import place_words
 from sandyard.cli.execution import refused
 from sandyard.cli.places import session_place
 from sandyard.cli.reaching import (
@@ -31,6 +32,7 @@ Where = Annotated[
         metavar="[SESSION:PATH]",
         help="A directory of a session; SESSION alone is its workspace.",
         show_default=False,
+        autocompletion=place_words,
     ),
 ]
 Gone = Annotated[
