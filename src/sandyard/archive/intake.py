@@ -77,6 +77,9 @@ class ByteReader:
         Raises:
             ArchiveError: there are fewer.
         """
+        if self._at + size <= len(self._held):
+            self._at += size
+            return
         while size:
             piece = self.some(size)
             if not piece:

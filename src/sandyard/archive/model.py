@@ -29,6 +29,9 @@ class Kind(enum.Enum):
     SYMLINK = "symlink"
     HARD_LINK = "hardlink"
 
+    # There is one object of each; Enum's own is a call, and each member is looked up several times.
+    __hash__ = object.__hash__
+
 
 @dataclass(slots=True)
 class Member:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
+from zlib import adler32
 
 from sandyard.archive.model import ArchiveError, Extent
 from sandyard.limits import ARCHIVE_EXTENTS
@@ -31,6 +33,10 @@ _CHECKSUM: Final = slice(148, 156)
 _BLANK: Final = 8 * 32
 """What the checksum's own field counts as: eight spaces."""
 
+_REMEMBERED: Final = 512
+"""Numbers that are not read anew: modes, times and sizes repeat in an archive."""
+
+_LOWER: Final = 0xFFFF
 _BINARY: Final = 0x80
 _NEGATIVE: Final = 0xFF
 _OCTAL: Final = re.compile(rb"[0-7]*", re.ASCII)
@@ -46,6 +52,7 @@ MAX_TIME_NS: Final = 2**63 - 1
 """The latest time that a system call takes, in ns: in the year 2262."""
 
 
+@lru_cache(_REMEMBERED)
 def parse_number(field: bytes) -> int:
     """Read a number: octal digits, or where GNU's mark says so, binary.
 
@@ -79,11 +86,21 @@ def has_right_checksum(block: bytes) -> bool:
     if not text.isdigit() or text.strip(_OCTAL_DIGITS):
         return False
     told = int(text, 8)
-    total = sum(block) - sum(block[_CHECKSUM]) + _BLANK
+    total = _sum(block) - sum(block[_CHECKSUM]) + _BLANK
     if told == total:
         return True
     rest = block[:148] + block[156:]
     return told == total - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004  # the sign bit
+
+
+def _sum(block: bytes) -> int:
+    """Add the bytes of a block up, several times as fast as ``sum``.
+
+    Adler's checksum has in its lower half one more than the sum, modulo a number that the bytes of
+    half a block never reach.
+    """
+    half = len(block) // 2
+    return (adler32(block[:half]) & _LOWER) + (adler32(block[half:]) & _LOWER) - 2
 
 
 def whole(text: bytes) -> int:

@@ -39,6 +39,7 @@ _KINDS: Final = {
     b"2": Kind.SYMLINK,
     b"5": Kind.DIRECTORY,
 }
+_WITH_HOLES: Final = ord("S")
 _NAMED: Final = {
     b"3": "character device",
     b"4": "block device",
@@ -97,22 +98,25 @@ class _Head:
 
 def _next_head(source: ByteReader, shared: Pax) -> _Head | None:
     """Read the headers of the next member; None at the archive's end."""
-    told = _Told(shared)
+    told: _Told | None = None
     room = ARCHIVE_HEADER_BYTES
     while True:
         block = source.exactly(BLOCK)
         if not has_right_checksum(block):
-            if block == _ZERO and told.nothing:
+            if block == _ZERO and (told is None or told.nothing):
                 return None
             raise ArchiveError(CORRUPT)
         kind = block[156:157]
         if kind in _KINDS or kind in _NAMED:
+            if told is None:  # as it is with most members
+                return _Head(block, shared, [])
             return _Head(block, {**shared, **told.long, **told.pax}, told.pairs)
         size = parse_number(block[124:136])
         room -= BLOCK + size
         if size < 0 or room < 0:
             raise ArchiveError("headers of a member are too long")
         data = source.exactly(-size % BLOCK + size)[:size]
+        told = told or _Told(shared)
         if not told.hear(kind, data):
             raise ArchiveError(f"unsupported member type {kind!r}", member=parse_text(block[:100]))
 
@@ -163,7 +167,7 @@ class _Reading:
     def __init__(self, source: ByteReader, head: _Head) -> None:
         block, pax = head.block, head.pax
         kind = _KINDS.get(block[156:157])
-        name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or _own_name(block)
+        name = _name_of(block, pax)
         if kind is None:
             raise ArchiveError(f"unsupported member type {_NAMED[block[156:157]]}", member=name)
         if kind is Kind.FILE and name.endswith(b"/"):  # before 1988 directories had no type
@@ -182,10 +186,11 @@ class _Reading:
         self._left = stored
         self._padding = -stored % BLOCK
         link = pax.get(b"linkpath", parse_text(block[157:257])) if kind in _LINKS else b""
-        self.member = Member(name, kind, stored, mode, mtime, link, pieces=self._pieces)
+        self.member = Member(name, kind, stored, mode, mtime, link, None, None, self._pieces)
         if pax:
             self.member.attributes = _attributes(pax)
-        self._find_holes(head)
+        if kind is Kind.FILE and (pax or block[156] == _WITH_HOLES):
+            self._find_holes(head)
 
     def finish(self) -> None:
         """Pass over the data that nobody asked for."""
@@ -209,10 +214,8 @@ class _Reading:
     def _find_holes(self, head: _Head) -> None:
         """Learn where the data of a sparse file stands, in any of the four ways to tell."""
         pax, member = head.pax, self.member
-        if member.kind is not Kind.FILE:
-            return
         try:
-            if head.block[156:157] == b"S":
+            if head.block[156] == _WITH_HOLES:
                 size, numbers = parse_number(head.block[483:495]), self._old_map(head.block)
             elif pax.get(b"GNU.sparse.major") == b"1":
                 size, numbers = whole(pax.get(b"GNU.sparse.realsize", b"")), self._map_in_data()
@@ -264,8 +267,11 @@ class _Reading:
 _LINKS: Final = frozenset({Kind.SYMLINK, Kind.HARD_LINK})
 
 
-def _own_name(block: bytes) -> bytes:
-    """The name in a header itself."""
+def _name_of(block: bytes, pax: Pax) -> bytes:
+    """A member's name: what extended headers say, else what its own does."""
+    told = pax and (pax.get(b"GNU.sparse.name") or pax.get(b"path"))
+    if told:
+        return told
     name = parse_text(block[:100])
     if block[257:263] == b"ustar\0":  # GNU's own, "ustar  ", has other things there
         end = 476 if block[508:512] == b"tar\0" else 500
