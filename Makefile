@@ -63,9 +63,14 @@ docs: setup ## the documentation's site, into build/site
 analyze: ## gcc's analyser, cppcheck and clang-tidy over the C program (slow)
 	@$(MAKE) --silent -C native analyze
 
-fuzz: setup ## both ends of the control protocol, FUZZ_SECONDS (20) each; FUZZ_SEED=n repeats a run
+READERS := tar zip v4a unified
+
+fuzz: setup ## the control protocol's ends, readers of archives and patches, FUZZ_SECONDS (20) each; FUZZ_SEED=n
 	@$(MAKE) --silent -C native/fuzz run FUZZ_SECONDS=$${FUZZ_SECONDS:-20} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM}
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-20} $(BIN)/python -m pytest -m soak tests/fuzz -k "liars or events" $(ARGS)
+	@scripts/setup dev fuzz
+	@for target in $(READERS); do $(BIN)/python -m tests.fuzz.guided $$target \
+	  -max_total_time=$${FUZZ_SECONDS:-20} -seed=$${FUZZ_SEED:-$$RANDOM}; done
 
 lock: ## renew scripts/constraints.txt
 	@scripts/lock
