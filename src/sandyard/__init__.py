@@ -184,7 +184,13 @@ _HOMES: Final = {
     "sandyard.workspace.events": ("FileChange",),
     "sandyard.workspace.progress": ("Progress",),
     "sandyard.workspace.transfer": ("Transferred",),
-    "sandyard.workspace.copying": ("Materialized", "Skipped"),
+    "sandyard.manifest.concurrency": ("SandboxConcurrencyLimits",),
+    "sandyard.workspace.copying": (
+        "MaterializationResult",
+        "Materialized",
+        "MaterializedFile",
+        "Skipped",
+    ),
 }
 """Where each public name lives."""
 

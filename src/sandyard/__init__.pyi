@@ -141,6 +141,7 @@ from sandyard.manifest import (
     SecretValue as SecretValue,
     StrEnvValue as StrEnvValue,
 )
+from sandyard.manifest.concurrency import SandboxConcurrencyLimits as SandboxConcurrencyLimits
 from sandyard.manifest.mounts import (
     BindMount as BindMount,
     MountProvider as MountProvider,
@@ -226,7 +227,9 @@ from sandyard.types import (
     User as User,
 )
 from sandyard.workspace.copying import (
+    MaterializationResult as MaterializationResult,
     Materialized as Materialized,
+    MaterializedFile as MaterializedFile,
     Skipped as Skipped,
 )
 from sandyard.workspace.events import FileChange as FileChange

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sandyard.changes import Overlay
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
+    from sandyard.manifest.concurrency import SandboxConcurrencyLimits
     from sandyard.manifest.mounts import MountProvider
     from sandyard.snapshot.specs import SnapshotSpec
 
@@ -59,6 +60,8 @@ class UnixLocalSandboxClient:
             session has a clone of them.
         mount_providers: who makes the ``RemoteMount`` entries of its sessions, by the name that they
             give (default: nobody).
+        concurrency_limits: how much of a manifest its sessions make at the same time (default:
+            ``SandboxConcurrencyLimits()``).
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -83,6 +86,7 @@ class UnixLocalSandboxClient:
         instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
         mount_providers: Mapping[str, MountProvider] | None = None,
+        concurrency_limits: SandboxConcurrencyLimits | None = None,
     ) -> None:
         self._policy = _checked_policy(policy) or Policy()
         if directory is not None and not directory.startswith("/"):
@@ -91,12 +95,19 @@ class UnixLocalSandboxClient:
             )
         self._caller = Caller(None if environ is None else dict(environ), directory)
         self._providers = {} if mount_providers is None else dict(mount_providers)
+        self._concurrency = concurrency_limits
         self._instrumentation = instrumentation
         self._dependencies = dependencies
         if instrumentation is not None:
             from sandyard.events.instrumentation import Instrumentation  # noqa: PLC0415  # it is given
 
             _check_kind("instrumentation", instrumentation, Instrumentation)
+        if concurrency_limits is not None:
+            from sandyard.manifest.concurrency import (  # noqa: PLC0415  # they are given
+                SandboxConcurrencyLimits,
+            )
+
+            _check_kind("concurrency_limits", concurrency_limits, SandboxConcurrencyLimits)
         if dependencies is not None:
             from sandyard.dependencies import Dependencies  # noqa: PLC0415  # they are given
 
@@ -176,6 +187,8 @@ class UnixLocalSandboxClient:
     def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """A session with what all of this client's have."""
         session.provide(self._providers)
+        if self._concurrency is not None:
+            session.limit_concurrency(self._concurrency)
         if self._dependencies is not None:
             session.set_dependencies(self._dependencies.clone())
         if self._instrumentation is not None:

@@ -130,6 +130,9 @@ MANIFEST_WORKERS: Final = 4
 """Threads that make the entries of one manifest: they mostly wait for the kernel, which has other
 locks for other directories."""
 
+MANIFEST_MOST_WORKERS: Final = 64
+"""The same where a caller sets no limit: more threads wait for each other, and cost memory."""
+
 MANIFEST_PARALLEL: Final = 16
 """Entries from which on threads are started for them: fewer are made sooner than a thread starts."""
 

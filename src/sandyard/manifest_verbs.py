@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandyard.caller import Caller
-from sandyard.errors import LocalDirReadError, ManifestError, SandboxError, shown
+from sandyard.errors import (
+    ArgumentTypeError,
+    LocalDirReadError,
+    ManifestError,
+    SandboxError,
+    shown,
+)
 from sandyard.finishing import in_thread
-from sandyard.limits import GIT_CLONES
+from sandyard.limits import GIT_CLONES, MANIFEST_MOST_WORKERS, MANIFEST_WORKERS
 from sandyard.manifest import Environment, Manifest
 from sandyard.observing import observed
 from sandyard.policy import Policy
@@ -25,6 +31,7 @@ from sandyard.workspace import Workspace
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
+    from sandyard.manifest.concurrency import SandboxConcurrencyLimits
     from sandyard.workspace.copying import Materialized
     from sandyard.workspace.entry_plan import CopyClone
     from sandyard.workspace.materialize import Attempt, Ledger
@@ -39,10 +46,33 @@ class ManifestVerbs(WorkspaceVerbBase):
     materialized: Materialized | None = None
     _caller: Caller
     _ledger: Ledger | None = None
+    _at_once: SandboxConcurrencyLimits | None = None
 
     @abstractmethod
     def _spare_sandbox(self, policy: Policy) -> AbstractAsyncContextManager[Spare]:
         """A running sandbox with an empty workspace; leaving it takes both away."""
+
+    def limit_concurrency(self, limits: SandboxConcurrencyLimits) -> None:
+        """Set how much of the manifest is made at the same time, from the next application on.
+
+        Args:
+            limits: at most so much (before: ``SandboxConcurrencyLimits()``).
+
+        Raises:
+            ArgumentTypeError: it is something else.
+        """
+        from sandyard.manifest.concurrency import (  # noqa: PLC0415  # few set them
+            SandboxConcurrencyLimits,
+        )
+
+        if not isinstance(limits, SandboxConcurrencyLimits):
+            raise ArgumentTypeError(
+                "limits is a SandboxConcurrencyLimits",
+                op="materialize",
+                argument="limits",
+                value=limits,
+            )
+        self._at_once = limits
 
     @observed("materialize")
     async def apply_manifest(
@@ -119,15 +149,24 @@ class ManifestVerbs(WorkspaceVerbBase):
         async with AsyncExitStack() as stack:
             places = await self._cloned(clones, manifest, stack) if clones else {}
             whole = replace(
-                attempt, clones=places, stopped=threading.Event(), tracker=tracked(progress)
+                attempt,
+                clones=places,
+                stopped=threading.Event(),
+                tracker=tracked(progress),
+                workers=self._entries_at_once(MANIFEST_WORKERS, MANIFEST_MOST_WORKERS),
             )
             return await workspace.apply(manifest, whole, base_dir=self._caller.directory)
+
+    def _entries_at_once(self, usual: int, most: int) -> int:
+        """How many entries may be made at once, where ``most`` could be."""
+        wanted = usual if self._at_once is None else self._at_once.manifest_entries
+        return most if wanted is None else min(wanted, most)
 
     async def _cloned(
         self, clones: Sequence[CopyClone], manifest: Manifest, stack: AsyncExitStack
     ) -> dict[str, str]:
         """Clone repositories, a few at a time; the first that fails ends the others."""
-        turns = asyncio.Semaphore(GIT_CLONES)
+        turns = asyncio.Semaphore(self._entries_at_once(GIT_CLONES, len(clones)))
 
         async def clone(step: CopyClone) -> str:
             async with turns:

@@ -147,7 +147,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 }  # fmt: skip
 
 LIFE = {
-    "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "materialized",
+    "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "limit_concurrency", "materialized",
     "observer", "provide", "run_pre_stop_hooks", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import posixpath
 from dataclasses import dataclass, field
@@ -29,7 +30,10 @@ __all__ = [
     "PERMISSIONS",
     "Abandoned",
     "Copied",
+    "Digest",
+    "MaterializationResult",
     "Materialized",
+    "MaterializedFile",
     "Origin",
     "Skipped",
     "copy_file",
@@ -66,6 +70,48 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class MaterializedFile(NamedTuple):
+    """A file that was copied from the host.
+
+    Attributes:
+        path: where it stands, beneath the root.
+        sha256: of what was written, in hexadecimal digits.
+    """
+
+    path: str
+    sha256: str
+
+
+class Digest:
+    """The SHA-256 of a file, as it is written."""
+
+    __slots__ = ("_sum",)
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def add(self, piece: bytes) -> None:
+        """Take in what is written next."""
+        self._sum.update(piece)
+
+    def add_whole(self, opened: int, stopped: Event | None) -> None:
+        """Take in all that a file has, where the kernel has written it.
+
+        Raises:
+            OSError: it can't be read.
+            Abandoned: nobody wants it any more.
+        """
+        at = 0
+        while piece := os.pread(opened, COPY_CHUNK_BYTES, at):
+            self.add(piece)
+            at += len(piece)
+            _go_on(stopped)
+
+    def __str__(self) -> str:
+        """In hexadecimal digits."""
+        return self._sum.hexdigest()
+
+
 class Abandoned(Exception):  # noqa: N818  # no error: who asked for it has gone
     """The caller was cancelled, so the work is not gone on with."""
 
@@ -79,12 +125,16 @@ class Copied:
         skipped: what was left out.
         size: bytes of the files.
         tell: hears of each, with its path and its bytes (default: nobody does).
+        sums: whether checksums of files are wanted.
+        files: those that have one.
     """
 
     written: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     size: int = 0
     tell: Callable[[str, int], None] | None = None
+    sums: bool = False
+    files: list[MaterializedFile] = field(default_factory=list)
 
     def wrote(self, path: str, size: int) -> None:
         """Note a file or symlink."""
@@ -92,6 +142,15 @@ class Copied:
         self.size += size
         if self.tell is not None:
             self.tell(path, size)
+
+    def digest(self) -> Digest | None:
+        """What takes the checksum of the next file, if it is wanted."""
+        return Digest() if self.sums else None
+
+    def sum(self, path: str, digest: object) -> None:
+        """Note a checksum, if there is one."""
+        if digest is not None:
+            self.files.append(MaterializedFile(path, str(digest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +161,17 @@ class Materialized:
         written: files and symlinks that were written, beneath the root, in the order of the
             entries.
         skipped: what was left out of copied directories, and why.
+        files: those that were copied from the host, by ``LocalFile`` and ``LocalDir`` entries, with
+            checksums of what was written.
     """
 
     written: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    files: tuple[MaterializedFile, ...] = ()
+
+
+MaterializationResult = Materialized
+"""The name that the OpenAI Agents SDK has for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +297,7 @@ def copy_file(
     owner: Owner | None,
     mode: int | None,
     stopped: Event | None = None,
+    digest: Digest | None = None,
 ) -> None:
     """Copy an open file: content, modification time, and permissions unless others are given.
 
@@ -240,6 +307,7 @@ def copy_file(
         owner: whom it is made as; None is this program.
         mode: permission bits; None takes the source's.
         stopped: set by whoever wants no more of it.
+        digest: takes in what is written.
 
     Raises:
         OSError: as reading and writing do.
@@ -251,10 +319,16 @@ def copy_file(
         mode=facts.st_mode & PERMISSIONS if mode is None else mode,
         times=(facts.st_atime_ns, facts.st_mtime_ns),
     )
-    put_file(target, lambda opened: _pour(source, opened, facts.st_size, stopped), look)
+    put_file(target, lambda opened: _pour(source, opened, facts.st_size, stopped, digest), look)
 
 
-def fill_file(source: int, target: int, mode: int | None, stopped: Event | None = None) -> None:
+def fill_file(
+    source: int,
+    target: int,
+    mode: int | None,
+    stopped: Event | None = None,
+    digest: Digest | None = None,
+) -> None:
     """Give an empty file the content, the modification time and the permissions of another.
 
     Args:
@@ -262,24 +336,28 @@ def fill_file(source: int, target: int, mode: int | None, stopped: Event | None 
         target: descriptor of the file.
         mode: permission bits; None takes the source's.
         stopped: set by whoever wants no more of it.
+        digest: takes in what is written.
 
     Raises:
         OSError: as reading and writing do.
         Abandoned: nobody wants it any more.
     """
     facts = os.fstat(source)
-    _pour(source, target, facts.st_size, stopped)
+    _pour(source, target, facts.st_size, stopped, digest)
     os.fchmod(target, facts.st_mode & PERMISSIONS if mode is None else mode)
     os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
-def _pour(source: int, target: int, size: int, stopped: Event | None) -> None:
+def _pour(
+    source: int, target: int, size: int, stopped: Event | None, digest: Digest | None = None
+) -> None:
     """Move all bytes; large files are moved by the kernel where it can, and share their blocks.
 
     A file that is nothing but a hole, or that somebody makes longer all the time, takes as long as
     the disk has room: so each piece may be the last.
     """
-    if size > COPY_CHUNK_BYTES and hasattr(os, "copy_file_range"):
+    by_kernel = size > COPY_CHUNK_BYTES and hasattr(os, "copy_file_range")
+    if by_kernel:
         try:
             while os.copy_file_range(source, target, KERNEL_COPY_BYTES):
                 _go_on(stopped)
@@ -291,10 +369,14 @@ def _pour(source: int, target: int, size: int, stopped: Event | None) -> None:
     most = min(size + 1, COPY_CHUNK_BYTES)
     while piece := os.read(source, most):
         write_all(target, memoryview(piece))
+        if digest is not None and not by_kernel:
+            digest.add(piece)
         if len(piece) == size < most:
             return  # one byte more was asked for, and there is none
         most = COPY_CHUNK_BYTES
         _go_on(stopped)
+    if digest is not None and by_kernel:
+        digest.add_whole(target, stopped)
 
 
 def _go_on(stopped: Event | None) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
+    from sandyard.workspace.copying import Digest
     from sandyard.workspace.root import Owner
 
     Names = tuple[str, ...]
@@ -55,7 +56,7 @@ _NO_LONGER: Final = frozenset({
 })  # fmt: skip
 """What opening says of an entry that is something else by now."""
 
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
 _IGNORE_FILE: Final = ".gitignore"
@@ -112,6 +113,8 @@ class Tree:
     settled: bool = False
     twins: dict[tuple[int, int], Names] = field(default_factory=dict)
     """Files of several names that were copied: where their first copy stands, in the tree."""
+    sums: dict[tuple[int, int], Digest] = field(default_factory=dict)
+    """Their checksums, where they are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,27 +280,32 @@ def _copy_regular(tree: Tree, level: _Level, child: _Child) -> None:
     twin = (facts.st_dev, facts.st_ino) if facts.st_nlink > 1 else None
     if twin is not None and twin in tree.twins and _linked(tree, level, child, tree.twins[twin]):
         tree.done.wrote(child.path, 0)
+        tree.done.sum(child.path, tree.sums.get(twin))
         return
+    digest = tree.done.digest()
     opened = _open_same(tree, level.source, target.name, _open_regular, child.path)
     try:
         if tree.direct and level.fresh:
-            _write_direct(tree, target, opened)
+            _write_direct(tree, target, opened, digest)
         else:
-            copy_file(opened, target, tree.owner, None, tree.stopped)
+            copy_file(opened, target, tree.owner, None, tree.stopped, digest)
     finally:
         os.close(opened)
     if twin is not None:
         tree.twins[twin] = (*level.names, target.name)
+        if digest is not None:
+            tree.sums[twin] = digest
+    tree.done.sum(child.path, digest)
     tree.done.wrote(child.path, facts.st_size)
 
 
-def _write_direct(tree: Tree, target: Target, source: int) -> None:
+def _write_direct(tree: Tree, target: Target, source: int, digest: Digest | None) -> None:
     """Write a file under its own name into a directory that was made just now."""
     with acting_as(tree.owner):
         opened = os.open(target.name, _CREATE, _PRIVATE_FILE, dir_fd=target.directory)
     try:
         try:
-            fill_file(source, opened, None, tree.stopped)
+            fill_file(source, opened, None, tree.stopped, digest)
         finally:
             os.close(opened)
     except BaseException:

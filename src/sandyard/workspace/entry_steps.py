@@ -24,6 +24,7 @@ from sandyard.workspace.acting import acting_as
 from sandyard.workspace.copying import (
     PERMISSIONS,
     Copied,
+    Digest,
     Origin,
     Skipped,
     copy_file,
@@ -156,10 +157,11 @@ def wrote_new(job: Job, step: WriteFile, beside: int) -> bool:
 
 def _copy_file(job: Job, step: CopyFile, done: Copied) -> None:
     path = job.origin.located(step.src, LocalFileReadError)
-    source = open_source(path, step.src, LocalFileReadError)
+    source, digest = open_source(path, step.src, LocalFileReadError), Digest()
     try:
         with found_target(job.root, split_names(step.path), job.owner) as target:
-            copy_file(source, target, job.owner, step.mode, job.stopped)
+            copy_file(source, target, job.owner, step.mode, job.stopped, digest)
+        done.sum(step.path, digest)
         done.wrote(step.path, os.fstat(source).st_size)
     finally:
         os.close(source)
@@ -171,6 +173,7 @@ def _copy_tree(job: Job, step: CopyTree, done: Copied) -> None:
     if step.include or step.exclude or step.gitignore:
         chosen = Chosen(compile_rules(step.include), compile_rules(step.exclude), step.gitignore)
     source = open_source(path, step.src, LocalDirReadError)
+    done.sums = True
     try:
         tree = partial(Tree, step.src, chosen=chosen)
         _fill_directory(job, step.path, tree, source, step.mode, done)

@@ -71,6 +71,7 @@ class Ledger:
         return Materialized(
             tuple(path for each in done for path in each.written),
             tuple(skipped for each in done for skipped in each.skipped),
+            tuple(file for each in done for file in each.files),
         )
 
 
@@ -86,6 +87,7 @@ class Attempt:
             their own names.
         stopped: set by whoever wants no more of it.
         tracker: hears how far it is (default: nobody does).
+        workers: threads that make it, at most.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
@@ -94,6 +96,7 @@ class Attempt:
     direct: bool = False
     stopped: Event | None = None
     tracker: Tracker | None = None
+    workers: int = MANIFEST_WORKERS
 
 
 def origin_of(manifest: Manifest, base_dir: str | None) -> Origin:
@@ -162,9 +165,9 @@ def apply_manifest(
         given.tracker.begin(len(missing))
     with ExitStack() as stack:
         threads = None
-        if len(missing) >= MANIFEST_PARALLEL or _weighty(missing):
+        if given.workers > 1 and (len(missing) >= MANIFEST_PARALLEL or _weighty(missing)):
             threads = stack.enter_context(
-                ThreadPoolExecutor(MANIFEST_WORKERS - 1, thread_name_prefix="sandyard-entries")
+                ThreadPoolExecutor(given.workers - 1, thread_name_prefix="sandyard-entries")
             )
         for wave in in_waves(missing):
             _run_wave(course, wave, threads)
@@ -194,7 +197,7 @@ def _run_wave(course: _Course, wave: list[Step], threads: ThreadPoolExecutor | N
     helpers: list[Future[None]] = []
     try:
         with suppress(RuntimeError):  # no thread can be started: then there are fewer
-            while len(helpers) < min(MANIFEST_WORKERS, len(groups)) - 1:
+            while len(helpers) < min(course.given.workers, len(groups)) - 1:
                 helpers.append(threads.submit(work))
         work()
     finally:

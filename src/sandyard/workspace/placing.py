@@ -53,7 +53,7 @@ _WRITABLE_LATER: Final = frozenset({errno.ETXTBSY, errno.EAGAIN})
 _BEFORE: Final = ".sandyard-"
 _BEHIND: Final = ".tmp"
 
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
