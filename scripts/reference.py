@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import sandyard
 
@@ -36,6 +37,7 @@ CHAPTERS = (
             "sandyard.contract.",
             "sandyard.contract",
             "sandyard.changes",
+            "sandyard.options",
         ),
     ),
     (
@@ -188,6 +190,8 @@ def describe(name: str) -> str:
         tree = parse(inspect.getsourcefile(thing) or "")
         found = (node for node in tree.body if isinstance(node, Function) and node.name == name)
         return f"### {name}\n\n{describe_method(next(found))}"
+    if isinstance(thing, TypeVar):
+        return f"### {name}\n\nA type variable: some `{thing.__bound__.__forward_arg__}`.\n"
     if thing.__name__ != name:
         return f"### {name}\n\nThe same as `{thing.__name__}`.\n"
     node = find_class(thing)

@@ -29,6 +29,7 @@ ONCE = (
     "background/test_slow_disk.py",
     "cli/test_pumping.py",
     "confinement",
+    "contract",
     "docs/test_site.py",
     "escape/test_counting.py",
     "exhaustion/test_channel.py",

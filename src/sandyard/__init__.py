@@ -18,6 +18,7 @@ _HOMES: Final = {
     "sandyard.confinement.explanation": ("Explanation",),
     "sandyard.confinement.footing": ("ConfinementReport", "Held"),
     "sandyard.contract": ("BaseSandboxSession", "SandboxSession"),
+    "sandyard.contract.client": ("BaseSandboxClient", "ClientOptionsT"),
     "sandyard.contract.handles": ("RunningCommand", "RunningProcess", "RunningTerminal"),
     "sandyard.dependencies": ("Dependencies",),
     "sandyard.errors": (
@@ -122,6 +123,7 @@ _HOMES: Final = {
         "TmpfsMount",
     ),
     "sandyard.narrowing": ("Narrowing",),
+    "sandyard.options": ("BaseSandboxClientOptions", "UnixLocalSandboxClientOptions"),
     "sandyard.policy": ("Policy",),
     "sandyard.process": (
         "CommandStream",

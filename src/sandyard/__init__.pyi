@@ -27,6 +27,10 @@ from sandyard.contract import (
     BaseSandboxSession as BaseSandboxSession,
     SandboxSession as SandboxSession,
 )
+from sandyard.contract.client import (
+    BaseSandboxClient as BaseSandboxClient,
+    ClientOptionsT as ClientOptionsT,
+)
 from sandyard.contract.handles import (
     RunningCommand as RunningCommand,
     RunningProcess as RunningProcess,
@@ -151,6 +155,10 @@ from sandyard.manifest.mounts import (
 )
 from sandyard.narrowing import (
     Narrowing as Narrowing,
+)
+from sandyard.options import (
+    BaseSandboxClientOptions as BaseSandboxClientOptions,
+    UnixLocalSandboxClientOptions as UnixLocalSandboxClientOptions,
 )
 from sandyard.policy import (
     Policy as Policy,

@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 
 from sandyard.accounts import Accounts, accounts_of
 from sandyard.caller import Caller
+from sandyard.contract import BaseSandboxSession
+from sandyard.contract.client import BaseSandboxClient
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -39,12 +41,13 @@ if TYPE_CHECKING:
     from sandyard.events.instrumentation import Instrumentation
     from sandyard.manifest.concurrency import SandboxConcurrencyLimits
     from sandyard.manifest.mounts import MountProvider
+    from sandyard.options import UnixLocalSandboxClientOptions
     from sandyard.snapshot.specs import SnapshotSpec
 
 __all__ = ["UnixLocalSandboxClient"]
 
 
-class UnixLocalSandboxClient:
+class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"]):
     """Makes sandboxes on this machine: no daemon, no container engine, no account.
 
     Args:
@@ -119,7 +122,7 @@ class UnixLocalSandboxClient:
         *,
         snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
         manifest: Manifest | None = None,
-        options: None = None,
+        options: UnixLocalSandboxClientOptions | Mapping[str, object] | None = None,
         policy: Policy | None = None,
         workspace: Overlay | None = None,
     ) -> UnixLocalSandboxSession:
@@ -135,7 +138,8 @@ class UnixLocalSandboxClient:
             manifest: what its workspace is made of (default: nothing). The root ``/workspace``
                 stands for a new private directory, which ``delete`` removes; any other root is a
                 directory of the caller's, made at the start if missing, and never deleted.
-            options: only None: there are none yet.
+            options: ports that are to be reached, as ``UnixLocalSandboxClientOptions(8000)``
+                (default: none).
             policy: what its commands may touch (default: the client's).
             workspace: ``Overlay(path)`` lets it work on a directory of the caller's without changing
                 it; the manifest has no root of its own then (default: the manifest says where).
@@ -148,10 +152,10 @@ class UnixLocalSandboxClient:
                 be written to the state directory (``$XDG_STATE_HOME/sandyard``).
         """
         session_id, undo = uuid4(), ExitStack()
+        ports = () if options is None else _asked_ports(options)
         kept: SnapshotBase = NoopSnapshot(id=str(session_id))
         if snapshot is not None:
             kept = await in_thread(_resolved, snapshot, str(session_id))
-        _refuse_value("options", options)
         if manifest is None:
             manifest = Manifest()
         elif not isinstance(manifest, Manifest):
@@ -180,6 +184,7 @@ class UnixLocalSandboxClient:
             snapshot=kept,
             workspace_root_owned=owned,
             workspace_overlay=workspace is not None,
+            exposed_ports=ports,
         )
         session = UnixLocalSandboxSession(state, whole, root, lease, self._caller)
         return self._furnished(session)
@@ -244,21 +249,9 @@ class UnixLocalSandboxClient:
             raise
         return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, self._caller))
 
-    def serialize_session_state(self, state: SandboxSessionState) -> dict[str, object]:
-        """Give a session's state as what JSON can say."""
-        return state.model_dump(mode="json")
-
-    def deserialize_session_state(self, payload: Mapping[str, object]) -> SandboxSessionState:
-        """Read a session's state back.
-
-        Raises:
-            ArgumentError, ArgumentTypeError: the payload is none.
-        """
-        return SandboxSessionState.parse(payload)
-
     @loading("delete")
     async def delete(
-        self, session: UnixLocalSandboxSession, *, unsaved: bool = False
+        self, session: BaseSandboxSession, *, unsaved: bool = False
     ) -> UnixLocalSandboxSession:
         """Close a session, and delete its workspace if the library made it.
 
@@ -449,14 +442,10 @@ def _check_kind(argument: str, value: object, kind: type) -> None:
         )
 
 
-def _refuse_value(argument: str, value: object) -> None:
-    if value is not None:
-        raise ArgumentError(
-            f"{argument} can't be given: this version has none",
-            op="create",
-            argument=argument,
-            value=value,
-        )
+def _asked_ports(options: object) -> tuple[int, ...]:
+    from sandyard.options import UnixLocalSandboxClientOptions  # noqa: PLC0415  # where some are given
+
+    return UnixLocalSandboxClientOptions.parse(options).exposed_ports
 
 
 def _check_restated(policy: Policy, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandyard.accounts import Accounts, accounts_of
 from sandyard.caller import Caller
 from sandyard.errors import (
     ArgumentTypeError,
@@ -44,6 +45,7 @@ class ManifestVerbs(WorkspaceVerbBase):
     """What a session does with its manifest's entries."""
 
     materialized: Materialized | None = None
+    _accounts: Accounts
     _caller: Caller
     _ledger: Ledger | None = None
     _at_once: SandboxConcurrencyLimits | None = None
@@ -110,6 +112,27 @@ class ManifestVerbs(WorkspaceVerbBase):
         workspace = self._open_workspace("materialize", None)
         attempt = Attempt(only_ephemeral=only_ephemeral)
         return await self._materialize(workspace, attempt, progress)
+
+    @observed("materialize")
+    async def provision_manifest_accounts(self) -> None:
+        """Make sure that the manifest's users and groups exist inside; the start has made them.
+
+        Nothing is made on the host. Users cost the sandbox ids, so that none can be added to one that
+        stands.
+
+        Raises:
+            ManifestError: the manifest was changed, and names others than the session has.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        self._check_open("materialize")
+        manifest = self._present_manifest()
+        asked = accounts_of(manifest.users, manifest.groups)
+        if (asked.users, asked.groups) != (self._accounts.users, self._accounts.groups):
+            raise ManifestError(
+                "the manifest names other users or groups than this session was made with; they are "
+                "made with a session's sandbox: resume its state, or create another session",
+                field="users" if asked.users != self._accounts.users else "groups",
+            )
 
     async def _make_ready(self, workspace: Workspace, progress: Hearer | None) -> None:
         """Apply the manifest at the first start, and at later ones what is ephemeral of it."""

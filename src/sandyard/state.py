@@ -21,7 +21,7 @@ from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, sho
 from sandyard.manifest import SAVED, Manifest
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 
-__all__ = ["SandboxSessionState", "UnixLocalSandboxSessionState"]
+__all__ = ["Ports", "SandboxSessionState", "UnixLocalSandboxSessionState"]
 
 _PORTS: Final = range(1, 65_536)
 
@@ -39,6 +39,10 @@ def _ports(value: object) -> tuple[int, ...]:
             )
         ports[port] = None
     return tuple(ports)
+
+
+Ports = Annotated[tuple[int, ...], BeforeValidator(_ports)]
+"""Ports that servers inside may be reached on."""
 
 
 class SandboxSessionState(BaseModel):
@@ -61,7 +65,7 @@ class SandboxSessionState(BaseModel):
     snapshot: Annotated[SerializeAsAny[SnapshotBase], BeforeValidator(SnapshotBase.parse)] = Field(
         default_factory=lambda: NoopSnapshot(id="none")
     )
-    exposed_ports: Annotated[tuple[int, ...], BeforeValidator(_ports)] = ()
+    exposed_ports: Ports = ()
     workspace_root_ready: bool = False
 
     _known: ClassVar[dict[str, builtins.type[SandboxSessionState]]] = {}
@@ -79,18 +83,22 @@ class SandboxSessionState(BaseModel):
         """Read a state back.
 
         Args:
-            payload: a state, which is returned as it is, or what ``model_dump(mode="json")`` gave.
+            payload: a state of some backend, which is returned as it is; a state of this bare
+                class, which is copied into its backend's; or what ``model_dump(mode="json")`` gave.
                 It is not changed.
 
         Raises:
             ArgumentTypeError: the payload is neither.
             ArgumentError: its type is not known, or a field is wrong.
         """
+        if type(payload) is SandboxSessionState:
+            bare = payload.model_copy(deep=True)
+            payload = {name: getattr(bare, name) for name in SandboxSessionState.model_fields}
         if isinstance(payload, SandboxSessionState):
             return payload
         if not isinstance(payload, Mapping):
             raise ArgumentTypeError(
-                f"a saved state is a mapping, not {shown(payload)}",
+                f"a saved state is a state or a mapping, not {shown(payload)}",
                 op="resume",
                 argument="payload",
                 value=payload,

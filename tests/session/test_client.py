@@ -78,8 +78,8 @@ class TestImpossible:
             ({"policy": {"reads": ()}}, ArgumentTypeError),
             ({"snapshot": "x"}, ArgumentError),
             ({"snapshot": False}, ArgumentError),
-            ({"options": {}}, ArgumentError),
-            ({"options": 0}, ArgumentError),
+            ({"options": {"options": 1}}, ArgumentError),
+            ({"options": 0}, ArgumentTypeError),
         ],
         ids=str,
     )
