@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import AsyncIterable
 from pathlib import PurePath
@@ -13,10 +12,13 @@ from sandyard.errors import (
     ArgumentTypeError,
     InvalidCompressionSchemeError,
     InvalidManifestPathError,
+    ManifestError,
+    MountConfigError,
     shown,
 )
 from sandyard.observing import observed
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
+from sandyard.state import skipped_path
 from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace import Workspace
 
@@ -52,7 +54,6 @@ ArchiveSourceLike = bytes | bytearray | memoryview | _BinaryStream | AsyncIterab
 class ArchiveVerbs(WorkspaceVerbBase):
     """What a session does with archives, in its host's program."""
 
-    _unsaved: frozenset[tuple[str, ...]] = frozenset()
     _checkpoints: Checkpoints | None = None
     _dependencies: Dependencies | None = None
 
@@ -132,7 +133,8 @@ class ArchiveVerbs(WorkspaceVerbBase):
         """What is never saved."""
         entries = self._present_manifest().walk()
         ephemeral = {tuple(path.split("/")) for path, entry in entries if entry.ephemeral}
-        return self._unsaved | ephemeral | self._mounted_paths()
+        named = frozenset(tuple(path.split("/")) for path in self.state.persist_skip_paths)
+        return named | ephemeral | self._mounted_paths()
 
     @observed("hydrate_workspace")
     async def hydrate_workspace(
@@ -254,9 +256,9 @@ class ArchiveVerbs(WorkspaceVerbBase):
             await self._checkpoints.save(workspace, unsaved, dependencies)
 
     def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
-        """Leave a path, with all beneath it, out of what ``persist_workspace`` saves.
+        """Leave a path, with all beneath it, out of what is saved of the workspace.
 
-        It is known to this object only, not to the session's saved state.
+        The session's state keeps it: a session that is resumed leaves it out as well.
 
         Args:
             path: relative to the workspace, and not the workspace itself.
@@ -266,14 +268,27 @@ class ArchiveVerbs(WorkspaceVerbBase):
 
         Raises:
             InvalidManifestPathError: it is absolute, or has ``..``.
+            MountConfigError: something is mounted there, above or beneath; mounts are never saved.
             ArgumentError, ArgumentTypeError: it is the workspace itself, or can't be a path.
         """
-        names = _relative_names(path)
-        self._unsaved |= {names}
-        return PurePath(*names)
+        key = _left_out(path)
+        names = tuple(key.split("/"))
+        for mounted in sorted(self._mounted_paths()):
+            shorter = min(len(names), len(mounted))
+            if names[:shorter] == mounted[:shorter]:
+                raise MountConfigError(
+                    f"{shown(key)} overlaps the mount at {shown('/'.join(mounted))}; what is mounted is "
+                    "never saved: name a path apart from it",
+                    op="persist_workspace",
+                    path=key,
+                    context={"reason": "overlaps_mount"},
+                )
+        if key not in self.state.persist_skip_paths:
+            self.state.persist_skip_paths += (key,)
+        return PurePath(key)
 
 
-def _relative_names(path: object) -> tuple[str, ...]:
+def _left_out(path: object) -> str:
     if not isinstance(path, str | PurePath):
         raise ArgumentTypeError(
             f"path must be a str or a path, not {shown(path)}",
@@ -281,24 +296,14 @@ def _relative_names(path: object) -> tuple[str, ...]:
             argument="path",
             value=path,
         )
-    text = str(path)
-    if text.startswith("/"):
-        raise InvalidManifestPathError(rel=text, reason="absolute")
-    names = tuple(name for name in text.split("/") if name not in {"", "."})
-    if ".." in names:
-        raise InvalidManifestPathError(rel=text, reason="escape_root")
     try:
-        raw = os.fsencode(text)
-    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
-        raw = b"\0"
-    if not names or b"\0" in raw:
+        return skipped_path(path)
+    except InvalidManifestPathError:
+        raise
+    except ManifestError as error:
         raise ArgumentError(
-            f"path {shown(text)} is the workspace itself, or none; name what is to be left out",
-            op="persist_workspace",
-            argument="path",
-            value=path,
-        )
-    return names
+            error.message, op="persist_workspace", argument="path", value=path, cause=error
+        ) from error
 
 
 def _checked_form(path: str | PurePath, scheme: object) -> str | None:

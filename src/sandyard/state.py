@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from uuid import UUID, uuid4
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -19,9 +20,10 @@ from pydantic import (
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
 from sandyard.manifest import SAVED, Manifest
+from sandyard.manifest.paths import ROOT_KEY, entry_key
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 
-__all__ = ["Ports", "SandboxSessionState", "UnixLocalSandboxSessionState"]
+__all__ = ["Ports", "SandboxSessionState", "UnixLocalSandboxSessionState", "skipped_path"]
 
 _PORTS: Final = range(1, 65_536)
 
@@ -41,6 +43,23 @@ def _ports(value: object) -> tuple[int, ...]:
     return tuple(ports)
 
 
+def skipped_path(path: object) -> str:
+    """A path that is left out of what is saved, in its normal form.
+
+    Raises:
+        InvalidManifestPathError: it is absolute, or has ``..``.
+        ManifestError: it is the workspace itself, or none.
+    """
+    key = entry_key(path)
+    if key == ROOT_KEY:
+        raise ManifestError(f"{shown(path)} is the workspace itself; name what is to be left out")
+    return key
+
+
+def _skipped_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(skipped_path, paths)))
+
+
 Ports = Annotated[tuple[int, ...], BeforeValidator(_ports)]
 """Ports that servers inside may be reached on."""
 
@@ -57,6 +76,8 @@ class SandboxSessionState(BaseModel):
         snapshot: where the workspace is kept while nobody uses it.
         exposed_ports: ports that servers inside may be reached on, each from 1 to 65535.
         workspace_root_ready: True once the workspace has been made ready.
+        persist_skip_paths: what ``register_persist_workspace_skip_path`` leaves out of what is saved,
+            relative to the workspace.
     """
 
     type: str
@@ -67,6 +88,7 @@ class SandboxSessionState(BaseModel):
     )
     exposed_ports: Ports = ()
     workspace_root_ready: bool = False
+    persist_skip_paths: Annotated[tuple[str, ...], AfterValidator(_skipped_paths)] = ()
 
     _known: ClassVar[dict[str, builtins.type[SandboxSessionState]]] = {}
 

@@ -234,3 +234,22 @@ async def test_odd_numbers_are_json() -> None:
     event = finished(told, "exec")
     assert event.data["timeout_s"] == "inf"
     assert "Infinity" not in event_to_json_line(event)
+
+
+async def test_closing_is_a_stop_and_a_shutdown() -> None:
+    told: Told = []
+    client = UnixLocalSandboxClient(instrumentation=Instrumentation(sinks=[keep(told)]))
+    idle = await client.create()
+    await idle.aclose()  # nothing was made that could be saved
+    assert [event.op for event in told if event.phase == "start"] == ["shutdown"]
+    told.clear()
+    session = await client.create()
+    session.register_pre_stop_hook(lambda: session.write("note", b""))
+    async with session:
+        pass
+    await session.aclose()
+    began = [event.op for event in told if event.phase == "start"]
+    assert began == ["start", "write", "stop", "shutdown"]
+    assert all(event.ok for event in told if isinstance(event, SandboxSessionFinishEvent))
+    await client.delete(session)
+    await client.delete(idle)

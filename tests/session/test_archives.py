@@ -21,11 +21,14 @@ from sandyard import (
     File,
     InvalidCompressionSchemeError,
     InvalidManifestPathError,
+    LocalSnapshotSpec,
     Manifest,
+    MountConfigError,
     Policy,
     PolicyDeniedError,
     SandboxArchiveLimits,
     SessionClosedError,
+    TmpfsMount,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
     WorkspaceArchiveWriteError,
@@ -143,11 +146,37 @@ async def test_skip_paths_outside(session: UnixLocalSandboxSession, path: str) -
 
 
 async def test_skip_paths_that_are_none(session: UnixLocalSandboxSession) -> None:
-    for path in (".", "", "a\0b"):
+    for path in (".", "", "a\0b", "\udcff"):
         with pytest.raises(ArgumentError):
             session.register_persist_workspace_skip_path(path)
     with pytest.raises(ArgumentTypeError):
         session.register_persist_workspace_skip_path(5)  # type: ignore[arg-type]
+
+
+async def test_skip_paths_stay_in_the_state(tmp_path: Path) -> None:
+    client = UnixLocalSandboxClient()
+    manifest = Manifest(entries={"data/in": TmpfsMount()})
+    spec = LocalSnapshotSpec(base_path=str(tmp_path))
+    session = await client.create(manifest=manifest, snapshot=spec)
+    try:
+        for path in ("data", "data/in", "data/in/deep"):
+            with pytest.raises(MountConfigError, match="data/in"):
+                session.register_persist_workspace_skip_path(path)
+        for path in ("data/inner", "./cache//", "cache"):
+            session.register_persist_workspace_skip_path(path)
+        saved = client.serialize_session_state(session.state)
+        assert saved["persist_skip_paths"] == ["data/inner", "cache"]
+        await session.aclose()
+        session = await client.resume(client.deserialize_session_state(saved))
+        async with session:
+            await session.exec("mkdir -p cache data/inner; echo x > kept")
+        assert session.checkpoint is not None
+        skipped = {note.path for note in session.checkpoint.report.skipped}
+        assert skipped == {"cache", "data/in", "data/inner"}
+    finally:
+        await client.delete(session)
+    with pytest.raises(ArgumentError, match="persist_skip_paths"):
+        client.deserialize_session_state(saved | {"persist_skip_paths": ["../x"]})
 
 
 async def test_a_stream_outlives_its_session() -> None:

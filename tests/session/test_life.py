@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -13,10 +15,13 @@ from sandyard import (
     ConfinementUnavailableError,
     ExecTransportError,
     File,
+    LocalSnapshotSpec,
     Manifest,
+    ManifestError,
     SessionClosedError,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
+    User,
 )
 from tests.session.host import find_survivors, living_processes, make_token, root_of, until
 
@@ -210,6 +215,44 @@ async def test_failed_start_leaves_nothing_running(client: Client) -> None:
         async with session:
             pytest.fail("the workspace is gone")
     assert living_processes() <= before
+    await client.delete(session)
+
+
+async def test_hooks_work_before_the_last_save(client: Client, tmp_path: Path) -> None:
+    spec = LocalSnapshotSpec(base_path=str(tmp_path))
+    session = await client.create(
+        snapshot=spec, manifest=Manifest(entries={"a": File(content="a")})
+    )
+
+    async def leave_note() -> None:
+        assert (await session.exec("cat a > note")).exit_code == 0
+
+    async def fail() -> None:
+        raise LookupError("the second hook")
+
+    session.register_pre_stop_hook(leave_note)
+    session.register_pre_stop_hook(fail)
+    await session.start()
+    await session.stop()  # a checkpoint is not the end
+    with pytest.raises(LookupError, match="second"):
+        await asyncio.gather(session.aclose(), session.aclose())
+    with pytest.raises(SessionClosedError):
+        await session.exec("true")
+    await session.aclose()
+    with tarfile.open(tmp_path / f"{session.state.session_id}.tar") as saved:
+        assert {"a", "note"} <= {PurePath(name).name for name in saved.getnames()}
+    await client.delete(session)
+
+
+async def test_accounts_are_those_of_the_start(client: Client) -> None:
+    session = await client.create()
+    with pytest.raises(SessionClosedError):
+        await session.provision_manifest_accounts()
+    async with session:
+        await session.provision_manifest_accounts()
+        session.state.manifest.users.append(User(name="late"))
+        with pytest.raises(ManifestError, match="other users"):
+            await session.provision_manifest_accounts()
     await client.delete(session)
 
 
