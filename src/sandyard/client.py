@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -27,7 +27,7 @@ from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
-from sandyard.policy import Policy
+from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.process.identity import first_parked
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
@@ -56,6 +56,11 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         environ: the variables of the program that its sessions are made for: what a policy inherits,
             and where toolchains are looked for (default: those of this program, at each start). For
             a program that makes sessions for others.
+        inherit_host_environment: None or False: a sandbox never gets all variables of the host's, and
+            True is refused.
+        host_environment_allowlist: names of the host's variables that its sessions get, where they
+            are set, instead of the short list that they get otherwise (``PATH``, ``HOME`` and their
+            kind are the sandbox's own either way); what a policy inherits comes to it.
         directory: where relative sources of manifests begin, absolute (default: this program's
             working directory). Likewise.
         instrumentation: where the events of its sessions go (default: nowhere).
@@ -85,6 +90,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         *,
         policy: Policy | None = None,
         environ: Mapping[str, str] | None = None,
+        inherit_host_environment: bool | None = None,
+        host_environment_allowlist: Iterable[str] | None = None,
         directory: str | None = None,
         instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
@@ -96,6 +103,12 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             raise ArgumentError(
                 "directory is an absolute path", op="create", argument="directory", value=directory
             )
+        self._allowed: tuple[str, ...] | None = None
+        if inherit_host_environment is not None or host_environment_allowlist is not None:
+            from sandyard.asked import asked_variables  # noqa: PLC0415  # few programs ask
+
+            asked = inherit_host_environment, host_environment_allowlist
+            self._allowed = asked_variables(*asked)
         self._caller = Caller(None if environ is None else dict(environ), directory)
         self._providers = {} if mount_providers is None else dict(mount_providers)
         self._concurrency = concurrency_limits
@@ -152,7 +165,11 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 be written to the state directory (``$XDG_STATE_HOME/sandyard``).
         """
         session_id, undo = uuid4(), ExitStack()
-        ports = () if options is None else _asked_ports(options)
+        ports: tuple[int, ...] = ()
+        if options is not None:
+            from sandyard.options import UnixLocalSandboxClientOptions  # noqa: PLC0415  # see above
+
+            ports = UnixLocalSandboxClientOptions.parse(options).exposed_ports
         kept: SnapshotBase = NoopSnapshot(id=str(session_id))
         if snapshot is not None:
             kept = await in_thread(_resolved, snapshot, str(session_id))
@@ -164,7 +181,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         else:
             manifest = manifest.model_copy(deep=True)
-        whole = _with_grants(_checked_policy(policy) or self._policy, manifest)
+        whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
+        whole = _with_grants(whole, manifest)
         accounts = await in_thread(_possible_accounts, manifest)
         if workspace is not None:
             lay_over(workspace, manifest)
@@ -186,8 +204,17 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             workspace_overlay=workspace is not None,
             exposed_ports=ports,
         )
-        session = UnixLocalSandboxSession(state, whole, root, lease, self._caller)
-        return self._furnished(session)
+        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
+
+    def _with_variables(self, policy: Policy) -> tuple[Policy, Caller]:
+        """A policy that inherits what this client allows, and a caller with no other variables."""
+        if self._allowed is None:
+            return policy, self._caller
+        known = {*INHERITED_VARIABLES, *OWN_VARIABLES}  # which have rules of their own
+        further = (name for name in self._allowed if name not in known)
+        allowed = frozenset((*policy.inherit, *self._allowed))
+        policy = dataclasses.replace(policy, inherit=(*policy.inherit, *further))
+        return policy, self._caller._replace(allowed=allowed)
 
     def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
         """A session with what all of this client's have."""
@@ -238,7 +265,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 value=state,
             )
         state = state.model_copy(deep=True)
-        whole = _checked_policy(policy) or self._policy
+        whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         _check_restated(whole, state.manifest)
         await in_thread(_possible_accounts, state.manifest)
         undo = ExitStack()
@@ -247,7 +274,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         except BaseException:
             await in_thread(undo.close)
             raise
-        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, self._caller))
+        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
 
     @loading("delete")
     async def delete(
@@ -440,12 +467,6 @@ def _check_kind(argument: str, value: object, kind: type) -> None:
             argument=argument,
             value=value,
         )
-
-
-def _asked_ports(options: object) -> tuple[int, ...]:
-    from sandyard.options import UnixLocalSandboxClientOptions  # noqa: PLC0415  # where some are given
-
-    return UnixLocalSandboxClientOptions.parse(options).exposed_ports
 
 
 def _check_restated(policy: Policy, manifest: Manifest) -> None:

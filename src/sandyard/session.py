@@ -471,7 +471,7 @@ class UnixLocalSandboxSession(
         values = await environment.resolve(self._caller.variables()) if environment.value else {}
         if self._environment is None or self._environment[0] != values:
             facts = self._ladder.facts or host_facts(self._host_environment)  # since the start
-            root, host = self.state.manifest.root, self._host_environment
+            root, host = self.state.manifest.root, self._caller.passed_on(self._host_environment)
             pairs = command_environment(
                 self.policy, facts, host, values, root, self._ladder.private
             )

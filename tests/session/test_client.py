@@ -338,3 +338,47 @@ class TestManifest:
         assert root_of(first) != root_of(second)
         await client.delete(first)
         await client.delete(second)
+
+
+class TestVariables:
+    async def test_allowlist_replaces_the_short_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("LANG", "TZ", "MINE", "KEY", "GIVEN"):
+            monkeypatch.setenv(name, name.lower())
+        names = ["LANG", "MINE", "PATH", "HOME", "UNSET"]
+        client = Client(host_environment_allowlist=names, inherit_host_environment=False)
+        session = await client.create(policy=Policy(inherit=("GIVEN",)))
+        try:
+            async with session:
+                told = (await session.exec("env")).stdout.decode().splitlines()
+            found = dict(line.split("=", 1) for line in told)
+            assert {"LANG": "lang", "MINE": "mine", "GIVEN": "given"}.items() <= found.items()
+            assert not {"TZ", "KEY", "UNSET"} & found.keys()
+            assert found["HOME"] != os.environ["HOME"]
+            again = await client.resume(
+                session.state
+            )  # an allowlist is the client's, not the state's
+            async with again:
+                assert (await again.exec("echo $MINE$GIVEN$TZ")).stdout == b"mine\n"
+        finally:
+            await client.delete(session)
+
+    @pytest.mark.parametrize(
+        ("arguments", "kind"),
+        [
+            ({"inherit_host_environment": True}, ArgumentError),
+            (
+                {"inherit_host_environment": True, "host_environment_allowlist": ["LANG"]},
+                ArgumentError,
+            ),
+            ({"inherit_host_environment": "yes"}, ArgumentTypeError),
+            ({"host_environment_allowlist": "LANG"}, ArgumentTypeError),
+            ({"host_environment_allowlist": 3}, ArgumentTypeError),
+            ({"host_environment_allowlist": ["LANG", 3]}, ArgumentTypeError),
+            ({"host_environment_allowlist": ["A=B"]}, PolicyError),
+        ],
+    )
+    def test_others_are_refused(self, arguments: dict[str, Any], kind: type[SandboxError]) -> None:
+        with pytest.raises(kind) as caught:
+            Client(**arguments)
+        assert type(caught.value) is kind
+        assert isinstance(caught.value, ValueError)
