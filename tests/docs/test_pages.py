@@ -31,7 +31,8 @@ def test_reference_has_every_name() -> None:
     assert sorted(found) == sorted(sandyard.__all__)
 
 
-def test_reference_is_up_to_date() -> None:
-    script = ROOT / "scripts" / "reference.py"
-    done = subprocess.run([sys.executable, script, "--check"], check=False)
-    assert done.returncode == 0, "run scripts/reference.py"
+@pytest.mark.parametrize("script", ["reference.py", "errorlist.py"])
+def test_written_page_is_up_to_date(script: str) -> None:
+    program = ROOT / "scripts" / script
+    done = subprocess.run([sys.executable, program, "--check"], check=False)
+    assert done.returncode == 0, f"run scripts/{script}"
