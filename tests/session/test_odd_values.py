@@ -70,7 +70,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "describe": ((), {}),
     "download": (
         ("f", "down"),
-        {"include": (), "exclude": (), "gitignore": False, "outer_links": False, "progress": None},
+        {"include": (), "exclude": (), "gitignore": False, "outer_links": False, "progress": None, "user": None},
     ),
     "exec": (("true",), SPAWNED | {"output_limit": None, "leftovers": "keep"}),
     "exists": (FILE, {"follow_symlinks": True, "user": None}),
@@ -139,7 +139,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "unpack": ((".", b""), {"archive_limits": None}),
     "upload": (
         ("src", "up"),
-        {"include": (), "exclude": (), "gitignore": False, "progress": None},
+        {"include": (), "exclude": (), "gitignore": False, "progress": None, "user": None},
     ),
     "watch": ((".",), {"recursive": True, "user": None}),
     "why": (("/etc",), {"syscall": None}),
