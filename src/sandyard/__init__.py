@@ -10,7 +10,7 @@ from typing import Final
 _HOMES: Final = {
     "sandyard.archive.bounds": ("SandboxArchiveLimits",),
     "sandyard.archive.report": ("ArchiveNote", "ArchiveReport"),
-    "sandyard.changes": ("Overlay",),
+    "sandyard.changes": ("AppliedChanges", "Change", "Changes", "Overlay"),
     "sandyard.checkup": ("doctor",),
     "sandyard.checkpoints": ("Checkpoint",),
     "sandyard.client": ("UnixLocalSandboxClient",),
@@ -27,6 +27,7 @@ _HOMES: Final = {
         "ApplyPatchError",
         "ApplyPatchFileNotFoundError",
         "ApplyPatchPathError",
+        "ApplyRefusedError",
         "ArgumentError",
         "ArgumentTypeError",
         "ArtifactError",

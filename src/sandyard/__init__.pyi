@@ -7,6 +7,9 @@ from sandyard.checkpoints import (
     Checkpoint as Checkpoint,
 )
 from sandyard.changes import (
+    AppliedChanges as AppliedChanges,
+    Change as Change,
+    Changes as Changes,
     Overlay as Overlay,
 )
 from sandyard.checkup import doctor as doctor
@@ -45,6 +48,7 @@ from sandyard.errors import (
     ApplyPatchError as ApplyPatchError,
     ApplyPatchFileNotFoundError as ApplyPatchFileNotFoundError,
     ApplyPatchPathError as ApplyPatchPathError,
+    ApplyRefusedError as ApplyRefusedError,
     ArgumentError as ArgumentError,
     ArgumentTypeError as ArgumentTypeError,
     ArtifactError as ArtifactError,

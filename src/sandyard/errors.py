@@ -25,6 +25,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── LibraryLoadError                [ImportError]  a part of this library can't be loaded
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
     │   ├── ResourceLimitError              a limit was reached
+    │   ├── ApplyRefusedError               what was changed in an overlay can't be put beneath
     │   ├── TerminalEndedError              its command has exited
     │   ├── PtySessionNotFoundError         no process has this id
     │   ├── PtyStdinUnavailableError        [RuntimeError]  it has no terminal
@@ -87,6 +88,7 @@ __all__ = [
     "ApplyPatchError",
     "ApplyPatchFileNotFoundError",
     "ApplyPatchPathError",
+    "ApplyRefusedError",
     "ArgumentError",
     "ArgumentTypeError",
     "ArtifactError",
@@ -202,6 +204,9 @@ OpName = Literal[
     "dependencies",
     "mount",
     "unmount",
+    "diff",
+    "apply",
+    "discard",
 ]
 """The operation in which an error happened."""
 
@@ -228,6 +233,7 @@ class ErrorCode(StrEnum):
     EXEC_NONZERO = "exec_nonzero"
     EXEC_TIMEOUT = "exec_timeout"
     EXEC_TRANSPORT_ERROR = "exec_transport_error"
+    APPLY_REFUSED = "apply_refused"
     TERMINAL_ENDED = "terminal_ended"
     PTY_SESSION_NOT_FOUND = "pty_session_not_found"
     PTY_STDIN_UNAVAILABLE = "pty_stdin_unavailable"
@@ -935,6 +941,46 @@ class ExecTransportError(ExecFailureError):
 
 
 # --- terminals --------------------------------------------------------------------------------
+
+
+class ApplyRefusedError(SandboxRuntimeError):
+    """What was changed in an overlay was not put into the directory beneath, where nothing changed.
+
+    Args:
+        why: what is the matter with the paths.
+        reason: ``"conflict"`` (changed outside meanwhile) or ``"planted"`` (to be named).
+        paths: which, relative to the workspace.
+
+    Attributes:
+        reason: the same.
+        paths: the same.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        reason: Literal["conflict", "planted"],
+        paths: tuple[str, ...],
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        named = ", ".join(shown(path) for path in paths[:_SHOWN_PATHS])
+        more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
+        super().__init__(
+            f"nothing was applied: {named}{more}: {why}",
+            ErrorCode.APPLY_REFUSED,
+            "apply",
+            {"reason": reason, "paths": paths, **(context or {})},
+            cause,
+            retryable=False,
+        )
+        self.reason = reason
+        self.paths = paths
+
+
+_SHOWN_PATHS = 5
+"""Paths that a message names; all are in ``paths``."""
 
 
 class TerminalEndedError(SandboxRuntimeError):

@@ -61,6 +61,9 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "logs": _WITH_FILES,
     "mount": frozenset({Phase.RUNNING}),
     "unmount": frozenset({Phase.RUNNING}),
+    "diff": _WITH_FILES,
+    "apply": _WITH_FILES,
+    "discard": _WITH_FILES,
 }
 
 

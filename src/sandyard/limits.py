@@ -467,6 +467,21 @@ look it is: looking takes a tenth of one processor at most."""
 LEASE_BYTES: Final = 32 * 1024
 """Longest lease that is read: the longest path, each byte of it escaped in six, and the rest."""
 
+DIFF_ENTRIES: Final = 20_000
+"""Changes that a diff tells, a few hundred bytes each; how many more there are, it does not say."""
+
+DIFF_FILE_BYTES: Final = 256 * 1024
+"""Largest text file of which a diff says what changed: comparing lines may take seconds for more."""
+
+DIFF_TEXT_CHARS: Final = 64 * 1024
+"""Most characters of one file's diff."""
+
+DIFF_TOTAL_CHARS: Final = 1024 * 1024
+"""Most characters of all files' diffs together."""
+
+APPLY_JOURNAL_BYTES: Final = 256 * 1024 * 1024
+"""Longest journal of an apply that is read: each path in hexadecimal, for as many as were changed."""
+
 OVERLAY_RECORD_BYTES: Final = 32 * 1024
 """Longest record of an overlay that is read: the longest path, each byte in two, and the rest."""
 

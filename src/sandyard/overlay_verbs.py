@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,16 +15,25 @@ from sandyard.errors import (
     ManifestError,
     shown,
 )
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, in_thread
+from sandyard.lifecycle import Phase
 from sandyard.manifest import DEFAULT_ROOT
-from sandyard.observing import Observable
+from sandyard.observing import Observable, observed
+from sandyard.workspace import Workspace
+from sandyard.workspace.faults import translated
 from sandyard.workspace.root import WorkspaceRoot
 
 if TYPE_CHECKING:
+    import asyncio
+    from pathlib import PurePath
+
+    from sandyard.changes import AppliedChanges, Changes
     from sandyard.confinement.footing import Footing
+    from sandyard.errors import OpName
     from sandyard.manifest import Manifest
     from sandyard.process.layering import LayeredTree
     from sandyard.state import UnixLocalSandboxSessionState
+    from sandyard.types import User
     from sandyard.workspace.lease import Lease
     from sandyard.workspace.overlay_place import OverlayPlace
     from sandyard.workspace.root import Inode
@@ -38,6 +49,21 @@ class OverlayVerbs(Observable, ABC):
     _root: WorkspaceRoot | None
     _inode: Inode | None
     _tree: LayeredTree | None = None  # the root's, which closes it
+    _workspace: Workspace | None
+    _phase: Phase
+    _turn: asyncio.Lock
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Make the workspace ready and build the sandbox around it."""
+
+    @abstractmethod
+    def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:
+        """The workspace, if the session is in a phase in which it may be used."""
+
+    @abstractmethod
+    async def _end_sandbox(self) -> None:
+        """End the sandbox, and what runs in it."""
 
     def _overlay_place(self) -> OverlayPlace | None:
         """Where the changes are, if the workspace is an overlay."""
@@ -77,6 +103,127 @@ class OverlayVerbs(Observable, ABC):
         self._tree = LayeredTree.make(changes, (base,))
         return WorkspaceRoot.show(self._tree, record.root)
 
+    @observed("diff")
+    async def diff(self, *, text: bool = True) -> Changes:
+        """Tell what was changed in the overlay, compared with the directory beneath as it is now.
+
+        It costs what was changed, not what there is. Commands may go on changing it meanwhile.
+
+        Args:
+            text: True (default) says what changed in text files, as unified diffs; of a large file,
+                and where there are very many, it is left out or cut, and ``truncated`` says so.
+
+        Returns:
+            The changes, deletions first. What was put beneath by ``apply`` is none any more.
+
+        Raises:
+            ArgumentError: the workspace is no overlay.
+            WorkspaceReadNotFoundError, WorkspaceArchiveReadError: the directory can't be looked at.
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> print(await session.diff())
+            D old.py
+            M src/main.py
+        """
+        place, workspace = self._needed_overlay("diff")
+
+        def tell(root: WorkspaceRoot) -> Changes:
+            from sandyard.workspace.overlay_diff import tell_changes  # noqa: PLC0415  # few ask
+
+            with translated("diff", root.path, root), place.opened() as (upper, base):
+                return tell_changes(upper, base, stopped, text=text)
+
+        stopped = threading.Event()
+        return await workspace.run("diff", tell, stopped)
+
+    @observed("apply")
+    async def apply(
+        self, paths: Iterable[str | PurePath] | None = None, *, overwrite: bool = False
+    ) -> AppliedChanges:
+        """Put what was changed in the overlay into the directory beneath.
+
+        All that was chosen is applied, or nothing: after a failure, and after a crash with the next
+        start or sweep, the directory is as it was. Deletions come first, each file is replaced in one
+        step, and nobody sees half of one. Files become the directory's owner's; set-user-id,
+        set-group-id and sticky bits are dropped. The overlay itself stays as it is, and goes on.
+
+        Args:
+            paths: what to apply, relative to the workspace or absolute; of a directory all that was
+                changed in it (default: everything).
+            overwrite: True applies also what somebody changed in the directory since the overlay
+                began (default: that is refused).
+
+        Returns:
+            What was applied, and what of it was lowered or skipped.
+
+        Raises:
+            ApplyRefusedError: something was changed outside; or it is a file that programs outside
+                would run or obey, or a symlink that leads out, and ``paths`` does not name it. Nothing
+                was changed; ``paths`` of the error tells what.
+            ArgumentError: a path names nothing that was changed, or the workspace is no overlay.
+            WorkspaceArchiveWriteError: the directory can't be written to; nothing was changed.
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> done = await session.apply(["src"])
+            >>> done.applied
+            ('src/main.py',)
+        """
+        place, workspace = self._needed_overlay("apply")
+        chosen = None if paths is None else _checked_paths(paths)
+
+        def put(root: WorkspaceRoot) -> AppliedChanges:
+            from sandyard.workspace.overlay_apply import apply_changes  # noqa: PLC0415  # few ask
+
+            with translated("apply", root.path, root):
+                return apply_changes(place, chosen, stopped, overwrite=overwrite)
+
+        stopped = threading.Event()
+        async with self._turn:
+            return await workspace.run("apply", put, stopped)
+
+    @observed("discard")
+    async def discard(self) -> None:
+        """Throw away what was changed in the overlay, and begin anew from the directory as it is.
+
+        A running sandbox is ended, with all that runs in it, and started again; the manifest is
+        applied anew, and what the session's snapshot keeps is restored.
+
+        Raises:
+            ArgumentError: the workspace is no overlay.
+            WorkspaceStartError: the directory beneath is another one, or the changes can't be put
+                aside.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        place, _ = self._needed_overlay("discard")
+        async with self._turn:
+            was_running = self._phase is Phase.RUNNING
+            await self._end_sandbox()
+            workspace, self._workspace = self._workspace, None
+            self._root, self._tree = None, None
+            if workspace is not None:
+                await workspace.close()
+            await finished(in_thread(place.renew))
+            self.state.workspace_root_ready = False
+            if not was_running:
+                self._workspace = Workspace(await self._open_root())
+        if was_running:
+            await self.start()
+        await in_thread(place.clear)
+
+    def _needed_overlay(self, op: OpName) -> tuple[OverlayPlace, Workspace]:
+        workspace = self._open_workspace(op, None)
+        place = self._overlay_place()
+        if place is None:
+            raise ArgumentError(
+                "the workspace is no overlay; create the session with workspace=Overlay(path)",
+                op=op,
+                argument="workspace",
+                value=None,
+            )
+        return place, workspace
+
     def _check_overlay(self, footing: Footing) -> None:
         """Refuse a rung without mounts: commands would work in the directory beneath.
 
@@ -90,6 +237,14 @@ class OverlayVerbs(Observable, ABC):
                 cause_text=f"without namespaces there are no mounts, and {footing.cause}",
                 fix=f"{footing.fix}; or work on a copy of the directory",
             )
+
+
+def _checked_paths(paths: object) -> tuple[str | PurePath, ...]:
+    if isinstance(paths, str | bytes) or not isinstance(paths, Iterable):
+        raise ArgumentTypeError(
+            "paths is a list of paths, or None", op="apply", argument="paths", value=paths
+        )
+    return tuple(paths)
 
 
 def lay_over(workspace: object, manifest: Manifest) -> None:

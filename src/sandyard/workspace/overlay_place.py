@@ -12,16 +12,19 @@ import os
 import posixpath
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sandyard.errors import WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.errors import ApplyRefusedError, WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.limits import OVERLAY_RECORD_BYTES
 from sandyard.plan import Layer
+from sandyard.workspace.overlay_journal import settle_journal
 from sandyard.workspace.removal import remove_tree
 from sandyard.workspace.root import Inode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sandyard.workspace.lease import Lease
 
 __all__ = ["OverlayPlace", "OverlayRecord", "remove_changes"]
@@ -82,6 +85,16 @@ class OverlayPlace:
                 somebody else's; or the place can't be made.
         """
         facts = self._base()
+        try:
+            settle_journal(self._directory)
+        except OSError as error:
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"an apply to {shown(self._root)} was cut short, and can't be undone: "
+                f"{error.strerror}; make the directory writable, and start again",
+                context={"reason": "apply_cut_short"},
+                cause=error,
+            ) from error
         record = self.record()
         if record is None:
             return self._begin(facts)
@@ -106,6 +119,46 @@ class OverlayPlace:
             raise WorkspaceStartError(path=self._path(_RECORD), cause=error) from error
         return _decoded(raw)
 
+    def begun(self) -> OverlayRecord:
+        """What was noted when the overlay began.
+
+        Raises:
+            WorkspaceStartError: it has not begun, or that can't be read.
+        """
+        record = self.record()
+        if record is None:
+            raise WorkspaceStartError(
+                path=self._path(_RECORD),
+                message="what was noted of the overlay is gone; discard the session, and make another",
+                context={"reason": "no_record"},
+                retryable=False,
+            )
+        return record
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[int, int]]:
+        """Open what was changed, and the directory beneath, if it is the one that it was.
+
+        Raises:
+            ApplyRefusedError: another directory stands there.
+            WorkspaceStartError: the overlay has not begun.
+            OSError: one can't be opened.
+        """
+        record = self.begun()
+        with ExitStack() as stack:
+            upper = os.open(self.upper, _DIRECTORY)
+            stack.callback(os.close, upper)
+            base = os.open(record.root, _DIRECTORY)
+            stack.callback(os.close, base)
+            facts = os.fstat(base)
+            if (facts.st_dev, facts.st_ino) != record.inode:
+                raise ApplyRefusedError(
+                    "another directory stands where the overlay's was; put that back",
+                    reason="conflict",
+                    paths=(record.root,),
+                )
+            yield upper, base
+
     def layers(self, record: OverlayRecord) -> tuple[Layer, Layer]:
         """The layer of changes, and the one beneath."""
         path = self._path(_CHANGES)
@@ -127,8 +180,10 @@ class OverlayPlace:
         """
         facts = self._base()
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(_RECORD))
+            settle_journal(self._directory)
+            for name in (_RECORD, "applied"):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(name))
             with suppress(FileNotFoundError):
                 aside = _DISCARDED + secrets.token_hex(_NAME_BYTES)
                 os.rename(self._path(_CHANGES), self._path(aside))
@@ -231,7 +286,7 @@ def remove_changes(session: int) -> list[OSError]:
     """
     failures = _remove(session, _CHANGES) + _remove(session, _DISCARDED)
     if not failures:
-        for name in (_RECORD, f"{_RECORD}.new"):
+        for name in (_RECORD, f"{_RECORD}.new", "applied", "applied.new", "apply.new"):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=session)
     return failures

@@ -32,6 +32,7 @@ from sandyard.workspace.lease import (
 )
 from sandyard.workspace.log_place import remove_logs
 from sandyard.workspace.opener import open_child
+from sandyard.workspace.overlay_journal import settle_journal
 from sandyard.workspace.overlay_place import remove_changes
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
@@ -141,6 +142,7 @@ def _settle(name: str, record: LeaseRecord | Unreadable, session: int) -> bool:
         return record is Unreadable.BROKEN
     if record.session_id != name:
         return False
+    settle_journal(os.readlink(f"/proc/self/fd/{session}"))
     cleared = remove_logs(session, record.logs)
     if not _settle_root(record, session):
         return False
