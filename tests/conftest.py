@@ -37,6 +37,7 @@ ONCE = (
     "fuzz",
     "ladder/test_explaining.py",
     "manifest",
+    "overlays/test_crashes.py",
     "process/test_native_builds.py",
     "session/test_odd_values.py",
     "session/test_sweep.py",

@@ -85,7 +85,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
     backend_id = "unix_local"
     supports_default_options = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has its default
         self,
         *,
         policy: Policy | None = None,

@@ -65,9 +65,12 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "append": (("f", b"x"), {"user": None}),
     "apply_manifest": ((), {"only_ephemeral": False, "progress": None}),
     "apply_patch": (([],), {"patch_format": "v4a", "user": None}),
+    "apply": ((), {"paths": None, "overwrite": False}),
     "chmod": (("f", 0o644), {"user": None}),
     "copy": (("f", "g"), {"recursive": False, "user": None}),
     "describe": ((), {}),
+    "diff": ((), {"text": True}),
+    "discard": ((), {}),
     "download": (
         ("f", "down"),
         {"include": (), "exclude": (), "gitignore": False, "outer_links": False, "progress": None, "user": None},

@@ -86,20 +86,44 @@ def shell_code(code: int) -> int:
 async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> ExecResult:
     # A manifest's sources lie beneath a directory. A grant would do as well, but would show commands
     # the original too.
+    overlay = await in_thread(order.overlay)
     manifest, sources = await in_thread(order.manifest)
     client = UnixLocalSandboxClient(policy=order.policy, directory=sources)
-    session = await client.create(manifest=manifest)
+    session = await client.create(manifest=manifest, workspace=overlay)
     try:
         # No "async with": a session that is closed before it is deleted is kept, should we be
         # killed in between.
         await session.start()
         teller.note(None if session.confinement is None else session.confinement.document())
-        return await _run_command(order, session, teller, stopping)
+        if overlay is None:
+            return await _run_command(order, session, teller, stopping)
+        return await _try_command(order, session, teller, stopping)
     finally:
         try:
             await client.delete(session)
         except WorkspaceStopError as error:  # the command's exit code counts all the same
             teller.say(error.message)
+
+
+async def _try_command(
+    order: Order, session: UnixLocalSandboxSession, teller: Teller, stopping: Stopping
+) -> ExecResult:
+    """Run a command in an overlay; tell what it changed, and apply that if it is wanted."""
+    code: int | None = None
+    try:
+        result = await _run_command(order, session, teller, stopping)
+        code = result.exit_code
+    finally:
+        if code is not None or stopping.cause is None:  # whoever interrupts us does not wait
+            await session.shutdown()  # what it left running would go on changing it
+            changes, applied = await session.diff(text=False), False
+            try:
+                if order.applies and code == 0:
+                    await session.apply()
+                    applied = True
+            finally:
+                teller.changed(changes, applied=applied)
+    return result
 
 
 async def _run_command(

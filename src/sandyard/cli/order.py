@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sandyard import ArgumentError, LocalDir, Manifest, Policy
+from sandyard import ArgumentError, LocalDir, Manifest, Overlay, Policy
 from sandyard.cli.blueprint import read_manifest
 from sandyard.manifest import DEFAULT_ROOT
 
@@ -26,6 +26,8 @@ class Order:
         timeout: seconds that it may take, or None.
         listed: the file of a manifest that its workspace is made of, or None.
         user: whom it runs as, by name, or None for ``agent``.
+        overlaid: whether it works on an overlay over the directory, which stays as it is.
+        applies: whether what it changed is put into the directory, if it exits with 0.
     """
 
     command: tuple[str, ...]
@@ -35,6 +37,24 @@ class Order:
     timeout: float | None
     listed: str | None = None
     user: str | None = None
+    overlaid: bool = False
+    applies: bool = False
+
+    def overlay(self) -> Overlay | None:
+        """What its workspace is an overlay over, if it is one: the present directory, if none is named.
+
+        Raises:
+            ArgumentError: there is no such directory, or options exclude each other.
+        """
+        if not self.overlaid:
+            if self.applies:
+                raise _refusal("--apply goes with --try", "--apply", "")
+            return None
+        if self.copy is not None:
+            raise _refusal("--copy and --try exclude each other", "--try", self.copy)
+        if self.workspace is None:
+            return Overlay(existing_directory(".", "--try"))
+        return Overlay(existing_directory(self.workspace, "--workspace"))
 
     def manifest(self) -> tuple[Manifest, str | None]:
         """What its workspace is made of, and the directory where its sources lie, if it has any.
@@ -60,6 +80,8 @@ class Order:
                     self.workspace,
                 )
             path = existing_directory(self.workspace, "--workspace")
+            if self.overlaid:
+                return manifest, sources
             # With a slash at its end it is never "/workspace", the name for a private directory.
             manifest = manifest.model_copy(update={"root": path.rstrip("/") + "/"})
         return manifest, sources

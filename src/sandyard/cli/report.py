@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
-from sandyard import ExecResult, ExecTimeoutError, SandboxError
+from sandyard import Changes, ExecResult, ExecTimeoutError, SandboxError
 from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.policy import DIMENSIONS
@@ -54,6 +54,9 @@ class Teller(Protocol):
     def note(self, confinement: Mapping[str, str] | None) -> None:
         """Take in what holds for the command: ``ConfinementReport.document()``."""
 
+    def changed(self, changes: Changes, *, applied: bool) -> None:
+        """Take in what was changed in an overlay, and whether it was applied."""
+
     def end(self, outcome: Outcome) -> int:
         """Tell how it ended; returns the exit code."""
 
@@ -85,6 +88,18 @@ class PlainTeller:
         words = f"; in part or not at all: {', '.join(lost)}" if lost else ""
         _say(f"confined on the rung {confinement['rung']}{words}; 'sandyard doctor' says why")
 
+    def changed(self, changes: Changes, *, applied: bool) -> None:
+        """Write a line for each, deletions first, and one about all."""
+        for line in str(changes).splitlines():
+            _say(line)
+        number = f"{len(changes.entries)}{'' if changes.complete else ' and more'}"
+        if not changes.entries:
+            _say("nothing was changed")
+        elif applied:
+            _say(f"{number} changes, applied")
+        else:
+            _say(f"{number} changes, not applied; --apply does, if the command exits with 0")
+
     def end(self, outcome: Outcome) -> int:
         """Write a line about an error, one for each denial and for each limit that was reached."""
         if outcome.result is not None and not self._quiet:
@@ -103,6 +118,7 @@ class JsonTeller:
 
     def __init__(self) -> None:
         self._confinement: Mapping[str, str] | None = None
+        self._changes: dict[str, object] | None = None
         self._kept = {"stdout": Capture(OUTPUT_LIMIT_BYTES), "stderr": Capture(OUTPUT_LIMIT_BYTES)}
 
     async def take(self, stream: StreamName, data: bytes) -> None:
@@ -117,11 +133,18 @@ class JsonTeller:
         """Keep it."""
         self._confinement = confinement
 
+    def changed(self, changes: Changes, *, applied: bool) -> None:
+        """Keep it."""
+        self._changes = asdict(changes) | {"applied": applied}
+
     def end(self, outcome: Outcome) -> int:
         """Print the object."""
         streams = {name: capture.result() for name, capture in self._kept.items()}
         try:
-            _write_all(_STDOUT, _report(outcome, streams, self._confinement))
+            fields = _report(outcome, streams, self._confinement)
+            if self._changes is not None:
+                fields["changes"] = self._changes
+            _write_all(_STDOUT, json.dumps(fields, default=str).encode() + b"\n")
         except BrokenPipeError:
             return _BROKEN_PIPE
         return outcome.exit_code
@@ -172,7 +195,7 @@ def _words(error: SandboxError) -> str:
 
 def _report(
     outcome: Outcome, streams: dict[str, Captured], confinement: Mapping[str, str] | None
-) -> bytes:
+) -> dict[str, object]:
     result, error = outcome.result, outcome.error
     usage = None if result is None else result.usage
     fields: dict[str, object] = {
@@ -190,7 +213,7 @@ def _report(
         "confinement": confinement,
         "error": None if error is None else _error_fields(error),
     }
-    return json.dumps(fields, default=str).encode() + b"\n"
+    return fields
 
 
 def _stream_fields(name: str, kept: Captured) -> dict[str, object]:

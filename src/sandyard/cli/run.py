@@ -50,6 +50,21 @@ Copy = Annotated[
         metavar="DIR", help="Work in a private copy of this directory.", show_default=False
     ),
 ]
+Try = Annotated[
+    bool,
+    typer.Option(
+        "--try",
+        help="Work on an overlay over the directory (default: the present one), which stays as it is, "
+        "and tell what was changed.",
+    ),
+]
+Apply = Annotated[
+    bool,
+    typer.Option(
+        "--apply",
+        help="With --try: put what was changed into the directory, if the command exits with 0.",
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -80,6 +95,8 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     command: Command,
     workspace: Workspace = None,
     copy: Copy = None,
+    overlaid: Try = False,
+    applies: Apply = False,
     listed: ManifestFile = None,
     read: Read = None,
     write: Write = None,
@@ -104,7 +121,8 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
     It sees the system's programs, its workspace and what the options name. Without --workspace
     and --copy the workspace is a directory of its own, empty or as --manifest says. Copies and
-    directories of its own are deleted when the command has ended.
+    directories of its own are deleted when the command has ended. With --try it works on a directory
+    of yours that stays as it is; what it changed is told at the end, and applied with --apply.
 
     Exit codes: the command's own; 128+N if signal N ended it; 124 after a timeout; 125 where
     sandyard itself refuses; 126 and 127 for a program that can't be executed or does not exist.
@@ -129,5 +147,5 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
     except SandboxError as error:
         return teller.end(refused(error))
-    order = Order(tuple(command), workspace, copy, policy, timeout, listed, user)
+    order = Order(tuple(command), workspace, copy, policy, timeout, listed, user, overlaid, applies)
     return teller.end(asyncio.run(carry_out(order, teller)))

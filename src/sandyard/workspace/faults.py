@@ -103,7 +103,7 @@ _ESCAPES: Final = frozenset({errno.EXDEV, errno.ELOOP})
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _READS: Final = frozenset({
     "read", "normalize_path", "persist_workspace", "pack", "stat", "exists", "glob", "grep", "watch",
-    "download",
+    "download", "diff",
 })  # fmt: skip
 _FINDS: Final = frozenset({"read", "stat", "watch", "glob", "grep", "pack", "download"})
 """What tells a missing file by an error of its own."""
@@ -162,6 +162,8 @@ def typed_error(op: OpName, path: str, root: WorkspaceRoot, error: OSError) -> S
 
 _DONE: Final[dict[OpName, str]] = {
     "read": "read",
+    "diff": "compared",
+    "apply": "changed",
     "write": "written",
     "mkdir": "made",
     "rm": "removed",
