@@ -18,17 +18,17 @@ from sandyard.errors import (
     ArgumentTypeError,
     ConfinementUnavailableError,
     ManifestError,
-    PolicyError,
     WorkspaceStartError,
     shown,
 )
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.process.identity import first_parked
+from sandyard.restating import check_grants, check_named, seal_state, with_grants
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
@@ -182,7 +182,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         else:
             manifest = manifest.model_copy(deep=True)
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
-        whole = _with_grants(whole, manifest)
+        whole = with_grants(whole, manifest)
         accounts = await in_thread(_possible_accounts, manifest)
         if workspace is not None:
             lay_over(workspace, manifest)
@@ -204,7 +204,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             workspace_overlay=workspace is not None,
             exposed_ports=ports,
         )
-        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
+        return await self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
 
     def _with_variables(self, policy: Policy) -> tuple[Policy, Caller]:
         """A policy that inherits what this client allows, and a caller with no other variables."""
@@ -216,8 +216,9 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         policy = dataclasses.replace(policy, inherit=(*policy.inherit, *further))
         return policy, self._caller._replace(allowed=allowed)
 
-    def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
-        """A session with what all of this client's have."""
+    async def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
+        """A session with what all of this client's have; its state is sealed."""
+        await finished(in_thread(_seal, session.state))
         session.provide(self._providers)
         if self._concurrency is not None:
             session.limit_concurrency(self._concurrency)
@@ -232,7 +233,12 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
     @loading("resume")
     async def resume(
-        self, state: SandboxSessionState, *, policy: Policy | None = None
+        self,
+        state: SandboxSessionState,
+        *,
+        policy: Policy | None = None,
+        root: str | os.PathLike[str] | None = None,
+        snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
     ) -> UnixLocalSandboxSession:
         """Take up a session where it was left; it is not started yet.
 
@@ -241,12 +247,18 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
         Args:
             state: the session's ``state``, as it was or read back with ``deserialize_session_state``.
-                It is copied. A state is data: it can't make this library delete what it did not make.
+                It is copied. A state is data: it can't make this library delete what it did not make,
+                and says where the workspace is, and where it is kept, only if this user's state
+                directory knows it as it is.
             policy: what its commands may touch (default: the client's); no state says that.
+            root: ``state.manifest.root``, said again (default: the state has to be known).
+            snapshot: ``state.snapshot``, or the spec that it came of, said again (default: likewise).
 
         Raises:
             LeaseHeldError: somebody uses the session now.
             ArgumentTypeError: it is no state of this client's kind.
+            ArgumentError: it was changed since it was sealed, or comes from another machine or user, and
+                ``root`` or ``snapshot`` is missing; or one of these is another than the state's.
             PolicyError: the state's manifest grants, or mounts, what the policy does not name; or as
                 ``create``.
             ManifestError: as ``create``.
@@ -266,15 +278,17 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         state = state.model_copy(deep=True)
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
-        _check_restated(whole, state.manifest)
+        check_grants(whole, state.manifest)
         await in_thread(_possible_accounts, state.manifest)
         undo = ExitStack()
         try:
-            root, lease = await in_thread(_prepare_again, whole, state, undo)
+            await in_thread(_check_named, state, root, snapshot)
+            found, lease = await in_thread(_prepare_again, whole, state, undo)
         except BaseException:
             await in_thread(undo.close)
             raise
-        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
+        session = UnixLocalSandboxSession(state, whole, found, lease, caller)
+        return await self._furnished(session)
 
     @loading("delete")
     async def delete(
@@ -410,6 +424,19 @@ def _sweep(state: str) -> None:
     sweep_sometimes(state)
 
 
+def _seal(state: UnixLocalSandboxSessionState) -> None:
+    seal_state(_state_directory(), state)
+
+
+def _check_named(
+    state: UnixLocalSandboxSessionState,
+    root: object,
+    snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None,
+) -> None:
+    kept = None if snapshot is None else _resolved(snapshot, state.snapshot.id)
+    check_named(_state_directory(), state, root, kept)
+
+
 def _clear_left(lease: Lease) -> None:
     from sandyard.workspace.sweep import clear_left  # noqa: PLC0415  # what is taken up again
 
@@ -467,50 +494,3 @@ def _check_kind(argument: str, value: object, kind: type) -> None:
             argument=argument,
             value=value,
         )
-
-
-def _check_restated(policy: Policy, manifest: Manifest) -> None:
-    """Refuse grants that only a saved state asks for: what is granted, a caller says in its program."""
-    _with_grants(policy, manifest)
-    for grant in manifest.extra_path_grants:
-        named = policy.writes if not grant.read_only else (*policy.reads, *policy.writes)
-        if grant.path not in {str(each) for each in named}:
-            how = "reads" if grant.read_only else "writes"
-            raise PolicyError(
-                f"the saved state grants {shown(grant.path)}, and the policy does not; a state can't "
-                f"grant anything: if you mean it, resume with policy=Policy({how}=({grant.path!r},))",
-                field=how,
-                value=grant.path,
-            )
-    for place, entry in manifest.mounts():
-        shows = entry.host_directory()
-        if shows is None:
-            continue
-        source, writable = shows
-        named = policy.writes if writable else (*policy.reads, *policy.writes)
-        if not any(is_within(source, str(each)) for each in named):
-            how = "writes" if writable else "reads"
-            raise PolicyError(
-                f"the saved state mounts {shown(source)} at {shown(place)}, and the policy does not "
-                "grant it; a state can't grant anything: if you mean it, resume with "
-                f"policy=Policy({how}=({source!r},))",
-                field=how,
-                value=source,
-            )
-
-
-def _with_grants(policy: Policy, manifest: Manifest) -> Policy:
-    """The policy with the manifest's extra grants, which bind commands too."""
-    grants = manifest.extra_path_grants
-    if any(grant.host_path is not None for grant in grants):
-        raise ManifestError(
-            "a grant's host_path can't be given: paths are the same inside and outside; give path",
-            field="extra_path_grants",
-        )
-    if not grants:
-        return policy
-    reads = tuple(grant.path for grant in grants if grant.read_only)
-    writes = tuple(grant.path for grant in grants if not grant.read_only)
-    return dataclasses.replace(
-        policy, reads=(*policy.reads, *reads), writes=(*policy.writes, *writes)
-    )

@@ -172,9 +172,12 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
         confinement: what held at the last start: the rung, why it was no higher one, and how well
             each dimension held, in words. None before the first start. It is told and never
             obeyed.
+        seal: by which this user's library knows that it wrote where the workspace is, and where it is
+            kept; without one, whoever resumes the state says both again.
     """
 
     type: Literal["unix_local"] = "unix_local"
     workspace_root_owned: bool = False
     workspace_overlay: bool = False
     confinement: dict[str, str] | None = None
+    seal: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandyard import (
+    ArgumentError,
     Dependencies,
     File,
     LeaseHeldError,
@@ -230,6 +232,54 @@ async def test_state_grants_nothing(client: UnixLocalSandboxClient, tmp_path: Pa
     await client.delete(again)
 
 
+async def test_state_chooses_no_place(
+    client: UnixLocalSandboxClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a state says of its places is believed if it was written here, or said again."""
+    spec = StoreSnapshotSpec(directory=str(tmp_path / "store"))
+    own = tmp_path / "own"
+    session = await client.create(snapshot=spec, manifest=Manifest(root=str(own)))
+    async with session:
+        await session.write("a", b"1")
+    saved = client.serialize_session_state(session.state)
+    forged = copy.deepcopy(saved)
+    forged["manifest"]["root"] = str(tmp_path)  # type: ignore[index]
+    with pytest.raises(ArgumentError, match="can't choose a place") as refused:
+        await client.resume(client.deserialize_session_state(forged))
+    assert refused.value.context["argument"] == "root"
+    forged = copy.deepcopy(saved)
+    forged["snapshot"]["directory"] = str(tmp_path / "other")  # type: ignore[index]
+    state = client.deserialize_session_state(forged)
+    for root, kept in ((None, None), (own, spec), (own, None)):
+        with pytest.raises(ArgumentError) as refused:
+            await client.resume(state, root=root, snapshot=kept)
+    assert refused.value.context["argument"] == "snapshot"
+    assert not (tmp_path / "other").exists()
+    for change in ({"workspace_root_owned": True}, {"seal": ""}, {"seal": "é"}):
+        with pytest.raises(ArgumentError):
+            await client.resume(client.deserialize_session_state(saved | change))
+    state = client.deserialize_session_state(saved)
+    await (await client.resume(state)).aclose()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    with pytest.raises(ArgumentError):
+        await client.resume(state)
+    async with await client.resume(state, root=f"{own}/", snapshot=spec) as again:
+        assert (own / "a").read_bytes() == b"1"
+    await (await client.resume(again.state)).aclose()  # it is known here by now
+    key = tmp_path / "elsewhere/sandyard/key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.chmod(0o644)
+    with pytest.raises(ArgumentError):
+        await client.resume(again.state)
+
+
+async def _resume_named(client: UnixLocalSandboxClient, saved: dict[str, object]) -> None:
+    state = client.deserialize_session_state(saved)
+    root, kept = state.manifest.root, state.snapshot
+    async with await client.resume(state, root=root, snapshot=kept):
+        pass
+
+
 @pytest.mark.parametrize("field", ["id", "place"])
 @pytest.mark.parametrize("kind", ["store", "local"])
 async def test_odd_paths_are_told(
@@ -247,8 +297,7 @@ async def test_odd_paths_are_told(
             {"store": "directory", "local": "base_path"}[kind]: str(place),
         }
         with pytest.raises(SandboxError):
-            async with await client.resume(client.deserialize_session_state(saved)):
-                pass
+            await _resume_named(client, saved)
 
 
 async def test_place_stays_where_it_was(

@@ -209,7 +209,7 @@ class WorkspaceRoot:
             raise _refused(normal, error) from error
 
     @staticmethod
-    def check(path: str | os.PathLike[str]) -> str:
+    def check(path: object) -> str:
         """Refuse early what ``open`` would refuse; nothing is made or opened.
 
         Args:
