@@ -39,6 +39,7 @@ ONCE = (
     "manifest",
     "overlays/test_crashes.py",
     "process/test_native_builds.py",
+    "session/test_claims.py",
     "session/test_interrupted.py",
     "session/test_odd_values.py",
     "session/test_sweep.py",

@@ -21,7 +21,7 @@ from sandyard.errors import (
     WorkspaceStartError,
     shown,
 )
-from sandyard.finishing import finished, in_thread
+from sandyard.finishing import in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
@@ -138,6 +138,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         options: UnixLocalSandboxClientOptions | Mapping[str, object] | None = None,
         policy: Policy | None = None,
         workspace: Overlay | None = None,
+        shared: bool = False,
     ) -> UnixLocalSandboxSession:
         """Make a session; it is not started yet.
 
@@ -156,6 +157,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             policy: what its commands may touch (default: the client's).
             workspace: ``Overlay(path)`` lets it work on a directory of the caller's without changing
                 it; the manifest has no root of its own then (default: the manifest says where).
+            shared: True lets other sessions that say the same work in a directory of the caller's at
+                once (default: the start is refused with ``LeaseHeldError`` while another one does).
 
         Raises:
             ArgumentError, ArgumentTypeError: an argument is impossible.
@@ -188,23 +191,26 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             lay_over(workspace, manifest)
         owned = manifest.root == DEFAULT_ROOT
         try:
-            root, lease = await in_thread(_prepare, whole, manifest, kept, session_id, undo)
+            together = bool(shared) or workspace is not None  # an overlay only reads its directory
+            asked = whole, manifest, kept, session_id, together
+            root, lease = await in_thread(_prepare, *asked, undo)
             if root is not None and accounts.further:
                 await in_thread(_admit, root, accounts)
             if workspace is not None:
                 await in_thread(begin_overlay, lease, manifest.root, undo)
+            state = UnixLocalSandboxSessionState(
+                session_id=session_id,
+                manifest=manifest,
+                snapshot=kept,
+                workspace_root_owned=owned,
+                workspace_overlay=workspace is not None,
+                exposed_ports=ports,
+            )
+            await in_thread(_seal, state)
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
-        state = UnixLocalSandboxSessionState(
-            session_id=session_id,
-            manifest=manifest,
-            snapshot=kept,
-            workspace_root_owned=owned,
-            workspace_overlay=workspace is not None,
-            exposed_ports=ports,
-        )
-        return await self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
+        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
 
     def _with_variables(self, policy: Policy) -> tuple[Policy, Caller]:
         """A policy that inherits what this client allows, and a caller with no other variables."""
@@ -216,9 +222,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         policy = dataclasses.replace(policy, inherit=(*policy.inherit, *further))
         return policy, self._caller._replace(allowed=allowed)
 
-    async def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
-        """A session with what all of this client's have; its state is sealed."""
-        await finished(in_thread(_seal, session.state))
+    def _furnished(self, session: UnixLocalSandboxSession) -> UnixLocalSandboxSession:
+        """A session with what all of this client's have."""
         session.provide(self._providers)
         if self._concurrency is not None:
             session.limit_concurrency(self._concurrency)
@@ -239,6 +244,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         policy: Policy | None = None,
         root: str | os.PathLike[str] | None = None,
         snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
+        shared: bool = False,
     ) -> UnixLocalSandboxSession:
         """Take up a session where it was left; it is not started yet.
 
@@ -253,6 +259,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             policy: what its commands may touch (default: the client's); no state says that.
             root: ``state.manifest.root``, said again (default: the state has to be known).
             snapshot: ``state.snapshot``, or the spec that it came of, said again (default: likewise).
+            shared: as ``create``.
 
         Raises:
             LeaseHeldError: somebody uses the session now.
@@ -283,12 +290,13 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         undo = ExitStack()
         try:
             await in_thread(_check_named, state, root, snapshot)
-            found, lease = await in_thread(_prepare_again, whole, state, undo)
+            together = bool(shared) or state.workspace_overlay
+            found, lease = await in_thread(_prepare_again, whole, state, together, undo)
+            await in_thread(_seal, state)
         except BaseException:
             await in_thread(undo.close)
             raise
-        session = UnixLocalSandboxSession(state, whole, found, lease, caller)
-        return await self._furnished(session)
+        return self._furnished(UnixLocalSandboxSession(state, whole, found, lease, caller))
 
     @loading("delete")
     async def delete(
@@ -350,7 +358,12 @@ def _resolved(asked: object, session_id: str) -> SnapshotBase:
 
 
 def _prepare(
-    policy: Policy, manifest: Manifest, kept: SnapshotBase, session_id: UUID, undo: ExitStack
+    policy: Policy,
+    manifest: Manifest,
+    kept: SnapshotBase,
+    session_id: UUID,
+    shared: bool,  # one of several things asked for
+    undo: ExitStack,
 ) -> tuple[WorkspaceRoot | None, Lease]:
     """Check what can be checked before anything exists, then take the lease, then make the root.
 
@@ -361,7 +374,8 @@ def _prepare(
     state = _checked_places(policy, kept, None if owned else path)
     _sweep(state)
     saved = not isinstance(kept, NoopSnapshot)
-    lease = Lease.take(state, str(session_id), root=path, owned=owned, kept=saved)
+    identity = str(session_id)
+    lease = Lease.take(state, identity, root=path, owned=owned, kept=saved, shared=shared)
     undo.callback(lease.remove)
     if not owned:
         return None, lease
@@ -374,14 +388,17 @@ def _prepare(
 
 
 def _prepare_again(
-    policy: Policy, state: UnixLocalSandboxSessionState, undo: ExitStack
+    policy: Policy,
+    state: UnixLocalSandboxSessionState,
+    shared: bool,  # likewise
+    undo: ExitStack,
 ) -> tuple[WorkspaceRoot | None, Lease]:
     """Take the lease of a session that was left, and find its root."""
     owned, asked = state.workspace_root_owned, state.manifest.root
     path = WorkspaceRoot.check_private(asked) if owned else WorkspaceRoot.check(asked)
     place = _checked_places(policy, state.snapshot, None if owned else path)
     session_id = str(state.session_id)
-    lease = Lease.take(place, session_id, root=path, owned=owned, kept=True)
+    lease = Lease.take(place, session_id, root=path, owned=owned, kept=True, shared=shared)
     undo.callback(lease.keep if owned else lease.remove)
     _sweep(place)  # not before: what this one left is its own again
     if not owned:

@@ -21,6 +21,7 @@ from sandyard.manifest import DEFAULT_ROOT
 from sandyard.observing import Observable, observed
 from sandyard.workspace import Workspace
 from sandyard.workspace.faults import translated
+from sandyard.workspace.lease import open_root
 from sandyard.workspace.root import WorkspaceRoot
 
 if TYPE_CHECKING:
@@ -82,10 +83,8 @@ class OverlayVerbs(Observable, ABC):
         if place is not None:
             self._root = self._overlaid_root(place)
             return self._root
-        root = self._root = WorkspaceRoot.open(self.state.manifest.root, owned=owned)
+        root = self._root = open_root(self._lease, self.state.manifest.root, owned=owned)
         self._inode = root.inode
-        self._lease.note(root.inode)
-        root.marks = None if owned else self._lease.directory
         return root
 
     def _overlaid_root(self, place: OverlayPlace) -> WorkspaceRoot:

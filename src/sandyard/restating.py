@@ -115,6 +115,7 @@ def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
         str(state.session_id),
         state.manifest.root,
         state.workspace_root_owned,
+        state.workspace_overlay,
         state.snapshot.model_dump(mode="json"),
     )
     raw = json.dumps(said, sort_keys=True).encode()

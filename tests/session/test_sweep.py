@@ -418,8 +418,8 @@ class TestClient:
     ) -> None:
         manifest = Manifest(root=str(tmp_path / "mine"))
         first, second = (
-            await client.create(manifest=manifest),
-            await client.create(manifest=manifest),
+            await client.create(manifest=manifest, shared=True),
+            await client.create(manifest=manifest, shared=True),
         )
         async with first, second:
             assert len(here.leases()) == 2

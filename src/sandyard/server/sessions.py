@@ -132,7 +132,7 @@ class Sessions:
         place = name or f" {id(request)}"  # no name has a space
         self._coming.add(place)
         try:
-            session = await client.create(manifest=manifest)
+            session = await client.create(manifest=manifest, shared=True)
             try:
                 await session.start()
                 held = HeldSession(client, session, name)

@@ -22,13 +22,22 @@ from typing import TYPE_CHECKING, Final, Self
 
 from sandyard.errors import LeaseHeldError, WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.limits import LEASE_BYTES, LEASE_HELD_S, LEASE_PAUSE_S, LEASE_SWEPT_S
+from sandyard.workspace.claim import Claim
 from sandyard.workspace.record import LeaseRecord, Unreadable
-from sandyard.workspace.root import Inode
+from sandyard.workspace.root import Inode, WorkspaceRoot
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["LEASE_NAME", "Lease", "is_in_place", "lock_file", "open_sessions", "read_record"]
+__all__ = [
+    "LEASE_NAME",
+    "Lease",
+    "is_in_place",
+    "lock_file",
+    "open_root",
+    "open_sessions",
+    "read_record",
+]
 
 LEASE_NAME: Final = "lease"
 
@@ -48,15 +57,24 @@ class Lease:
     It does file work, so coroutines call it in a thread.
     """
 
-    def __init__(self, fd: int, path: str, record: LeaseRecord) -> None:
+    def __init__(self, fd: int, path: str, record: LeaseRecord, *, shared: bool) -> None:
         """Take over a locked descriptor; use ``take`` instead."""
         self._fd: int | None = fd
+        self._shared = shared
+        self._claim: Claim | None = None
         self._path = path
         self._record = record
 
     @classmethod
     def take(
-        cls, state: str, session_id: str, *, root: str, owned: bool, kept: bool = False
+        cls,
+        state: str,
+        session_id: str,
+        *,
+        root: str,
+        owned: bool,
+        kept: bool = False,
+        shared: bool = False,
     ) -> Lease:
         """Take the lease of a session, before its root is made.
 
@@ -68,6 +86,7 @@ class Lease:
             root: absolute path of its workspace, which need not exist yet.
             owned: True if the library will make it, so that it may be deleted.
             kept: True lets no sweep delete it, also if this program is killed.
+            shared: True lets other sessions that say the same work in a directory of the caller's.
 
         Raises:
             LeaseHeldError: the session is in use.
@@ -91,7 +110,7 @@ class Lease:
         finally:
             os.close(sessions)
         record = _with_root(record, read_record(fd))
-        lease = cls(fd, path, record)
+        lease = cls(fd, path, record, shared=shared)
         try:
             _write(fd, record)
         except OSError as error:
@@ -115,11 +134,18 @@ class Lease:
         return self._fd is not None
 
     def note(self, inode: Inode) -> None:
-        """Write down what the root is, once it exists.
+        """Write down what the root is, once it exists; one of the caller's is claimed before.
 
         Raises:
+            LeaseHeldError: another session works in it.
             WorkspaceStartError: that can't be written.
         """
+        if not self._record.owned and self._claim is None:
+            state, root = posixpath.dirname(posixpath.dirname(self.directory)), self._record.root
+            try:
+                self._claim = Claim.take(state, root, inode, shared=self._shared)
+            except OSError as error:
+                raise _unusable(state, error) from error
         if self._record.inode == inode:
             return
         try:
@@ -216,6 +242,9 @@ class Lease:
 
     def release(self) -> None:
         """Let go of the lock and change nothing: a live one can be swept from now on."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):  # EIO and the like: it is closed all the same (close(2))
@@ -265,6 +294,23 @@ class Lease:
     ) -> None:
         """Let go of the lock."""
         self.release()
+
+
+def open_root(lease: Lease, path: str, *, owned: bool) -> WorkspaceRoot:
+    """Open a session's root, and write down what it is; one that is the caller's is made if missing.
+
+    Raises:
+        WorkspaceStartError: it can't be opened, or that can't be written.
+        LeaseHeldError: another session works in it.
+    """
+    root = WorkspaceRoot.open(path, owned=owned)
+    try:
+        lease.note(root.inode)
+    except BaseException:
+        root.close()
+        raise
+    root.marks = None if owned else lease.directory
+    return root
 
 
 def open_sessions(state: str, *, make: bool = True) -> int:

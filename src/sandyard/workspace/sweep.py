@@ -21,6 +21,7 @@ from uuid import UUID
 from sandyard.errors import SandboxError
 from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
 from sandyard.workspace.acting import rightful_owner
+from sandyard.workspace.claim import forget_claims
 from sandyard.workspace.extract_stage import clear_stages, forget_stages, has_stages
 from sandyard.workspace.lease import (
     LEASE_NAME,
@@ -88,6 +89,7 @@ def sweep(state: str) -> None:
     except SandboxError:
         return
     try:
+        forget_claims(state, SWEEP_LEASES)
         names = os.listdir(sessions)
         random.shuffle(names)  # two sweeps at once do not stand in each other's way
         for name in names[:SWEEP_LEASES]:
