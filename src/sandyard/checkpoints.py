@@ -264,16 +264,20 @@ def _saved(
 ) -> Checkpoint:
     """Save a workspace into a store; in a deputy where it has files of others."""
     from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
-    from sandyard.workspace.stat_index import StatIndex  # noqa: PLC0415  # saved
+    from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex  # noqa: PLC0415  # saved
 
-    with store.saving(history) as saver:
-        before = StatIndex.decode(store.read_index(history))
+    with (
+        store.saving(history) as saver,
+        store.noted(history) as notes,
+        store.noting(history) as noting,
+    ):
+        before, after = StatIndex(notes.size, notes.read_at), IndexWriter(noting.write)
         if not saver.trusts(before.tree):
             before = StatIndex()  # what it speaks of may be gone
-        saved = save_tree(root, saver, before, excluded, stopped)
+        saved = save_tree(root, saver, Looks(before, after), excluded, stopped)
         made = saver.finish(saved.top, saved.report)
-        saved.looks.tree = made.tree
-        store.write_index(history, saved.looks.encode())
+        after.finish(made.tree)
+        noting.publish()
         return Checkpoint(snapshot=made.id, report=saved.report)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -14,14 +14,15 @@ from sandyard.archive.trees import Node, decode_nodes, encode_nodes
 from sandyard.errors import WorkspaceArchiveReadError
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import restore_members
-from sandyard.workspace.persist_saving import SavedTree, save_tree
-from sandyard.workspace.stat_index import StatIndex, clock_now
+from sandyard.workspace.persist_saving import save_tree
+from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex, clock_now
 from tests.workspace.sample import fill, looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from sandyard.archive.report import ArchiveReport
     from sandyard.snapshot.store import SnapshotStore
 
 
@@ -58,13 +59,26 @@ def root(base: Path) -> Iterator[WorkspaceRoot]:
         yield opened
 
 
+class Saved(NamedTuple):
+    """A tree that was saved, and the index of it."""
+
+    top: Node
+    report: ArchiveReport
+    looks: bytes
+
+
+def index_of(raw: bytes) -> StatIndex:
+    return StatIndex(len(raw), lambda size, at: raw[at : at + size] if at >= 0 else b"")
+
+
 def save(
-    root: WorkspaceRoot, intake: Memory, before: StatIndex | None = None, *excluded: tuple[bytes]
-) -> SavedTree:
-    known = StatIndex() if before is None else before
-    # As it is read back from the disk.
-    known = StatIndex.decode(known.encode())
-    return save_tree(root, intake, known, frozenset(excluded), threading.Event())
+    root: WorkspaceRoot, intake: Memory, before: bytes = b"", *excluded: tuple[bytes]
+) -> Saved:
+    noted = bytearray()
+    looks = Looks(index_of(before), IndexWriter(noted.extend))
+    saved = save_tree(root, intake, looks, frozenset(excluded), threading.Event())
+    looks.after.finish("ab" * 32)
+    return Saved(saved.top, saved.report, bytes(noted))
 
 
 def settle(base: Path) -> None:
@@ -80,7 +94,8 @@ def test_everything_restores(
 ) -> None:
     fill(base)
     with store.saving("one") as saver:
-        saved = save_tree(root, saver, StatIndex(), frozenset(), threading.Event())
+        looks_ = Looks(StatIndex(), IndexWriter(lambda _: None))
+        saved = save_tree(root, saver, looks_, frozenset(), threading.Event())
         snapshot = saver.finish(saved.top, saved.report)
     (tmp_path / "again").mkdir()
     with WorkspaceRoot.open(tmp_path / "again") as again, store.reading(snapshot.id) as reader:
@@ -146,7 +161,7 @@ def disturb(kind: str, file: Path, new: Path, chance: random.Random) -> None:
 def test_every_change_is_seen(root: WorkspaceRoot, base: Path, seed: int) -> None:
     """What is saved by what is known is what is saved by reading everything."""
     chance = random.Random(seed)  # noqa: S311  # the same each time, and no secret
-    intake, known, last = Memory(), StatIndex(), ""
+    intake, known, last = Memory(), b"", ""
     for _ in range(60):
         for _ in range(chance.randrange(3)):
             last = mutate(base, chance)
@@ -163,7 +178,7 @@ def test_what_is_left_out_may_change(root: WorkspaceRoot, base: Path) -> None:
     intake = Memory()
     first = save(root, intake)
     without = save(root, intake, first.looks, (b"d",))
-    assert without.top == save(root, Memory(), None, (b"d",)).top
+    assert without.top == save(root, Memory(), b"", (b"d",)).top
     assert [note.reason for note in without.report.skipped] == ["excluded"]
     assert save(root, intake, without.looks).top == first.top
 
@@ -197,13 +212,25 @@ def test_removed_workspace_is_told(root: WorkspaceRoot, base: Path) -> None:
 
 
 def test_broken_index_reads_all(root: WorkspaceRoot, base: Path) -> None:
+    """Whichever byte of an index is flipped: a directory is known as it was, or not at all."""
     fill(base)
     settle(base)
-    raw = save(root, Memory()).looks.encode()
-    assert StatIndex.decode(raw).directories
-    for at in range(0, len(raw), 11):
-        torn = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
-        assert not StatIndex.decode(torn).directories
-    assert not StatIndex.decode(b"").directories
+    raw = save(root, Memory()).looks
+    whole = index_of(raw)
+    paths = [b"", b"d", b"d/empty", b"shut", b"n" * 200]
+    want = {path: whole.get(path) for path in paths}
+    assert None not in want.values()
+    assert len(whole) == len(paths) + 1
+    assert whole.get(b"missing") is None
+    unknown = 0
+    for at in range(0, len(raw), 5):
+        torn = index_of(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        for path in paths:
+            known = torn.get(path)
+            assert known in (None, want[path])
+            unknown += known is None
+    assert unknown > 100
+    for cut in range(0, len(raw), 7):
+        assert len(index_of(raw[:cut])) == 0
     assert encode_nodes([])
     assert not decode_nodes(encode_nodes([]))

@@ -12,10 +12,11 @@ from sandyard.snapshot.packs import (
     Packed,
     SortedList,
     pieces_of,
+    prefix_of,
     read_list,
     salvage,
 )
-from sandyard.snapshot.sizes import DICT_AFTER, OPEN_PACKS
+from sandyard.snapshot.sizes import DICT_AFTER, DICT_OBJECTS, FEW_PACKS, OPEN_PACKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,29 +94,63 @@ class Objects:
         self._packs = packs
         self.lists = lists.read(packs)
         self.damaged = lists.damaged
-        self._by_digest: dict[bytes, str] | None = None
+        self._by_prefix: dict[int, str] | None = None
         self._searches = 0
         self._open: dict[str, int] = {}
 
-    def find(self, digest: bytes) -> Found | None:
-        """Look for an object."""
-        if self._by_digest is None:
-            self._searches += 1
-            if self._searches <= DICT_AFTER:
-                return self._search(digest)
-            self._by_digest = {
-                packed.digest: name for name, each in self.lists.items() for packed in each
-            }
-        pack = self._by_digest.get(digest)
-        packed = None if pack is None else self.lists[pack].find(digest)
-        return None if pack is None or packed is None else Found(pack, packed)
+    def has_whole(self, digest: bytes) -> bool:
+        """Whether a pack has an object that is not known to be damaged.
 
-    def _search(self, digest: bytes) -> Found | None:
-        for pack, each in self.lists.items():
-            packed = each.find(digest)
-            if packed is not None:
-                return Found(pack, packed)
-        return None
+        Raises:
+            OSError: a pack can't be read.
+        """
+        prefix = prefix_of(digest)
+        if self._by_prefix is None and len(self.lists) > FEW_PACKS:
+            self._searches += 1
+            few = sum(map(len, self.lists.values())) <= DICT_OBJECTS
+            if few and self._searches > DICT_AFTER:
+                packs = (
+                    (name, each) for name, each in self.lists.items() if name not in self.damaged
+                )
+                self._by_prefix = {begin: name for name, each in packs for begin in each.prefixes}
+        if self._by_prefix is not None and prefix not in self._by_prefix:
+            return False
+        return any(
+            each.has_prefix(prefix) and self.find_in(name, digest) is not None
+            for name, each in self.lists.items()
+            if name not in self.damaged
+        )
+
+    def learn(self, name: str) -> None:
+        """Take a pack into account that was published since.
+
+        Raises:
+            OSError, DamagedPackError: it can't be read.
+        """
+        self.lists = self.lists | {name: read_list(self._opened(name))}
+        self._by_prefix, self._searches = None, 0
+
+    def find_in(self, name: str, digest: bytes) -> Packed | None:
+        """Look for an object in a certain pack.
+
+        Raises:
+            OSError: the pack can't be read.
+        """
+        listed = self.lists[name]
+        return (
+            listed.find(self._opened(name), digest)
+            if listed.has_prefix(prefix_of(digest))
+            else None
+        )
+
+    def all_in(self, name: str) -> Iterator[Packed]:
+        """All objects of a pack, by their digests.
+
+        Raises:
+            OSError: the pack can't be read.
+        """
+        if len(self.lists[name]):
+            yield from self.lists[name].each(self._opened(name))
 
     def pieces(self, digest: bytes) -> Iterator[bytes]:
         """Read an object, piece by piece.
@@ -144,8 +179,8 @@ class Objects:
                 return
 
     def _places(self, digest: bytes) -> Iterable[tuple[str, Packed]]:
-        for name, each in self.lists.items():
-            packed = each.find(digest)
+        for name in self.lists:
+            packed = self.find_in(name, digest)
             if packed is not None:
                 yield name, packed
 

@@ -17,7 +17,6 @@ from sandyard.errors import SnapshotPersistError
 from sandyard.snapshot.objects import Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError, PackWriter
 from sandyard.snapshot.records import History, Snapshot
-from sandyard.snapshot.sizes import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,7 +48,6 @@ class Saver:
         self._history = History(place)
         self._stack = ExitStack()
         self._writer: PackWriter | None = None
-        self._mine: set[bytes] = set()
 
     def __enter__(self) -> Self:
         """Share the lock, and look at what is there.
@@ -61,6 +59,7 @@ class Saver:
             self._stack.enter_context(self._place.shared())
             self._packs = self._stack.enter_context(self._place.opened("packs"))
             self._objects = self._stack.enter_context(Objects(self._packs, self._lists))
+            self._pack = self._stack.enter_context(ExitStack())
             self.last = self._last()
             self._stack = self._stack.pop_all()
         return self
@@ -91,7 +90,6 @@ class Saver:
         with self._errors():
             if not self._has(digest):
                 self._open_pack().add(digest, data)
-                self._mine.add(digest)
         return digest
 
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
@@ -108,7 +106,6 @@ class Saver:
         with self._errors():
             wanted = not self._has(digest)
             writer.settle(start, digest, wanted=wanted)
-        self._mine.add(digest)
         return digest
 
     @contextmanager
@@ -142,25 +139,26 @@ class Saver:
         return bool(self.nodes_of(bytes.fromhex(tree)))
 
     def _has(self, digest: bytes) -> bool:
-        if digest in self._mine:
-            return True
-        found = self._objects.find(digest)
         # What a damaged pack still has may be damaged, too: it is kept once more.
-        return found is not None and found.pack not in self._objects.damaged
+        mine = self._writer is not None and digest in self._writer
+        return mine or self._objects.has_whole(digest)
 
     def _open_pack(self) -> PackWriter:
         writer = self._writer
-        if writer is not None and writer.size >= PACK_BYTES:
+        if writer is not None and writer.full:
             self._end_pack(writer)
             writer = None
         if writer is None:
             writer = PackWriter(self._place, self._packs)
-            self._writer = self._stack.enter_context(writer)
+            self._writer = self._pack.enter_context(writer)
         return writer
 
     def _end_pack(self, writer: PackWriter) -> None:
-        writer.publish()
+        name = writer.publish()
         self._writer = None
+        self._pack.close()
+        if name is not None:
+            self._objects.learn(name)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -9,11 +9,13 @@ __all__ = [
     "COMPRESSION_LEVEL",
     "DEAD_SHARE",
     "DICT_AFTER",
-    "INDEX_BYTES",
+    "DICT_OBJECTS",
+    "FEW_PACKS",
     "LOCK_PAUSE_S",
     "LOCK_WAIT_S",
     "OPEN_PACKS",
     "PACK_BYTES",
+    "PACK_OBJECTS",
     "RECORD_BYTES",
     "SESSION_NAME_CHARS",
     "SMALL_PACK_BYTES",
@@ -38,15 +40,18 @@ written stays in proportion to what is gained."""
 OPEN_PACKS: Final = 16
 """Packs that one reader holds open; opened again, one costs microseconds."""
 
+PACK_OBJECTS: Final = 32 * 1024
+"""Objects after which a save begins another pack: what is held of them while it is written takes some
+8 MB."""
+
+FEW_PACKS: Final = 8
 DICT_AFTER: Final = 128
-"""Searches in the sorted lists of packs after which they are read into one dictionary: it costs what
-so many searches do in a store of a few packs."""
+DICT_OBJECTS: Final = 50_000
+"""With more packs than the first, after so many searches, and with at most so many objects, the
+beginnings of digests are put into one dictionary, of some 5 MB: a search in each list is slower."""
 
 COMPRESSION_LEVEL: Final = 3
 """Of zstd; its own default: a third of the size at some 300 MB/s."""
-
-INDEX_BYTES: Final = 512 * 1024 * 1024
-"""Largest index: some five million files. Beyond that every file is read at each save."""
 
 LOCK_WAIT_S: Final = 30.0
 LOCK_PAUSE_S: Final = 0.01

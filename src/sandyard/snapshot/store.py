@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -21,12 +21,13 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.finishing import in_thread
+from sandyard.snapshot.beside import NoteReader, NoteWriter
 from sandyard.snapshot.objects import Lists
 from sandyard.snapshot.place import Place
 from sandyard.snapshot.reading import TreeReader
 from sandyard.snapshot.records import History, Snapshot, check_name, check_words
 from sandyard.snapshot.saving import Saver
-from sandyard.snapshot.sizes import INDEX_BYTES, LOCK_WAIT_S
+from sandyard.snapshot.sizes import LOCK_WAIT_S
 from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, reclaim, verify_store
 
 if TYPE_CHECKING:
@@ -137,20 +138,13 @@ class SnapshotStore:
         with self._restore_errors(history):
             return History(self._place).last(check_name(history, "snapshot_restore"))
 
-    def read_index(self, history: str) -> bytes:
-        """What somebody noted beside a history; none if nothing; for threads."""
-        try:
-            with self._place.opened("index") as directory:
-                return self._place.read_file(directory, f"{history}.index", INDEX_BYTES)
-        except OSError:
-            return b""
+    def noted(self, history: str) -> NoteReader:
+        """What somebody noted beside a history, as a context manager; for threads."""
+        return NoteReader(self._place, history)
 
-    def write_index(self, history: str, data: bytes) -> None:
-        """Note something beside a history; it may be lost at any time; for threads."""
-        if len(data) > INDEX_BYTES:
-            return
-        with suppress(OSError), self._place.opened("index") as directory:
-            self._place.write_file(directory, f"{history}.index", data, sync=False)
+    def noting(self, history: str) -> NoteWriter:
+        """Note something beside a history; it may be lost at any time; for threads that are saving."""
+        return NoteWriter(self._place, history)
 
     # --- what there is ------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sandyard.archive.trees import decode_nodes
 from sandyard.snapshot.objects import Found, Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError, PackWriter
 from sandyard.snapshot.records import History
-from sandyard.snapshot.sizes import DEAD_SHARE, PACK_BYTES, SMALL_PACK_BYTES
+from sandyard.snapshot.sizes import DEAD_SHARE, PACK_OBJECTS, SMALL_PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -280,7 +280,7 @@ class _Plan:
             movers = [
                 Found(name, packed)
                 for name in self._goers
-                for packed in sorted(objects.lists[name], key=lambda packed: packed.at)
+                for packed in sorted(objects.all_in(name), key=lambda packed: packed.at)
                 if packed.digest in self._marks.live
             ]
             self._copy(objects, movers, compress=compress)
@@ -290,7 +290,7 @@ class _Plan:
         while left:
             moved: set[bytes] = set()
             with PackWriter(self._place, self._packs, compressed=compress) as writer:
-                while left and writer.size < PACK_BYTES:
+                while left and not writer.full:
                     found = left.pop()
                     digest = found.packed.digest
                     if digest in self._moved or digest in moved:
@@ -312,8 +312,8 @@ class _Plan:
 
     def _stays(self, objects: Objects, digest: bytes) -> bool:
         """Whether a pack that does not go has an object, too, and has it whole."""
-        for name, listed in objects.lists.items():
-            packed = None if name in self._goers else listed.find(digest)
+        for name in objects.lists:
+            packed = None if name in self._goers else objects.find_in(name, digest)
             if packed is None:
                 continue
             with suppress(DamagedPackError, OSError):
@@ -333,12 +333,11 @@ class _Plan:
             # What was saved since may need what nobody needed before.
             self._marks.add(objects, _all_of(self._place))
             for name in self._goers:
-                listed = objects.lists.get(name)
-                if listed is None:
+                if name not in objects.lists:
                     continue
                 if all(
                     each.digest in self._moved or each.digest not in self._marks.live
-                    for each in listed
+                    for each in objects.all_in(name)
                 ):
                     self._place.disk.remove(self._packs, name)
                     count += 1
@@ -374,7 +373,7 @@ def _choose(objects: Objects, live: set[bytes], *, compress: bool) -> list[str]:
     for name in sorted(objects.lists, key=lambda name: (name in objects.damaged, name)):
         total = needed = 0
         untried = False
-        for each in objects.lists[name]:
+        for each in objects.all_in(name):
             total += each.stored
             untried |= each.untried
             if each.digest in live and each.digest not in held:
@@ -383,7 +382,7 @@ def _choose(objects: Objects, live: set[bytes], *, compress: bool) -> list[str]:
         dead = not needed or total - needed > DEAD_SHARE * total
         if name in objects.damaged or dead or (compress and untried):
             goers.append(name)
-        elif total < SMALL_PACK_BYTES:
+        elif total < SMALL_PACK_BYTES and len(objects.lists[name]) < PACK_OBJECTS // 2:
             small.append(name)
     return goers + small if compress and len(small) > 1 else goers
 

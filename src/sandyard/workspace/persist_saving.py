@@ -10,7 +10,6 @@ from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.faults import translated
 from sandyard.workspace.persist_stream import gone_root
 from sandyard.workspace.persist_tree import TreeSaving
-from sandyard.workspace.stat_index import StatIndex
 
 if TYPE_CHECKING:
     import threading
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.trees import Intake, Node
     from sandyard.workspace.root import WorkspaceRoot
+    from sandyard.workspace.stat_index import Looks
 
 __all__ = ["SavedTree", "save_tree"]
 
@@ -28,19 +28,17 @@ class SavedTree(NamedTuple):
 
     Attributes:
         top: the workspace's own entry.
-        looks: how everything looked.
         report: what could not be saved.
     """
 
     top: Node
-    looks: StatIndex
     report: ArchiveReport
 
 
 def save_tree(
     root: WorkspaceRoot,
     intake: Intake,
-    before: StatIndex,
+    looks: Looks,
     excluded: frozenset[Path],
     stopped: threading.Event,
 ) -> SavedTree:
@@ -49,7 +47,7 @@ def save_tree(
     Args:
         root: the workspace.
         intake: takes contents and directories.
-        before: what the last saving gave; empty reads everything.
+        looks: how everything looked before, and what takes how it looks.
         excluded: paths that are left out, with all in them.
         stopped: set by whoever wants no more of it.
 
@@ -61,9 +59,9 @@ def save_tree(
     tally = Tally()
     with translated("persist_workspace", root.inside, root):
         owner = rightful_owner(root)
-        saving = TreeSaving(root.fd, intake, before, excluded, tally, root.ward, owner, stopped)
+        saving = TreeSaving(root.fd, intake, looks, excluded, tally, root.ward, owner, stopped)
         with acting_as(owner):
             top = saving.run()
         if os.fstat(root.fd).st_nlink == 0:
             raise gone_root(root.inside)
-    return SavedTree(top, saving.index, tally.report())
+    return SavedTree(top, tally.report())

@@ -24,7 +24,7 @@ from sandyard.workspace.persist_facts import (
 from sandyard.workspace.root import Owner
 from sandyard.workspace.stat_index import (
     Known,
-    StatIndex,
+    Looks,
     clock_now,
     look_of,
     looks_in,
@@ -117,7 +117,7 @@ class TreeSaving:
     Args:
         top: descriptor of the directory; it stays the caller's.
         intake: takes contents and directories; it is called as this program, not as ``owner``.
-        before: what is known from the last save; empty if its tree is gone.
+        looks: what is known from the last save, and what takes what is known then.
         excluded: paths that are left out, with all beneath them.
         tally: counts, and hears of what could not be saved.
         ward: what the policy denies; that is left out.
@@ -129,7 +129,7 @@ class TreeSaving:
         self,
         top: int,
         intake: Intake,
-        before: StatIndex,
+        looks: Looks,
         excluded: frozenset[Path],
         tally: Tally,
         ward: Ward,
@@ -138,7 +138,7 @@ class TreeSaving:
     ) -> None:
         self._top = top
         self._intake = intake
-        self._before = before.directories
+        self._before, self._after = looks
         self._excluded = excluded
         self._holders = {path[:-1] for path in excluded}
         self._tally = tally
@@ -147,10 +147,9 @@ class TreeSaving:
         self._stopped = stopped
         self._links: dict[tuple[int, int], bytes] = {}
         self._since = clock_now()
-        self.index = StatIndex()
 
     def run(self) -> Node:
-        """Save all of it; ``index`` is what is known then.
+        """Save all of it.
 
         Returns:
             The directory's own entry, named ``.``.
@@ -170,7 +169,7 @@ class TreeSaving:
                     stack.pop()
                     if not stack:
                         return node
-                    self._take(stack[-1], node)
+                    self._take(stack[-1], node, frame.old)
                     continue
                 name, facts, _ = entry
                 below = self._try_enter(tree, (*frame.path, name), facts)
@@ -243,12 +242,10 @@ class TreeSaving:
                 self._save_entry(tree, frame, entry)
         return None
 
-    def _take(self, frame: _Frame, node: Node) -> None:
+    def _take(self, frame: _Frame, node: Node, was: Known | None) -> None:
         """Note what a directory in a directory has become."""
         name, facts, _ = frame.entries[frame.at]
         frame.at += 1
-        path = b"/".join((*frame.path, name))
-        was = self._before.get(path)
         frame.fresh |= was is None or was.digest != node.digest
         frame.nodes.append(node)
         frame.looks.append(settled_look(name, facts, self._since))
@@ -264,12 +261,12 @@ class TreeSaving:
         key = b"/".join(frame.path)
         if frame.same and old is not None:
             if not frame.fresh:
-                self.index.directories[key] = old
+                self._after.add(key, old)
                 return frame.node._replace(digest=old.digest)
             self._fill_in(tree, frame)
         with self._as_program():
             digest = self._intake.put(encode_nodes(frame.nodes))
-        self.index.directories[key] = Known(digest, frame.linked, b"".join(frame.looks))
+        self._after.add(key, Known(digest, frame.linked, b"".join(frame.looks)))
         return frame.node._replace(digest=digest)
 
     def _fill_in(self, tree: Directories, frame: _Frame) -> None:

@@ -10,17 +10,27 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
+from array import array
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-from sandyard.archive.trees import DIGEST_BYTES
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Known", "StatIndex", "clock_now", "look_of", "looks_in", "settled_look", "unlike"]
+__all__ = [
+    "IndexWriter",
+    "Known",
+    "Looks",
+    "StatIndex",
+    "clock_now",
+    "look_of",
+    "looks_in",
+    "settled_look",
+    "unlike",
+]
 
-_MAGIC: Final = b"SYINDEX1"
+_MAGIC: Final = b"SYINDEX2"
 _LOOK: Final = struct.Struct("<QQIIQqqH")
 """Device, inode, mode, number of names, size, times of modification and of change, length of name."""
 
@@ -28,7 +38,24 @@ _CHANGE_AT: Final = 40
 _NEVER: Final = struct.pack("<q", -1)
 """A time of change that no file has, since its clock is not set to 1969."""
 
-_HEAD: Final = struct.Struct("<IIB32s")
+_CHECK: Final = 8
+_HEAD: Final = struct.Struct("<IIB32s8s")
+"""Before each directory: length of its path and of its looks, whether files have other names, digest of
+its entries, and of all that the first bytes of a digest."""
+
+_HEAD_SAID: Final = _HEAD.size - _CHECK
+_TABLE: Final = struct.Struct(">QQ")
+"""In the table: the first bytes of the digest of a path, and where its directory stands; sorted."""
+
+_TABLE_PIECE: Final = 1024 * _TABLE.size
+_END: Final = struct.Struct("<QQ32s32s8s")
+"""At the very end: where the table begins, how many it has, the tree, a digest of these and the table, a
+mark."""
+
+_END_SAID: Final = 48
+_LOOKS_BYTES: Final = 1024**3
+"""Largest directory that is believed: some ten million entries."""
+
 _SECOND: Final = 10**9
 _COARSE: Final = 2 * _SECOND
 """What the times of the coarsest file system still in use are rounded to, in ns (FAT)."""
@@ -49,49 +76,128 @@ class Known(NamedTuple):
 
 
 class StatIndex:
-    """What is known of all directories of a saved tree, by path.
+    """What is known of the directories of a saved tree, read from where it lies as it is asked for.
 
     Args:
-        tree: digest of the tree; the index is of use while a store has that.
+        size: bytes of it; 0 knows nothing.
+        read_at: gives so many bytes at a place.
+
+    Attributes:
+        tree: digest of the tree, in hexadecimal; the index is of use while a store has that.
     """
 
-    def __init__(self, tree: str = "") -> None:
-        self.tree = tree
-        self.directories: dict[bytes, Known] = {}
+    def __init__(
+        self, size: int = 0, read_at: Callable[[int, int], bytes] = lambda _size, _at: b""
+    ) -> None:
+        self.tree = ""
+        self._read_at = read_at
+        self._keys: array[int] = array("Q")
+        self._places: array[int] = array("Q")
+        raw = read_at(_END.size, size - _END.size) if size >= _END.size else b""
+        if len(raw) != _END.size:
+            return
+        at, count, tree, digest, magic = _END.unpack(raw)
+        if magic != _MAGIC or at + count * _TABLE.size + _END.size != size:
+            return
+        hasher = hashlib.sha256(raw[:_END_SAID])
+        for start in range(at, at + count * _TABLE.size, _TABLE_PIECE):
+            table = read_at(min(_TABLE_PIECE, at + count * _TABLE.size - start), start)
+            hasher.update(table)
+            for key, place in _TABLE.iter_unpack(table[: len(table) // _TABLE.size * _TABLE.size]):
+                self._keys.append(key)
+                self._places.append(place)
+        if hasher.digest() == digest:
+            self.tree = tree.hex()
+        else:
+            self._keys, self._places = array("Q"), array("Q")
 
-    def encode(self) -> bytes:
-        """Return it as bytes, with their digest."""
-        tree = self.tree.encode()
-        parts = [_MAGIC, struct.pack("<H", len(tree)), tree]
-        for path, known in self.directories.items():
-            parts += (
-                _HEAD.pack(len(path), len(known.looks), known.linked, known.digest),
-                path,
-                known.looks,
-            )
-        raw = b"".join(parts)
-        return raw + hashlib.sha256(raw).digest()
+    def __len__(self) -> int:
+        """How many directories are known."""
+        return len(self._keys)
 
-    @classmethod
-    def decode(cls, raw: bytes) -> StatIndex:
-        """Read it back; bytes that are none give an empty one, by which everything is read."""
-        body = memoryview(raw)[:-DIGEST_BYTES]
-        right = hashlib.sha256(body).digest() == raw[-DIGEST_BYTES:]
-        if not right or bytes(body[: len(_MAGIC)]) != _MAGIC:
-            return cls()
-        at = len(_MAGIC) + 2
-        (length,) = struct.unpack_from("<H", body, at - 2)
-        index = cls(bytes(body[at : at + length]).decode())
-        at += length
-        while at < len(body):
-            path_size, looks_size, linked, digest = _HEAD.unpack_from(body, at)
-            at += _HEAD.size
-            path = bytes(body[at : at + path_size])
-            at += path_size
-            looks = bytes(body[at : at + looks_size])
-            at += looks_size
-            index.directories[path] = Known(digest, bool(linked), looks)
-        return index
+    def get(self, path: bytes) -> Known | None:
+        """What is known of a directory; None for nothing, or if it is not what was written."""
+        key = _key_of(path)
+        at = bisect_left(self._keys, key)
+        while at < len(self._keys) and self._keys[at] == key:
+            known = self._known(path, self._places[at])
+            if known is not None:
+                return known
+            at += 1
+        return None
+
+    def _known(self, path: bytes, place: int) -> Known | None:
+        head = self._read_at(_HEAD.size, place)
+        if len(head) != _HEAD.size:
+            return None
+        path_size, looks_size, linked, digest, check = _HEAD.unpack(head)
+        if path_size != len(path) or looks_size > _LOOKS_BYTES:
+            return None
+        rest = self._read_at(path_size + looks_size, place + _HEAD.size)
+        if rest[:path_size] != path or _check_of(head[:_HEAD_SAID], rest) != check:
+            return None
+        return Known(digest, bool(linked), rest[path_size:])
+
+
+class IndexWriter:
+    """Writes an index as it comes to be known; of each directory, only its place is held.
+
+    Args:
+        write: takes it, piece by piece.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._at = 0
+        self._table: list[bytes] = []
+
+    def add(self, path: bytes, known: Known) -> None:
+        """Write what is known of a directory."""
+        said = _HEAD.pack(len(path), len(known.looks), known.linked, known.digest, bytes(_CHECK))
+        said, rest = said[:_HEAD_SAID], path + known.looks
+        self._table.append(_TABLE.pack(_key_of(path), self._at))
+        self._put(said + _check_of(said, rest))
+        self._put(rest)
+
+    def finish(self, tree: str) -> None:
+        """Write the rest.
+
+        Args:
+            tree: digest of the tree, in hexadecimal.
+        """
+        self._table.sort()
+        head = _END.pack(self._at, len(self._table), bytes.fromhex(tree), b"", _MAGIC)[:_END_SAID]
+        hasher = hashlib.sha256(head)
+        for entry in self._table:
+            hasher.update(entry)
+            self._put(entry)
+        self._put(head + hasher.digest() + _MAGIC)
+
+    def _put(self, data: bytes) -> None:
+        self._write(data)
+        self._at += len(data)
+
+
+class Looks(NamedTuple):
+    """How everything looked, and how it looks.
+
+    Attributes:
+        before: what the last saving told; empty reads everything.
+        after: takes what the next saving needs; whoever made it finishes it.
+    """
+
+    before: StatIndex
+    after: IndexWriter
+
+
+def _key_of(path: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(path).digest()[:_CHECK])
+
+
+def _check_of(said: bytes, rest: bytes) -> bytes:
+    hasher = hashlib.sha256(said)
+    hasher.update(rest)
+    return hasher.digest()[:_CHECK]
 
 
 def clock_now() -> int:
