@@ -28,7 +28,6 @@ from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.process.identity import first_parked
-from sandyard.restating import check_grants, check_named, seal_state, with_grants
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
@@ -184,6 +183,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         else:
             manifest = manifest.model_copy(deep=True)
+        from sandyard.restating import with_grants  # noqa: PLC0415  # with the first session
+
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         whole = with_grants(whole, manifest)
         accounts = await in_thread(_possible_accounts, manifest)
@@ -284,14 +285,18 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 value=state,
             )
         state = state.model_copy(deep=True)
+        from sandyard.restating import check_grants  # noqa: PLC0415  # where one is taken up again
+
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         check_grants(whole, state.manifest)
-        await in_thread(_possible_accounts, state.manifest)
+        accounts = await in_thread(_possible_accounts, state.manifest)
         undo = ExitStack()
         try:
             await in_thread(_check_named, state, root, snapshot)
             together = bool(shared) or state.workspace_overlay
             found, lease = await in_thread(_prepare_again, whole, state, together, undo)
+            if found is not None and accounts.further:
+                await in_thread(_admit, found, accounts)
             await in_thread(_seal, state)
         except BaseException:
             await in_thread(undo.close)
@@ -442,6 +447,8 @@ def _sweep(state: str) -> None:
 
 
 def _seal(state: UnixLocalSandboxSessionState) -> None:
+    from sandyard.restating import seal_state  # noqa: PLC0415  # with the first session
+
     seal_state(_state_directory(), state)
 
 
@@ -450,6 +457,8 @@ def _check_named(
     root: object,
     snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None,
 ) -> None:
+    from sandyard.restating import check_named  # noqa: PLC0415  # where one is taken up again
+
     kept = None if snapshot is None else _resolved(snapshot, state.snapshot.id)
     check_named(_state_directory(), state, root, kept)
 

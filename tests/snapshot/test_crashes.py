@@ -77,6 +77,7 @@ def check(directory: Path, *, done: bool) -> None:
     asyncio.run(look())
     save(store)
     assert asyncio.run(store.verify()).ok
+    asyncio.run(store.prune())  # a save removes what a killed one left of its own history
     assert not [path for path in files_of(store) if "/tmp-" in path]
 
 
@@ -231,7 +232,7 @@ def test_forked_worker_holds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(500))  # four kills each
 def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
     """Several programs save and reclaim at once, and are killed when chance says so."""
     chance = random.Random(seed)  # noqa: S311  # likewise
@@ -243,7 +244,7 @@ def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
             work(base, number)
         children.append(pid)
     for pid in children:
-        time.sleep(chance.random() * 0.4)  # the moment is what is tried, nothing waits for it
+        time.sleep(chance.random() * 0.2)  # the moment is what is tried, nothing waits for it
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     check(base, done=False)

@@ -46,6 +46,7 @@ class Member:
         link: where a symlink points, or the name of what a hard link is another name of.
         attributes: extended attributes, by name.
         sparse: where its data stands; None if it has no holes.
+        owner: names of its user and group, with a colon between; empty for the workspace's own.
         pieces: gives the content in order; only once, and before the next member is asked for.
     """
 
@@ -57,6 +58,7 @@ class Member:
     link: bytes = b""
     attributes: dict[bytes, bytes] | None = None
     sparse: list[Extent] | None = None
+    owner: bytes = b""
     pieces: Callable[[], Iterator[Piece]] = field(default=lambda: iter(()), repr=False)
 
 

@@ -31,6 +31,8 @@ _ATTRIBUTE: Final = struct.Struct("<HI")
 _HAS_DIGEST: Final = 1
 _HAS_EXTENTS: Final = 2
 _HAS_ATTRIBUTES: Final = 4
+_HAS_OWNER: Final = 8
+_OWNER: Final = struct.Struct("<H")
 
 
 class Node(NamedTuple):
@@ -46,6 +48,8 @@ class Node(NamedTuple):
         link: where a symlink points; of a further name, the path of the first from the top.
         attributes: extended attributes by name, sorted; None for none.
         sparse: where a file's data stands; None if it has no holes.
+        owner: whose it is: names of a user and a group, with a colon between; of the workspace's own
+            user, the name is empty. Nothing where both are.
     """
 
     name: bytes
@@ -57,6 +61,7 @@ class Node(NamedTuple):
     link: bytes = b""
     attributes: tuple[tuple[bytes, bytes], ...] | None = None
     sparse: tuple[Extent, ...] | None = None
+    owner: bytes = b""
 
 
 class Intake(Protocol):
@@ -79,6 +84,7 @@ def encode_nodes(nodes: Iterable[Node]) -> bytes:
         flags = _HAS_DIGEST if node.digest else 0
         flags |= 0 if node.sparse is None else _HAS_EXTENTS
         flags |= 0 if node.attributes is None else _HAS_ATTRIBUTES
+        flags |= _HAS_OWNER if node.owner else 0
         numbers = (len(node.name), len(node.link), node.mtime, node.size)
         parts += (
             _HEAD.pack(_NUMBERS[node.kind], flags, node.mode, *numbers),
@@ -93,6 +99,8 @@ def encode_nodes(nodes: Iterable[Node]) -> bytes:
             parts.append(_COUNT.pack(len(node.attributes)))
             for name, value in node.attributes:
                 parts += (_ATTRIBUTE.pack(len(name), len(value)), name, value)
+        if node.owner:
+            parts += (_OWNER.pack(len(node.owner)), node.owner)
     return b"".join(parts)
 
 
@@ -147,6 +155,7 @@ def _nodes(raw: _Bytes) -> Iterator[Node]:
             digest=raw.take(DIGEST_BYTES) if flags & _HAS_DIGEST else b"",
             sparse=_extents(raw, size) if flags & _HAS_EXTENTS else None,
             attributes=_attributes(raw) if flags & _HAS_ATTRIBUTES else None,
+            owner=raw.take(*raw.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
         )
 
 

@@ -107,7 +107,7 @@ class TreeReader:
     def _member(self, path: bytes, node: Node) -> Member:
         name = b"./" if path == b"." else b"./" + path
         member = Member(name, node.kind, size=node.size, mode=node.mode, mtime=node.mtime)
-        member.link = node.link
+        member.link, member.owner = node.link, node.owner
         member.attributes = None if node.attributes is None else dict(node.attributes)
         member.sparse = None if node.sparse is None else list(node.sparse)
         if node.kind is Kind.DIRECTORY and path != b".":

@@ -236,7 +236,8 @@ def restore_members(
     """
 
     def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
-        return restoring.make(_as_program(members, owner))
+        ids = {name.encode(): number for number, name in root.names.items()}
+        return restoring.make(_as_program(members, owner), ids)
 
     return _restore_all(root, make, ArchiveMeter(UNLIMITED), stopped, finish=finish)
 
@@ -380,8 +381,10 @@ class _Restoring:
 
         return self.make(_tar_members(read, self._meter))
 
-    def make(self, members: Iterator[Member]) -> Mapping[Path, Look]:
-        """Make members, wherever they come from."""
+    def make(
+        self, members: Iterator[Member], ids: Mapping[bytes, int] | None = None
+    ) -> Mapping[Path, Look]:
+        """Make members, wherever they come from; ``ids`` are those of owners that they may have."""
         with Directories(self._stage.tree, self._ward.refuse_foreign) as tree:
             unpacking = Unpacking(
                 tree,
@@ -392,9 +395,11 @@ class _Restoring:
                 stopped=self._stopped,
                 ward=self._ward,
             )
+            unpacking.ids, unpacking.as_program = ids or {}, self._stage.as_program
             for member in members:
                 unpacking.add(member)
             unpacking.finish()
+            unpacking.give()
             return unpacking.looks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.archive.model import ArchiveError, Kind, Member
@@ -14,7 +15,8 @@ from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from sandyard.archive.bounds import ArchiveMeter
     from sandyard.archive.naming import Path
@@ -37,11 +39,13 @@ class Look(NamedTuple):
         mode: permissions.
         mtime: modification time in ns.
         attributes: extended attributes of the user's.
+        owner: ids of its user and group on disk, -1 for whoever makes it; None for both.
     """
 
     mode: int | None
     mtime: int | None
     attributes: dict[bytes, bytes]
+    owner: tuple[int, int] | None = None
 
 
 class Abandoned(Exception):  # noqa: N818  # no error: who asked for it has gone
@@ -63,6 +67,9 @@ class Unpacking:
 
     Attributes:
         looks: what directories are to look like.
+        ids: ids on disk of the users and groups that a member's owner may name; nothing gives all to
+            whoever makes them.
+        as_program: acts as this program, which alone may give files away.
     """
 
     def __init__(  # what is made, where, by which rules, and who hears of it
@@ -88,6 +95,9 @@ class Unpacking:
         self._head = b"/"  # of no member
         self._above: Path = ()
         self.looks: dict[Path, Look] = {}
+        self.ids: Mapping[bytes, int] = {}
+        self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._owners: list[tuple[Path, tuple[int, int]]] = []
 
     def add(self, member: Member) -> None:
         """Make one member.
@@ -111,6 +121,8 @@ class Unpacking:
             ) from None
         if member.mode is not None and member.mode & ~_PERMISSIONS:
             self._tally.note_special(b"/".join(path), member.mode)
+        if member.kind is not Kind.DIRECTORY and (owner := self._ids_of(member, path)):
+            self._owners.append((path, owner))
 
     def finish(self) -> None:
         """Check what can be judged only when all is there.
@@ -166,7 +178,8 @@ class Unpacking:
             self._directory(path, member)  # which refuses all but a directory
         mode = None if member.mode is None else member.mode & _PERMISSIONS
         attributes = self._kept(member.attributes, path)
-        self.looks[self._beneath + path] = Look(mode, member.mtime, attributes)
+        owner = self._ids_of(member, path)
+        self.looks[self._beneath + path] = Look(mode, member.mtime, attributes, owner)
         self._tally.count(Kind.DIRECTORY)
 
     def _add_file(self, member: Member, path: Path) -> None:
@@ -251,6 +264,27 @@ class Unpacking:
         if target in self._links:  # the same target, seen from another place
             self._links[path] = self._links[target]
         self._tally.count(Kind.HARD_LINK)
+
+    def _ids_of(self, member: Member, path: Path) -> tuple[int, int] | None:
+        """The ids on disk of whom a member belonged to; -1 leaves one as it is."""
+        if not member.owner:
+            return None
+        user, _, group = member.owner.partition(b":")
+        uid, gid = self.ids.get(user, -1), self.ids.get(group, -1)
+        if (user and uid < 0) or (group and gid < 0):
+            self._tally.note("dropped", b"/".join(path), f"owner {os.fsdecode(member.owner)}")
+        return uid, gid
+
+    def give(self) -> None:
+        """Give files and symlinks to whom they belonged, when nothing more is to be made of them.
+
+        Raises:
+            OSError: this program may not.
+        """
+        for path, (uid, gid) in self._owners:
+            above = self._tree.at(self._beneath + path[:-1])
+            with self.as_program():
+                os.chown(path[-1], uid, gid, dir_fd=above, follow_symlinks=False)
 
     _ADDERS: Final = {
         Kind.DIRECTORY: _add_directory,

@@ -229,6 +229,7 @@ class _Publishing:
             mode = self._looks[path].mode
             moved = path in self._late and path not in merged
             closed = mode is not None and not mode & stat.S_IWUSR
+            closed |= self._looks[path].owner is not None
             if path in self._late and (closed or not moved):
                 late.add(path)
             else:
@@ -249,6 +250,9 @@ class _Publishing:
             os.utime(".", ns=(look.mtime, look.mtime), dir_fd=directory)
         if look.mode is not None:
             os.chmod(".", look.mode, dir_fd=directory)
+        if look.owner is not None:
+            with self._stage.as_program():
+                os.chown(".", *look.owner, dir_fd=directory)
 
     # --- the change itself --------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Stage:
                     continue
             if os.fstat(self._fd).st_nlink:
                 if self._marks is not None:
-                    with self._acting_again():
+                    with self.as_program():
                         write_mark(self._marks, name, self._fd, self._ward)
                 os.mkdir(_TREE, 0o700, dir_fd=self._fd)
                 self._tree = os.open(_TREE, _OPEN, dir_fd=self._fd)
@@ -135,14 +135,14 @@ class Stage:
             with suppress(OSError), acting_as(self._owner):
                 remove_tree(self._directory, self._name, self._ward)
             if self._marks is not None:  # what is left has a rule, and is nobody's to delete later
-                with self._acting_again():
+                with self.as_program():
                     remove_mark(self._marks, self._name)
         for descriptor in (self._tree, self._fd, self._directory):
             if descriptor >= 0:
                 os.close(descriptor)
         self._tree = self._fd = self._directory = -1
 
-    def _acting_again(self) -> AbstractContextManager[None]:
+    def as_program(self) -> AbstractContextManager[None]:
         """Act as this program, whose marks are, though the thread acts as another."""
         return acting_as(None if self._owner is None else Owner(os.geteuid(), os.getegid()))
 

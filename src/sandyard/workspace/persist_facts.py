@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 from sandyard.limits import ARCHIVE_EXTENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandyard.archive.model import Extent
     from sandyard.archive.naming import Path
     from sandyard.archive.report import Tally
 
-__all__ = ["REASONS", "SPECIAL", "attributes_of", "extents_of", "has_holes"]
+__all__ = ["REASONS", "SPECIAL", "attributes_of", "extents_of", "has_holes", "owner_of"]
 
 _USER: Final = "user."
 _BY_THE_SYSTEM: Final = frozenset({"security.selinux", "security.SMACK64"})
@@ -61,6 +63,13 @@ def attributes_of(opened: int, path: Path, tally: Tally) -> dict[bytes, bytes] |
         if name not in _BY_THE_SYSTEM:
             tally.note("dropped", b"/".join(path), f"xattr {name}")
     return kept or None
+
+
+def owner_of(facts: os.stat_result, names: Mapping[int, str]) -> bytes:
+    """Whose something is, by the names that ids have inside; nothing if it is the workspace's own."""
+    if facts.st_uid not in names and facts.st_gid not in names:
+        return b""
+    return f"{names.get(facts.st_uid, '')}:{names.get(facts.st_gid, '')}".encode()
 
 
 def has_holes(facts: os.stat_result) -> bool:

@@ -60,6 +60,7 @@ def save_tree(
     with translated("persist_workspace", root.inside, root):
         owner = rightful_owner(root)
         saving = TreeSaving(root.fd, intake, looks, excluded, tally, root.ward, owner, stopped)
+        saving.names = root.names
         with acting_as(owner):
             top = saving.run()
         if os.fstat(root.fd).st_nlink == 0:

@@ -20,6 +20,7 @@ from sandyard.workspace.persist_facts import (
     attributes_of,
     extents_of,
     has_holes,
+    owner_of,
 )
 from sandyard.workspace.root import Owner
 from sandyard.workspace.stat_index import (
@@ -34,7 +35,7 @@ from sandyard.workspace.stat_index import (
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from sandyard.archive.model import Extent
@@ -123,6 +124,9 @@ class TreeSaving:
         ward: what the policy denies; that is left out.
         owner: whom the caller acts as meanwhile.
         stopped: set by whoever wants no more of it.
+
+    Attributes:
+        names: what users and groups besides the workspace's own are called, by their ids on disk.
     """
 
     def __init__(  # what is saved, where to, by which rules, and who hears of it
@@ -147,6 +151,7 @@ class TreeSaving:
         self._stopped = stopped
         self._links: dict[tuple[int, int], bytes] = {}
         self._since = clock_now()
+        self.names: Mapping[int, str] = {}
 
     def run(self) -> Node:
         """Save all of it.
@@ -208,7 +213,8 @@ class TreeSaving:
             os.close(opened)
         kept = None if attributes is None else tuple(sorted(attributes.items()))
         mode = facts.st_mode & _PERMISSIONS
-        node = Node(name, Kind.DIRECTORY, mode, facts.st_mtime_ns, attributes=kept)
+        whose = owner_of(facts, self.names)
+        node = Node(name, Kind.DIRECTORY, mode, facts.st_mtime_ns, attributes=kept, owner=whose)
         if facts.st_mode & _SPECIAL_BITS:
             self._tally.note_special(b"/".join(path), facts.st_mode)
         if path:
@@ -366,7 +372,8 @@ class TreeSaving:
             mode = facts.st_mode & _PERMISSIONS
             if stat.S_ISLNK(facts.st_mode):
                 link = os.fsencode(os.readlink("", dir_fd=handle))
-                return Node(path[-1], Kind.SYMLINK, mode, facts.st_mtime_ns, link=link)
+                whose = owner_of(facts, self.names)
+                return Node(path[-1], Kind.SYMLINK, mode, facts.st_mtime_ns, link=link, owner=whose)
             opened = reopen_file(handle)
         finally:
             os.close(handle)
@@ -407,6 +414,7 @@ class TreeSaving:
             digest=digest,
             attributes=None if attributes is None else tuple(sorted(attributes.items())),
             sparse=None if sparse is None else tuple(sparse),
+            owner=owner_of(facts, self.names),
         )
 
     def _as_program(self) -> AbstractContextManager[None]:
