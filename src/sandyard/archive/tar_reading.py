@@ -186,7 +186,7 @@ class _Reading:
         self._left = stored
         self._padding = -stored % BLOCK
         link = pax.get(b"linkpath", parse_text(block[157:257])) if kind in _LINKS else b""
-        self.member = Member(name, kind, stored, mode, mtime, link, None, None, self._pieces)
+        self.member = Member(name, kind, stored, mode, mtime, link, pieces=self._pieces)
         if pax:
             self.member.attributes = _attributes(pax)
         if kind is Kind.FILE and (pax or block[156] == _WITH_HOLES):
