@@ -28,6 +28,7 @@ from sandyard.types import User
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced
     from sandyard.process.terminal import TerminalCall
+    from sandyard.process.terminal_result import Teller
 
 __all__ = ["CommandRequest", "Leftovers", "find_user", "prepare_call", "prepare_terminal"]
 
@@ -144,7 +145,11 @@ def _narrowed(
 
 
 def prepare_terminal(
-    call: CommandCall, window: tuple[int, int], name: str | None, scrollback: int
+    call: CommandCall,
+    window: tuple[int, int],
+    name: str | None,
+    scrollback: int,
+    teller: Teller | None = None,
 ) -> TerminalCall:
     """A prepared command, on a terminal instead of pipes."""
     from sandyard.process.terminal import TerminalCall  # noqa: PLC0415  # not all use them
@@ -155,6 +160,9 @@ def prepare_terminal(
         timeout_s=call.timeout_s,
         name=name,
         scrollback=scrollback,
+        held=call.held,
+        wall_time=call.wall_time,
+        teller=teller,
     )
 
 

@@ -115,7 +115,10 @@ class TerminalVerbs(CommandVerbBase):
         )
         call = await self._prepared_for_terminal(request)
         terminals = self._running_commands().interactive.terminals
-        return await terminals.open(prepare_terminal(call, window, name, scrollback))
+        from sandyard.explaining.shown import screen_teller  # noqa: PLC0415  # not all use them
+
+        teller = screen_teller(self._explainer, call.spawn.cwd)
+        return await terminals.open(prepare_terminal(call, window, name, scrollback, teller))
 
     def terminals(self) -> tuple[Terminal, ...]:
         """List the terminals of the running sandbox, in the order in which they were started.

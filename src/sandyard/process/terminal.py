@@ -34,9 +34,13 @@ from sandyard.process.master import Master
 from sandyard.process.quota import WorkspaceQuota
 from sandyard.process.results import exit_code, gone_error, unborn_result
 from sandyard.process.signalling import checked_signal, checked_target
+from sandyard.process.terminal_result import Account, Teller
 from sandyard.process.trees import end_whole
+from sandyard.process.watch import LimitWatch
 from sandyard.process.windows import checked_input, checked_window
 from sandyard.process.wire import Exited, Failure
+from sandyard.resources import EnforcedLimit
+from sandyard.types import ExecResult
 
 __all__ = ["Terminal", "TerminalCall"]
 
@@ -57,6 +61,9 @@ class TerminalCall:
         scrollback: bytes of its output that are kept.
         reader: who gets its output from its first byte on; None for nobody.
         listed: whether the session's list has it.
+        held: limits that it has of its own.
+        wall_time: whether ``timeout_s`` is the session's limit.
+        teller: puts what was denied into its result.
     """
 
     words: tuple[str, ...]
@@ -66,6 +73,9 @@ class TerminalCall:
     scrollback: int = TERMINAL_SCROLLBACK_BYTES
     reader: Reader | None = None
     listed: bool = True
+    held: tuple[EnforcedLimit, ...] = ()
+    wall_time: bool = False
+    teller: Teller | None = None
 
 
 class Terminal:
@@ -93,6 +103,7 @@ class Terminal:
 
     __slots__ = (
         "__weakref__",
+        "_account",
         "_audience",
         "_capture",
         "_code",
@@ -105,15 +116,23 @@ class Terminal:
         "_master",
         "_notice",
         "_on_end",
+        "_result",
         "_size",
+        "_teller",
         "_timeout_s",
+        "_wall_time",
         "command",
         "id",
         "name",
     )
 
     def __init__(
-        self, init: InitProcess, call: TerminalCall, number: int, on_end: Callable[[], None]
+        self,
+        init: InitProcess,
+        call: TerminalCall,
+        number: int,
+        on_end: Callable[[], None],
+        watch: LimitWatch | None = None,
     ) -> None:
         """Prepare a terminal; use ``session.terminal`` instead."""
         self.id = number
@@ -121,6 +140,10 @@ class Terminal:
         self.command = call.words
         self._init = init
         self._timeout_s = call.timeout_s
+        self._wall_time = call.wall_time
+        self._teller = call.teller
+        self._account = Account(call.words, call.held, watch)
+        self._result: ExecResult | None = None
         self._size = call.spawn.window or (0, 0)
         self._on_end = on_end
         self._capture = Capture(call.scrollback, head_share=0.0)
@@ -201,6 +224,25 @@ class Terminal:
             raise self._failure
         return _KILLED if self._code is None else self._code
 
+    async def result(self) -> ExecResult:
+        """Waits until the command has exited, and tells what ``exec`` would, but for the output.
+
+        Returns:
+            Its exit code, what it used and left running, the limits that it reached, the calls that
+            were refused, and, if it failed, what was denied as far as the end of its output says so.
+            What it showed is in ``scrollback``, and only counted here.
+
+        Raises:
+            ExecTransportError: if the sandbox ended under it.
+        """
+        await self.wait()
+        if self._result is None:
+            raise AssertionError("it is made when the command ends")
+        teller, self._teller = self._teller, None
+        if self._result.exit_code and teller is not None:
+            await teller(self._result, self.scrollback().data)
+        return self._result
+
     @property
     def exit_code(self) -> int | None:
         """The command's exit code, as ``wait`` tells it; None while it runs."""
@@ -256,6 +298,7 @@ class Terminal:
         if self._job is not None and self._done.is_set:
             with contextlib.suppress(SandboxEndedError):
                 await self._init.kill(self._job)
+        self._account.size_over = size
         await self.close(f"the workspace took {size} bytes, and its limit is {limit}: it was ended")
 
     # --- what is typed ----------------------------------------------------------------------------
@@ -389,6 +432,8 @@ class Terminal:
             self._begin_end(self._failure.message)
 
     def _expire(self) -> None:
+        if self._wall_time and not self._done.is_set:
+            self._account.too_long = self._timeout_s
         self._begin_end(self._too_long())
 
     def _too_long(self) -> str:
@@ -433,6 +478,9 @@ class Terminal:
         if self._notice:
             self._show(f"\r\nsandyard: {self._notice}\r\n".encode())
         self._code = code
+        outcome = None if self._job is None else self._job.exited.get()
+        exited = outcome if isinstance(outcome, Exited) else None
+        self._result = self._account.result(exited, code, self._capture.total)
         self._done.set(None)
         self._audience.end()
         self._on_end()

@@ -68,7 +68,7 @@ class Terminals:
             descriptor_budget.move_out(_DESCRIPTORS)
             raise
         self._last += 1
-        terminal = Terminal(self._init, call, self._last, self._ended)
+        terminal = Terminal(self._init, call, self._last, self._ended, self._watch)
         try:
             await terminal.start(call.spawn)
             if self._watch is not None and self._watch.quota is not None:
