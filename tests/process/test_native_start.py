@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sandyard.plan import Namespaces
-from sandyard.process.wire import Failure, Started, StartFailed, Step
+from sandyard.process.wire import Failure, Started, StartFailed, Step, Unmapped
 from tests.process.protocol import (
     BIND,
     BODY_LIMIT,
@@ -23,11 +24,13 @@ from tests.process.protocol import (
     HOSTNAME,
     IDENTITY,
     INLINE_LIMIT,
+    KILL,
     LANDLOCK,
     LANDLOCK_RULE,
     LIMIT,
     LOOPBACK,
     MAGIC,
+    MAPPED,
     MASK,
     NAMESPACES,
     OUTSIDE,
@@ -440,3 +443,20 @@ def test_filter_with_wild_jump_is_refused(records: Records) -> None:
     wild = ARCH_LOAD + struct.pack("=HBBI", 0x15, 200, 200, 0) + ALLOW
     failure = refusal([*without(records, SECCOMP), Record(SECCOMP, wild)])
     assert (failure.step, failure.error) == (Step.SECCOMP, errno.EINVAL)
+
+
+@pytest.mark.user
+@pytest.mark.parametrize("word", [KILL, MAPPED, None], ids=["another", "a lie", "none"])
+def test_users_wait_for_their_maps(records: Records, word: int | None) -> None:
+    several = records
+    for offset, value in ((0, 2), (20, 1), (24, 9)):
+        several = patched(several, IDENTITY, "=I", offset, value)
+    with RawInit() as init:
+        init.start(several)
+        asked = init.event()
+        assert isinstance(asked, Unmapped)
+        assert Path(f"/proc/{asked.pid}/uid_map").read_text() == ""
+        if word is not None:
+            init.send(encode_datagram(word, 0))
+            assert isinstance(init.event(), StartFailed)
+            assert init.wait() != 0
