@@ -27,6 +27,7 @@ from benchmarks.output import output_rows
 from benchmarks.page import write_page
 from benchmarks.peers import bubblewrap
 from benchmarks.sessions import session_rows
+from benchmarks.snapshots import snapshot_rows
 from benchmarks.terminals import terminal_rows
 from benchmarks.walk import walk_rows
 
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "files": file_rows,
     "archives": archive_rows,
     "manifests": manifest_rows,
+    "snapshots": snapshot_rows,
     "imports": import_rows,
     "heap": heap_rows,
     "ends": ends_rows,
