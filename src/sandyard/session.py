@@ -207,30 +207,27 @@ class UnixLocalSandboxSession(
         async with self._turn:
             await self._end_sandbox()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, save: bool = True) -> None:
         """Stops, shuts down and lets go of the workspace. Doing it again does nothing.
 
         The workspace's directory is not deleted, neither now nor by a later sweep; it is the
         caller's to keep. ``UnixLocalSandboxClient.delete`` deletes one that the library made.
 
+        Args:
+            save: False saves nothing (default: the workspace is saved to the session's snapshot).
+
         Raises:
             WorkspaceStopError: the workspace can't be saved; all else is done.
         """
         self._check_loop("shutdown")
-        await self._in_one_close(self._close_all)
+        await self._in_one_close(partial(self._close_all, save=save))
 
-    async def _close_all(self) -> None:
+    async def _close_all(self, *, save: bool) -> None:
         if self._phase is Phase.CLOSED and not self._lease.held:
             await self._close_companions()
             return
-        await each_in_turn(
-            (
-                self.run_pre_stop_hooks,
-                self._stop_for_good,
-                self._close_for_good,
-                self._close_companions,
-            )
-        )
+        saving = (self.run_pre_stop_hooks, self._stop_for_good) if save else ()
+        await each_in_turn((*saving, self._close_for_good, self._close_companions))
 
     async def _stop_for_good(self) -> None:
         if self._workspace is not None and self.state.workspace_root_ready:

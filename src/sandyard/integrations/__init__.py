@@ -1,0 +1,1 @@
+"""Adapters: other frameworks' sandboxes, made of ours. Each is the only importer of its framework."""
