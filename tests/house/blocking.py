@@ -27,6 +27,11 @@ MAY_BLOCK: tuple[tuple[str, frozenset[str], str], ...] = (
         frozenset({"send_message"}),
         "a memfd is memory: writing to it waits for nothing",
     ),
+    (
+        "sandyard/integrations/openai_agents/snapshots.py",
+        frozenset({"persist", "restore", "restorable"}),
+        "a program's own snapshot is called on the loop, as the SDK does it",
+    ),
 )
 
 

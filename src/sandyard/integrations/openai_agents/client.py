@@ -86,6 +86,7 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
             mount_providers=mount_providers,
             instrumentation=events,
         )
+        self._directory = directory
         self._policy = policy or ours.Policy()
         self._providers = frozenset(mount_providers or ())
         self._instrumentation = instrumentation
@@ -199,7 +200,7 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
         self, sandbox: ours.UnixLocalSandboxSession, state: SandyardSessionState, link: Link
     ) -> SandyardSession:
         return SandyardSession(
-            SandyardWorker(sandbox, state, link, self._providers),
+            SandyardWorker(sandbox, state, link, self._providers, self._directory),
             instrumentation=self._instrumentation,
             dependencies=self._resolve_dependencies(),
         )

@@ -18,6 +18,7 @@ from agents.sandbox.session import BaseSandboxSession, SandboxSession
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, Permissions, User
 
 import sandyard as ours
+from sandyard.finishing import in_thread
 from sandyard.integrations.openai_agents.commands import (
     CANT_RUN,
     as_result,
@@ -62,6 +63,7 @@ class SandyardWorker(BaseSandboxSession):
         state: SandyardSessionState,
         link: Link,
         providers: Collection[str],
+        directory: str | None = None,
     ) -> None:
         # A plain attribute: what guards the credentials of mounts looks here, and hides every error
         # of a session where it can't.
@@ -69,6 +71,7 @@ class SandyardWorker(BaseSandboxSession):
         self.sandbox = sandbox
         self._link = link
         self._providers = providers
+        self._directory = None if directory is None else Path(directory)
         link.snapshot = state.snapshot
 
     # --- life -------------------------------------------------------------------------------------
@@ -76,6 +79,7 @@ class SandyardWorker(BaseSandboxSession):
     async def _start_workspace(self) -> None:
         """Make the workspace ready and start the sandbox: our session knows what of it is there."""
         self._link.dependencies = self.dependencies
+        self._directory = self._directory or await in_thread(Path.cwd)
         translated = as_ours(self.state.manifest, self._providers)
         self._take_manifest(translated.manifest)
         resumed = self.sandbox.state.workspace_root_ready
@@ -164,6 +168,10 @@ class SandyardWorker(BaseSandboxSession):
 
     async def provision_manifest_accounts(self) -> None:
         """Nothing: users and groups are there from the start."""
+
+    def _manifest_base_dir(self) -> Path:
+        """Where relative sources begin: as for the entries of the start."""
+        return self._directory or super()._manifest_base_dir()
 
     # --- commands -----------------------------------------------------------------------------------
 
@@ -462,6 +470,9 @@ class SandyardSession(SandboxSession):
     async def provision_manifest_accounts(self) -> None:
         """Nothing: users and groups are there from the start."""
 
+    def _manifest_base_dir(self) -> Path:
+        return self.worker._manifest_base_dir()  # noqa: SLF001  # the SDK's hook
+
 
 def _whole(text: str) -> PatchFormat:
     """A patch format that knows the text already."""
@@ -480,10 +491,9 @@ def _whole(text: str) -> PatchFormat:
 
 def _plain(operation: ApplyPatchOperation | dict[str, object]) -> dict[str, object]:
     """An operation as our session takes it: without what a tool's call hung on it."""
-    if isinstance(operation, ApplyPatchOperation):
-        names = ("type", "path", "diff", "move_to")
-        return {name: getattr(operation, name) for name in names}
-    return {name: value for name, value in operation.items() if name != "ctx_wrapper"}
+    if isinstance(operation, dict):
+        return {name: value for name, value in operation.items() if name != "ctx_wrapper"}
+    return {name: getattr(operation, name, None) for name in ("type", "path", "diff", "move_to")}
 
 
 def _is_top(path: Path, only_ephemeral: bool, entry: BaseEntry) -> bool:

@@ -169,7 +169,7 @@ async def spooled(stream: BinaryIO | io.IOBase) -> io.BufferedRandom:
     def copy() -> None:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
         made.append(file)
-        shutil.copyfileobj(stream, file)  # type: ignore[arg-type]  # IOBase has no read()
+        shutil.copyfileobj(stream, file)
         file.seek(0)
 
     try:
