@@ -222,12 +222,13 @@ class UnixLocalSandboxSession(
         self._check_loop("shutdown")
         await self._in_one_close(partial(self._close_all, save=save))
 
-    async def _close_all(self, *, save: bool) -> None:
+    async def _close_all(self, *, save: bool = True) -> None:
         if self._phase is Phase.CLOSED and not self._lease.held:
             await self._close_companions()
             return
-        saving = (self.run_pre_stop_hooks, self._stop_for_good) if save else ()
-        await each_in_turn((*saving, self._close_for_good, self._close_companions))
+        saving = (self._stop_for_good,) if save else ()
+        ending = (self._close_for_good, self._close_companions)
+        await each_in_turn((self.run_pre_stop_hooks, *saving, *ending))
 
     async def _stop_for_good(self) -> None:
         if self._workspace is not None and self.state.workspace_root_ready:

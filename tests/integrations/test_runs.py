@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agents import RunState
@@ -21,11 +18,18 @@ from agents.sandbox.errors import ConfigurationError
 from agents.sandbox.snapshot_defaults import default_local_snapshot_base_dir
 
 from sandyard.integrations.openai_agents import SandyardClient
-from tests.integrations.scripting import called, outputs, patched, run, scripted
-
-PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+from tests.integrations.scripting import (
+    Step,
+    called,
+    is_there,
+    outputs,
+    patched,
+    run,
+    scripted,
+    text_of,
 )
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 PATCH = """*** Begin Patch
 *** Add File: notes.md
 +# Notes
@@ -52,8 +56,10 @@ async def test_tools_work_inside(client: SandyardClient, tmp_path: Path) -> None
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
     secret.chmod(0o644)
-    entries = {"app.py": File(content=b'print("old")\n'), "gone.txt": File(content=b"x")}
-    live = await client.create(manifest=Manifest(entries=dict(entries)))
+    manifest = Manifest(
+        entries={"app.py": File(content=b'print("old")\n'), "gone.txt": File(content=b"x")}
+    )
+    live = await client.create(manifest=manifest)
     agent = SandboxAgent(
         name="coder",
         model=scripted(
@@ -74,21 +80,22 @@ async def test_tools_work_inside(client: SandyardClient, tmp_path: Path) -> None
             result = await run(agent, SandboxRunConfig(session=live))
             root = Path(live.state.manifest.root)
             assert result.final_output == "done"
-            assert (root / "out.txt").read_text() == "made\n"
-            assert (root / "notes.md").read_text().strip() == "# Notes"
-            assert not (root / "gone.txt").exists()
-            assert (root / "p.png").read_bytes() == base64.b64decode(PIXEL)
+            assert text_of(root, "out.txt") == "made\n"
+            assert text_of(root, "notes.md").strip() == "# Notes"
+            assert not is_there(root, "gone.txt")
     finally:
         await client.delete(live)
-    assert not root.exists()
+    assert not is_there(root)
     said = outputs(agent)
     who, denied, where = body(said[0]).splitlines()
     assert (who, where) == ("agent", str(root))
-    assert "No such file" in denied and "hunter2" not in str(said)
+    assert "No such file" in denied
+    assert "hunter2" not in str(said)
     assert said[1].splitlines() == ["Created notes.md", "Updated app.py", "Deleted gone.txt"]
     assert body(said[2]).split() == ["new", "app.py", "notes.md", "out.txt"]
     assert f"data:image/png;base64,{PIXEL}" in said[4]
-    assert "got hi" in body(said[6]) and "exited with code 0" in said[6]
+    assert "got hi" in body(said[6])
+    assert "exited with code 0" in said[6]
     assert running_id(said[7])
 
 
@@ -98,7 +105,7 @@ LOCKED_PATCH = "*** Begin Patch\n*** Update File: .git/config\n@@\n-[core]\n+[x]
 
 async def test_errors_stay_results(client: SandyardClient) -> None:
     """What a model can do wrong is told to it, and the run goes on."""
-    tries: list[tuple[Any, str]] = [
+    tries: list[tuple[Step, str]] = [
         (called("exec_command", 1, cmd="a\0b"), "NUL character"),
         (called("exec_command", 3, cmd="x", shell="no-such-shell"), "exited with code 127"),
         (called("exec_command", 4, cmd="x", shell="/etc"), "exited with code 126"),
@@ -142,7 +149,7 @@ async def test_errors_stay_results(client: SandyardClient) -> None:
             await live.exec("ln -s /no/where dangling; ln -s /etc out")
             result = await run(agent, SandboxRunConfig(session=live))
             assert result.final_output == "done"
-            assert not os.path.lexists("/no/where")
+            assert not is_there("/no/where")
     finally:
         await client.delete(live)
     told = list(zip(outputs(agent), (expected for _, expected in tries), strict=True))
@@ -170,7 +177,7 @@ async def test_pause_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     document = json.loads(saved)
     assert document["sandbox"]["backend_id"] == "sandyard"
     root = document["sandbox"]["session_state"]["manifest"]["root"]
-    assert not os.path.exists(root)
+    assert not is_there(root)
     archives = list(default_local_snapshot_base_dir().glob("*.tar"))
     assert len(archives) == 1
 
@@ -179,7 +186,7 @@ async def test_pause_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     result = await run(agent, SandboxRunConfig(client=SandyardClient()), state)
     assert result.final_output == "done"
     assert body(outputs(agent)[-1]).split() == ["kept", "644", root]
-    assert not os.path.exists(root)
+    assert not is_there(root)
 
 
 async def test_handoff(client: SandyardClient) -> None:
@@ -197,13 +204,16 @@ async def test_handoff(client: SandyardClient) -> None:
         handoffs=[second],
     )
     result = await run(first, SandboxRunConfig(client=client))
-    assert result.last_agent is second and result.final_output == "done"
+    assert result.last_agent is second
+    assert result.final_output == "done"
     ours, theirs = (body(said) for said in outputs(second) if "Output:" in said)
     assert ours.strip() != theirs.split()[-1]
     assert "mine" not in theirs
 
 
-async def test_skills(client: SandyardClient, tmp_path: Path, monkeypatch: Any) -> None:
+async def test_skills(
+    client: SandyardClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     skill = tmp_path / "skills" / "count"
     skill.mkdir(parents=True)
@@ -256,7 +266,8 @@ async def test_run_as(client: SandyardClient) -> None:
     finally:
         await client.delete(live)
     said = outputs(agent)
-    assert body(said[0]).startswith("reviewer\n") and body(said[0]).count("Permission denied") == 2
+    assert body(said[0]).startswith("reviewer\n")
+    assert body(said[0]).count("Permission denied") == 2
     assert body(said[2]) == "reviewer\n"
 
 
@@ -269,7 +280,7 @@ async def test_run_as_agent(client: SandyardClient) -> None:
 
 
 async def test_two_runs_at_once(client: SandyardClient) -> None:
-    def one(name: str) -> SandboxAgent[Any]:
+    def one(name: str) -> SandboxAgent[None]:
         steps = (called("exec_command", n, cmd=f"echo {name} >> log; cat log") for n in range(3))
         return SandboxAgent(name=name, model=scripted(*steps))
 
