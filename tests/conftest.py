@@ -35,6 +35,7 @@ ONCE = (
     "exhaustion/test_channel.py",
     "exhaustion/test_descriptors.py",
     "fuzz",
+    "integrations/test_sessions.py",
     "ladder/test_explaining.py",
     "manifest",
     "overlays/test_crashes.py",

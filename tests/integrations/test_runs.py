@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ BAD_PATCH = "*** Begin Patch\n*** Add File: {0}\n+x\n*** End Patch\n"
 LOCKED_PATCH = "*** Begin Patch\n*** Update File: .git/config\n@@\n-[core]\n+[x]\n*** End Patch\n"
 
 
+TELLS_PATHS = find_spec("agents.sandbox.capabilities.tools._input_errors") is not None
+"""Whether this release tells a model of a path that no tool may use; earlier ones end the run."""
+
+
 async def test_errors_stay_results(client: SandyardClient) -> None:
     """What a model can do wrong is told to it, and the run goes on."""
     tries: list[tuple[Step, str]] = [
@@ -134,6 +139,8 @@ async def test_errors_stay_results(client: SandyardClient) -> None:
         (patched(26, "*** Begin Patch\n*** Delete File: missing\n*** End Patch\n"), "missing file"),
         (called("exec_command", 27, cmd="cat there"), "content"),
     ]
+    if not TELLS_PATHS:
+        tries = [each for each in tries if not each[1].startswith("Invalid")]
     live = await client.create(
         manifest=Manifest(
             entries={

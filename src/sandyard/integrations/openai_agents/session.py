@@ -441,7 +441,29 @@ class SandyardSession(SandboxSession):
         """Our session, which can do more: background processes, ``why``, ``review``, limits."""
         return self.worker.sandbox
 
-    # The SDK's wrapper does these itself, by other verbs, and never asks the session that it wraps.
+    # The SDK's wrapper does these itself, by other verbs, and never asks the session that it wraps; or
+    # does not know them, before 0.23.
+
+    async def mv(
+        self,
+        source: Path | str,
+        destination: Path | str,
+        *,
+        user: str | User | None = None,
+    ) -> None:
+        """Rename a file, symlink or directory; a file at the destination is replaced."""
+        await self.worker.mv(source, destination, user=user)
+
+    async def same_file(
+        self,
+        left: Path | str,
+        right: Path | str,
+        *,
+        follow_symlinks: bool = True,
+        user: str | User | None = None,
+    ) -> bool:
+        """Tell whether two paths lead to one file."""
+        return await self.worker.same_file(left, right, follow_symlinks=follow_symlinks, user=user)
 
     async def apply_patch(
         self, operations: _Operations, *, patch_format: PatchFormat | Literal["v4a"] = "v4a"
