@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from benchmarks.adapter import adapter_rows
 from benchmarks.archives import archive_rows
 from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "imports": import_rows,
     "heap": heap_rows,
     "ends": ends_rows,
+    "adapter": adapter_rows,
 }
 
 

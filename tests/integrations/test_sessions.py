@@ -385,7 +385,7 @@ async def test_verbs(client: SandyardClient) -> None:
         assert await lines(session, "cat d/y") == ["text"]  # all of a patch, or nothing
         assert await session.apply_patch(update) == "Done!"
         with pytest.raises(FileExistsError):
-            await session._write_new_file(Path("d/y"), io.BytesIO(b"x"))  # noqa: SLF001  # the SDK's hook
+            await session.worker._write_new_file(Path("d/y"), io.BytesIO(b"x"))  # noqa: SLF001  # the SDK's hook
         await session.rm("e", recursive=True)
         with pytest.raises(errors.WorkspaceArchiveWriteError):
             await session.rm(".", recursive=True)
