@@ -345,7 +345,7 @@ async def test_mounts(client: SandyardClient, tmp_path: Path) -> None:
 
 async def test_manifest_of_live_session(client: SandyardClient) -> None:
     """Until the start, what capabilities add is taken; what the sandbox was made with is not."""
-    session = await client.create(manifest=Manifest(entries={"a": _file("a")}))
+    session = await client.create(manifest=Manifest(entries={"a": _file("a"), "d/x": _file("x")}))
     present = session.state.manifest
     added = present.model_copy(update={"entries": {**present.entries, "b": _file("b")}})
     more = added.model_copy(update={"users": [User(name="late")]})
@@ -355,9 +355,9 @@ async def test_manifest_of_live_session(client: SandyardClient) -> None:
     session.state = session.state.model_copy(update={"manifest": added})
     async with session:
         assert await lines(session, "cat a b") == ["ab"]
-        await session.exec("rm a; echo mine > b")
+        await session.exec("rm -r a d; echo mine > b")
         await session.apply_manifest()
-        assert await lines(session, "cat a b; stat -c %a b") == ["ab755"]
+        assert await lines(session, "cat a b d/x; stat -c %a b") == ["abx755"]
     await client.delete(session)
 
 

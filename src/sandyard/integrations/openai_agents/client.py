@@ -158,7 +158,9 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
                 f"{type(state).__name__}"
             )
         state.assert_path_grants_rebound()
-        state, link = state.model_copy(deep=True), Link()
+        # A snapshot may hold connections, and is never changed.
+        state = state.model_copy(update={"manifest": state.manifest.model_copy(deep=True)})
+        link = Link()
         with told("create", state.manifest.root):
             left = ours.UnixLocalSandboxSessionState(
                 session_id=state.session_id,

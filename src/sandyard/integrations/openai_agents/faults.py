@@ -137,8 +137,11 @@ def _bad_patch_path(error: ours.SandboxError) -> sdk.SandboxError:
 
 
 def _bad_subpath(error: ours.SandboxError) -> sdk.SandboxError:
+    reason = error.context.get("reason")
     return sdk.GitSubpathError(
-        repo=_fact(error, "repo"), subpath=_fact(error, "subpath"), reason="empty"
+        repo=_fact(error, "repo"),
+        subpath=_fact(error, "subpath"),
+        reason=reason if reason in {"absolute", "parent_traversal"} else "empty",
     )
 
 

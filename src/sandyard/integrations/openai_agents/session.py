@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from agents.editor import ApplyPatchOperation
 from agents.run_config import SandboxArchiveLimits
 from agents.sandbox.apply_patch import PatchFormat
-from agents.sandbox.entries import BaseEntry, Mount, resolve_workspace_path
+from agents.sandbox.entries import BaseEntry, Dir, Mount, resolve_workspace_path
 from agents.sandbox.errors import ExecTimeoutError, ExposedPortUnavailableError
 from agents.sandbox.files import EntryKind, FileEntry
 from agents.sandbox.materialization import MaterializationResult
@@ -34,7 +34,7 @@ from sandyard.integrations.openai_agents.snapshots import spooled
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agents.sandbox.session import Dependencies
+    from agents.sandbox.session import Dependencies, Instrumentation
     from agents.sandbox.session.pty_types import PtyExecUpdate
 
     from sandyard.integrations.openai_agents.snapshots import Link
@@ -157,11 +157,15 @@ class SandyardWorker(BaseSandboxSession):
         self, *, only_ephemeral: bool = False, provision_accounts: bool = True
     ) -> MaterializationResult:
         """Apply the manifest again; mounts stand already, and users are there from the start."""
-        root = Path(self.state.manifest.root)
+        root, manifest = Path(self.state.manifest.root), self.state.manifest
+        if only_ephemeral:
+            given = [(path, entry) for path, entry in manifest.iter_entries() if entry.ephemeral]
+        else:
+            given = [(Path(key), entry) for key, entry in manifest.validated_entries().items()]
         wanted = [
-            (resolve_workspace_path(root, path), entry)
-            for path, entry in self.state.manifest.iter_entries()
-            if not isinstance(entry, Mount) and _is_top(path, only_ephemeral, entry)
+            (resolve_workspace_path(root, path), _without_mounts(entry))
+            for path, entry in given
+            if not isinstance(entry, Mount)
         ]
         files = await self._apply_entry_batch(wanted, base_dir=self._manifest_base_dir())
         return MaterializationResult(files=files)
@@ -430,10 +434,10 @@ class SandyardSession(SandboxSession):
         self,
         worker: SandyardWorker,
         *,
-        instrumentation: object = None,
+        instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
     ) -> None:
-        super().__init__(worker, instrumentation=instrumentation, dependencies=dependencies)  # type: ignore[arg-type]
+        super().__init__(worker, instrumentation=instrumentation, dependencies=dependencies)
         self.worker = worker
 
     @property
@@ -518,9 +522,16 @@ def _plain(operation: ApplyPatchOperation | dict[str, object]) -> dict[str, obje
     return {name: getattr(operation, name, None) for name in ("type", "path", "diff", "move_to")}
 
 
-def _is_top(path: Path, only_ephemeral: bool, entry: BaseEntry) -> bool:
-    """Whether an entry is to be applied for itself, and not by the directory that holds it."""
-    return entry.ephemeral if only_ephemeral else len(path.parts) == 1
+def _without_mounts(entry: BaseEntry) -> BaseEntry:
+    """An entry without the mounts beneath it."""
+    if not isinstance(entry, Dir):
+        return entry
+    children = {
+        key: _without_mounts(child)
+        for key, child in entry.children.items()
+        if not isinstance(child, Mount)
+    }
+    return entry.model_copy(update={"children": children})
 
 
 def _limits(limits: SandboxArchiveLimits) -> ours.SandboxArchiveLimits:
