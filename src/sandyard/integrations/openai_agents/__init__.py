@@ -22,9 +22,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from sandyard.integrations.openai_agents.client import SandyardClient
-from sandyard.integrations.openai_agents.session import SandyardSession, SandyardWorker
+from sandyard.integrations.openai_agents.session import SandyardSession
 from sandyard.integrations.openai_agents.snapshots import StoreSnapshot, StoreSnapshotSpec
 from sandyard.integrations.openai_agents.state import SandyardClientOptions, SandyardSessionState
+from sandyard.integrations.openai_agents.worker import SandyardWorker
 
 __all__ = [
     "SandyardClient",

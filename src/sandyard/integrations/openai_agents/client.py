@@ -17,7 +17,7 @@ from agents.sandbox.snapshot import (
 import sandyard as ours
 from sandyard.integrations.openai_agents.faults import told
 from sandyard.integrations.openai_agents.manifests import as_ours, refuse
-from sandyard.integrations.openai_agents.session import SandyardSession, SandyardWorker
+from sandyard.integrations.openai_agents.session import SandyardSession
 from sandyard.integrations.openai_agents.snapshots import (
     Link,
     StoreSnapshotSpec,
@@ -30,6 +30,7 @@ from sandyard.integrations.openai_agents.state import (
     SandyardClientOptions,
     SandyardSessionState,
 )
+from sandyard.integrations.openai_agents.worker import SandyardWorker
 
 if TYPE_CHECKING:
     from agents.sandbox.session import Dependencies, Instrumentation
