@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from sandyard.errors import ErrorCode, OpName, SessionClosedError
-from sandyard.lifecycle import Phase, check_phase
+from sandyard.lifecycle import CloseStep, Phase, check_phase, plan_close
 
 NEW, RUNNING, SHUT_DOWN, CLOSED = Phase.NEW, Phase.RUNNING, Phase.SHUT_DOWN, Phase.CLOSED
 
@@ -53,3 +53,14 @@ def test_operation_in_phase(op: OpName, phase: Phase, possible: bool) -> None:
 
 def test_operations_exist() -> None:
     assert TABLE.keys() <= set(get_args(OpName))
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("held", [True, False])
+def test_closing_has_its_order(phase: Phase, held: bool) -> None:
+    over = phase is CLOSED and not held
+    assert [step.name for step in plan_close(phase, held=held)] == (
+        ["COMPANIONS"] if over else ["HOOKS", "STOP", "SHUTDOWN", "COMPANIONS"]
+    )
+    assert list(plan_close(NEW, held=True)) == list(CloseStep)
+    assert CloseStep.STOP not in plan_close(phase, held=held, save=False)

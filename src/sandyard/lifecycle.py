@@ -8,7 +8,7 @@ from typing import Final
 
 from sandyard.errors import OpName, SessionClosedError
 
-__all__ = ["Phase", "check_alive", "check_loop", "check_phase"]
+__all__ = ["CloseStep", "Phase", "check_alive", "check_loop", "check_phase", "plan_close"]
 
 
 class Phase(StrEnum):
@@ -18,6 +18,29 @@ class Phase(StrEnum):
     RUNNING = "running"
     SHUT_DOWN = "shut down"
     CLOSED = "closed"
+
+
+class CloseStep(StrEnum):
+    """One step of closing a session; each is taken, whatever becomes of those before."""
+
+    HOOKS = "run the hooks that were registered and have not run yet"
+    STOP = "save the workspace, if it was made ready"
+    SHUTDOWN = "end all that runs, and let go of the workspace and its lease"
+    COMPANIONS = "close the dependencies, and hand over the events that wait"
+
+
+def plan_close(phase: Phase, *, held: bool, save: bool = True) -> tuple[CloseStep, ...]:
+    """The steps that close a session, in their order.
+
+    Args:
+        phase: where it is in its life.
+        held: whether it holds its lease still: so it does after a close that failed midway, and where
+            somebody deletes it.
+        save: False leaves out the save.
+    """
+    if phase is Phase.CLOSED and not held:
+        return (CloseStep.COMPANIONS,)
+    return tuple(step for step in CloseStep if save or step is not CloseStep.STOP)
 
 
 _WITH_FILES: Final = frozenset({Phase.RUNNING, Phase.SHUT_DOWN})

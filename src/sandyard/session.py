@@ -29,7 +29,14 @@ from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import each_in_turn, finished, in_thread
 from sandyard.ladder import Ladder, planned_on
-from sandyard.lifecycle import Phase, check_alive, check_loop, check_phase
+from sandyard.lifecycle import (
+    CloseStep,
+    Phase,
+    check_alive,
+    check_loop,
+    check_phase,
+    plan_close,
+)
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.mount_verbs import MountVerbs
@@ -223,12 +230,14 @@ class UnixLocalSandboxSession(
         await self._in_one_close(partial(self._close_all, save=save))
 
     async def _close_all(self, *, save: bool = True) -> None:
-        if self._phase is Phase.CLOSED and not self._lease.held:
-            await self._close_companions()
-            return
-        saving = (self._stop_for_good,) if save else ()
-        ending = (self._close_for_good, self._close_companions)
-        await each_in_turn((self.run_pre_stop_hooks, *saving, *ending))
+        works = {
+            CloseStep.HOOKS: self.run_pre_stop_hooks,
+            CloseStep.STOP: self._stop_for_good,
+            CloseStep.SHUTDOWN: self._close_for_good,
+            CloseStep.COMPANIONS: self._close_companions,
+        }
+        steps = plan_close(self._phase, held=self._lease.held, save=save)
+        await each_in_turn(works[step] for step in steps)
 
     async def _stop_for_good(self) -> None:
         if self._workspace is not None and self.state.workspace_root_ready:
