@@ -1,13 +1,13 @@
-"""Which variables of the host's a client was asked to pass on, checked."""
+"""What a client is given besides its policy, checked: variables to pass on, and companions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sandyard.errors import ArgumentError, ArgumentTypeError
+from sandyard.errors import ArgumentError, ArgumentTypeError, shown
 from sandyard.policy import OWN_VARIABLES, Policy
 
-__all__ = ["asked_variables"]
+__all__ = ["asked_variables", "check_companions"]
 
 
 def asked_variables(inherit: object, names: object) -> tuple[str, ...] | None:
@@ -55,3 +55,35 @@ def _checked_names(names: object) -> tuple[str, ...]:
     unique = tuple(dict.fromkeys(found))
     Policy(inherit=tuple(name for name in unique if name not in OWN_VARIABLES))
     return unique
+
+
+def check_companions(
+    instrumentation: object, dependencies: object, concurrency_limits: object
+) -> None:
+    """Refuse what is none of these, where something is given.
+
+    Raises:
+        ArgumentTypeError: it is not.
+    """
+    if instrumentation is not None:
+        from sandyard.events.instrumentation import Instrumentation  # noqa: PLC0415  # it is given
+
+        _check_kind("instrumentation", instrumentation, Instrumentation)
+    if dependencies is not None:
+        from sandyard.dependencies import Dependencies  # noqa: PLC0415  # likewise
+
+        _check_kind("dependencies", dependencies, Dependencies)
+    if concurrency_limits is not None:
+        from sandyard.manifest.concurrency import SandboxConcurrencyLimits  # noqa: PLC0415  # likewise
+
+        _check_kind("concurrency_limits", concurrency_limits, SandboxConcurrencyLimits)
+
+
+def _check_kind(argument: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(
+            f"{argument} is {kind.__name__}, or None, not {shown(value)}",
+            op="create",
+            argument=argument,
+            value=value,
+        )

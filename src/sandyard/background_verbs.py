@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from sandyard.calls import CommandRequest
 from sandyard.errors import ArgumentError, ResourceLimitError
 from sandyard.finishing import finished, in_thread
-from sandyard.narrowing import Narrowing
 from sandyard.observing import observed
 from sandyard.types import User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
+    from sandyard.narrowing import Narrowing
     from sandyard.process import Commands, StdinSource
     from sandyard.process.background import BackgroundProcess
     from sandyard.process.background_list import BackgroundProcesses

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from sandyard.accounts import AGENT, ONLY_AGENT, Account, Accounts
 from sandyard.errors import ArgumentError, ArgumentTypeError, OpName, SessionClosedError
-from sandyard.narrowing import Narrowing
 from sandyard.plan import Narrowed, Spawn, SpawnUser
 from sandyard.process import CommandCall, StdinSource
 from sandyard.process.argv import (
@@ -27,6 +26,7 @@ from sandyard.types import User
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced
+    from sandyard.narrowing import Narrowing
     from sandyard.process.terminal import TerminalCall
     from sandyard.process.terminal_result import Teller
 
@@ -54,7 +54,7 @@ class CommandRequest:
     @property
     def looks(self) -> bool:
         """Whether preparing it looks at the disk: at what lies beside what it is denied."""
-        return isinstance(self.narrow, Narrowing) and bool(self.narrow.deny)
+        return bool(getattr(self.narrow, "deny", ()))  # what it is, is checked later
 
     def set_default(self, name: str, value: str, given: Collection[str]) -> None:
         """Sets a variable, unless the caller or somebody else has given it."""
@@ -127,6 +127,7 @@ def _narrowed(
 ) -> tuple[Narrowed | None, tuple[EnforcedLimit, ...], dict[bytes, bytes]]:
     """What is taken away, the limits among it, and the variables that go with it."""
     from sandyard.confinement.narrowing import plan_narrowing  # noqa: PLC0415  # seldom needed
+    from sandyard.narrowing import Narrowing  # noqa: PLC0415  # likewise
 
     if not isinstance(narrowing, Narrowing):
         raise ArgumentTypeError(

@@ -103,30 +103,18 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 "directory is an absolute path", op="create", argument="directory", value=directory
             )
         self._allowed: tuple[str, ...] | None = None
-        if inherit_host_environment is not None or host_environment_allowlist is not None:
-            from sandyard.asked import asked_variables  # noqa: PLC0415  # few programs ask
-
-            asked = inherit_host_environment, host_environment_allowlist
-            self._allowed = asked_variables(*asked)
         self._caller = Caller(None if environ is None else dict(environ), directory)
         self._providers = {} if mount_providers is None else dict(mount_providers)
         self._concurrency = concurrency_limits
         self._instrumentation = instrumentation
         self._dependencies = dependencies
-        if instrumentation is not None:
-            from sandyard.events.instrumentation import Instrumentation  # noqa: PLC0415  # it is given
+        asked = inherit_host_environment, host_environment_allowlist
+        given = instrumentation, dependencies, concurrency_limits
+        if any(one is not None for one in (*asked, *given)):
+            from sandyard.asked import asked_variables, check_companions  # noqa: PLC0415  # as given
 
-            _check_kind("instrumentation", instrumentation, Instrumentation)
-        if concurrency_limits is not None:
-            from sandyard.manifest.concurrency import (  # noqa: PLC0415  # they are given
-                SandboxConcurrencyLimits,
-            )
-
-            _check_kind("concurrency_limits", concurrency_limits, SandboxConcurrencyLimits)
-        if dependencies is not None:
-            from sandyard.dependencies import Dependencies  # noqa: PLC0415  # they are given
-
-            _check_kind("dependencies", dependencies, Dependencies)
+            self._allowed = asked_variables(*asked)
+            check_companions(*given)
 
     @loading("create")
     async def create(
@@ -510,13 +498,3 @@ def _checked_policy(policy: object) -> Policy | None:
             "policy is a Policy, or None", op="create", argument="policy", value=policy
         )
     return policy
-
-
-def _check_kind(argument: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ArgumentTypeError(
-            f"{argument} is {kind.__name__}, or None, not {shown(value)}",
-            op="create",
-            argument=argument,
-            value=value,
-        )

@@ -13,13 +13,13 @@ from sandyard.limits import (
     TERMINAL_SCROLLBACK_BYTES,
     TERMINAL_TYPE,
 )
-from sandyard.narrowing import Narrowing
 from sandyard.observing import observed
 from sandyard.process import CommandCall
 from sandyard.types import User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
+    from sandyard.narrowing import Narrowing
     from sandyard.process.terminal import Terminal
 
 __all__ = ["TerminalVerbs"]
