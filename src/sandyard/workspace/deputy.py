@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
-from sandyard.errors import ConfinementUnavailableError, SandboxError
+from sandyard.errors import ConfinementUnavailableError
 from sandyard.limits import CLOSE_TIMEOUT_S, DEPUTY_STOP_S, ID_MAP_TIMEOUT_S
 from sandyard.subordinate import IdRange, own_range, write_id_maps
 from sandyard.workspace import deputy_wire
@@ -118,13 +118,18 @@ class Deputy:
         with self._lock:
             try:
                 deputy_wire.send(self._channel, data, fds)
-                return cast("_T", self._heard(sources[0] if sources else None, stopped))
-            except ConnectionError as error:
+                kind, value = self._heard(sources[0] if sources else None, stopped)
+            except OSError as error:
                 self._broken = True  # before the kernel tells of its end
-                raise _lost("it has ended") from error
+                raise _lost(error.strerror or "it has ended") from error
+        if kind == "unsayable":
+            raise _unsayable(str(value))
+        if isinstance(value, BaseException) and kind == "raised":
+            raise value
+        return cast("_T", value)
 
-    def _heard(self, source: object, stopped: threading.Event | None) -> object:
-        """Serve what the work asks for, until it has an outcome."""
+    def _heard(self, source: object, stopped: threading.Event | None) -> tuple[str, object]:
+        """Serve what the work asks for, until it has an outcome: of which kind, and which."""
         broken: BaseException | None = None
         while True:
             self._wait(stopped)
@@ -137,12 +142,10 @@ class Deputy:
                 for fd in frame.fds:
                     if fd >= 0:
                         os.close(fd)
-            if kind == "done":
-                return value
-            if kind == "unsayable":
-                raise _unsayable(str(value))
-            if kind == "raised":
-                _raise(value, broken)
+            if kind == "raised" and broken is not None and not isinstance(broken, OSError):
+                return kind, broken  # the caller's own
+            if kind != "read":
+                return kind, value
             piece, broken = _piece(source, value)
             self._say(piece)
 
@@ -153,7 +156,9 @@ class Deputy:
         told = stopped.is_set()
         if told:
             self._say("stop")
-        while not select.select([self._channel], [], [], None if told else DEPUTY_STOP_S)[0]:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while not poll.poll(None if told else DEPUTY_STOP_S * 1000):
             if stopped.is_set():
                 self._say("stop")
                 told = True
@@ -283,16 +288,6 @@ def _piece(source: object, size: object) -> tuple[object, BaseException | None]:
     if isinstance(piece, bytearray | memoryview):
         return bytes(piece), None
     return piece if isinstance(piece, bytes | str) else None, None
-
-
-def _raise(value: object, broken: BaseException | None) -> NoReturn:
-    if broken is not None and not isinstance(broken, OSError):
-        raise broken
-    if isinstance(value, SandboxError):
-        raise value
-    if isinstance(value, BaseException):
-        raise value
-    raise _lost("it said what makes no sense")
 
 
 def _unsayable(why: str) -> ConfinementUnavailableError:

@@ -60,7 +60,7 @@ class _Talk:
 
     def is_stopped(self) -> bool:
         """Whether it was said that nobody wants more; nobody says anything else unasked."""
-        if not self._stopped and select.select([self._channel], [], [], 0)[0]:
+        if not self._stopped and _readable((self._channel.fileno(),), 0):
             self._heard()
             self._stopped = True
         return self._stopped
@@ -113,8 +113,14 @@ def serve(channel: int, principal: int, powers: str) -> None:
 
 def _is_wanted(link: socket.socket, principal: int) -> bool:
     """Wait for the next word, or for the end of the principal, whoever else holds its socket."""
-    ready, _, _ = select.select([link.fileno(), principal], [], [])
-    return principal not in ready
+    return principal not in _readable((link.fileno(), principal), None)
+
+
+def _readable(fds: tuple[int, ...], timeout_ms: int | None) -> set[int]:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(timeout_ms)}
 
 
 def _answer(link: socket.socket, frame: Frame) -> None:
