@@ -9,15 +9,12 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from sandyard.accounts import Accounts, accounts_of
 from sandyard.caller import Caller
 from sandyard.contract import BaseSandboxSession
 from sandyard.contract.client import BaseSandboxClient
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
-    ConfinementUnavailableError,
-    ManifestError,
     WorkspaceStartError,
     shown,
 )
@@ -27,7 +24,6 @@ from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
 from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
-from sandyard.process.identity import first_parked
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
@@ -171,11 +167,12 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         else:
             manifest = manifest.model_copy(deep=True)
-        from sandyard.restating import with_grants  # noqa: PLC0415  # with the first session
+        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # with the first session
+        from sandyard.restating import with_grants  # noqa: PLC0415  # likewise
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         whole = with_grants(whole, manifest)
-        accounts = await in_thread(_possible_accounts, manifest)
+        accounts = await in_thread(possible_accounts, manifest)
         if workspace is not None:
             lay_over(workspace, manifest)
         owned = manifest.root == DEFAULT_ROOT
@@ -183,8 +180,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             together = bool(shared) or workspace is not None  # an overlay only reads its directory
             asked = whole, manifest, kept, session_id, together
             root, lease = await in_thread(_prepare, *asked, undo)
-            if root is not None and accounts.further:
-                await in_thread(_admit, root, accounts)
+            await in_thread(admit, root, accounts)
             if workspace is not None:
                 await in_thread(begin_overlay, lease, manifest.root, undo)
             state = UnixLocalSandboxSessionState(
@@ -273,18 +269,18 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 value=state,
             )
         state = state.model_copy(deep=True)
+        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # with the first one
         from sandyard.restating import check_grants  # noqa: PLC0415  # where one is taken up again
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         check_grants(whole, state.manifest)
-        accounts = await in_thread(_possible_accounts, state.manifest)
+        accounts = await in_thread(possible_accounts, state.manifest)
         undo = ExitStack()
         try:
             await in_thread(_check_named, state, root, snapshot)
             together = bool(shared) or state.workspace_overlay
             found, lease = await in_thread(_prepare_again, whole, state, together, undo)
-            if found is not None and accounts.further:
-                await in_thread(_admit, found, accounts)
+            await in_thread(admit, found, accounts)
             await in_thread(_seal, state)
         except BaseException:
             await in_thread(undo.close)
@@ -321,27 +317,6 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         await session.delete_workspace(unsaved=unsaved)
         return session
-
-
-def _possible_accounts(manifest: Manifest) -> Accounts:
-    """The manifest's users and groups, refused before anything is made where none can be."""
-    accounts = accounts_of(manifest.users, manifest.groups)
-    if accounts.further and os.geteuid() != 0:
-        try:
-            first_parked(accounts.further)
-        except ConfinementUnavailableError as error:
-            raise ManifestError(
-                f"{error.message}; or leave users and groups out of the manifest",
-                field="users" if manifest.users else "groups",
-                cause=error,
-            ) from error
-    return accounts
-
-
-def _admit(root: WorkspaceRoot, accounts: Accounts) -> None:
-    """Let all users into a private directory; what is in it has modes of its own."""
-    found = dataclasses.replace(accounts, first=first_parked(accounts.further))
-    root.admit(found.disk_id(user.number) for user in found.users[1:])
 
 
 def _resolved(asked: object, session_id: str) -> SnapshotBase:
