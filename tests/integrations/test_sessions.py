@@ -145,9 +145,17 @@ async def test_accounts(client: SandyardClient) -> None:
 
 
 @pytest.mark.user
-async def test_accounts_need_root(client: SandyardClient) -> None:
-    with pytest.raises(errors.ConfigurationError, match="run as root"):
-        await client.create(manifest=Manifest(users=[User(name="alice")]))
+async def test_accounts_of_user(client: SandyardClient) -> None:
+    """An ordinary user's sandbox has more users where the machine lends ids for them."""
+    asked = client.create(manifest=Manifest(users=[User(name="alice")]))
+    (made,) = await asyncio.gather(asked, return_exceptions=True)
+    if not isinstance(made, SandyardSession):
+        assert isinstance(made, errors.ConfigurationError)
+        return
+    async with made:
+        result = await made.exec("id -un", user="alice")
+        assert result.stdout == b"alice\n"
+    await client.delete(made)
 
 
 # --- snapshots and states -----------------------------------------------------------------------

@@ -132,6 +132,7 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
                 snapshot=resolve_snapshot(snapshot, str(identity)),
                 exposed_ports=ports,
                 workspace_root_owned=sandbox.state.workspace_root_owned,
+                seal=sandbox.state.seal,
             )
             return self._made(sandbox, state, link)
         except BaseException:
@@ -170,8 +171,10 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
                 exposed_ports=state.exposed_ports,
                 workspace_root_ready=state.workspace_root_ready,
                 workspace_root_owned=state.workspace_root_owned,
+                seal=state.seal,
             )
             sandbox = await self._sandboxes.resume(left)
+        state.seal = sandbox.state.seal
         return self._made(sandbox, state, link)
 
     async def delete(self, session: SandboxSession) -> SandboxSession:

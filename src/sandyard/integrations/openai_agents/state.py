@@ -33,9 +33,12 @@ class SandyardSessionState(SandboxSessionState):
     Attributes:
         workspace_root_owned: True if the workspace is a directory that the library made; only such a
             one is ever deleted, and only if a lease of this machine says the same.
+        seal: by which this user's library knows that it wrote where the workspace is, and where it is
+            kept.
         confinement: what held at the last start, in words; None before. It is told and never obeyed.
     """
 
     type: Literal["sandyard"] = "sandyard"
     workspace_root_owned: bool = False
+    seal: str = ""
     confinement: dict[str, str] | None = None
