@@ -198,7 +198,7 @@ async def test_a_cancelled_transfer_ends(tmp_path: Path, session: UnixLocalSandb
 
 
 def test_one_file_can_be_stopped(tmp_path: Path) -> None:
-    """A hole costs a command nothing, and its copy all of the disk, and hours."""
+    """Nobody waits for the end of a large one, even if it is nothing but a hole."""
     (tmp_path / "tree").mkdir()
     with (tmp_path / "tree/hole").open("wb") as file:
         file.truncate(COPY_CHUNK_BYTES * 8)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sandyard.errors import LocalDirReadError, LocalFileReadError, shown
 from sandyard.limits import COPY_CHUNK_BYTES, KERNEL_COPY_BYTES
 from sandyard.workspace.kernel import PATH_ONLY, open_without_links, reopen_file
+from sandyard.workspace.persist_facts import extents_of, has_holes
 from sandyard.workspace.placing import (
     Look,
     Target,
@@ -319,7 +320,7 @@ def copy_file(
         mode=facts.st_mode & PERMISSIONS if mode is None else mode,
         times=(facts.st_atime_ns, facts.st_mtime_ns),
     )
-    put_file(target, lambda opened: _pour(source, opened, facts.st_size, stopped, digest), look)
+    put_file(target, lambda opened: _pour(source, opened, facts, stopped, digest), look)
 
 
 def fill_file(
@@ -343,40 +344,74 @@ def fill_file(
         Abandoned: nobody wants it any more.
     """
     facts = os.fstat(source)
-    _pour(source, target, facts.st_size, stopped, digest)
+    _pour(source, target, facts, stopped, digest)
     os.fchmod(target, facts.st_mode & PERMISSIONS if mode is None else mode)
     os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def _pour(
-    source: int, target: int, size: int, stopped: Event | None, digest: Digest | None = None
+    source: int,
+    target: int,
+    facts: os.stat_result,
+    stopped: Event | None,
+    digest: Digest | None,
 ) -> None:
-    """Move all bytes; large files are moved by the kernel where it can, and share their blocks.
+    """Move all bytes; large files are moved by the kernel where it can, and keep their holes.
 
     A file that is nothing but a hole, or that somebody makes longer all the time, takes as long as
     the disk has room: so each piece may be the last.
     """
-    by_kernel = size > COPY_CHUNK_BYTES and hasattr(os, "copy_file_range")
-    if by_kernel:
-        try:
-            while os.copy_file_range(source, target, KERNEL_COPY_BYTES):
-                _go_on(stopped)
-        except OSError as error:
-            if error.errno not in _NO_KERNEL_COPY:
-                raise
-    # Both descriptors stand where the kernel stopped, so this takes up what it left: everything,
-    # or what was appended meanwhile, or the files of which it says too early that they end.
+    size = facts.st_size
+    large = size > COPY_CHUNK_BYTES
+    if large and has_holes(facts):
+        _move_extents(source, target, size, stopped)
+    elif large:
+        _move(source, target, size, stopped)
+    # Both descriptors stand where that stopped, so this takes up what it left: everything, or what
+    # was appended meanwhile, or the files of which the kernel says too early that they end.
     most = min(size + 1, COPY_CHUNK_BYTES)
     while piece := os.read(source, most):
         write_all(target, memoryview(piece))
-        if digest is not None and not by_kernel:
+        if digest is not None and not large:
             digest.add(piece)
         if len(piece) == size < most:
             return  # one byte more was asked for, and there is none
         most = COPY_CHUNK_BYTES
         _go_on(stopped)
-    if digest is not None and by_kernel:
+    if digest is not None and large:
         digest.add_whole(target, stopped)
+
+
+def _move_extents(source: int, target: int, size: int, stopped: Event | None) -> None:
+    """Move what of a file is no hole, each piece to where it stood."""
+    for start, length in extents_of(source, size):
+        for opened in (source, target):
+            os.lseek(opened, start, os.SEEK_SET)
+        _move(source, target, length, stopped)
+    _go_on(stopped)
+    end = min(size, os.fstat(source).st_size)  # somebody may have cut it meanwhile
+    os.ftruncate(target, end)
+    for opened in (source, target):
+        os.lseek(opened, end, os.SEEK_SET)
+
+
+def _move(source: int, target: int, size: int, stopped: Event | None) -> None:
+    """Move at most so many bytes from where two files stand, which may share their blocks then."""
+    left = size
+    try:
+        while left and hasattr(os, "copy_file_range"):  # not every C library has it
+            moved = os.copy_file_range(source, target, min(left, KERNEL_COPY_BYTES))
+            if not moved:
+                break
+            left -= moved
+            _go_on(stopped)
+    except OSError as error:
+        if error.errno not in _NO_KERNEL_COPY:
+            raise
+    while left and (piece := os.read(source, min(left, COPY_CHUNK_BYTES))):
+        write_all(target, memoryview(piece))
+        left -= len(piece)
+        _go_on(stopped)
 
 
 def _go_on(stopped: Event | None) -> None:
