@@ -25,13 +25,16 @@ from sandyard import (
 
 __all__ = ["snapshot_rows"]
 
-FILES = 20_000
-BYTES = 400_000_000
+SCALE = float(os.environ.get("SNAPSHOT_SCALE", "1"))
+"""For a look in a minute; the bars are those of the whole."""
+
+FILES = int(20_000 * SCALE)
+BYTES = int(400_000_000 * SCALE)
 """What the tree has at least: libraries of Python as they are installed, and a repository."""
 
 CHANGED = 10
 COUNT = int(os.environ.get("SNAPSHOT_ROUNDS", "5"))
-MEMORY_FILES = 100_000
+MEMORY_FILES = int(100_000 * SCALE)
 PER_DIRECTORY = 1_000
 MEMORY_BAR_MB = 32
 
@@ -241,7 +244,7 @@ def _fill(tree: Path) -> int:
     """Copy libraries and a repository until there is enough; no content is there twice."""
     files = size = copies = 0
     here = Path(__file__).parent.parent
-    if (here / ".git").is_dir():
+    if (here / ".git").is_dir() and SCALE >= 1:
         shutil.copytree(here / ".git", tree / "repository/.git", symlinks=True)
     while files < FILES or size < BYTES:
         for place in (sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")):
