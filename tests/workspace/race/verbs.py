@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING
@@ -13,7 +14,12 @@ from typing import TYPE_CHECKING
 from sandyard.manifest import Dir, File, LocalDir, Manifest
 from sandyard.patching import Operation, apply_diff
 from sandyard.workspace.changing import change_mode, copy, move
-from sandyard.workspace.extract import Extraction, extract_archive, hydrate_workspace
+from sandyard.workspace.extract import (
+    Extraction,
+    extract_archive,
+    hydrate_workspace,
+    unpack_into,
+)
 from sandyard.workspace.files import append, make_directory, read, read_range, remove, write
 from sandyard.workspace.listing import (
     describe,
@@ -25,8 +31,9 @@ from sandyard.workspace.listing import (
 )
 from sandyard.workspace.materialize import apply_manifest
 from sandyard.workspace.patches import carry_out
-from sandyard.workspace.persist_stream import persist_workspace
+from sandyard.workspace.persist_stream import pack_part, persist_workspace
 from sandyard.workspace.removal import empty_directory
+from sandyard.workspace.transfer import Errand, download, upload
 from sandyard.workspace.watching import Watcher
 from tests.archive.making import item, tar_of
 from tests.workspace.race.arena import ONLY_OUTSIDE, SECRET
@@ -185,6 +192,32 @@ def save(root: WorkspaceRoot, _: str) -> None:
     assert ONLY_OUTSIDE.encode() not in content
 
 
+def pack(root: WorkspaceRoot, where: str) -> None:
+    with pack_part(root, where, "packed") as archive:
+        content = archive.read()
+    assert SECRET not in content
+    assert ONLY_OUTSIDE.encode() not in content
+
+
+def unpack_there(root: WorkspaceRoot, where: str) -> None:
+    unpack_into(root, where, ARCHIVE, None, Event())
+
+
+def send(root: WorkspaceRoot, where: str) -> None:
+    source = os.path.join(os.path.dirname(root.path), "source")
+    upload(root, f"{source}/secret", f"{where}/secret", Errand())
+    upload(root, source, f"{where}/sent", Errand())
+
+
+def fetch(root: WorkspaceRoot, where: str) -> None:
+    """Copy from what is under attack to the host, and see what came."""
+    with tempfile.TemporaryDirectory() as top:
+        download(root, where, f"{top}/tree", Errand())
+        download(root, f"{where}/secret", f"{top}/file", Errand())
+        assert SECRET not in content_of(f"{top}/file")
+        assert ONLY_OUTSIDE not in os.listdir(f"{top}/tree")
+
+
 # --- naive ways -------------------------------------------------------------------------------
 
 
@@ -289,5 +322,9 @@ VERBS = {
     "extract": Verb(unpack, naive_overwrite),
     "hydrate": Verb(restore, naive_write),
     "persist": Verb(save, naive_read),
+    "pack": Verb(pack, naive_read),
+    "unpack": Verb(unpack_there, naive_overwrite),
+    "upload": Verb(send, naive_overwrite),
+    "download": Verb(fetch, naive_read),
     "delete": Verb(lambda root, _: empty_directory(root.fd), naive_empty),
 }
