@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,18 +123,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(base, ignore_errors=True)
 
 
+@cache
+def is_listed(path: Path, names: tuple[str, ...]) -> bool:
+    """Whether a file of tests is named, or a directory above it; asked for each of its tests."""
+    return any(path.is_relative_to(Path(__file__).parent / name) for name in names)
+
+
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what the present user cannot show."""
     is_root = os.geteuid() == 0
     unwanted, reason = ("user", "needs an ordinary user") if is_root else ("root", "needs root")
-    once = tuple(Path(__file__).parent / name for name in ONCE)
-    plain = tuple(Path(__file__).parent / name for name in PLAIN)
     for item in items:
         if item.get_closest_marker(unwanted):
             item.add_marker(pytest.mark.skip(reason=reason))
-        if not item.get_closest_marker("user") and any(map(item.path.is_relative_to, once)):
+        if not item.get_closest_marker("user") and is_listed(item.path, ONCE):
             item.add_marker(pytest.mark.once)
-        if not item.get_closest_marker("root") and any(map(item.path.is_relative_to, plain)):
+        if not item.get_closest_marker("root") and is_listed(item.path, PLAIN):
             item.add_marker(pytest.mark.plain)
         if item.get_closest_marker("once") and item.get_closest_marker("plain"):
             raise pytest.UsageError(f"{item.nodeid} would be in neither half of `make test`")
+
+
+def pytest_collection_finish() -> None:
+    """Take thousands of collected tests out of the collector's sight: some tests call it."""
+    gc.collect()
+    gc.freeze()

@@ -10,7 +10,8 @@ mounts later, a thread that has been joined leaves /proc a moment after. So a di
 `GRACE` to disappear before it is reported. Nothing is excused for good.
 
 Other test runs on the same machine must not disturb: temporary files are watched in directories
-that belong to this run (`tests/conftest.py` makes them), processes by descent.
+that belong to this run (`tests/conftest.py` makes them), processes by descent, and mounts in the
+directory of another run's tests are that run's.
 """
 
 from __future__ import annotations
@@ -72,10 +73,16 @@ def read_state(pid: int) -> tuple[str, int]:
 
 @cache
 def list_ancestors() -> frozenset[int]:
-    """The processes above this one: whoever adopts our orphans is among them."""
+    """The processes above this one: whoever adopts our orphans is among them.
+
+    It is the last of them where `scripts/adopting.py` runs us: what is above adopts those of others.
+    """
+    adopter = int(os.environ.get("SANDYARD_ADOPTER", "1"))
     above, pid = set[int](), os.getppid()
     while pid and pid not in above:
         above.add(pid)
+        if pid == adopter:
+            return frozenset(above)
         _, pid = read_state(pid)
     return frozenset(above | {1})
 
@@ -223,9 +230,14 @@ KINDS: tuple[Callable[[], Found], ...] = (
 
 
 class Traces:
-    """What existed at one moment, to be compared with what exists later."""
+    """What existed at one moment, to be compared with what exists later.
 
-    def __init__(self) -> None:
+    Attributes:
+        own: the directory of this run's tests, where mounts of other runs are not.
+    """
+
+    def __init__(self, own: str = "") -> None:
+        self.own = own
         # Looking creates nothing that the next kind would see.
         self.seen = [kind() for kind in KINDS]
         self.numbers = find_numbers()
@@ -237,7 +249,7 @@ class Traces:
             now = kind()
             new.update({kind_key(kind, key): now[key] for key in now.keys() - before.keys()})
         new.update({("orphan", key): text for key, text in find_orphans(self.numbers).items()})
-        return {key: text for key, text in new.items() if not belongs_elsewhere(text)}
+        return {key: text for key, text in new.items() if not belongs_elsewhere(text, self.own)}
 
     def wait_for_none(self, grace: float = GRACE) -> dict[Hashable, str]:
         """What is still there when the grace is over; returns at once when nothing is new."""
@@ -253,8 +265,10 @@ def kind_key(kind: Callable[[], Found], key: Hashable) -> Hashable:
     return (kind.__name__, key)
 
 
-def belongs_elsewhere(text: str) -> bool:
-    """Whether a new cgroup has processes, none of them ours: another program made it."""
+def belongs_elsewhere(text: str, own: str) -> bool:
+    """Whether another program made it: a cgroup with processes none of which is ours, or a mount."""
+    if text.startswith("mount "):
+        return bool(own) and f"{own}/" not in text and "/pytest-of-" in text
     if not text.startswith("cgroup "):
         return False
     members = {int(pid) for pid in read_proc(f"{text[7:]}/cgroup.procs").split()}
@@ -283,9 +297,9 @@ def describe_all(leaked: Mapping[Hashable, str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing() -> Iterator[None]:
+def leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail a test that leaves anything behind; it is set up first and so torn down last."""
-    before = Traces()
+    before = Traces(str(tmp_path_factory.getbasetemp()))
     yield
     if leaked := before.wait_for_none():
         report = describe_all(leaked)

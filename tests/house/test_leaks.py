@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.house.inner import run_pytest
-from tests.house.leaks import list_controllers
+from tests.house.leaks import belongs_elsewhere, list_controllers
+from tests.house.sources import ROOT
 
 # What leaks, and the line that must say so.
 LEAKS = {
@@ -99,6 +102,23 @@ def test_reports_mount(tmp_path: Path) -> None:
     # In a mount namespace of its own, so that the leak ends with the run.
     done = run_pytest(tmp_path, body, (unshare, "--mount", "--propagation", "private"))
     assert "left behind: mount" in done.stdout, done.stdout + done.stderr
+
+
+def test_mount_may_be_another_run() -> None:
+    own = "/tmp/pytest-of-me/pytest-7"
+    mount = "mount 44 27 0:39 / {}/test_it0/place rw - tmpfs none rw"
+    assert belongs_elsewhere(mount.format("/tmp/pytest-of-me/pytest-77"), own)
+    for place in (own, "/srv"):
+        assert not belongs_elsewhere(mount.format(place), own), place
+
+
+def test_adopter_gets_orphans(tmp_path: Path) -> None:
+    statement, said = LEAKS["orphan"]
+    adopting = (sys.executable, str(ROOT / "scripts" / "adopting.py"))
+    done = run_pytest(tmp_path, f"def test_leaks(tmp_path):\n    {statement}\n", adopting)
+    found = re.search(f"left behind: {said}", done.stdout)
+    assert found, done.stdout + done.stderr
+    os.kill(int(found[0].split()[4]), signal.SIGKILL)
 
 
 @pytest.mark.root
