@@ -277,6 +277,9 @@ def test_rm_removes_the_others_too(home: Path) -> None:
 
 
 def test_run_loads_none_of_it() -> None:
-    code = "import sys, sandyard.cli.app; print([m for m in sys.modules if '.server' in m])"
+    code = (
+        "import sys; from sandyard.cli.app import make_app; make_app(['run', '--', 'create']);"
+        " print([m for m in sys.modules if '.server' in m or m == 'sandyard.cli.create'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

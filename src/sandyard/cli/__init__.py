@@ -45,13 +45,13 @@ def _run() -> int:
     except ModuleNotFoundError:
         _say("the command line needs typer; install it with: pip install 'sandyard[cli]'")
         return _CLI_MISSING
-    from sandyard.cli.app import app  # noqa: PLC0415  # it needs typer
+    from sandyard.cli.app import make_app  # noqa: PLC0415  # it needs typer
 
     # UsageError: of click, or of the copy of click that newer versions of typer bring.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         with _answering():
-            code = app(prog_name="sandyard", standalone_mode=False)
+            code = make_app(sys.argv[1:])(prog_name="sandyard", standalone_mode=False)
     except usage_error as error:
         said = getattr(error, "format_message", error.__str__)()
         _say(f"{said}\nTry 'sandyard --help' or 'sandyard run --help'.")

@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Final
 
 import typer
 
-from sandyard.cli.attach import attach
-from sandyard.cli.cat import show_files
-from sandyard.cli.cp import copy_files
-from sandyard.cli.create import create
-from sandyard.cli.doctor import examine
-from sandyard.cli.exec import execute
-from sandyard.cli.kill import kill
-from sandyard.cli.logs import show_logs
-from sandyard.cli.ls import show_list
-from sandyard.cli.ps import list_processes
-from sandyard.cli.rm import remove
-from sandyard.cli.run import run
-from sandyard.cli.shell import shell
-from sandyard.cli.supervisor import supervisor
-from sandyard.cli.why import explain
+__all__ = ["make_app"]
 
-__all__ = ["app"]
+_HOMES: Final = {
+    "run": ("run", "run"),
+    "create": ("create", "create"),
+    "exec": ("exec", "execute"),
+    "shell": ("shell", "shell"),
+    "attach": ("attach", "attach"),
+    "ls": ("ls", "show_list"),
+    "cp": ("cp", "copy_files"),
+    "cat": ("cat", "show_files"),
+    "ps": ("ps", "list_processes"),
+    "logs": ("logs", "show_logs"),
+    "kill": ("kill", "kill"),
+    "rm": ("rm", "remove"),
+    "supervisor": ("supervisor", "supervisor"),
+    "doctor": ("doctor", "examine"),
+    "why": ("why", "explain"),
+}
+"""Each verb's module and its name there, in the order of the help."""
 
-app = typer.Typer(
-    help="Run commands confined: what they may read, write and reach is said, not hoped.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-# Options end with the first word of the command, so that its own need no "--" before them.
-_COMMAND_FOLLOWS: Final = {"allow_interspersed_args": False}
-app.command(name="run", context_settings=_COMMAND_FOLLOWS)(run)
-app.command(name="create")(create)
-app.command(name="exec", context_settings=_COMMAND_FOLLOWS)(execute)
-app.command(name="shell", context_settings=_COMMAND_FOLLOWS)(shell)
-app.command(name="attach")(attach)
-app.command(name="ls")(show_list)
-app.command(name="cp")(copy_files)
-app.command(name="cat")(show_files)
-app.command(name="ps")(list_processes)
-app.command(name="logs")(show_logs)
-app.command(name="kill")(kill)
-app.command(name="rm")(remove)
-app.add_typer(supervisor, name="supervisor")
-app.command(name="doctor")(examine)
-app.command(name="why")(explain)
+_COMMAND_FOLLOWS: Final = frozenset({"run", "exec", "shell"})
+"""Verbs whose options end with the first word of the command, so that its own need no "--" before."""
 
 
-@app.callback(invoke_without_command=True)
+def make_app(words: list[str]) -> typer.Typer:
+    """The command line for these words: with the one verb that they begin with, or with all.
+
+    A verb's module is loaded only where it can be needed: all of them take as long as a command.
+    """
+    app = typer.Typer(
+        help="Run commands confined: what they may read, write and reach is said, not hoped.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(greet)
+    for verb in words[:1] if words[:1] and words[0] in _HOMES else _HOMES:
+        _add(app, verb)
+    return app
+
+
+def _add(app: typer.Typer, verb: str) -> None:
+    module, name = _HOMES[verb]
+    home = importlib.import_module(f"sandyard.cli.{module}")
+    found = getattr(home, name)
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=verb)
+    else:
+        settings = {"allow_interspersed_args": False} if verb in _COMMAND_FOLLOWS else None
+        app.command(name=verb, context_settings=settings)(found)
+
+
 def greet(
     context: typer.Context,
     *,
