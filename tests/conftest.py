@@ -33,6 +33,7 @@ ONCE = (
     "confinement",
     "contract",
     "docs/test_site.py",
+    "doctor/test_shortage.py",
     "escape/test_counting.py",
     "exhaustion/test_channel.py",
     "exhaustion/test_descriptors.py",

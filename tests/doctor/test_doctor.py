@@ -42,6 +42,7 @@ ROWS = {
 }  # fmt: skip
 
 
+@pytest.mark.once
 def test_json_has_stable_keys() -> None:
     told = ask()
     report = told.report
@@ -75,6 +76,7 @@ def test_every_attempt_has_its_control() -> None:
     assert all(canary["outside"] == "it worked" for canary in told.report["canaries"])
 
 
+@pytest.mark.once
 def test_text_fits_terminal() -> None:
     done = subprocess.run(
         DOCTOR, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "80"}
@@ -123,6 +125,7 @@ async def test_open_wall_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.cause.startswith("commands got out: ")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_leaves_nothing(number: signal.Signals) -> None:
     """Ended at the moment at which the most exists: while the attempts are prepared."""
@@ -141,12 +144,14 @@ def test_signal_leaves_nothing(number: signal.Signals) -> None:
     assert set(os.listdir(tempfile.gettempdir())) == before
 
 
+@pytest.mark.once
 def test_help_tells_exit_codes() -> None:
     words = (sys.executable, "-P", "-m", "sandyard.cli", "doctor", "--help")
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "Exit codes" in done.stdout
 
 
+@pytest.mark.once
 def test_reader_may_stop() -> None:
     out, into = os.pipe()
     os.close(out)

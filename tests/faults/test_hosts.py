@@ -53,6 +53,7 @@ def list_habits() -> list[object]:
     return [*habits, "little memory", "two loops"]
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("habit", list_habits())
 def test_any_host_will_do(habit: str, tmp_path: Path) -> None:
     assert run_python(["-m", "tests.faults.lives", habit], tmp_path) == "well"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.escape.inside import sandbox
 from tests.ladder.hosts import HOSTS, Host, ask
 
 ACCEPTING = {"policy": {"accept": ["write"]}}
+REQUIRED = ("strict", "full", "read", "processes", "full_without_proc")
 
 
 def start(how: str, *orders: dict[str, Any]) -> list[dict[str, Any]]:
@@ -20,9 +22,23 @@ def start(how: str, *orders: dict[str, Any]) -> list[dict[str, Any]]:
     return list(told)
 
 
+@cache
+def start_twice(how: str) -> list[dict[str, Any]]:
+    """What two starts of one program tell on this host; it is asked by several tests."""
+    return start(how, ACCEPTING, ACCEPTING)
+
+
+@cache
+def start_requiring() -> dict[str, dict[str, Any]]:
+    """What one program is told on a host of the lowest rung, for each thing that it requires."""
+    policies = [{"accept": ["write"], "require": [required]} for required in REQUIRED]
+    told = start("nested,no_user", *({"policy": policy} for policy in policies))
+    return dict(zip(REQUIRED, told, strict=True))
+
+
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.how)
 def test_rung_is_chosen_and_told(host: Host) -> None:
-    first, again = start(host.how, ACCEPTING, ACCEPTING)
+    first, again = start_twice(host.how)
     assert first["report"]["rung"] == host.rung, first
     assert host.says in first["report"]["cause"]
     assert first["fix"]
@@ -34,7 +50,7 @@ def test_rung_is_chosen_and_told(host: Host) -> None:
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.how)
 def test_claims_are_these(host: Host) -> None:
-    (told,) = start(host.how, ACCEPTING)
+    told, _ = start_twice(host.how)
     states = {name: told["report"][name].partition(":")[0] for name in DIMENSIONS}
     expected = dict.fromkeys(DIMENSIONS, "enforced")
     if host.rung == "landlock_seccomp":
@@ -65,10 +81,9 @@ def test_unseen_processes_are_no_rung() -> None:
     assert told["context"]["dimension"] == "processes", told
 
 
-@pytest.mark.parametrize("required", ["strict", "full", "read", "processes", "full_without_proc"])
+@pytest.mark.parametrize("required", REQUIRED)
 def test_required_is_refused(required: str) -> None:
-    (told,) = start("nested,no_user", {"policy": {"accept": ["write"], "require": [required]}})
-    assert "To fix it" in told["refused"]
+    assert "To fix it" in start_requiring()[required]["refused"]
 
 
 def test_rung_without_proc_is_whole() -> None:
