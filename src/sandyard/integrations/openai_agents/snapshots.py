@@ -153,7 +153,9 @@ def as_ours(asked: sdk.SnapshotBase | sdk.SnapshotSpec | None, link: Link) -> ou
     if asked is None or isinstance(asked, sdk.NoopSnapshot | sdk.NoopSnapshotSpec):
         return ours.NoopSnapshot(id="none")
     if type(asked) is sdk.LocalSnapshot:
-        return ours.LocalSnapshot(id=asked.id, base_path=os.path.normpath(asked.base_path.absolute()))
+        return ours.LocalSnapshot(
+            id=asked.id, base_path=os.path.normpath(asked.base_path.absolute())
+        )
     if isinstance(asked, StoreSnapshot):
         return asked.stored()
     return ForeignSnapshot.linked(link)

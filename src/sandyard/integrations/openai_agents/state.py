@@ -44,4 +44,3 @@ class SandyardSessionState(SandboxSessionState):
     workspace_root_owned: bool = False
     seal: str = ""
     confinement: dict[str, str] | None = None
-    seal: str = ""
