@@ -40,9 +40,9 @@ written stays in proportion to what is gained."""
 OPEN_PACKS: Final = 16
 """Packs that one reader holds open; opened again, one costs microseconds."""
 
-PACK_OBJECTS: Final = 32 * 1024
+PACK_OBJECTS: Final = 16 * 1024
 """Objects after which a save begins another pack: what is held of them while it is written takes some
-8 MB."""
+4 MB."""
 
 FEW_PACKS: Final = 8
 DICT_AFTER: Final = 128
