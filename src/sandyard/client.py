@@ -367,7 +367,7 @@ def _prepare_again(
     place = _checked_places(policy, state.snapshot, None if owned else path)
     session_id = str(state.session_id)
     lease = Lease.take(place, session_id, root=path, owned=owned, kept=True, shared=shared)
-    undo.callback(lease.keep if owned else lease.remove)
+    undo.callback(lease.keep if owned or lease.restoring is not None else lease.remove)
     _sweep(place)  # not before: what this one left is its own again
     if not owned:
         _clear_left(lease)
