@@ -36,8 +36,6 @@ class SandyardSessionState(SandboxSessionState):
         seal: by which this user's library knows that it wrote where the workspace is, and where it is
             kept.
         confinement: what held at the last start, in words; None before. It is told and never obeyed.
-        seal: by which this user's library knows that it wrote where the workspace is, and where it is
-            kept; a state that was changed, or comes from elsewhere, is refused.
     """
 
     type: Literal["sandyard"] = "sandyard"
