@@ -70,6 +70,7 @@ PLAIN = (
     "faults/test_awaits.py",
     "faults/test_calls.py",
     "faults/test_kills.py",
+    "overlays/test_try.py",
     "supervisor/test_life.py",
     "supervisor/test_terminal.py",
     "test_dependencies.py",
