@@ -97,6 +97,17 @@ static void report_exit(struct job *job) {
     job->left_over = left > 0;
 }
 
+static void report_gone(const struct job *job) {
+    struct {
+        struct gone gone;
+        struct refused refused[REFUSED_LISTED];
+    } body;
+    uint64_t total;
+    size_t kinds = refusals_read(refusals, &total, body.refused);
+    body.gone = (struct gone){.refused = total, .kinds = (uint32_t)kinds};
+    deliver(EVENT_GONE, job->id, &body, sizeof body.gone + kinds * sizeof body.refused[0], -1);
+}
+
 /* Returns whether somebody has ended. */
 static bool reap(struct job *job) {
     struct signalfd_siginfo drained;
@@ -249,7 +260,7 @@ static void run(struct incoming *in) {
     report_birth(&job);
     keep(&job);
     if (job.left_over)
-        deliver(EVENT_GONE, job.id, NULL, 0, -1);
+        report_gone(&job);
 }
 
 /* Waits for a job; false when there was none for so long that this keeper may go. */

@@ -44,7 +44,8 @@ enum event {
     EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it, and for a terminal:
                          * then its master is the one descriptor */
     EVENT_EXITED = 68, /* body: struct exited, struct refused[] and struct leftover[] */
-    EVENT_GONE = 69, /* no body: the last process that a command left behind has ended */
+    EVENT_GONE = 69, /* body: struct gone and struct refused[]; the last process that a command left
+                      * behind has ended */
     EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
     EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
@@ -315,6 +316,11 @@ struct exited {
     uint32_t left, listed; /* processes left running; how many of them follow */
     uint64_t refused; /* calls that the filter refused the command and its tree */
     uint32_t kinds, zero; /* how many kinds of them follow */
+};
+
+struct gone {
+    uint64_t refused; /* as of an exit, and of the whole life of the job: what its exit told is in it */
+    uint32_t kinds, zero;
 };
 
 struct refused { /* a system call that the filter refused, ENOSYS aside */

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers
 from sandyard.observing import observed, observed_block
-from sandyard.types import ExecResult, User
+from sandyard.types import ExecResult, RefusedCall, User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
@@ -21,6 +21,24 @@ __all__ = ["CommandVerbs"]
 
 class CommandVerbs(CommandVerbBase):
     """What a session does with commands that somebody waits for."""
+
+    @property
+    def refused_calls(self) -> tuple[RefusedCall, ...]:
+        """System calls that were refused to processes which had outlived their commands.
+
+        What a command and its processes were refused until it exited is in its result. What those that
+        it left running were refused afterwards is here, once the last of them has ended: the first
+        32 kinds, counted since the start.
+
+        Raises:
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> await session.exec("(sleep 1; unshare --user true) & exit 0")
+            >>> session.refused_calls  # a second later
+            (RefusedCall(times=1, number=272, error=1, program='unshare'),)
+        """
+        return self._running_commands().init.unowned.calls()
 
     @observed("exec")
     async def exec(  # noqa: PLR0913  # one for each thing that a caller may say of a command

@@ -26,6 +26,10 @@ SHOWN_OUTPUT_CHARS: Final = 8_000
 SHOWN_STREAM_BYTES: Final = 60
 """Bytes of each stream that the repr of a result shows: both fit on one line."""
 
+UNOWNED_KINDS: Final = 32
+"""Kinds of refused calls that a session lists of processes whose commands have exited: four times as
+many as of one command, and no more however many commands there were."""
+
 # --- paths ------------------------------------------------------------------------------------
 
 PATH_COMPONENT_BYTES: Final = 255

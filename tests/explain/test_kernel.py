@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import Final
 
-from sandyard import Policy
+import pytest
+
+from sandyard import Policy, SessionClosedError
 from sandyard.confinement.syscalls import SYSCALL_TABLES
 from tests.explain.probing import opened
+from tests.session.host import until
 
 NUMBERS: Final = SYSCALL_TABLES[os.uname().machine].numbers
 
@@ -86,6 +90,31 @@ async def test_refusals_have_one_owner() -> None:
         orphan = ("python3", "-c", ORPHAN, str(NUMBERS["mount"]))
         result = await session.exec(*orphan, shell=False, timeout=60)
         assert [(d.subject, d.times) for d in result.denials] == [("mount", 1)]
+
+
+async def test_leftovers_are_told_of() -> None:
+    """What nobody waits for is refused is told once the last of it has ended, without the command's."""
+    script = """
+        python3 -c "$1" 1 2 "$3"
+        (read go < go; python3 -c "$1" 0 5 "$2" "$3") > left 2>&1 &
+    """
+    async with opened(None, Policy()) as session:
+        await session.exec("mkfifo go")
+        numbers = (str(NUMBERS["mount"]), str(NUMBERS["bpf"]))
+        done = await session.exec("bash", "-c", script, "sh", CALLS, *numbers, shell=False)
+        assert [call[:2] for call in done.refused_calls] == [(2, NUMBERS["bpf"])]
+        assert len(done.leftovers) == 1
+        assert not session.refused_calls
+        await session.exec("echo > go")
+        await until(lambda: len(session.refused_calls) > 0)
+        told = {call.number: call for call in session.refused_calls}
+        assert {number: call.times for number, call in told.items()} == {
+            NUMBERS["mount"]: 5,
+            NUMBERS["bpf"]: 5,
+        }
+        assert told[NUMBERS["mount"]][2:] == (errno.EPERM, "python3")
+    with pytest.raises(SessionClosedError):
+        assert session.refused_calls
 
 
 async def test_flood_is_counted_and_bounded() -> None:

@@ -55,6 +55,11 @@ def exited(
     return message(EXITED, job, struct.pack("=iI9QIIQII", status, flags, *usage, left, 0, 0, 0, 0))
 
 
+def gone(job: int, refused: int = 0) -> bytes:
+    """The end of what a command had left."""
+    return message(GONE, job, struct.pack("=QII", refused, 0, 0))
+
+
 def failure(kind: int, job: int, step: int, error: int, text: bytes = b"") -> bytes:
     """A start or a spawn that failed."""
     body = struct.pack("=HHiII", step, 0, error, NO_RECORD, len(text)) + text
@@ -200,7 +205,7 @@ def flooding_start(liar: Liar) -> None:
     liar.hear()
     with suppress(OSError):
         while True:
-            liar.say(message(GONE, 5))
+            liar.say(gone(5))
     hold()
 
 
@@ -253,7 +258,7 @@ def never_reading(liar: Liar) -> None:
 def vanishing_job(liar: Liar) -> None:
     """Says that nothing is left of a command that never exited, and then ends."""
     liar.start()
-    liar.say(message(GONE, liar.next_spawn().job))
+    liar.say(gone(liar.next_spawn().job))
     time.sleep(0.1)
 
 
@@ -375,7 +380,7 @@ def random_event(job: int, dice: random.Random) -> bytes:
         case "f":
             event = random_failure(job, dice)
         case "g":
-            event = message(GONE, job)
+            event = gone(job, dice.getrandbits(64))
         case "s":
             event = message(SPAWNED, job, bytes(8))
         case "t":

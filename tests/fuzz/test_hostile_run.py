@@ -24,6 +24,7 @@ from tests.fuzz.hostile import (
     STARTED,
     exited,
     failure,
+    gone,
     message,
 )
 from tests.session.host import open_descriptors
@@ -49,11 +50,11 @@ def assert_over(told: object) -> None:
     "answers",
     [
         [exited(0), exited(0), exited(0, 256)],
-        [exited(0, left=3), exited(0), message(GONE)],
+        [exited(0, left=3), exited(0), gone(0)],
         [exited(0), failure(SPAWN_FAILED, 0, 35, 2)],
         [exited(0), message(STARTED), failure(START_FAILED, 0, 8, 1)],
         [message(SPAWNED, 0, bytes(8))] * 500 + [exited(0)],
-        [exited(9), exited(2**32 - 1), message(GONE, 77), exited(0)],
+        [exited(9), exited(2**32 - 1), gone(77), exited(0)],
         [exited(0, usage=(LARGEST,) * 9, left=2**32 - 1)],
         [exited(0, flags=2**32 - 1)],
         [
@@ -99,7 +100,10 @@ async def test_any_birth_may_fail(play: Scene, deceived: Session) -> None:
         exited(0)[:-1],
         exited(0) + b"x",
         exited(0) + bytes(90_000),
-        message(GONE, 0, bytes(1)),
+        message(GONE),
+        message(
+            GONE, 0, struct.pack("=QII", 9, 9, 0) + bytes(9 * 32)
+        ),  # more kinds than there may be
     ],
 )
 async def test_garbage_ends_the_sandbox(play: Scene, deceived: Session, answer: bytes) -> None:

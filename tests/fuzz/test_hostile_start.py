@@ -17,6 +17,7 @@ from tests.fuzz.hostile import (
     STARTED,
     exited,
     failure,
+    gone,
     message,
 )
 
@@ -35,7 +36,7 @@ GARBAGE = {
     "an unknown step": message(STARTED, 0, struct.pack("=HHI", 99, 0, 0)),
     "more than a datagram": message(STARTED, 0, bytes(100_000)),
     "an exit cut off": message(EXITED, 1, bytes(8)),
-    "an end with a body": message(GONE, 1, b"x"),
+    "an end without its account": message(GONE, 1),
     "half a pid": message(SPAWNED, 1, bytes(4)),
 }
 
@@ -71,6 +72,6 @@ async def test_any_failure_is_told(play: Scene, deceived: Session) -> None:
 
 
 async def test_events_of_no_job_are_dropped(play: Scene, deceived: Session) -> None:
-    early = [exited(1), message(GONE, 1), message(SPAWNED, 1, bytes(8))] * 50
+    early = [exited(1), gone(1), message(SPAWNED, 1, bytes(8))] * 50
     play("answering", answers=[*early, failure(START_FAILED, 0, 8, 13)])
     assert "mounting failed" in await refused(deceived)

@@ -50,6 +50,7 @@ from sandyard.process.wire import (
     StartFailed,
     Unmapped,
 )
+from sandyard.types import RefusedCall
 
 MAGIC: Final = 0x01445953
 INLINE_LIMIT: Final = 32 * 1024
@@ -91,6 +92,7 @@ FORMATS: Final = {
     "exited": "iIQQQQQQQQQIIQII",
     "refused": "QIi16s",
     "leftover": "I16s",
+    "gone": "QII",
     "late_head": "IIIIQQQQQII",
     "late_part": "QQII",
     "unmapped": "I",
@@ -471,12 +473,17 @@ def encode_failure(failure: Failure) -> bytes:
     return packed("failure", failure.step, 0, failure.error, record, len(text)) + text
 
 
+def encode_calls(calls: tuple[RefusedCall, ...]) -> bytes:
+    """The list of refused calls in the bodies of an exit and of what is gone."""
+    return b"".join(packed("refused", *call[:3], call.program.encode()) for call in calls)
+
+
 def encode_exited(exited: Exited) -> bytes:
     """The body that tells of an exit."""
     flags = (1 if exited.killed else 0) | (2 if exited.keeper_lost else 0)
     counts = exited.left, len(exited.listed), exited.refused, len(exited.kinds), 0
     head = packed("exited", exited.status, flags, *exited.usage, *counts)
-    head += b"".join(packed("refused", *call[:3], call.program.encode()) for call in exited.kinds)
+    head += encode_calls(exited.kinds)
     return head + b"".join(packed("leftover", p.pid, p.name.encode()) for p in exited.listed)
 
 
@@ -500,5 +507,7 @@ def encode_event(event: Event) -> bytes:
             return encode_datagram(MOUNTED, 0, packed("mounted", mount))
         case Passed(number):
             return encode_datagram(PASSED, number)
-        case Gone(job):
-            return encode_datagram(GONE, job)
+        case Gone(job, refused, kinds):
+            return encode_datagram(
+                GONE, job, packed("gone", refused, len(kinds), 0) + encode_calls(kinds)
+            )

@@ -544,5 +544,5 @@ def test_leftovers_are_told_and_gone(started: RawInit) -> None:
     assert isinstance(told, Exited), told
     assert (told.status, told.left, [p.name for p in told.listed]) == (5 << 8, 1, ["sleep"])
     started.send_body(KILL, JOB, packed("kill_body", 0, 0))
-    assert started.event() == Gone(JOB)
+    assert started.event() == Gone(JOB, told.refused, told.kinds)
     assert not find_survivors(token)

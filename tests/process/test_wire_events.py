@@ -58,6 +58,7 @@ statuses = st.integers(0, 255).map(lambda code: code << 8) | st.builds(
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=16).filter(
     lambda name: len(name.encode()) <= 16
 )
+calls = st.lists(st.builds(RefusedCall, u64, u32, i32, names), max_size=8).map(tuple)
 exits = st.builds(
     Exited,
     jobs,
@@ -68,14 +69,14 @@ exits = st.builds(
     u32,
     st.lists(st.builds(LeftRunning, u32, names), max_size=64).map(tuple),
     u64,
-    st.lists(st.builds(RefusedCall, u64, u32, i32, names), max_size=8).map(tuple),
+    calls,
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Started, st.lists(st.builds(Done, steps, u32, u16), max_size=30).map(tuple)),
     st.builds(StartFailed, failures),
     st.builds(SpawnFailed, jobs, failures),
     st.builds(Spawned, jobs, u32),
-    st.builds(Gone, jobs),
+    st.builds(Gone, jobs, u64, calls),
     st.builds(Unmapped, u32),
     exits,
 )

@@ -150,9 +150,16 @@ class Exited(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """The last process that a command left running has ended."""
+    """The last process that a command left running has ended.
+
+    Attributes:
+        refused: how many calls the filter refused the command and all of them, its exit's included.
+        kinds: the first kinds of them.
+    """
 
     job: int
+    refused: int = 0
+    kinds: tuple[RefusedCall, ...] = ()
 
 
 class Unmapped(NamedTuple):

@@ -34,6 +34,7 @@ from sandyard.process.launching import Launched, discard, launch
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
+from sandyard.process.unowned import UnownedRefusals
 from sandyard.process.wire import (
     BODY_LIMIT,
     DATAGRAM_LIMIT,
@@ -84,6 +85,7 @@ class InitProcess:
         report: the steps of the start, in order.
         owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
         group: its control groups, or None where no limit needed one.
+        unowned: what processes were refused whose command had exited.
     """
 
     def __init__(self, launched: Launched) -> None:
@@ -97,6 +99,7 @@ class InitProcess:
         self.group = launched.group
         self._sweeps = not launched.plan.namespaces  # the outer process ends what init leaves
         self.report: Started = Started(())
+        self.unowned = UnownedRefusals()
         self._jobs: dict[int, Job] = {}
         self._births: dict[int, TerminalJob] = {}  # terminals whose master has not come yet
         self._last_job = 0
@@ -422,19 +425,20 @@ class InitProcess:
                 if job is not None and job.pid is not None:
                     job.pid.set(event.pid)
             case Gone():
-                self._forget(event.job)
+                self._forget(event)
             case Started():
                 self._started.set(event)
             case StartFailed():
                 self._started.set(event.failure)
 
-    def _forget(self, number: int) -> None:
-        job = self._jobs.get(number)
+    def _forget(self, event: Gone) -> None:
+        job = self._jobs.get(event.job)
         if job is None:
             return
         if not job.exited.is_set:  # whoever waits for it must hear of its end, or of the sandbox's
             raise ProtocolError("a job is gone that has not ended")
-        del self._jobs[number]
+        self.unowned.add(job.exited.get(), event)
+        del self._jobs[event.job]
         job.gone.set(None)
 
     def _resolve(self, number: int, outcome: Exited | Failure, *, left: int = 0) -> None:

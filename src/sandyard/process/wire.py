@@ -117,6 +117,7 @@ _UNMAPPED = struct.Struct("=I")
 _EXITED = struct.Struct("=iI9QIIQII")
 _REFUSED = struct.Struct("=QIi16s")
 _LEFTOVER = struct.Struct("=I16s")
+_GONE = struct.Struct("=QII")
 _PAIR = struct.Struct("=II")
 
 HEAD_SIZE = _HEAD.size
@@ -430,17 +431,24 @@ def _exited(job: int, body: bytes) -> Exited:
             LeftRunning(pid, _name(name)) for pid, name in _LEFTOVER.iter_unpack(body[processes:])
         )
     )
-    calls = (
-        ()
-        if kinds == 0
-        else tuple(
-            RefusedCall(times, number, error, _name(name))
-            for times, number, error, name in _REFUSED.iter_unpack(body[_EXITED.size : processes])
-        )
-    )
+    calls = _calls(body[_EXITED.size : processes]) if kinds else ()
     killed, keeper_lost = bool(flags & _KILLED), bool(flags & _KEEPER_LOST)
     account = Usage._make(usage)
     return Exited(job, status, killed, keeper_lost, account, left, names, refused, calls)
+
+
+def _gone(job: int, body: bytes) -> Gone:
+    refused, kinds, _ = _GONE.unpack_from(body)
+    if kinds > REFUSED_LISTED or len(body) != _GONE.size + kinds * _REFUSED.size:
+        raise ProtocolError("what is gone lists more calls than it may, or another number")
+    return Gone(job, refused, _calls(body[_GONE.size :]))
+
+
+def _calls(body: bytes) -> tuple[RefusedCall, ...]:
+    return tuple(
+        RefusedCall(times, number, error, _name(name))
+        for times, number, error, name in _REFUSED.iter_unpack(body)
+    )
 
 
 def _name(field: bytes) -> str:
@@ -466,8 +474,8 @@ def decode_event(datagram: bytes) -> Event:
             return SpawnFailed(job, _failure(body))
         case _Event.SPAWNED if len(body) == _SPAWNED.size:
             return Spawned(job, _SPAWNED.unpack(body)[0])
-        case _Event.GONE if not body:
-            return Gone(job)
+        case _Event.GONE if len(body) >= _GONE.size:
+            return _gone(job, body)
         case _:
             return _rare_event(kind, job, body)
 
