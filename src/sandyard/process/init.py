@@ -28,13 +28,12 @@ from sandyard.limits import (
 from sandyard.plan import LaunchPlan, Spawn
 from sandyard.process.ending import kill_both, kill_init, reap, wait_readable
 from sandyard.process.failures import untold_signal
-from sandyard.process.job import Job, TerminalJob
+from sandyard.process.job import Job, TerminalJob, UnownedRefusals
 from sandyard.process.latch import Latch, wake
 from sandyard.process.launching import Launched, discard, launch
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
 from sandyard.process.sending import send_message
-from sandyard.process.unowned import UnownedRefusals
 from sandyard.process.wire import (
     BODY_LIMIT,
     DATAGRAM_LIMIT,

@@ -8,7 +8,7 @@ import pytest
 
 from sandyard.limits import UNOWNED_KINDS
 from sandyard.process.events import Exited, Failure, Gone, Step, Usage
-from sandyard.process.unowned import UnownedRefusals, refused_since
+from sandyard.process.job import UnownedRefusals, refused_since
 from sandyard.types import RefusedCall
 
 pytestmark = pytest.mark.once
