@@ -19,6 +19,7 @@ from benchmarks.archives import archive_rows
 from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
 from benchmarks.files import file_rows
+from benchmarks.forks import fork_rows
 from benchmarks.heap import heap_rows
 from benchmarks.imports import import_rows
 from benchmarks.logs import log_rows
@@ -41,6 +42,7 @@ PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "walk": walk_rows,
     "files": file_rows,
     "archives": archive_rows,
+    "forks": fork_rows,
     "manifests": manifest_rows,
     "snapshots": snapshot_rows,
     "imports": import_rows,

@@ -63,7 +63,7 @@ CHAPTERS = (
         ),
     ),
     ("Saved state", ("sandyard.state",)),
-    ("Snapshots", ("sandyard.snapshot.", "sandyard.checkpoints")),
+    ("Snapshots", ("sandyard.snapshot.", "sandyard.checkpoints", "sandyard.forking")),
     ("Events", ("sandyard.events.",)),
     ("Dependencies", ("sandyard.dependencies",)),
     ("Errors", ("sandyard.errors",)),

@@ -63,6 +63,7 @@ PLAIN = (
     "cli/test_cp.py",
     "cli/test_run.py",
     "cli/test_sessions.py",
+    "cli/test_snapshots.py",
     "cli/test_tmux.py",
     "docs/test_examples.py",
     "events",

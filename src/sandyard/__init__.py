@@ -99,6 +99,7 @@ _HOMES: Final = {
     "sandyard.events.workspace_outbox": ("WorkspaceJsonlSink",),
     "sandyard.file_verbs.matches": ("GrepMatch", "GrepResult"),
     "sandyard.file_verbs.watching": ("FileWatch",),
+    "sandyard.forking": ("Forked",),
     "sandyard.manifest": (
         "Archive",
         "BaseEntry",

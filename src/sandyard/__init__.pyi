@@ -132,6 +132,7 @@ from sandyard.events.workspace_outbox import (
 )
 from sandyard.file_verbs.matches import GrepMatch as GrepMatch, GrepResult as GrepResult
 from sandyard.file_verbs.watching import FileWatch as FileWatch
+from sandyard.forking import Forked as Forked
 from sandyard.manifest import (
     Archive as Archive,
     BaseEntry as BaseEntry,

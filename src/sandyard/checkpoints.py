@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandyard.workspace import Workspace, WorkspaceRoot
     from sandyard.workspace.lease import Lease
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "save_into"]
 
 _OP: Final[OpName] = "persist_workspace"
 
@@ -117,10 +117,8 @@ class Checkpoints:
         workspace: Workspace,
         excluded: frozenset[tuple[str, ...]],
     ) -> Checkpoint:
-        store, stopped = self._opened_store(snapshot), threading.Event()
-        paths = frozenset(tuple(name.encode(*_AS_PATHS) for name in path) for path in excluded)
-        work = partial(_saved, store=store, history=snapshot.id, excluded=paths, stopped=stopped)
-        return await workspace.run_whole(_OP, work, stopped)
+        store = self._opened_store(snapshot)
+        return await save_into(store, snapshot.id, workspace, excluded)
 
     def _opened_store(self, snapshot: StoreSnapshot) -> SnapshotStore:
         if self._store is None:
@@ -254,6 +252,44 @@ def _begin(root: WorkspaceRoot, lease: Lease, snapshot: str) -> bool:
     return False
 
 
+async def save_into(
+    store: SnapshotStore,
+    history: str,
+    workspace: Workspace,
+    excluded: frozenset[tuple[str, ...]],
+    *,
+    label: str = "",
+    tags: tuple[str, ...] = (),
+) -> Checkpoint:
+    """Save a workspace as a snapshot of a store.
+
+    Args:
+        store: it.
+        history: the history that the snapshot belongs to.
+        workspace: what is saved.
+        excluded: paths that are left out, with all in them.
+        label: what the snapshot is called.
+        tags: further words.
+
+    Raises:
+        SnapshotPersistError: it can't be written; what was saved before is as it was.
+        WorkspaceArchiveReadError: the workspace was removed, or can't be read.
+        ArgumentError: the history's name is none.
+    """
+    stopped = threading.Event()
+    paths = frozenset(tuple(name.encode(*_AS_PATHS) for name in path) for path in excluded)
+    work = partial(
+        _saved,
+        store=store,
+        history=history,
+        excluded=paths,
+        stopped=stopped,
+        label=label,
+        tags=tags,
+    )
+    return await workspace.run_whole(_OP, work, stopped)
+
+
 def _saved(
     root: WorkspaceRoot,
     *,
@@ -261,6 +297,8 @@ def _saved(
     history: str,
     excluded: frozenset[tuple[bytes, ...]],
     stopped: threading.Event,
+    label: str = "",
+    tags: tuple[str, ...] = (),
 ) -> Checkpoint:
     """Save a workspace into a store; in a deputy where it has files of others."""
     from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
@@ -275,7 +313,7 @@ def _saved(
         if not saver.trusts(before.tree):
             before = StatIndex()  # what it speaks of may be gone
         saved = save_tree(root, saver, Looks(before, after), excluded, stopped)
-        made = saver.finish(saved.top, saved.report)
+        made = saver.finish(saved.top, saved.report, label, tags, root=root.inside)
         after.finish(made.tree)
         noting.publish()
         return Checkpoint(snapshot=made.id, report=saved.report)

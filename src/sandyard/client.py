@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -15,20 +16,15 @@ from sandyard.contract.client import BaseSandboxClient
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
-    WorkspaceStartError,
-    shown,
 )
-from sandyard.finishing import in_thread
+from sandyard.finishing import finished, in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.overlay_verbs import begin_overlay, lay_over
-from sandyard.platform import Grant, is_within, resolve_grants, state_directory
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.session import UnixLocalSandboxSession
-from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, host_directory
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
-from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.lease import Lease
 
 if TYPE_CHECKING:
     from sandyard.changes import Overlay
@@ -37,7 +33,10 @@ if TYPE_CHECKING:
     from sandyard.manifest.concurrency import SandboxConcurrencyLimits
     from sandyard.manifest.mounts import MountProvider
     from sandyard.options import UnixLocalSandboxClientOptions
+    from sandyard.origins import Origin
+    from sandyard.snapshot.records import Snapshot
     from sandyard.snapshot.specs import SnapshotSpec
+    from sandyard.snapshot.store import SnapshotStore
 
 __all__ = ["UnixLocalSandboxClient"]
 
@@ -172,6 +171,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         whole = with_grants(whole, manifest)
+        from sandyard.preparing import prepare  # noqa: PLC0415  # likewise
+
         accounts = await in_thread(possible_accounts, manifest)
         if workspace is not None:
             lay_over(workspace, manifest)
@@ -179,7 +180,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         try:
             together = bool(shared) or workspace is not None  # an overlay only reads its directory
             asked = whole, manifest, kept, session_id, together
-            root, lease = await in_thread(_prepare, *asked, undo)
+            root, lease = await in_thread(prepare, *asked, undo)
             await in_thread(admit, root, accounts)
             if workspace is not None:
                 await in_thread(begin_overlay, lease, manifest.root, undo)
@@ -274,18 +275,140 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         check_grants(whole, state.manifest)
+        from sandyard.preparing import prepare_again  # noqa: PLC0415  # likewise
+
         accounts = await in_thread(possible_accounts, state.manifest)
         undo = ExitStack()
         try:
             await in_thread(_check_named, state, root, snapshot)
             together = bool(shared) or state.workspace_overlay
-            found, lease = await in_thread(_prepare_again, whole, state, together, undo)
+            found, lease = await in_thread(prepare_again, whole, state, together, undo)
             await in_thread(admit, found, accounts)
             await in_thread(_seal, state)
         except BaseException:
             await in_thread(undo.close)
             raise
         return self._furnished(UnixLocalSandboxSession(state, whole, found, lease, caller))
+
+    @loading("fork")
+    async def fork(
+        self,
+        source: UnixLocalSandboxSession | SandboxSessionState | Snapshot | str,
+        *,
+        snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
+        manifest: Manifest | None = None,
+        policy: Policy | None = None,
+        store: SnapshotStore | None = None,
+        keep_path: bool = True,
+    ) -> UnixLocalSandboxSession:
+        """Make another session from the same point; it is not started yet.
+
+        Its workspace is a copy of the source's as it is now, in a private directory of its own that
+        ``delete`` removes; commands know it under the path of the source's, so absolute links and the
+        programs of virtual environments work. What is kept of files is what a snapshot keeps. Commands
+        of the source may write meanwhile: what changed while it was read is in ``forked.report``.
+
+        Args:
+            source: a session that was started, or was and is closed; the ``state`` of one that nobody
+                uses now; a snapshot of a store, or its id, or a beginning of that which no other has.
+                Of a workspace that is gone, what its session saved is taken.
+            snapshot: where the fork is saved (default: where its parent is, in a history of its own;
+                nowhere for a snapshot's).
+            manifest: only for a snapshot: its variables, users, mounts, and entries that the start is
+                to add. Its root is what commands know the workspace as (default: what they did when
+                it was saved). A session's fork has its parent's manifest, with the values of its
+                secrets if the parent is a session of this program.
+            policy: what its commands may touch (default: that of a session; the client's for a state
+                or a snapshot). A session's fork may be given less than its parent has, not more.
+            store: where the snapshot is (default: this user's).
+            keep_path: False lets commands know the workspace under its own path (default: under the
+                source's). Without mounts, on the lowest rung, there is no other way.
+
+        Returns:
+            The session; its ``forked`` tells how its files came.
+
+        Raises:
+            SessionClosedError: the source was not started.
+            LeaseHeldError: somebody else uses the session whose state was given.
+            SnapshotNotRestorableError: there is no such snapshot; or the workspace is gone, and nothing
+                was saved of it.
+            SnapshotRestoreError: what was saved can't be read.
+            WorkspaceArchiveReadError, WorkspaceArchiveWriteError: files can't be copied, and why;
+                nothing of the fork is left.
+            PolicyError: the policy allows more than the parent's.
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+            WorkspaceStartError: as ``create``.
+
+        Example:
+            >>> forks = await asyncio.gather(*(client.fork(session) for _ in range(4)))
+            >>> async with forks[0] as first:
+            ...     await first.exec("make CC=clang test")
+        """
+        from sandyard.forking import check_narrower, kept_likewise  # noqa: PLC0415  # few do it
+        from sandyard.origins import find_origin  # noqa: PLC0415  # likewise
+        from sandyard.restating import check_grants, with_grants  # noqa: PLC0415  # likewise
+
+        origin = await find_origin(source, store, manifest, self._dependencies)
+        given = _checked_policy(policy)
+        if origin.policy is not None and given is not None:
+            check_narrower(origin.policy, with_grants(given, origin.manifest))
+        whole, caller = given or origin.policy or self._policy, self._caller
+        if origin.policy is None:
+            whole, caller = self._with_variables(whole)
+        if origin.state is not None:
+            check_grants(whole, origin.manifest)
+            await in_thread(_check_named, origin.state, None, None)
+        session_id = uuid4()
+        kept = kept_likewise(origin.kept, str(session_id)) if snapshot is None else snapshot
+        kept = await in_thread(_resolved, kept, str(session_id))
+        whole = with_grants(whole, origin.manifest)
+        return await self._forked(origin, session_id, kept, whole, caller, keep_path=keep_path)
+
+    async def _forked(
+        self,
+        origin: Origin,
+        session_id: UUID,
+        kept: SnapshotBase,
+        policy: Policy,
+        caller: Caller,
+        *,
+        keep_path: bool,
+    ) -> UnixLocalSandboxSession:
+        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # as create
+        from sandyard.forking import moved_policy  # noqa: PLC0415  # see above
+        from sandyard.preparing import prepare  # noqa: PLC0415  # as create
+
+        manifest, inside = origin.manifest, origin.inside if keep_path else None
+        manifest.root, undo = DEFAULT_ROOT, ExitStack()
+        accounts = await in_thread(possible_accounts, manifest)
+        try:
+            asked = policy, manifest, kept, session_id, False, undo, inside
+            root, lease = await in_thread(prepare, *asked, filled=False)
+            assert root is not None  # noqa: S101  # a fork's is never the caller's
+            await in_thread(admit, root, accounts)
+            state = UnixLocalSandboxSessionState(
+                session_id=session_id,
+                manifest=manifest,
+                snapshot=kept,
+                workspace_root_owned=True,
+                workspace_root_path=None if root.inside == root.path else root.path,
+                workspace_root_ready=origin.ready,
+            )
+            await in_thread(_seal, state)
+        except BaseException:
+            await in_thread(undo.close)  # nobody will hold what was made
+            raise
+        if not keep_path and origin.inside is not None:
+            policy = moved_policy(policy, origin.inside, root.real_path)
+        session = self._furnished(UnixLocalSandboxSession(state, policy, root, lease, caller))
+        try:
+            await session.fill_from(origin.name, partial(origin.fill, root))
+            if not isinstance(kept, NoopSnapshot):
+                await in_thread(lease.protect)
+        except BaseException:
+            await finished(session.delete_workspace())  # nobody will hold it
+            raise
+        return session
 
     @loading("delete")
     async def delete(
@@ -325,94 +448,11 @@ def _resolved(asked: object, session_id: str) -> SnapshotBase:
     return resolve_snapshot(asked, session_id)
 
 
-def _prepare(
-    policy: Policy,
-    manifest: Manifest,
-    kept: SnapshotBase,
-    session_id: UUID,
-    shared: bool,  # one of several things asked for
-    undo: ExitStack,
-) -> tuple[WorkspaceRoot | None, Lease]:
-    """Check what can be checked before anything exists, then take the lease, then make the root.
-
-    In this order, so that a program that is killed in between leaves what a sweep finds.
-    """
-    owned = manifest.root == DEFAULT_ROOT
-    path = WorkspaceRoot.private_path() if owned else WorkspaceRoot.check(manifest.root)
-    state = _checked_places(policy, kept, None if owned else path)
-    _sweep(state)
-    saved = not isinstance(kept, NoopSnapshot)
-    identity = str(session_id)
-    lease = Lease.take(state, identity, root=path, owned=owned, kept=saved, shared=shared)
-    undo.callback(lease.remove)
-    if not owned:
-        return None, lease
-    root = WorkspaceRoot.create_private(path)
-    undo.callback(root.close)
-    undo.callback(root.delete)
-    lease.note(root.inode)
-    manifest.root = root.inside
-    return root, lease
-
-
-def _prepare_again(
-    policy: Policy,
-    state: UnixLocalSandboxSessionState,
-    shared: bool,  # likewise
-    undo: ExitStack,
-) -> tuple[WorkspaceRoot | None, Lease]:
-    """Take the lease of a session that was left, and find its root."""
-    owned, asked = state.workspace_root_owned, state.manifest.root
-    path = WorkspaceRoot.check_private(asked) if owned else WorkspaceRoot.check(asked)
-    place = _checked_places(policy, state.snapshot, None if owned else path)
-    session_id = str(state.session_id)
-    lease = Lease.take(place, session_id, root=path, owned=owned, kept=True, shared=shared)
-    undo.callback(lease.keep if owned or lease.restoring is not None else lease.remove)
-    _sweep(place)  # not before: what this one left is its own again
-    if not owned:
-        _clear_left(lease)
-        state.workspace_root_ready &= os.path.lexists(path)
-        return None, lease
-    root = None if lease.inode is None else WorkspaceRoot.find(path, lease.inode)
-    if root is None:
-        if os.path.lexists(path):
-            raise WorkspaceStartError(
-                path=path,
-                message=f"{shown(path)} is not the directory that session {session_id} left there, or "
-                "nothing tells that it is; neither it nor the session's snapshot was touched: move it "
-                "away to start from the snapshot, or create a session with this root to use it as it is",
-                context={"reason": "not_its_own", "snapshot_id": state.snapshot.id},
-                retryable=False,
-            )
-        state.workspace_root_ready = False
-        root = WorkspaceRoot.create_private(path)
-        lease.note(root.inode)
-    undo.callback(root.close)
-    return root, lease
-
-
-def _checked_places(policy: Policy, kept: SnapshotBase, root: str | None) -> str:
-    """Refuse places of ours that commands could write to; return the state directory."""
-    grants = resolve_grants(policy)
-    state = _state_directory()
-    _check_apart(state, root, grants, "the state directory", "set XDG_STATE_HOME to")
-    saved = host_directory(kept)
-    if saved is not None:
-        what, place = saved
-        _check_apart(place, root, grants, what, "name")
-    return state
-
-
-def _sweep(state: str) -> None:
-    from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
-
-    sweep_sometimes(state)
-
-
 def _seal(state: UnixLocalSandboxSessionState) -> None:
+    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
     from sandyard.restating import seal_state  # noqa: PLC0415  # with the first session
 
-    seal_state(_state_directory(), state)
+    seal_state(state_place(), state)
 
 
 def _check_named(
@@ -423,48 +463,9 @@ def _check_named(
     from sandyard.restating import check_named  # noqa: PLC0415  # where one is taken up again
 
     kept = None if snapshot is None else _resolved(snapshot, state.snapshot.id)
-    check_named(_state_directory(), state, root, kept)
+    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
 
-
-def _clear_left(lease: Lease) -> None:
-    from sandyard.workspace.sweep import clear_left  # noqa: PLC0415  # what is taken up again
-
-    with suppress(OSError):  # litter at most, which the next one finds
-        clear_left(lease)
-
-
-def _state_directory() -> str:
-    try:
-        return state_directory(os.environ)
-    except OSError as error:
-        raise WorkspaceStartError(
-            path="sandyard",
-            message="a session keeps its lease in the state directory, and there is no place for "
-            "one; set XDG_STATE_HOME to a directory that you can write",
-            context={"reason": "state_directory"},
-            cause=error,
-        ) from error
-
-
-def _check_apart(
-    place: str, root: str | None, grants: tuple[Grant, ...], what: str, remedy: str
-) -> None:
-    """Refuse to let commands write what says what is deleted, or restored, on the host."""
-    writable = [grant.source for grant in grants if grant.writable]
-    if root is not None:
-        writable.append(os.path.realpath(root))
-    if not writable:
-        return
-    lies = os.path.realpath(place)
-    for tree in writable:
-        if is_within(lies, tree) or is_within(tree, lies):
-            raise WorkspaceStartError(
-                path=tree,
-                message=f"commands could write to {shown(tree)}, which {what} {shown(lies)} lies in or "
-                f"holds; {remedy} a directory apart from it",
-                context={"reason": "state_directory"},
-                retryable=False,
-            )
+    check_named(state_place(), state, root, kept)
 
 
 def _checked_policy(policy: object) -> Policy | None:

@@ -168,6 +168,7 @@ OpName = Literal[
     "apply_patch",
     "create",
     "resume",
+    "fork",
     "delete",
     "ls",
     "rm",

@@ -77,6 +77,8 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "materialize": _WITH_FILES,
     "upload": _WITH_FILES,
     "download": _WITH_FILES,
+    "fork": _WITH_FILES,
+    "snapshot_persist": _WITH_FILES,
     "review": _WITH_FILES,
     "why": _WITH_FILES,
     "start_process": frozenset({Phase.RUNNING}),

@@ -116,6 +116,7 @@ def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
         state.manifest.root,
         state.workspace_root_owned,
         state.workspace_overlay,
+        state.workspace_root_path,
         state.snapshot.model_dump(mode="json"),
     )
     raw = json.dumps(said, sort_keys=True).encode()

@@ -28,6 +28,7 @@ from sandyard.errors import OpName, SessionClosedError
 from sandyard.explaining import Explainer
 from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import each_in_turn, finished, in_thread
+from sandyard.fork_verbs import ForkVerbs
 from sandyard.ladder import Ladder, planned_on
 from sandyard.lifecycle import (
     CloseStep,
@@ -70,6 +71,7 @@ class UnixLocalSandboxSession(
     FileVerbs,
     MountVerbs,
     ArchiveVerbs,
+    ForkVerbs,
     ManifestVerbs,
     BackgroundVerbs,
     PtyVerbs,
@@ -286,7 +288,7 @@ class UnixLocalSandboxSession(
             SessionClosedError: the session was not started, or is closed.
         """
         workspace = self._open_workspace("review", None)
-        grants = await in_thread(resolve_grants, self.policy)
+        grants = await in_thread(resolve_grants, self._placed_policy(workspace.root))
         return await in_thread(self._protection.review, workspace.root, grants)
 
     @observed("why")
@@ -363,7 +365,7 @@ class UnixLocalSandboxSession(
                 self._checkpoints.refuse_loss(self.state.manifest.root)
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
-            path, changes = self.state.manifest.root, self._overlay_place()
+            path, changes = self.state.host_root, self._overlay_place()
             return await in_thread(_delete_leased, self._lease, path, inode, changes)
 
     async def _close_companions(self) -> None:
@@ -378,7 +380,7 @@ class UnixLocalSandboxSession(
         facts = host_facts(self._host_environment)
         self._check_overlay(footing)
         planned = PlannedRoot(root.inside, root.real_path, root.inode, root.layered is not None)
-        policy = self.policy
+        policy = self._placed_policy(root, footing)
         grants, denied = resolve_grants(policy), resolve_denied(policy)
         protected = self._protection.survey(root, grants)
         govern(root, grants, denied, protected)  # the file verbs keep to what binds commands

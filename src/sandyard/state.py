@@ -21,7 +21,7 @@ from pydantic import (
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
 from sandyard.manifest import SAVED, Manifest
 from sandyard.manifest.paths import ROOT_KEY, entry_key
-from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
+from sandyard.snapshot.kinds import NoopSnapshot, PossiblePath, SnapshotBase
 
 __all__ = ["Ports", "SandboxSessionState", "UnixLocalSandboxSessionState", "skipped_path"]
 
@@ -169,6 +169,8 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
             a one is ever deleted.
         workspace_overlay: True if commands work on an overlay over the workspace's directory, which
             is not changed; what is changed lies beside the session's lease.
+        workspace_root_path: where that directory lies, if commands know it under another path than
+            its own: that of the session that it was forked from. None for all others.
         confinement: what held at the last start: the rung, why it was no higher one, and how well
             each dimension held, in words. None before the first start. It is told and never
             obeyed.
@@ -179,5 +181,11 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
     type: Literal["unix_local"] = "unix_local"
     workspace_root_owned: bool = False
     workspace_overlay: bool = False
+    workspace_root_path: PossiblePath | None = None
     confinement: dict[str, str] | None = None
     seal: str = ""
+
+    @property
+    def host_root(self) -> str:
+        """Where the workspace lies on the host."""
+        return self.workspace_root_path or self.manifest.root

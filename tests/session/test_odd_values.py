@@ -150,7 +150,8 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 }  # fmt: skip
 
 LIFE = {
-    "aclose", "checkpoint", "confinement", "delete_workspace", "dependencies", "limit_concurrency", "materialized",
+    "aclose", "checkpoint", "closed", "confinement", "delete_workspace", "dependencies",
+    "duplicate_to", "fill_from", "forked", "limit_concurrency", "materialized", "save_snapshot",
     "observer", "provide", "run_pre_stop_hooks", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
@@ -286,3 +287,5 @@ async def test_clients_raise_nothing_raw(client: UnixLocalSandboxClient) -> None
                 with pytest.raises(SandboxError):
                     await client.create(**{key: value})  # type: ignore[arg-type]  # on purpose
         await attempt(f"delete, {said}", client.delete, value)
+        with pytest.raises(SandboxError):
+            await client.fork(value)  # type: ignore[arg-type]  # on purpose

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 __all__ = ["Progress", "readable_size"]
+
+T = TypeVar("T")
 
 _STDERR: Final = 2
 _PAUSE_S: Final = 0.2
@@ -43,11 +46,30 @@ class Progress:
         """Pass on what a source gives."""
         async for data in source:
             yield data
-            self._bytes += len(data)
-            now = time.monotonic()
-            if now >= self._next:
-                self._next = now + _PAUSE_S
-                self._show(now)
+            self.count(data)
+
+    async def during(self, work: Awaitable[T]) -> T:
+        """Wait for work of which nobody tells how far it is; how long it takes is shown."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=_PAUSE_S))[0]:
+                now = time.monotonic()
+                if now >= self._next:
+                    self._put(_CLEAR + f"{self._what}: {now - self._begun:.0f} s".encode())
+                    self._shown = True
+            return task.result()
+        finally:
+            task.cancel()  # for whoever is cancelled; what has ended hears nothing
+            await asyncio.wait([task])
+
+    def count(self, data: bytes) -> bytes:
+        """Pass on what was read elsewhere, in a thread as well."""
+        self._bytes += len(data)
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _PAUSE_S
+            self._show(now)
+        return data
 
     def _show(self, now: float) -> None:
         rate = readable_size(self._bytes / (now - self._begun))

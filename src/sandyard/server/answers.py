@@ -27,6 +27,7 @@ from sandyard.server.outcomes import (
     Result,
     ServerInfo,
     SessionsInfo,
+    SnapshotInfo,
 )
 from sandyard.server.sessions import Sessions
 from sandyard.server.wording import Message
@@ -78,6 +79,19 @@ async def answer(request: Request, call: ServerCall, server: Server) -> Message:
 async def _create(request: messages.Create, call: ServerCall, server: Server) -> Message:
     held = await server.sessions.create(request)
     return await held.info()
+
+
+async def _fork(request: messages.Fork, call: ServerCall, server: Server) -> Message:
+    held = await server.sessions.fork(request)
+    return await held.info()
+
+
+async def _save(request: messages.SaveSnapshot, call: ServerCall, server: Server) -> Message:
+    held = server.sessions.find(request.session, "snapshot_persist")
+    saving = held.session.save_snapshot(
+        label=request.label, tags=request.tags, history=held.history
+    )
+    return SnapshotInfo.of(await saving)
 
 
 async def _list(request: messages.ListSessions, call: ServerCall, server: Server) -> Message:
@@ -317,6 +331,8 @@ def _shell(given: bool | tuple[str, ...]) -> bool | list[str]:
 
 _ANSWERS: Final[dict[type[Message], object]] = {
     messages.Create: _create,
+    messages.Fork: _fork,
+    messages.SaveSnapshot: _save,
     messages.ListSessions: _list,
     messages.Status: _status,
     messages.Shut: _shut,

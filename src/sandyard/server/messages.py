@@ -24,6 +24,7 @@ __all__ = [
     "Credit",
     "Delete",
     "Exec",
+    "Fork",
     "FromCaller",
     "Hello",
     "InputEnd",
@@ -41,6 +42,7 @@ __all__ = [
     "RemoveProcess",
     "Request",
     "Resize",
+    "SaveSnapshot",
     "Shut",
     "Signal",
     "SignalProcess",
@@ -94,6 +96,8 @@ class Create(Message):
             its secrets.
         environ: the caller's variables.
         directory: the caller's working directory.
+        snapshot: what it begins with: a snapshot of this user's store, by its id, its label or the
+            name of its history; None for nothing.
     """
 
     type: Literal["create"] = "create"
@@ -102,6 +106,7 @@ class Create(Message):
     manifest: dict[str, JsonValue] = Field(default_factory=dict)
     environ: Variables = Field(default_factory=dict)
     directory: Text = "/"
+    snapshot: Text | None = None
 
 
 class ListSessions(Message):
@@ -135,6 +140,30 @@ class _OfSession(Message):
     """
 
     session: str
+
+
+class Fork(_OfSession):
+    """Make another session from the same point and start it; the result is a ``SessionInfo``.
+
+    Attributes:
+        name: what it is called, or None for its id.
+    """
+
+    type: Literal["fork"] = "fork"
+    name: str | None = None
+
+
+class SaveSnapshot(_OfSession):
+    """Save a session's files in this user's store; the result is a ``SnapshotInfo``.
+
+    Attributes:
+        label: what the snapshot is called.
+        tags: further words.
+    """
+
+    type: Literal["save_snapshot"] = "save_snapshot"
+    label: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class Delete(_OfSession):
@@ -339,9 +368,10 @@ class RemoveFile(_OfPath):
 
 
 Request = (
-    Create | ListSessions | Status | Shut | Delete | Exec | StartProcess | ListProcesses | Logs
-    | WaitProcess | SignalProcess | WriteProcess | RemoveProcess | OpenTerminal | ReadTerminal
-    | ReadFile | WriteFile | StatFile | Pack | Unpack | ListFiles | MakeDirectory | RemoveFile
+    Create | Fork | SaveSnapshot | ListSessions | Status | Shut | Delete | Exec | StartProcess
+    | ListProcesses | Logs | WaitProcess | SignalProcess | WriteProcess | RemoveProcess
+    | OpenTerminal | ReadTerminal | ReadFile | WriteFile | StatFile | Pack | Unpack | ListFiles
+    | MakeDirectory | RemoveFile
 )  # fmt: skip
 """What a caller may want."""
 

@@ -14,6 +14,7 @@ from sandyard.server.framing import FrameError
 from sandyard.server.limits import ARCHIVE_NOTES_SENT
 from sandyard.server.messages import Credit, Missed, Started
 from sandyard.server.wording import Message, Text
+from sandyard.snapshot.records import Snapshot
 from sandyard.types import (
     Denial,
     EntryKind,
@@ -38,6 +39,7 @@ __all__ = [
     "ServerInfo",
     "SessionInfo",
     "SessionsInfo",
+    "SnapshotInfo",
     "error_of",
     "failure_of",
     "parse_from_server",
@@ -95,6 +97,28 @@ class SessionsInfo(Message):
 
     type: Literal["sessions"] = "sessions"
     sessions: tuple[SessionInfo, ...]
+
+
+class SnapshotInfo(Message):
+    """A snapshot of this user's store; ``Snapshot`` says what its fields mean."""
+
+    type: Literal["snapshot"] = "snapshot"
+    id: str
+    history: str
+    number: int
+    created: float
+    label: str
+    tags: tuple[str, ...]
+    root: Text
+    files: int
+    directories: int
+    size: int
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> SnapshotInfo:
+        """One as it travels."""
+        told = {name: getattr(snapshot, name) for name in cls.model_fields if name != "type"}
+        return cls.model_validate(told)
 
 
 class ProcessInfo(Message):
@@ -310,7 +334,7 @@ class Failed(Message):
 
 FromServer = (
     Started | Credit | Missed | ServerInfo | SessionInfo | SessionsInfo | ProcessInfo
-    | ProcessesInfo | FilesInfo | ArchiveInfo | Result | Done | Failed
+    | ProcessesInfo | FilesInfo | ArchiveInfo | SnapshotInfo | Result | Done | Failed
 )  # fmt: skip
 """What a server may say after its hello."""
 
@@ -443,6 +467,10 @@ _CLASSES: Final[dict[str, type[SandboxError]]] = {
     ErrorCode.WORKSPACE_START_ERROR: errors.WorkspaceStartError,
     ErrorCode.WORKSPACE_STOP_ERROR: errors.WorkspaceStopError,
     ErrorCode.WORKSPACE_ROOT_NOT_FOUND: errors.WorkspaceRootNotFoundError,
+    ErrorCode.SNAPSHOT_PERSIST_ERROR: errors.SnapshotPersistError,
+    ErrorCode.SNAPSHOT_RESTORE_ERROR: errors.SnapshotRestoreError,
+    ErrorCode.SNAPSHOT_NOT_RESTORABLE: errors.SnapshotNotRestorableError,
+    ErrorCode.SNAPSHOT_DAMAGED: errors.SnapshotDamagedError,
     ErrorCode.LOCAL_FILE_READ_ERROR: errors.LocalFileReadError,
     ErrorCode.LOCAL_DIR_READ_ERROR: errors.LocalDirReadError,
 }

@@ -59,6 +59,7 @@ class RemoteClient:
         manifest: Manifest | None = None,
         environ: Mapping[str, str] | None = None,
         directory: str | None = None,
+        snapshot: str | None = None,
     ) -> RemoteSession:
         """Make a session and start it; it lives until it is deleted, or the server ends.
 
@@ -68,6 +69,8 @@ class RemoteClient:
             manifest: what its workspace is made of (default: nothing).
             environ: variables that the policy inherits from (default: this program's).
             directory: where relative sources of the manifest begin (default: the working directory).
+            snapshot: what it begins with: a snapshot of the user's store, by its id, its label or the
+                name of its history (default: nothing).
 
         Raises:
             ServerError: the server can't be asked.
@@ -81,7 +84,22 @@ class RemoteClient:
             manifest=whole.model_dump(mode="json", context={"secrets": True}),
             environ=dict(os.environ if environ is None else environ),
             directory=place,
+            snapshot=snapshot,
         )
+        return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
+
+    async def fork(self, session: RemoteSession, *, name: str | None = None) -> RemoteSession:
+        """Make another session from the same point, and start it.
+
+        Args:
+            session: what it is made from.
+            name: what it is called (default: the beginning of its id).
+
+        Raises:
+            SessionNotFoundError: there is no such session.
+            SandboxError: what ``client.fork`` and ``session.start`` raise.
+        """
+        request = messages.Fork(session=session.which, name=name)
         return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
 
     async def sessions(self, *, gone: bool = False) -> tuple[SessionInfo, ...]:

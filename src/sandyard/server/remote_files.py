@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import PurePath
 from typing import Self
@@ -11,7 +11,7 @@ from sandyard.archive.report import ArchiveReport
 from sandyard.server import messages
 from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
 from sandyard.server.framing import Frame, FrameError
-from sandyard.server.outcomes import ArchiveInfo, Done, FilesInfo
+from sandyard.server.outcomes import ArchiveInfo, Done, FilesInfo, SnapshotInfo
 from sandyard.types import FileEntry
 
 __all__ = ["RemoteArchive", "RemoteFiles"]
@@ -63,6 +63,16 @@ class RemoteFiles:
         """Name a session; use ``RemoteClient.session`` instead."""
         self._connect = connect
         self.which = which
+
+    async def save_snapshot(self, *, label: str = "", tags: Sequence[str] = ()) -> SnapshotInfo:
+        """Save the files as a snapshot of the user's store, in a history of the session's name.
+
+        Raises:
+            SnapshotPersistError: it can't be written.
+            ArgumentError: a word is none.
+        """
+        request = messages.SaveSnapshot(session=self.which, label=label, tags=tuple(tags))
+        return await asked(self._connect, request, SnapshotInfo)
 
     async def read(self, path: str | PurePath) -> bytes:
         """Read a file; all of it is held in memory, unlike by ``read_chunks``."""

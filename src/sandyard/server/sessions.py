@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +22,7 @@ from sandyard.manifest.base import manifest_error
 from sandyard.platform import is_within
 from sandyard.policy import Policy
 from sandyard.server.limits import SESSION_NAME_CHARS, SESSIONS_GONE_KEPT
-from sandyard.server.messages import Create
+from sandyard.server.messages import Create, Fork
 from sandyard.server.outcomes import SessionInfo
 from sandyard.server.records import SessionRecord
 from sandyard.session import UnixLocalSandboxSession
@@ -41,6 +41,7 @@ class HeldSession:
         name: what it is called.
         session: the session.
         created: when it was made, in seconds since 1970.
+        client: the client that made it.
     """
 
     def __init__(
@@ -51,7 +52,12 @@ class HeldSession:
         self.name = name or self.id[:_SHORT_ID]
         self.session = session
         self.created = time.time()
-        self._client = client
+        self.client = client
+
+    @property
+    def history(self) -> str:
+        """The history of its snapshots in the store: its name, as far as one may be called so."""
+        return self.name.rstrip(".")
 
     async def info(self) -> SessionInfo:
         """How it is."""
@@ -78,7 +84,7 @@ class HeldSession:
         Raises:
             WorkspaceStopError: something in the workspace can't be removed.
         """
-        await self._client.delete(self.session)
+        await self.client.delete(self.session)
 
 
 class Sessions:
@@ -129,10 +135,36 @@ class Sessions:
         client = UnixLocalSandboxClient(
             policy=policy, environ=request.environ, directory=request.directory
         )
-        place = name or f" {id(request)}"  # no name has a space
+
+        async def make() -> UnixLocalSandboxSession:
+            if request.snapshot is None:
+                return await client.create(manifest=manifest, shared=True)
+            return await client.fork(request.snapshot, manifest=manifest)
+
+        return await self._started(client, name, make)
+
+    async def fork(self, request: Fork) -> HeldSession:
+        """Make a session from the same point as another, and start it.
+
+        Raises:
+            SessionNotFoundError: there is no such session.
+            ArgumentError: there can be no session of this name.
+            SandboxError: what ``client.fork`` and ``session.start`` raise.
+        """
+        name, parent = self._checked_name(request.name), self.find(request.session, "fork")
+        return await self._started(parent.client, name, lambda: parent.client.fork(parent.session))
+
+    async def _started(
+        self,
+        client: UnixLocalSandboxClient,
+        name: str | None,
+        make: Callable[[], Awaitable[UnixLocalSandboxSession]],
+    ) -> HeldSession:
+        """Have a session made, start it and hold it."""
+        place = name or f" {id(make)}"  # no name has a space
         self._coming.add(place)
         try:
-            session = await client.create(manifest=manifest, shared=True)
+            session = await make()
             try:
                 await session.start()
                 held = HeldSession(client, session, name)

@@ -45,6 +45,7 @@ class Snapshot:
         parent: id of the snapshot before it; None for the first.
         label: what somebody called it; empty for nothing.
         tags: further words.
+        root: what commands knew the workspace as; empty where nobody said.
         files: regular files in it.
         directories: directories.
         symlinks: symbolic links.
@@ -64,6 +65,7 @@ class Snapshot:
     parent: str | None = None
     label: str = ""
     tags: tuple[str, ...] = ()
+    root: str = ""
     files: int = 0
     directories: int = 0
     symlinks: int = 0

@@ -168,6 +168,7 @@ class Saver:
         report: ArchiveReport,
         label: str = "",
         tags: tuple[str, ...] = (),
+        root: str = "",
     ) -> Snapshot:
         """Acknowledge the tree: when this returns, it survives whatever happens.
 
@@ -179,6 +180,7 @@ class Saver:
             report: what could not be saved.
             label: what it is called.
             tags: further words.
+            root: what commands know the tree as; empty for nothing.
 
         Returns:
             The new snapshot, or the last one.
@@ -207,6 +209,7 @@ class Saver:
                     parent=None if last is None else last.id,
                     label=label,
                     tags=tags,
+                    root=root,
                     **told,
                 )
                 self._history.write(snapshot)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import Tally
@@ -28,11 +28,10 @@ from sandyard.snapshot.reading import TreeReader
 from sandyard.snapshot.records import History, Snapshot, check_name, check_words
 from sandyard.snapshot.saving import Saver
 from sandyard.snapshot.sizes import LOCK_WAIT_S
-from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, reclaim, verify_store
+from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, expired, reclaim, verify_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import BinaryIO
 
     from sandyard.snapshot.comparing import SnapshotDiff
     from sandyard.snapshot.disk import Disk
@@ -48,6 +47,13 @@ def store_directory(environ: Mapping[str, str]) -> str:
     from sandyard.platform import state_directory  # noqa: PLC0415  # where one is asked for
 
     return os.path.join(state_directory(environ), _STORE)
+
+
+class Readable(Protocol):
+    """A binary stream, as far as it is needed."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
 
 
 class SnapshotStore:
@@ -195,6 +201,27 @@ class SnapshotStore:
         if found is None:
             raise SnapshotNotRestorableError(snapshot_id=id, path=self.directory)
         return found
+
+    async def resolve(self, ref: str) -> Snapshot:
+        """One snapshot, by its id or a beginning of it, by its label, or by its history's name.
+
+        Of several with that label, and of a history, the newest is meant.
+
+        Raises:
+            SnapshotNotRestorableError: there is none.
+            ArgumentError: several ids begin so.
+            SnapshotRestoreError: the store can't be read.
+        """
+        return await in_thread(self._resolved, ref)
+
+    def _resolved(self, ref: str) -> Snapshot:
+        try:
+            return self.find(ref)
+        except SnapshotNotRestorableError:
+            found = [each for each in self._list(None) if ref and ref in {each.label, each.history}]
+            if not found:
+                raise
+            return found[-1]
 
     async def diff(self, old: str, new: str) -> SnapshotDiff:
         """What is different between two snapshots, by their ids.
@@ -377,7 +404,7 @@ class SnapshotStore:
     async def add_tar(
         self,
         history: str,
-        source: BinaryIO,
+        source: Readable,
         *,
         label: str = "",
         tags: Iterable[str] = (),
@@ -463,23 +490,3 @@ def _is_possible(path: str) -> bool:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:  # a lone surrogate that stands for no byte
         return False
-
-
-def expired(
-    known: list[Snapshot],
-    now: float,
-    max_age: float | None,
-    max_count: int | None,
-    max_bytes: int | None,
-) -> list[Snapshot]:
-    """Of one history, oldest first, what goes by the rules of ``SnapshotStore.prune``."""
-    goers: list[Snapshot] = []
-    size = 0
-    for place, each in enumerate(reversed(known)):
-        size += each.size
-        old = max_age is not None and now - each.created > max_age
-        many = max_count is not None and place >= max_count
-        large = max_bytes is not None and size > max_bytes
-        if place and not each.kept and (old or many or large):
-            goers.append(each)
-    return goers

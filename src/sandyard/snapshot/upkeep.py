@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sandyard.snapshot.place import Place
     from sandyard.snapshot.records import Snapshot
 
-__all__ = ["Damage", "Reclaimed", "StoreHealth", "reclaim", "verify_store"]
+__all__ = ["Damage", "Reclaimed", "StoreHealth", "expired", "reclaim", "verify_store"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,3 +401,26 @@ def _drop_empty(place: Place) -> None:
         for name in os.listdir(top):
             with suppress(OSError):
                 os.rmdir(name, dir_fd=top)
+
+
+# --- retention ------------------------------------------------------------------------------------
+
+
+def expired(
+    known: list[Snapshot],
+    now: float,
+    max_age: float | None,
+    max_count: int | None,
+    max_bytes: int | None,
+) -> list[Snapshot]:
+    """Of one history, oldest first, what goes by the rules of ``SnapshotStore.prune``."""
+    goers: list[Snapshot] = []
+    size = 0
+    for place, each in enumerate(reversed(known)):
+        size += each.size
+        old = max_age is not None and now - each.created > max_age
+        many = max_count is not None and place >= max_count
+        large = max_bytes is not None and size > max_bytes
+        if place and not each.kept and (old or many or large):
+            goers.append(each)
+    return goers

@@ -186,6 +186,7 @@ _DONE: Final[dict[OpName, str]] = {
     "extract": "unpacked",
     "hydrate_workspace": "restored",
     "persist_workspace": "saved",
+    "fork": "copied",
     "pack": "saved",
     "unpack": "unpacked into",
 }

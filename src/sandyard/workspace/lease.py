@@ -183,6 +183,13 @@ class Lease:
         except OSError as error:
             raise _unusable(self._path, error) from error
 
+    def protect(self) -> None:
+        """Let no sweep delete the root from now on, also if this program is killed."""
+        try:
+            self._change(replace(self._record, state="kept"))
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+
     @property
     def directory(self) -> str:
         """The session's directory in the state directory: where the lease lies."""

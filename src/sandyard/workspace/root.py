@@ -148,11 +148,12 @@ class WorkspaceRoot:
         return posixpath.join(place, _PREFIX + secrets.token_hex(_NAME_BYTES))
 
     @classmethod
-    def create_private(cls, path: str | None = None) -> WorkspaceRoot:
+    def create_private(cls, path: str | None = None, *, inside: str | None = None) -> WorkspaceRoot:
         """Make a new, empty directory (mode 0700) in the directory for temporary files.
 
         Args:
             path: what ``private_path`` returned (default: call it).
+            inside: absolute path under which commands know it (default: the same).
 
         Raises:
             WorkspaceStartError: it can't be made; then nothing is left.
@@ -161,7 +162,7 @@ class WorkspaceRoot:
         try:
             os.mkdir(path, 0o700)
             try:
-                return cls(os.open(path, _OPEN), path, owned=True)
+                return cls(os.open(path, _OPEN), path, inside=inside, owned=True)
             except OSError:
                 os.rmdir(path)
                 raise
@@ -183,7 +184,7 @@ class WorkspaceRoot:
         return normal
 
     @classmethod
-    def find(cls, path: str, inode: Inode) -> WorkspaceRoot | None:
+    def find(cls, path: str, inode: Inode, *, inside: str | None = None) -> WorkspaceRoot | None:
         """Open a private directory that was made before, if it still stands at its path.
 
         It may have any mode: one that its owner may not read is given back mode 0700.
@@ -191,6 +192,7 @@ class WorkspaceRoot:
         Args:
             path: absolute path on the host, with the name of a private directory.
             inode: what it was when it was made.
+            inside: absolute path under which commands know it (default: the same).
 
         Returns:
             The directory, owned; None if there is nothing or something else, such as a symlink.
@@ -202,7 +204,7 @@ class WorkspaceRoot:
         normal = cls.check_private(path)
         try:
             fd = _reopened(normal, inode)
-            return None if fd is None else cls(fd, normal, owned=True)
+            return None if fd is None else cls(fd, normal, inside=inside, owned=True)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return None

@@ -1,0 +1,66 @@
+"""Owns the cost of forks: a session with a tree of files, beside a copy of the tree by ``cp``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Cleaning, Row, interleaved, shown
+from sandyard import UnixLocalSandboxClient
+
+__all__ = ["fork_rows"]
+
+FILES = 5_000
+PER_DIRECTORY = 100
+COUNT = 5
+LARGE = 100_000_000
+SMALL_BAR, LARGE_BAR = 3.0, 1.5
+"""Python's own part of each file shows beside ``cp``; in the bytes of a large one it doesn't."""
+
+
+async def fork_rows() -> list[Row]:
+    """Many small files, and a large one."""
+    small, large = await _measured(_fill_small), await _measured(_fill_large)
+    return [
+        Row(f"fork with {FILES:,} files, beside cp -a", small[0], SMALL_BAR, small[1]),
+        Row("fork with one file of 100 MB, beside cp -a", large[0], LARGE_BAR, large[1]),
+    ]
+
+
+async def _measured(fill: Callable[[Path], None]) -> tuple[float, str]:
+    client = UnixLocalSandboxClient()
+    session = await client.create()
+    root = session.state.host_root
+    copy = f"{root}-copy"
+    async with session:
+        await asyncio.to_thread(fill, Path(root))
+
+        async def ours() -> Cleaning:
+            fork = await client.fork(session)
+            return partial(client.delete, fork)
+
+        async def cp() -> Cleaning:
+            process = await asyncio.create_subprocess_exec("cp", "-a", root, copy)
+            if await process.wait():
+                raise RuntimeError("cp failed")
+            return partial(asyncio.to_thread, shutil.rmtree, copy)
+
+        taken = await interleaved({"ours": ours, "cp": cp}, COUNT, 1)
+    await client.delete(session)
+    return taken["ours"].median / taken["cp"].median, shown(taken)
+
+
+def _fill_small(top: Path) -> None:
+    for first in range(0, FILES, PER_DIRECTORY):
+        directory = top / f"d{first}"
+        directory.mkdir()
+        for number in range(PER_DIRECTORY):
+            (directory / f"f{number}").write_bytes(b"x" * (number * 20))
+
+
+def _fill_large(top: Path) -> None:
+    (top / "large").write_bytes(os.urandom(LARGE))

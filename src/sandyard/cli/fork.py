@@ -1,0 +1,31 @@
+"""``sandyard fork``: another session that stays, from the same point."""
+
+from __future__ import annotations
+
+import typer
+
+from sandyard.cli.create import Name
+from sandyard.cli.reaching import Json, Session, attended, print_objects, supervised
+
+__all__ = ["fork"]
+
+
+def fork(session: Session, name: Name = None, json: Json = False) -> int:
+    """Make another session from the same point, and print its name.
+
+    Its files are a copy of the session's as they are now, under the same path inside; commands go on
+    meanwhile. It has the session's permissions, and is removed by itself.
+
+    Exit codes: 0; 125 where sandyard refuses.
+    """
+
+    async def work() -> int:
+        made = await supervised().fork(supervised().session(session), name=name)
+        if made.info is not None:
+            if json:
+                print_objects((made.info,))
+            else:
+                typer.echo(made.info.name)
+        return 0
+
+    return attended(work)

@@ -1,0 +1,90 @@
+"""``sandyard resume``: a session that stays, from a snapshot."""
+
+from __future__ import annotations
+
+import typer
+
+from sandyard import SandboxError
+from sandyard.cli.create import Name
+from sandyard.cli.execution import refused
+from sandyard.cli.permissions import (
+    Accept,
+    Denied,
+    Devices,
+    Home,
+    Limits,
+    Network,
+    Protected,
+    Read,
+    Require,
+    Syscalls,
+    Toolchains,
+    Unprotected,
+    Variables,
+    Write,
+    make_policy,
+)
+from sandyard.cli.reaching import Json, attended, print_objects, supervised
+from sandyard.cli.report import PlainTeller
+from sandyard.cli.snapshot_names import Kept
+
+__all__ = ["resume"]
+
+
+def resume(  # noqa: PLR0913, PLR0917  # one parameter for each option
+    snapshot: Kept,
+    name: Name = None,
+    read: Read = None,
+    write: Write = None,
+    deny: Denied = None,
+    protect: Protected = None,
+    no_protect: Unprotected = False,
+    env: Variables = None,
+    net: Network = "none",
+    device: Devices = None,
+    syscalls: Syscalls = None,
+    no_toolchains: Toolchains = False,
+    home: Home = "private",
+    limit: Limits = None,
+    accept: Accept = None,
+    require: Require = None,
+    json: Json = False,
+) -> int:
+    """Make a session that stays of a snapshot, and print its name.
+
+    Its files are those of the snapshot, under the path that they had inside. What it may touch is said
+    anew, by the options of create: no snapshot says that.
+
+    Exit codes: 0; 125 where sandyard refuses.
+    """
+    try:
+        policy = make_policy(
+            read=read,
+            write=write,
+            deny=deny,
+            protect=protect,
+            no_protect=no_protect,
+            env=env,
+            net=net,
+            device=device,
+            syscalls=syscalls,
+            no_toolchains=no_toolchains,
+            home=home,
+            limit=limit,
+            accept=accept,
+            require=require,
+        )
+    except SandboxError as error:
+        return PlainTeller().end(refused(error))
+
+    async def work() -> int:
+        session = await supervised().create(name=name, policy=policy, snapshot=snapshot)
+        if session.info is not None:
+            if json:
+                print_objects((session.info,))
+            else:
+                typer.echo(session.info.name)
+                PlainTeller().note(session.info.confinement)
+        return 0
+
+    return attended(work)

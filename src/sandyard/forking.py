@@ -1,0 +1,340 @@
+"""Forks: what another session is made from, and how its files come."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from sandyard.errors import (
+    ArgumentError,
+    ConfinementUnavailableError,
+    PolicyError,
+    SnapshotNotRestorableError,
+    WorkspaceStartError,
+    shown,
+)
+from sandyard.finishing import finished, in_thread
+from sandyard.platform import is_within, state_directory
+from sandyard.resources import ResourceLimits
+from sandyard.snapshot.kinds import (
+    LocalSnapshot,
+    NoopSnapshot,
+    RemoteSnapshot,
+    SnapshotBase,
+    StoreSnapshot,
+)
+from sandyard.snapshot.store import SnapshotStore
+from sandyard.workspace import Workspace, WorkspaceRoot
+from sandyard.workspace.deletion import is_empty
+from sandyard.workspace.lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from sandyard.archive.report import ArchiveReport
+    from sandyard.confinement.footing import Footing
+    from sandyard.dependencies import Dependencies
+    from sandyard.policy import Policy
+    from sandyard.snapshot.records import Snapshot
+    from sandyard.state import UnixLocalSandboxSessionState
+
+__all__ = [
+    "ForkWay",
+    "Forked",
+    "check_narrower",
+    "check_rung",
+    "copied_left",
+    "copied_workspace",
+    "kept_likewise",
+    "moved_policy",
+    "restored_snapshot",
+]
+
+ForkWay = Literal["copy", "clone", "snapshot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forked:
+    """How a session was made from another one, or from a snapshot.
+
+    Attributes:
+        source: id of that session, or of that snapshot.
+        way: how its files came: ``"clone"`` if they share their blocks with the source's until one
+            of the two is written to (reflinks), ``"copy"`` if bytes were copied, ``"snapshot"`` if
+            they were restored from a store.
+        report: what is in the workspace, and what of the source is not.
+    """
+
+    source: str
+    way: ForkWay
+    report: ArchiveReport
+
+
+# --- how the files come ---------------------------------------------------------------------------
+
+
+async def copied_workspace(
+    workspace: Workspace, target: WorkspaceRoot, source: str, excluded: frozenset[tuple[str, ...]]
+) -> Forked:
+    """Copy the workspace of a session that is held.
+
+    Raises:
+        WorkspaceArchiveReadError: it was removed, or can't be read.
+        WorkspaceArchiveWriteError: the copy can't be written.
+    """
+    from sandyard.workspace.duplicate import duplicate  # noqa: PLC0415  # where one is forked
+
+    stopped, paths = threading.Event(), _raw_paths(excluded)
+    work = partial(duplicate, target=target, excluded=paths, stopped=stopped)
+    done = await workspace.run_whole("fork", work, stopped)
+    return Forked(source=source, way="clone" if done.shared else "copy", report=done.report)
+
+
+async def copied_left(
+    state: UnixLocalSandboxSessionState,
+    target: WorkspaceRoot,
+    dependencies: Dependencies | None,
+) -> Forked:
+    """Copy the workspace that a session has left; what it saved, if the workspace is gone.
+
+    Args:
+        state: the session's, which nobody may take up meanwhile.
+        target: the copy; it stays the caller's.
+        dependencies: what the session's snapshot may need.
+
+    Raises:
+        LeaseHeldError: somebody uses the session.
+        WorkspaceStartError: something else stands where the workspace was.
+        SnapshotNotRestorableError: it is gone, and nothing was saved.
+        SnapshotRestoreError: what was saved can't be read.
+        WorkspaceArchiveReadError, WorkspaceArchiveWriteError: as ``copied_workspace``.
+    """
+    from sandyard.workspace.duplicate import duplicate  # noqa: PLC0415  # where one is forked
+
+    stopped, source = threading.Event(), str(state.session_id)
+    ephemeral = (path for path, entry in state.manifest.walk() if entry.ephemeral)
+    mounted = (path for path, _ in state.manifest.mounts())
+    paths = _raw_paths(tuple(path.split("/")) for path in (*ephemeral, *mounted))
+
+    def work(copy: WorkspaceRoot) -> Forked | None:
+        with _found_left(state, state_directory(os.environ)) as root:
+            if root is None:
+                return None
+            done = duplicate(root, copy, paths, stopped)
+        return Forked(source=source, way="clone" if done.shared else "copy", report=done.report)
+
+    async with _files_in(target) as files:
+        forked = await files.run("fork", work, stopped)
+        if forked is not None:
+            return forked
+        return await _restored_saved(state, files, dependencies)
+
+
+async def _restored_saved(
+    state: UnixLocalSandboxSessionState, files: Workspace, dependencies: Dependencies | None
+) -> Forked:
+    """Restore what a session whose workspace is gone has saved."""
+    kept, source = state.snapshot, str(state.session_id)
+    if isinstance(kept, StoreSnapshot):
+        store = SnapshotStore(kept.directory)
+        last = await in_thread(store.last_of, kept.id)
+        if last is None:
+            raise SnapshotNotRestorableError(snapshot_id=kept.id, path=state.host_root)
+        done = await _restored_tree(store, last, files)
+        return replace(done, source=source)
+    if not await kept.restorable(dependencies=dependencies):
+        raise SnapshotNotRestorableError(snapshot_id=kept.id, path=state.host_root)
+    stream = await kept.restore(dependencies=dependencies)
+    try:
+        report = await files.hydrate(stream, None)
+    finally:
+        stream.close()
+    return Forked(source=source, way="snapshot", report=report)
+
+
+@contextmanager
+def _found_left(state: UnixLocalSandboxSessionState, places: str) -> Iterator[WorkspaceRoot | None]:
+    """Hold the workspace that a session has left, and its lease; None if it is gone, or has nothing."""
+    owned, asked = state.workspace_root_owned, state.host_root
+    path = WorkspaceRoot.check_private(asked) if owned else WorkspaceRoot.check(asked)
+    lease = Lease.take(places, str(state.session_id), root=path, owned=owned, kept=True)
+    with ExitStack() as stack:
+        stack.callback(lease.keep if owned else lease.remove)
+        root = None
+        if owned and lease.inode is not None:
+            root = WorkspaceRoot.find(path, lease.inode)
+        elif not owned and os.path.lexists(path):
+            root = WorkspaceRoot.open(path)
+        if root is not None:
+            stack.enter_context(root)
+            root.inside = state.manifest.root
+            saved = not isinstance(state.snapshot, NoopSnapshot)
+            root = None if saved and is_empty(root) else root
+        elif os.path.lexists(path):
+            raise WorkspaceStartError(
+                path=path,
+                message=f"{shown(path)} is not the directory that session {state.session_id} left there, "
+                "or nothing tells that it is; it was not touched: move it away to fork what was saved",
+                context={"reason": "not_its_own", "snapshot_id": state.snapshot.id},
+                retryable=False,
+            )
+        yield root
+
+
+async def restored_snapshot(
+    store: SnapshotStore, snapshot: Snapshot, target: WorkspaceRoot
+) -> Forked:
+    """Restore a snapshot of a store into a new directory.
+
+    Raises:
+        SnapshotRestoreError: it can't be read, or is damaged.
+        WorkspaceArchiveWriteError: it can't be written.
+    """
+    async with _files_in(target) as files:
+        return await _restored_tree(store, snapshot, files)
+
+
+async def _restored_tree(store: SnapshotStore, snapshot: Snapshot, files: Workspace) -> Forked:
+    from sandyard.workspace.extract import restore_members  # noqa: PLC0415  # where one is restored
+
+    stopped = threading.Event()
+
+    def work(root: WorkspaceRoot) -> Forked:
+        with store.reading(snapshot.id) as reader:
+            report = restore_members(root, reader.members(snapshot.tree), stopped)
+        return Forked(source=snapshot.id, way="snapshot", report=report)
+
+    return await files.run("fork", work, stopped)
+
+
+@asynccontextmanager
+async def _files_in(root: WorkspaceRoot) -> AsyncIterator[Workspace]:
+    """Threads for work in a directory that another holds, and that no session has started in."""
+    undo = ExitStack()
+    try:
+        workspace = Workspace(await in_thread(_opened_again, root, undo))
+        try:
+            yield workspace
+        finally:
+            await finished(workspace.close())
+    finally:
+        undo.close()
+
+
+def _opened_again(root: WorkspaceRoot, undo: ExitStack) -> WorkspaceRoot:
+    again = WorkspaceRoot(os.dup(root.fd), root.path, inside=root.inside, owned=False)
+    undo.callback(again.close)
+    return again
+
+
+def _raw_paths(paths: Iterable[tuple[str, ...]]) -> frozenset[tuple[bytes, ...]]:
+    return frozenset(tuple(os.fsencode(name) for name in path) for path in paths)
+
+
+# --- what a fork has of its parent ----------------------------------------------------------------
+
+
+def kept_likewise(kept: SnapshotBase, session_id: str) -> SnapshotBase:
+    """Where a fork is saved: where its parent is, under an id of its own.
+
+    Raises:
+        ArgumentError: the parent's is of a kind that this library does not know.
+    """
+    if not isinstance(kept, NoopSnapshot | LocalSnapshot | RemoteSnapshot | StoreSnapshot):
+        raise ArgumentError(
+            f"a fork can't tell where a {type(kept).__name__} would keep it apart from its parent; give "
+            "snapshot, or NoopSnapshotSpec() for nowhere",
+            op="fork",
+            argument="snapshot",
+            value=None,
+        )
+    return kept.model_copy(update={"id": session_id})
+
+
+def moved_policy(policy: Policy, inside: str, outside: str) -> Policy:
+    """A policy for a workspace that is known inside under another path than its own.
+
+    What the policy says of paths in the workspace, it says of the paths that commands know.
+
+    Args:
+        policy: the session's.
+        inside: what commands know the workspace as.
+        outside: where it is on the host.
+    """
+    if inside == outside:
+        return policy
+
+    def moved(path: str) -> str:
+        return outside + path[len(inside) :] if path.startswith(f"{inside}/") else path
+
+    reads, writes, deny = (
+        tuple(map(moved, paths)) for paths in (policy.reads, policy.writes, policy.deny)
+    )
+    return replace(policy, reads=reads, writes=writes, deny=deny)
+
+
+def check_rung(footing: Footing) -> None:
+    """Refuse a workspace that has another path inside where there are no mounts to give it one.
+
+    Raises:
+        ConfinementUnavailableError: the rung has none.
+    """
+    if footing.rung == "landlock_seccomp":
+        raise ConfinementUnavailableError(
+            "a fork can't be known to commands under its parent's path",
+            dimension="write",
+            cause_text=f"without mounts a directory has its own path alone, and {footing.cause}",
+            fix=f"{footing.fix}; or fork with keep_path=False, which breaks absolute links and programs "
+            "of virtual environments",
+        )
+
+
+def check_narrower(parent: Policy, given: Policy) -> None:
+    """Refuse a policy that lets a fork do what its parent may not.
+
+    Raises:
+        PolicyError: it does, in the field that is named.
+    """
+    writes = parent.writes
+    allowed = {
+        "reads": _are_within(given.reads, (*parent.reads, *writes)),
+        "writes": _are_within(given.writes, writes),
+        "deny": _are_within(parent.deny, given.deny),
+        "protect": {*parent.protect} <= {*given.protect},
+        "inherit": {*given.inherit} <= {*parent.inherit},
+        "network": given.network in {"none", parent.network},
+        "toolchains": parent.toolchains or not given.toolchains,
+        "home": given.home == parent.home,
+        "syscalls": ("ptrace" in parent.syscalls or "ptrace" not in given.syscalls)
+        and ("no-unix-sockets" in given.syscalls or "no-unix-sockets" not in parent.syscalls),
+        "devices": {*given.devices} <= {*parent.devices},
+        "require": {*parent.require} <= {*given.require},
+        "accept": {*given.accept} <= {*parent.accept},
+        "limits": _are_lower(given.limits, parent.limits),
+    }
+    for field, narrower in allowed.items():
+        if not narrower:
+            raise PolicyError(
+                f"a fork may do no more than its parent, and {field} of the policy allows more; to give "
+                "a copy of the files another policy, fork what is saved of them: the session's state "
+                "after its end, or a snapshot",
+                field=field,
+                value=getattr(given, field),
+            )
+
+
+def _are_within(paths: tuple[str, ...], trees: tuple[str, ...]) -> bool:
+    return all(any(is_within(path, tree) for tree in trees) for path in paths)
+
+
+def _are_lower(given: ResourceLimits, parent: ResourceLimits) -> bool:
+    """Whether no limit is higher, or missing where the parent has one."""
+    for field in fields(ResourceLimits):
+        own, most = getattr(given, field.name), getattr(parent, field.name)
+        if most is not None and (own is None or own > most):
+            return False
+    return True

@@ -1,0 +1,164 @@
+"""Origins: what a caller names to be forked, and what a fork has of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sandyard.errors import ArgumentError, ArgumentTypeError, shown
+from sandyard.forking import copied_left, restored_snapshot
+from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.session import UnixLocalSandboxSession
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
+from sandyard.snapshot.records import Snapshot
+from sandyard.snapshot.store import SnapshotStore
+from sandyard.state import UnixLocalSandboxSessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sandyard.dependencies import Dependencies
+    from sandyard.forking import Forked
+    from sandyard.policy import Policy
+    from sandyard.workspace import WorkspaceRoot
+
+__all__ = ["Origin", "find_origin"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a fork is made from.
+
+    Attributes:
+        name: id of the session or snapshot.
+        manifest: the fork's own.
+        kept: where the source is saved.
+        inside: what commands know the workspace as; None leaves that to the fork.
+        policy: what the source's commands may touch; None where nobody in this program says it.
+        state: what was saved, if nothing but that says what is forked; it is to be checked.
+        ready: whether nothing of the manifest is to be added at the start.
+        fill: puts the files into the fork's workspace.
+    """
+
+    name: str
+    manifest: Manifest
+    kept: SnapshotBase
+    inside: str | None
+    policy: Policy | None = None
+    state: UnixLocalSandboxSessionState | None = None
+    ready: bool = True
+    fill: Callable[[WorkspaceRoot], Awaitable[Forked]]
+
+
+async def find_origin(
+    source: object,
+    store: SnapshotStore | None,
+    manifest: Manifest | None,
+    dependencies: Dependencies | None,
+) -> Origin:
+    """Find out what a caller means.
+
+    Args:
+        source: a session, a state, a snapshot, or what finds one.
+        store: where the snapshot is; None for this user's.
+        manifest: what a snapshot's fork is to have.
+        dependencies: what a state's snapshot may need.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: it is none of these, or an argument is for another kind.
+        SnapshotNotRestorableError: there is no such snapshot.
+        SnapshotRestoreError: the store can't be read.
+    """
+    if not isinstance(source, UnixLocalSandboxSession | UnixLocalSandboxSessionState):
+        return await _snapshot_origin(source, store, manifest)
+    for argument, value in (("manifest", manifest), ("store", store)):
+        if value is not None:
+            raise ArgumentError(
+                f"{argument} is for the fork of a snapshot; a session's has all of its parent",
+                op="fork",
+                argument=argument,
+                value=value,
+            )
+    if isinstance(source, UnixLocalSandboxSession):
+        return _session_origin(source, dependencies)
+    return _left_origin(source.model_copy(deep=True), None, dependencies)
+
+
+def _session_origin(session: UnixLocalSandboxSession, dependencies: Dependencies | None) -> Origin:
+    state = session.state.model_copy(deep=True)
+    if session.closed:
+        return _left_origin(state, session.policy, dependencies)
+    name = str(state.session_id)
+    return Origin(
+        name=name,
+        manifest=state.manifest,
+        kept=state.snapshot,
+        inside=state.manifest.root,
+        policy=session.policy,
+        fill=partial(session.duplicate_to, source=name),
+    )
+
+
+def _left_origin(
+    state: UnixLocalSandboxSessionState, policy: Policy | None, dependencies: Dependencies | None
+) -> Origin:
+    if state.workspace_overlay:
+        raise ArgumentError(
+            "what a session changed on an overlay is seen only while it runs; fork it before its end",
+            op="fork",
+            argument="source",
+            value=str(state.session_id),
+        )
+
+    async def fill(root: WorkspaceRoot) -> Forked:
+        return await copied_left(state, root, dependencies)
+
+    return Origin(
+        name=str(state.session_id),
+        manifest=state.manifest.model_copy(deep=True),
+        kept=state.snapshot,
+        inside=state.manifest.root,
+        policy=policy,
+        state=state if policy is None else None,
+        fill=fill,
+    )
+
+
+async def _snapshot_origin(
+    source: object, store: SnapshotStore | None, manifest: Manifest | None
+) -> Origin:
+    if store is not None and not isinstance(store, SnapshotStore):
+        raise ArgumentTypeError(
+            "store is a SnapshotStore, or None", op="fork", argument="store", value=store
+        )
+    if manifest is not None and not isinstance(manifest, Manifest):
+        raise ArgumentTypeError(
+            "manifest is a Manifest, or None", op="fork", argument="manifest", value=manifest
+        )
+    place = SnapshotStore() if store is None else store
+    if isinstance(source, str):
+        source = await place.resolve(source)
+    if not isinstance(source, Snapshot):
+        raise ArgumentTypeError(
+            "source is a session that a UnixLocalSandboxClient made, the state of one, a snapshot of a "
+            f"store, or its id, not {shown(source)}",
+            op="fork",
+            argument="source",
+            value=source,
+        )
+    snapshot = source
+    own = Manifest() if manifest is None else manifest.model_copy(deep=True)
+    inside = snapshot.root if own.root == DEFAULT_ROOT else own.root
+
+    async def fill(root: WorkspaceRoot) -> Forked:
+        return await restored_snapshot(place, snapshot, root)
+
+    return Origin(
+        name=snapshot.id,
+        manifest=own,
+        kept=NoopSnapshot(id=snapshot.id),
+        inside=inside or None,
+        ready=not own.entries,
+        fill=fill,
+    )
