@@ -166,7 +166,7 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
     assert not Path(root).exists()  # noqa: ASYNC240  # it is gone
     found = await client.resume(state)
     async with found:
-        assert await said(found, "cat share/d/e; stat -c %U share/d/e") == "x\nagent"
+        assert await said(found, "cat share/d/e; stat -c %U share/d/e", "reviewer") == "x\nreviewer"
     await client.delete(found)
     assert (await SnapshotStore(tmp_path / "store").verify()).ok
 

@@ -11,6 +11,7 @@ from sandyard.archive.model import ArchiveError, Kind, Member
 from sandyard.archive.naming import NameRules, check_links, check_target
 from sandyard.limits import KERNEL_COPY_BYTES
 from sandyard.workspace.extract_tree import Directories
+from sandyard.workspace.handing import handing_over
 from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
@@ -281,10 +282,11 @@ class Unpacking:
         Raises:
             OSError: this program may not.
         """
-        for path, (uid, gid) in self._owners:
-            above = self._tree.at(self._beneath + path[:-1])
-            with self.as_program():
-                os.chown(path[-1], uid, gid, dir_fd=above, follow_symlinks=False)
+        with handing_over() as hand:
+            for path, owner in self._owners:
+                above = self._tree.at(self._beneath + path[:-1])
+                with self.as_program():
+                    hand(path[-1], owner, above)
 
     _ADDERS: Final = {
         Kind.DIRECTORY: _add_directory,

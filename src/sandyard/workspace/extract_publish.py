@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sandyard.archive.model import ArchiveError
 from sandyard.workspace.extract_members import set_attributes
 from sandyard.workspace.extract_tree import ANYHOW, EXCHANGE, KEEP, Directories, rename
+from sandyard.workspace.handing import handing_over
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -251,8 +252,8 @@ class _Publishing:
         if look.mode is not None:
             os.chmod(".", look.mode, dir_fd=directory)
         if look.owner is not None:
-            with self._stage.as_program():
-                os.chown(".", *look.owner, dir_fd=directory)
+            with self._stage.as_program(), handing_over() as hand:
+                hand(".", look.owner, directory)
 
     # --- the change itself --------------------------------------------------------------------
 
