@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-import shlex
 from collections.abc import AsyncIterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import BinaryIO, cast
@@ -57,7 +56,11 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
     if not shell:
         return words
     prefix = SHELL if shell is True else tuple(_word(word, "shell") for word in shell)
-    return (*prefix, words[0] if len(words) == 1 else shlex.join(words))
+    if len(words) == 1:
+        return (*prefix, words[0])
+    from shlex import join  # noqa: PLC0415  # most commands are one text
+
+    return (*prefix, join(words))
 
 
 def _word(word: object, argument: str) -> str:
