@@ -36,6 +36,8 @@ from sandyard.limits import IDENTITIES_FIRST
 GRACE = float(os.environ.get("SANDYARD_LEAK_GRACE", "1.0"))
 OUR_NAMES = ("sandyard", "sandbox-local-")
 INIT_NAME = "sandyard-init"
+SELFTEST = "leaks-selftest-"
+"""What a test of this file calls its cgroup, followed by its process; no sweep knows the name."""
 
 Found = Mapping[Hashable, str]
 
@@ -271,8 +273,20 @@ def belongs_elsewhere(text: str, own: str) -> bool:
         return bool(own) and f"{own}/" not in text and "/pytest-of-" in text
     if not text.startswith("cgroup "):
         return False
+    if made := re.search(rf"/{SELFTEST}(\d+)$", text):
+        return int(made[1]) not in find_forebears()
     members = {int(pid) for pid in read_proc(f"{text[7:]}/cgroup.procs").split()}
     return bool(members) and not members & (find_descendants() | {os.getpid()})
+
+
+def find_forebears() -> set[int]:
+    """This process, its parent, and so on."""
+    found, pid = set[int](), os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        fields = read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        pid = int(fields[1]) if fields else 0
+    return found
 
 
 def end_processes(leaked: Mapping[Hashable, str]) -> None:

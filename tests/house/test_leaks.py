@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.inner import run_pytest
-from tests.house.leaks import belongs_elsewhere, list_controllers
+from tests.house.leaks import SELFTEST, belongs_elsewhere, list_controllers
 from tests.house.sources import ROOT
 
 # What leaks, and the line that must say so.
@@ -126,9 +126,10 @@ def test_reports_cgroup(tmp_path: Path) -> None:
     writable = [place for place in list_controllers() if os.access(place, os.W_OK)]
     if not writable:
         pytest.skip("no cgroup of ours is writable here")
-    made = Path(writable[0], f"sandyard-selftest-{os.getpid()}")
+    made = Path(writable[0], f"{SELFTEST}{os.getpid()}")
     try:
         done = run_pytest(tmp_path, f"def test_leaks():\n    os.mkdir({str(made)!r})\n")
         assert f"left behind: cgroup {made}" in done.stdout, done.stdout + done.stderr
+        assert belongs_elsewhere(f"cgroup {made.parent}/{SELFTEST}1000000000", "")
     finally:
         made.rmdir()
