@@ -156,3 +156,22 @@ async def test_transfers_are_the_users(session: Session, tmp_path: Path) -> None
         with pytest.raises(SandboxError, match="permission denied"):
             await session.download(name, tmp_path / "none", user="other")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.root
+async def test_downloads_are_ours(session: Session, tmp_path: Path) -> None:
+    # The reader needs no rights where the caller wants it, and gets none there.
+    await said(session, SHARED)
+    await said(session, "mkdir -m 700 share/tree; echo one > share/tree/a", "reviewer")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "link").symlink_to(closed / "behind")
+    for name in ("file", "file", "link"):
+        await session.download("share/tree/a", closed / name, user="reviewer")
+        assert (closed / name).read_text() == "one\n"
+    assert (closed / "behind").is_file()
+    await session.download("share", closed / "share", user="reviewer")
+    await said(session, "echo two > share/tree/a", "reviewer")
+    await session.download("share", closed / "share", user="reviewer")
+    assert (closed / "share/tree/a").read_text() == "two\n"
+    assert (closed / "share/tree").stat().st_uid == os.geteuid()

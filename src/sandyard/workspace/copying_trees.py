@@ -202,7 +202,10 @@ def _copy_child(tree: Tree, level: _Level, name: str, path: str) -> None:
         return
     if name in tree.ward.names:
         tree.ward.check_itself(level.target, name)
-    there = None if level.fresh else facts_of(level.target, name)
+    there = None
+    if not level.fresh:
+        with acting_as(tree.owner):  # the thread may be a reader, who may not look there
+            there = facts_of(level.target, name)
     copy(tree, level, _Child(Target(level.target, name, there), facts, path, wanted))
 
 

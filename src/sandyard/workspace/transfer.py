@@ -280,13 +280,14 @@ def _put_file(
     opened: int, destination: str | PurePath, writer: Owner | None, stopped: Event | None
 ) -> None:
     """Copy an open file of the workspace to a path of the host."""
-    # A link at the very end is the caller's own, and leads to what is meant.
-    parent, name = os.path.split(os.path.realpath(destination))
-    with acting_as(writer):
+    with acting_as(writer):  # to look there as well: the reader may not
+        # A link at the very end is the caller's own, and leads to what is meant.
+        parent, name = os.path.split(os.path.realpath(destination))
         os.makedirs(parent, exist_ok=True)
         directory = os.open(parent, _DIRECTORY)
     try:
-        target = Target(directory, name, facts_of(directory, name))
+        with acting_as(writer):
+            target = Target(directory, name, facts_of(directory, name))
         copy_file(opened, target, writer, None, stopped)
     finally:
         os.close(directory)
