@@ -475,7 +475,14 @@ DIFF_ENTRIES: Final = 20_000
 """Changes that a diff tells, a few hundred bytes each; how many more there are, it does not say."""
 
 DIFF_FILE_BYTES: Final = 256 * 1024
-"""Largest text file of which a diff says what changed: comparing lines may take seconds for more."""
+"""Largest text file of which a diff says what changed."""
+
+DIFF_FILE_LINES: Final = 5_000
+"""Most lines on either side of such a file: comparing takes up to the square of it, two seconds for so
+many that somebody has chosen with care, and five minutes for what DIFF_FILE_BYTES holds."""
+
+DIFF_TOTAL_LINES: Final = 200_000
+"""Most lines of all files' two sides that are compared with each other: half a minute at the worst."""
 
 DIFF_TEXT_CHARS: Final = 64 * 1024
 """Most characters of one file's diff."""
@@ -485,6 +492,10 @@ DIFF_TOTAL_CHARS: Final = 1024 * 1024
 
 APPLY_JOURNAL_BYTES: Final = 256 * 1024 * 1024
 """Longest journal of an apply that is read: each path in hexadecimal, for as many as were changed."""
+
+OVERLAY_DEPTH: Final = 200
+"""Nesting of directories in which changes of an overlay are looked for, as deep as COPY_DEPTH: each
+entry is walked to from the top, so thousands of levels, which a command makes at once, take hours."""
 
 OVERLAY_RECORD_BYTES: Final = 32 * 1024
 """Longest record of an overlay that is read: the longest path, each byte in two, and the rest."""

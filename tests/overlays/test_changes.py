@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import ApplyRefusedError, ArgumentError, ArgumentTypeError, UnixLocalSandboxClient
+from sandyard import (
+    ApplyRefusedError,
+    ArgumentError,
+    ArgumentTypeError,
+    UnixLocalSandboxClient,
+    WorkspaceArchiveWriteError,
+)
 from sandyard.changes import Change, Changes
 from tests.overlays.conftest import Opened, contents, output
 
@@ -214,3 +220,28 @@ async def test_only_overlays_have_changes() -> None:
                     await verb()
     finally:
         await client.delete(session)
+
+
+async def test_much_to_compare_is_left_out(base: Path, opened: Opened) -> None:
+    """Comparing lines takes up to the square of them: commands must not choose how long that is."""
+    pattern = [f"{number % 130}\n" for number in range(12_000)]
+    (base / "long").write_text("".join(pattern))
+    async with opened() as session:
+        await session.write("long", "".join(reversed(pattern)).encode())
+        changes = await session.diff()
+        change = found(changes, "long")
+        assert (change.kind, change.text, change.truncated) == ("modified", None, True)
+
+
+async def test_deep_changes_are_refused(base: Path, opened: Opened) -> None:
+    """Each entry is walked to from the top: so thousands of levels would take hours."""
+    deep = "mkdir deep; cd deep; for i in $(seq 600); do mkdir d; cd -P d; done"
+    async with opened() as session:
+        await output(session, f"echo x > near; ({deep})")
+        changes = await session.diff()
+        assert not changes.complete
+        assert "too deep" in changes.notes[0]
+        with pytest.raises(WorkspaceArchiveWriteError):
+            await session.apply()
+        assert not (base / "near").exists()
+        assert (await session.apply(["near"])).applied == ("near",)

@@ -107,12 +107,15 @@ class _Apply:
 
     def choose(self, paths: Iterable[str | PurePath] | None, stopped: Event) -> None:
         """Find the changes that are wanted, and the new directories that they lie in."""
-        found = list(find_differences(self.upper, self.base, stopped))
+        deep: list[Names] = []
+        found = list(find_differences(self.upper, self.base, deep, stopped))
         if paths is None:
+            _refuse_deep(deep, ((),))
             self.chosen = found
             return
         named = [names_beneath(path, self.record.root, "apply") for path in paths]
         self.named = tuple(named)
+        _refuse_deep(deep, named)
         for names in named:
             if not any(_lies_in(each.names, names) for each in found):
                 raise ArgumentError(
@@ -352,6 +355,17 @@ def _mode_step(names: Names, now: os.stat_result, before: os.stat_result, number
 
 def _lies_in(names: Names, around: Names) -> bool:
     return names[: len(around)] == around
+
+
+def _refuse_deep(deep: list[Names], named: Iterable[Names]) -> None:
+    """Refuse to apply what nobody has looked at whole.
+
+    Raises:
+        OSError: ENAMETOOLONG if a directory lies too deep.
+    """
+    for each in deep:
+        if any(_lies_in(each, names) or _lies_in(names, each) for names in named):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "/".join(each))
 
 
 def _sync(fd: int) -> None:

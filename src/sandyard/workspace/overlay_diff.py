@@ -8,7 +8,14 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from sandyard.changes import Change, ChangedEntry, ChangeKind, Changes
-from sandyard.limits import DIFF_ENTRIES, DIFF_FILE_BYTES, DIFF_TEXT_CHARS, DIFF_TOTAL_CHARS
+from sandyard.limits import (
+    DIFF_ENTRIES,
+    DIFF_FILE_BYTES,
+    DIFF_FILE_LINES,
+    DIFF_TEXT_CHARS,
+    DIFF_TOTAL_CHARS,
+    DIFF_TOTAL_LINES,
+)
 from sandyard.workspace.overlay_planted import planted_reader
 from sandyard.workspace.overlay_tree import Difference, PlainTree, find_differences, is_same
 
@@ -37,12 +44,16 @@ def tell_changes(upper: int, base: int, stopped: Event, *, text: bool) -> Change
     """
     teller = _Teller(PlainTree(upper), PlainTree(base), text=text)
     entries: list[Change] = []
+    deep: list[Names] = []
     complete = True
-    for found in find_differences(teller.upper, teller.base, stopped):
-        if len(entries) == DIFF_ENTRIES:
+    for found in find_differences(teller.upper, teller.base, deep, stopped):
+        if len(entries) == DIFF_ENTRIES or stopped.is_set():
             complete = False
             break
         entries.append(teller.change(found))
+    if deep:
+        complete = False
+        teller.notes.append(f"{'/'.join(deep[0])}: it lies too deep, and what is in it is not told")
     entries.sort(key=lambda change: (change.kind != "deleted", change.path.split("/")))
     return Changes(entries=tuple(entries), complete=complete, notes=tuple(teller.notes))
 
@@ -81,6 +92,7 @@ class _Teller:
         self.base = base
         self.notes: list[str] = []
         self._room = DIFF_TOTAL_CHARS if text else 0
+        self._lines = DIFF_TOTAL_LINES
         self._wanted = text
 
     def change(self, found: Difference) -> Change:
@@ -131,7 +143,18 @@ class _Teller:
             if read is None:
                 return None, False
             lines.append(read)
+        if not self._may_compare(*map(len, lines)):
+            return None, True
         return self._bounded(_unified(lines[0], lines[1], path, found))
+
+    def _may_compare(self, old: int, new: int) -> bool:
+        """Tell whether so many lines can be compared soon; what only one side has costs nothing."""
+        if not old or not new:
+            return True
+        if max(old, new) > DIFF_FILE_LINES or old + new > self._lines:
+            return False
+        self._lines -= old + new
+        return True
 
     def _bounded(self, pieces: Iterator[str]) -> tuple[str | None, bool]:
         kept: list[str] = []

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.limits import COPY_CHUNK_BYTES, OVERLAY_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,13 +123,14 @@ class Difference:
 
 
 def find_differences(
-    upper: PlainTree, base: PlainTree, stopped: Event | None = None
+    upper: PlainTree, base: PlainTree, deep: list[Names], stopped: Event | None = None
 ) -> Iterator[Difference]:
     """Tell what differs, directories before what is in them.
 
     Args:
         upper: what was changed, as the kernel keeps it.
         base: the directory beneath.
+        deep: hears of directories that lie too deep to look into.
         stopped: set by whoever wants no more of it.
 
     Raises:
@@ -160,7 +161,10 @@ def find_differences(
                 )
             if stat.S_ISDIR(now.st_mode):
                 below = before is not None and stat.S_ISDIR(before.st_mode)
-                pending.append((here, below, not below))
+                if len(here) < OVERLAY_DEPTH:
+                    pending.append((here, below, not below))
+                else:
+                    deep.append(here)
 
 
 def _compared(
