@@ -171,6 +171,41 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
     assert (await SnapshotStore(tmp_path / "store").verify()).ok
 
 
+WITHIN = """
+import asyncio, os, sys
+from sandyard import Manifest, UnixLocalSandboxClient, User
+
+PLANTED = 'open("%s/ran", "w"); raise ImportError'
+
+async def main():
+    here, outside = os.path.dirname(os.path.abspath(__file__)), sys.argv[1]
+    manifest = Manifest(root=here, users=[User(name="reviewer")])
+    client = UnixLocalSandboxClient()
+    session = await client.create(manifest=manifest)
+    async with session:
+        for name in ("ctypes", "pydantic", "typing"):
+            await session.exec(f"cat > {name}.py", stdin=(PLANTED % outside).encode())
+        await session.exec("mkdir open; touch open/file")
+        print([entry.path for entry in await session.ls("open", user="reviewer")])
+    await client.delete(session)
+
+asyncio.run(main())
+"""
+
+
+async def test_modules_in_the_workspace(tmp_path: Path) -> None:
+    # A deputy is no program of the sandbox, and its principal's script lies where commands write.
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (project / "main.py").write_text(WITHIN)
+    variables = dict(os.environ) | {"PYTHONPATH": ":".join(sys.path)}
+    words = [sys.executable, str(project / "main.py"), str(outside)]
+    done = await asyncio.to_thread(subprocess.run, words, env=variables, capture_output=True)
+    assert b"/open/file" in done.stdout, done.stderr
+    assert not list(outside.iterdir())
+
+
 LIFE = """
 import asyncio, json, os, signal, sys
 from sandyard import Manifest, UnixLocalSandboxClient, User

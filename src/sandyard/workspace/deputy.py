@@ -35,11 +35,21 @@ _T = TypeVar("_T")
 Powers = Literal["user", "whole"]
 
 _PROGRAM: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+    "import json, sys; sys.path += json.loads(sys.argv[1])\n"
     "from sandyard.workspace.deputy_service import serve\n"
     "serve(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"
 )
 _WORD: Final = struct.Struct("=i")
+_NEEDED: Final = (
+    "sandyard",
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "typing_extensions",
+    "typing_inspection",
+    "backports.zstd",
+)
+"""What a deputy imports besides Python's own modules."""
 
 
 def needs_deputies(root: WorkspaceRoot) -> bool:
@@ -253,7 +263,7 @@ def _started(theirs: socket.socket, powers: Powers) -> subprocess.Popen[bytes]:
     """A fresh interpreter with our modules, and none of our secrets."""
     if not sys.executable:
         raise _lost("this program does not know its interpreter")
-    path = json.dumps([os.path.abspath(place) for place in sys.path])
+    path = json.dumps(_places())
     environment = {
         name: value for name, value in os.environ.items() if name == "LANG" or name[:3] == "LC_"
     }
@@ -272,6 +282,26 @@ def _started(theirs: socket.socket, powers: Powers) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(us)
+
+
+def _places() -> list[str]:
+    """Where our modules and what they need were loaded from, to be looked through after Python's own.
+
+    This program's whole path begins with the directory of its script, or the current one. Either may
+    be the workspace, and what commands write there is not run out here.
+    """
+    places: dict[str, None] = {}
+    for name in _NEEDED:
+        module = sys.modules.get(name)
+        origin = module.__file__ if module is not None else None
+        if module is None or origin is None:
+            continue
+        depth = name.count(".") + (2 if hasattr(module, "__path__") else 1)
+        place = os.path.abspath(origin)
+        for _ in range(depth):
+            place = os.path.dirname(place)
+        places[place] = None
+    return list(places)
 
 
 def _piece(source: object, size: object) -> tuple[object, BaseException | None]:
