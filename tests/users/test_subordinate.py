@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -169,6 +169,47 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
         assert await said(found, "cat share/d/e; stat -c %U share/d/e", "reviewer") == "x\nreviewer"
     await client.delete(found)
     assert (await SnapshotStore(tmp_path / "store").verify()).ok
+
+
+class Words(str):
+    """Text of a caller's own class."""
+
+    __slots__ = ()
+
+
+class Way(PurePosixPath):
+    """A path of a caller's own class."""
+
+
+class Bytes(bytes):
+    """Content of a caller's own class."""
+
+
+class Piecemeal(io.BytesIO):
+    """A stream that gives content of a caller's own class."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Give the next piece."""
+        return Bytes(super().read(size))
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the classes above be where a deputy does not find them, as those of a script are."""
+    for kind in (Words, Way, Bytes):
+        monkeypatch.setattr(kind, "__module__", "__main__")
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+
+
+@pytest.mark.usefixtures("nameless")
+async def test_classes_of_the_callers(session: Session) -> None:
+    await said(session, SHARED)
+    await session.write(Way("share/a"), Bytes(b"one"), user="reviewer")
+    await session.write(Words("share/b"), Piecemeal(b"two"), user="reviewer")
+    for name, content in (("share/a", b"one"), ("share/b", b"two")):
+        with await session.read(Words(name), user="reviewer") as file:
+            assert file.read() == content
+    assert await session.glob(Words("share/*"), user="reviewer") == ["share/a", "share/b"]
 
 
 WITHIN = """

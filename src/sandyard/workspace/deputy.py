@@ -148,6 +148,8 @@ class Deputy:
                 raise ConnectionResetError
             try:
                 kind, value = cast("tuple[str, object]", deputy_wire.unpacked(frame))
+            except Exception as error:  # noqa: BLE001  # whatever a value's class raises
+                kind, value = "unsayable", str(error)
             finally:
                 for fd in frame.fds:
                     if fd >= 0:

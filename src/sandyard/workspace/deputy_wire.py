@@ -13,6 +13,8 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from enum import Enum
+from pathlib import PurePath, PurePosixPath
 from types import NotImplementedType
 from typing import Final, NamedTuple
 
@@ -131,13 +133,31 @@ class _Pickler(pickle.Pickler):
     def reducer_override(
         self, obj: object
     ) -> tuple[Callable[..., object], tuple[object, ...]] | NotImplementedType:
-        """Trees go by their descriptors, and views by their bytes."""
+        """Trees go by their descriptors, views by their bytes, and a caller's words by what they say."""
         if isinstance(obj, WorkspaceRoot):
             facts = obj.path, obj.inside, obj.owned, dict(obj.names), obj.marks
             return _tree, (Passed(obj.fd), facts, obj.ward, obj.granted)
         if isinstance(obj, memoryview):
             return bytes, (obj.tobytes(),)
+        if isinstance(obj, str | bytes | bytearray | PurePath) and _is_callers(type(obj)):
+            return _plain(obj)
         return NotImplemented  # type: ignore[no-any-return]  # typeshed has no type for it
+
+
+def _is_callers(kind: type) -> bool:
+    """Whether a class may be unknown at the other end; what is an enumeration's is its name alone."""
+    home = kind.__module__.partition(".")[0]
+    return home not in {"builtins", "pathlib", "sandyard"} and not issubclass(kind, Enum)
+
+
+def _plain(value: str | bytes | bytearray | PurePath) -> tuple[type, tuple[object, ...]]:
+    """How to make the same without what a caller's class adds to it."""
+    if isinstance(value, str):
+        return str, (str.__str__(value),)
+    if isinstance(value, PurePath):
+        return PurePosixPath, (os.fspath(value),)
+    kind = bytes if isinstance(value, bytes) else bytearray
+    return kind, (bytes(memoryview(value)),)
 
 
 class _Answer(_Pickler):
