@@ -51,6 +51,7 @@ STRUCTURES = {
     "_EXITED": "exited",
     "_REFUSED": "refused",
     "_LEFTOVER": "leftover",
+    "_GONE": "gone",
     "_MOUNTED": "mounted",
     "_UNMAPPED": "unmapped",
 }
