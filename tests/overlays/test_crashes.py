@@ -8,14 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from sandyard import WorkspaceArchiveWriteError
+from sandyard import WorkspaceArchiveWriteError, WorkspaceStartError, WorkspaceStopError
 from sandyard.platform import state_directory
-from sandyard.workspace import overlay_journal
+from sandyard.workspace import overlay_apply, overlay_journal
+from sandyard.workspace.deletion import delete_leased
 from sandyard.workspace.extract_tree import rename
+from sandyard.workspace.lease import Lease
+from sandyard.workspace.overlay_place import OverlayPlace
+from sandyard.workspace.overlay_tree import PlainTree
 from sandyard.workspace.sweep import sweep
 from tests.house.sources import ROOT
 from tests.overlays.conftest import Opened, contents
@@ -83,6 +90,12 @@ DONE = {("rename", 4), ("_write", 4), ("remove_tree", 0), ("fill_file", 2)}
 """Where that is after all was moved and noted, or no such call comes any more."""
 
 
+@pytest.fixture
+def state_home() -> str:
+    """The user's state directory."""
+    return state_directory(os.environ)
+
+
 def test_killed_apply_is_whole_or_undone(base: Path) -> None:
     before, state = contents(base), state_directory(os.environ)
     cases = []
@@ -112,6 +125,92 @@ def test_killed_apply_is_whole_or_undone(base: Path) -> None:
             assert codes[number] == str(-signal.SIGKILL), place
     assert done == DONE
     assert os.listdir(Path(state, "sessions")) == []
+
+
+def cut_short(
+    base: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Lease, OverlayPlace]:
+    """An apply that ended between two steps, as if its program was killed."""
+    lease = Lease.take(state, str(uuid4()), root=str(base), owned=False)
+    place = OverlayPlace(lease, str(base))
+    lease.note(place.prepare().inode)
+    for name in ("notes", "tool", "src/main.py"):
+        changed = Path(place.upper, name)
+        changed.parent.mkdir(exist_ok=True)
+        changed.write_text("changed")
+
+    def ends(journal: overlay_journal.Journal, top: PlainTree, stage: int) -> None:
+        overlay_journal.carry_out(replace(journal, steps=journal.steps[:2]), top, stage)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(overlay_apply, "carry_out", ends)
+        patched.setattr(overlay_apply, "undo", lambda *_: [])
+        patched.setattr(overlay_apply, "settle_journal", lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            overlay_apply.apply_changes(place, None, threading.Event(), overwrite=False)
+    return lease, place
+
+
+def test_absent_directory_is_put_right_later(
+    base: Path, state_home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file system may be unmounted, or something stand over it, when somebody looks."""
+    before, away = contents(base), base.with_name("away")
+    lease, place = cut_short(base, state_home, monkeypatch)
+    assert contents(base) != before
+    base.rename(away)
+    base.mkdir()
+    with lease:
+        with pytest.raises(WorkspaceStartError) as refused:
+            place.prepare()
+        assert refused.value.context["reason"] == "not_its_own"
+        with pytest.raises(WorkspaceStopError, match="put the directory back"):
+            place.remove()
+    sweep(state_home)
+    base.rmdir()
+    away.rename(base)
+    assert contents(base) != before
+    sweep(state_home)
+    assert contents(base) == before
+    assert os.listdir(Path(state_home, "sessions")) == []
+
+
+def test_deleted_session_leaves_nothing_half(
+    base: Path, state_home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(base)
+    lease, place = cut_short(base, state_home, monkeypatch)
+    delete_leased(lease, str(base), None, place)
+    assert contents(base) == before
+    assert os.listdir(Path(state_home, "sessions")) == []
+
+
+def test_lost_places_keep_nothing_from_being_undone(
+    base: Path, state_home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody removed with all in it has no place to go back to; all else has."""
+    lease, place = cut_short(base, state_home, monkeypatch)
+    shutil.rmtree(base / "src")
+    delete_leased(lease, str(base), None, place)
+    assert (base / "notes").read_text() == "one\ntwo\nthree\n"
+    assert (base / "tool").read_text() == "#!/bin/sh\n"
+
+
+def test_journal_that_nobody_could_read_is_refused(
+    base: Path, state_home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(base)
+    lease = Lease.take(state_home, str(uuid4()), root=str(base), owned=False)
+    place = OverlayPlace(lease, str(base))
+    place.prepare()
+    Path(place.upper, "n" * 200).write_text("new")
+    with monkeypatch.context() as patched:
+        patched.setattr(overlay_journal, "APPLY_JOURNAL_BYTES", 400)
+        with pytest.raises(OSError, match="too large"):
+            overlay_apply.apply_changes(place, None, threading.Event(), overwrite=False)
+    assert contents(base) == before
+    delete_leased(lease, str(base), None, place)
 
 
 async def test_step_that_fails_is_undone(

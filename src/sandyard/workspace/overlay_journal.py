@@ -100,7 +100,10 @@ class Journal:
             "done": self.done,
             "steps": [[s.kind, [_hexed(n) for n in s.names], *s[2:]] for s in self.steps],
         }
-        _write(directory, _JOURNAL, json.dumps(said))
+        text = json.dumps(said)
+        if len(text) > APPLY_JOURNAL_BYTES:  # nobody could read it, and undo what it says
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), _JOURNAL)
+        _write(directory, _JOURNAL, text)
 
     @staticmethod
     def forget(directory: str) -> None:
@@ -162,27 +165,45 @@ def undo(journal: Journal, base: PlainTree, stage: int) -> list[str]:
         OSError: something can't be taken back.
     """
     left: list[str] = []
-    aside = PlainTree(stage)
     for step in reversed(journal.steps):
-        there = base.look(step.names)
-        name, kept = os.fsencode(step.names[-1]), os.fsdecode(_aside(step))
-        with base.above(step.names) as here:
-            if step.kind == "mode":
-                if there is not None and there.st_ino == step.inode:
-                    _set_mode(here, step, step.old)
-            elif step.kind == "delete":
-                if aside.look((kept,)) is None:
-                    continue  # it was not done
-                if there is None:
-                    rename(stage, os.fsencode(kept), here, name, KEEP)
-                else:
-                    left.append("/".join(step.names))
-            elif there is not None and there.st_ino == step.inode:
-                how = KEEP if aside.look((kept,)) is None else EXCHANGE
-                rename(here, name, stage, os.fsencode(kept), how)
-            elif not _is_staged(aside, kept, step.inode):
-                left.append("/".join(step.names))
+        above = base.look(step.names[:-1])
+        if above is None or not stat.S_ISDIR(above.st_mode):  # it has no place to go back to
+            done = _is_kept(step, stage)
+        else:
+            with base.above(step.names) as here:
+                done = _undo_step(step, base.look(step.names), here, stage)
+        if done:
+            left.append("/".join(step.names))
     return left
+
+
+def _undo_step(step: Step, there: os.stat_result | None, here: int, stage: int) -> bool:
+    """Take one step back; tell whether it was done and can't be, since somebody changed it."""
+    aside = PlainTree(stage)
+    name, kept = os.fsencode(step.names[-1]), os.fsdecode(_aside(step))
+    ours = there is not None and there.st_ino == step.inode
+    if step.kind == "mode":
+        if ours:
+            _set_mode(here, step, step.old)
+        return False
+    if step.kind == "delete":
+        if aside.look((kept,)) is None:
+            return False  # it was not done
+        if there is not None:
+            return True
+        rename(stage, os.fsencode(kept), here, name, KEEP)
+        return False
+    if ours:
+        how = KEEP if aside.look((kept,)) is None else EXCHANGE
+        rename(here, name, stage, os.fsencode(kept), how)
+        return False
+    return not _is_staged(aside, kept, step.inode)
+
+
+def _is_kept(step: Step, stage: int) -> bool:
+    """Whether what a step took away is in the stage."""
+    facts = PlainTree(stage).look((os.fsdecode(_aside(step)),))
+    return facts is not None and (step.kind == "delete" or facts.st_ino != step.inode)
 
 
 def _is_staged(aside: PlainTree, name: str, inode: int) -> bool:
@@ -218,25 +239,38 @@ def settle_journal(directory: str) -> None:
     journal = Journal.read(directory)
     if journal is None:
         return
+    cut_short = bool(journal.steps) and not journal.done
     try:
         top = os.open(journal.root, _DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
+        if cut_short and not _has_vanished(journal):
+            raise
         Journal.forget(directory)  # what it speaks of is gone
         return
     try:
         facts = os.fstat(top)
-        if (facts.st_dev, facts.st_ino) == journal.inode:
+        if (facts.st_dev, facts.st_ino) != journal.inode:
+            if cut_short:  # it may be put back, and is half applied
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), journal.root)
+        else:
             owner = None
             if os.geteuid() == 0 and facts.st_uid != 0:
                 owner = Owner(facts.st_uid, facts.st_gid)
             with acting_as(owner):
                 _settle(journal, top)
-            if journal.steps and not journal.done:
+            if cut_short:
                 base = PlainTree(top)
                 write_known(directory, base, [step.names for step in journal.steps])
     finally:
         os.close(top)
     Journal.forget(directory)
+
+
+def _has_vanished(journal: Journal) -> bool:
+    """Whether the directory was removed, and not only its file system unmounted."""
+    if os.path.lexists(journal.root):
+        return False
+    return os.stat(posixpath.dirname(journal.root)).st_dev == journal.inode.device
 
 
 def _settle(journal: Journal, top: int) -> None:

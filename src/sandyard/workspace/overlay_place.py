@@ -84,7 +84,15 @@ class OverlayPlace:
             WorkspaceStartError: the directory beneath is missing, another one than it was, or
                 somebody else's; or the place can't be made.
         """
-        facts = self._base()
+        facts, record = self._base(), self.record()
+        if record is not None and record.inode != (facts.st_dev, facts.st_ino):
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"{shown(self._root)} is not the directory that this session's overlay was "
+                "laid over; put that back, or discard the session and make another",
+                context={"reason": "not_its_own"},
+                retryable=False,
+            )
         try:
             settle_journal(self._directory)
         except OSError as error:
@@ -95,18 +103,7 @@ class OverlayPlace:
                 context={"reason": "apply_cut_short"},
                 cause=error,
             ) from error
-        record = self.record()
-        if record is None:
-            return self._begin(facts)
-        if record.inode != (facts.st_dev, facts.st_ino):
-            raise WorkspaceStartError(
-                path=self._root,
-                message=f"{shown(self._root)} is not the directory that this session's overlay was "
-                "laid over; put that back, or discard the session and make another",
-                context={"reason": "not_its_own"},
-                retryable=False,
-            )
-        return record
+        return self._begin(facts) if record is None else record
 
     def record(self) -> OverlayRecord | None:
         """What was noted when the overlay began; None if it has not."""
@@ -201,11 +198,21 @@ class OverlayPlace:
                 os.close(session)
 
     def remove(self) -> None:
-        """Remove all of it.
+        """Remove all of it, once an apply that was cut short is undone.
 
         Raises:
-            WorkspaceStopError: something can't be removed; all else is gone.
+            WorkspaceStopError: that can't be done now; or something can't be removed, and all else is gone.
         """
+        try:
+            settle_journal(self._directory)
+        except OSError as error:
+            raise WorkspaceStopError(
+                path=self._root,
+                message=f"an apply to {shown(self._root)} was cut short, and can't be undone: "
+                f"{error.strerror}; put the directory back, and delete the session again",
+                context={"reason": "apply_cut_short"},
+                cause=error,
+            ) from error
         try:
             session = os.open(self._directory, _DIRECTORY)
         except FileNotFoundError:
