@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +31,7 @@ from sandyard.snapshot.store import SnapshotStore
 from sandyard.workspace import Workspace, WorkspaceRoot
 from sandyard.workspace.deletion import is_empty
 from sandyard.workspace.lease import Lease
+from sandyard.workspace.sweep import clear_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -163,7 +164,10 @@ def _found_left(state: UnixLocalSandboxSessionState, places: str) -> Iterator[Wo
     path = WorkspaceRoot.check_private(asked) if owned else WorkspaceRoot.check(asked)
     lease = Lease.take(places, str(state.session_id), root=path, owned=owned, kept=True)
     with ExitStack() as stack:
-        stack.callback(lease.keep if owned else lease.remove)
+        stack.callback(lease.keep if owned or lease.restoring is not None else lease.remove)
+        if not owned:
+            with suppress(OSError):  # litter at most, which the next one finds
+                clear_left(lease)
         root = None
         if owned and lease.inode is not None:
             root = WorkspaceRoot.find(path, lease.inode)
@@ -173,7 +177,8 @@ def _found_left(state: UnixLocalSandboxSessionState, places: str) -> Iterator[Wo
             stack.enter_context(root)
             root.inside = state.manifest.root
             saved = not isinstance(state.snapshot, NoopSnapshot)
-            root = None if saved and is_empty(root) else root
+            # What a killed restore left is not whole, and nobody has worked in it.
+            root = None if lease.restoring is not None or (saved and is_empty(root)) else root
         elif os.path.lexists(path):
             raise WorkspaceStartError(
                 path=path,

@@ -18,6 +18,7 @@ from sandyard import (
     StoreSnapshot,
     StoreSnapshotSpec,
     UnixLocalSandboxClient,
+    UnixLocalSandboxSessionState,
     WorkspaceStartError,
 )
 from sandyard.archive.report import Tally
@@ -203,4 +204,36 @@ def test_gone_snapshot_is_told(tmp_path: Path) -> None:
     asyncio.run(store.remove(saved.id))
     with pytest.raises(WorkspaceStartError, match="could not be restored"):
         asyncio.run(_start(state, lambda _: None))
+    asyncio.run(_delete(state))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_fork_takes_no_half(tmp_path: Path, *, own: bool) -> None:
+    """What is forked then is what was saved; and the session's own start still makes it whole."""
+    state = asyncio.run(_saved(tmp_path, "store", tmp_path / "own" if own else None))
+    place = Path(state.manifest.root)
+    whole = sorted(os.listdir(place))
+    empty(place)
+    point = 0
+    while not set(os.listdir(place)) & set(whole):
+        assert start_killed(state, point)
+        point += 1
+    assert not set(whole) <= set(os.listdir(place))
+
+    async def fork() -> list[str]:
+        client = UnixLocalSandboxClient()
+        made = await client.fork(state)
+        assert isinstance(made.state, UnixLocalSandboxSessionState)
+        found = sorted(os.listdir(made.state.host_root))
+        assert made.forked is not None
+        assert made.forked.way == "snapshot"
+        await client.delete(made)
+        return found
+
+    assert asyncio.run(fork()) == whole
+
+    def check(found: Path) -> None:
+        assert sorted(os.listdir(found)) == whole
+
+    asyncio.run(_start(state, check))
     asyncio.run(_delete(state))
