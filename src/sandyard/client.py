@@ -228,7 +228,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         state: SandboxSessionState,
         *,
         policy: Policy | None = None,
-        root: str | os.PathLike[str] | None = None,
+        root: str | os.PathLike[str] | Overlay | None = None,
         snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
         shared: bool = False,
     ) -> UnixLocalSandboxSession:
@@ -243,7 +243,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 and says where the workspace is, and where it is kept, only if this user's state
                 directory knows it as it is.
             policy: what its commands may touch (default: the client's); no state says that.
-            root: ``state.manifest.root``, said again (default: the state has to be known).
+            root: ``state.manifest.root``, said again, or ``Overlay`` of it if the workspace is one
+                (default: the state has to be known).
             snapshot: ``state.snapshot``, or the spec that it came of, said again (default: likewise).
             shared: as ``create``.
 

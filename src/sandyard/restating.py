@@ -17,6 +17,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from sandyard.changes import Overlay
 from sandyard.errors import ArgumentError, ManifestError, PolicyError, shown
 from sandyard.platform import is_within
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
@@ -74,7 +75,7 @@ def check_named(
     Args:
         directory: the user's state directory.
         state: what was saved.
-        root: the workspace's path as the caller names it; None if not.
+        root: the workspace's path, or the overlay over it, as the caller names it; None if not.
         snapshot: where it is kept, likewise.
 
     Raises:
@@ -82,13 +83,15 @@ def check_named(
             something else.
     """
     said: dict[str, tuple[object, object]] = {}
+    sealed = _has_seal(directory, state)
+    if root is not None:
+        root = _checked_kind(state, root, sealed=sealed)
     if root is None:
         said["root"] = None, state.manifest.root
     else:
         said["root"] = WorkspaceRoot.check(root), WorkspaceRoot.check(state.manifest.root)
     if snapshot is not None or not isinstance(state.snapshot, NoopSnapshot):
         said["snapshot"] = snapshot, state.snapshot
-    sealed = _has_seal(directory, state)
     for argument, (given, own) in said.items():
         if given is None and not sealed:
             raise ArgumentError(
@@ -107,6 +110,33 @@ def check_named(
                 argument=argument,
                 value=given,
             )
+
+
+def _checked_kind(state: UnixLocalSandboxSessionState, root: object, *, sealed: bool) -> object:
+    """The path that a caller names, if what it names is of the state's kind.
+
+    Raises:
+        ArgumentError: only the state says that the path is no overlay's, or an overlay's, or that the
+            workspace lies elsewhere.
+    """
+    overlaid = isinstance(root, Overlay)
+    problem = None
+    if overlaid is not state.workspace_overlay:
+        own, other = (
+            ("an overlay", "Overlay(path)") if state.workspace_overlay else ("no overlay", "a path")
+        )
+        problem = (
+            f"the workspace is {own} by the saved state; if you mean that, give root as {other}"
+        )
+    elif state.workspace_root_path is not None and not sealed:
+        problem = (
+            f"the saved state says that the workspace lies at {shown(state.workspace_root_path)}, and "
+            "this user's state directory does not know that: the state was changed, or comes from "
+            "elsewhere; fork what was saved of the session instead"
+        )
+    if problem is not None:
+        raise ArgumentError(problem, op="resume", argument="root", value=root)
+    return root.path if isinstance(root, Overlay) else root
 
 
 def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:

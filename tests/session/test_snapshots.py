@@ -19,6 +19,7 @@ from sandyard import (
     LeaseHeldError,
     LocalSnapshotSpec,
     Manifest,
+    Overlay,
     Policy,
     PolicyError,
     RemoteSnapshotSpec,
@@ -271,6 +272,34 @@ async def test_state_chooses_no_place(
     key.chmod(0o644)
     with pytest.raises(ArgumentError):
         await client.resume(again.state)
+
+
+async def test_state_chooses_no_kind(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """Who names the directory has not said that commands may change it, nor where else it lies."""
+    base = tmp_path / "base"
+    base.mkdir()
+    session = await client.create(workspace=Overlay(base))
+    async with session:
+        pass
+    saved = client.serialize_session_state(session.state)
+    forged = client.deserialize_session_state(saved | {"workspace_overlay": False})
+    with pytest.raises(ArgumentError, match="is no overlay"):
+        await client.resume(forged, root=Overlay(base))
+    unsealed = client.deserialize_session_state(saved | {"seal": ""})
+    for state in (session.state, unsealed):
+        with pytest.raises(ArgumentError, match="is an overlay"):
+            await client.resume(state, root=base)
+    again = await client.resume(unsealed, root=Overlay(base))
+    await client.delete(again)
+    other = await client.create()
+    async with other:
+        pass
+    place = {"workspace_root_path": other.state.manifest.root, "workspace_root_owned": True}
+    identity = {"session_id": str(other.state.session_id), "workspace_overlay": False}
+    forged = client.deserialize_session_state(saved | place | identity)
+    with pytest.raises(ArgumentError, match="lies at"):
+        await client.resume(forged, root=base)
+    await client.delete(other)
 
 
 async def _resume_named(client: UnixLocalSandboxClient, saved: dict[str, object]) -> None:
