@@ -28,6 +28,7 @@ from sandyard.finishing import finished, in_thread
 from sandyard.limits import MOUNT_BYTES_PER_INODE
 from sandyard.manifest.mounts import BindMount, OverlayMount, RemoteMount, TmpfsMount
 from sandyard.plan import KeptPart, LateMount
+from sandyard.planted import LIBRARY
 from sandyard.platform import Grant, is_within, resolve_denied, state_directory
 from sandyard.process.init import SandboxEndedError
 from sandyard.process.wire import Failure, Step
@@ -300,6 +301,8 @@ class Mounts:
         for what, tree in own:
             if is_within(source, tree) or is_within(tree, source):
                 raise _bad_source(order, f"it is, contains or lies in {what}", "own")
+        if writable and is_within(source, LIBRARY):
+            raise _bad_source(order, "it is or lies in the library that makes this sandbox", "own")
         return grant
 
     def _kept(self, grant: Grant, source: int, path: str) -> tuple[KeptPart, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final, NamedTuple
 
 __all__ = [
     "GIT_DIRECTORY",
     "GIT_KEYS",
     "GIT_PARTS",
+    "LIBRARY",
     "PLANTED",
     "PROTECTED_NAMES",
     "Planted",
@@ -45,6 +47,10 @@ class ProtectedPart(NamedTuple):
     inode: tuple[int, int]
     read_only: bool
 
+
+LIBRARY: Final = os.path.realpath(os.path.dirname(__file__))
+"""This library itself: its modules are loaded when they are needed, and its first process is run from
+here for each start, outside. A virtual environment often lies within the project that it is for."""
 
 GIT_DIRECTORY: Final = ".git"
 

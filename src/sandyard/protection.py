@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from sandyard.errors import PolicyError
+from sandyard.planted import LIBRARY
+from sandyard.platform import is_within
 from sandyard.workspace.opener import Opener
 
 if TYPE_CHECKING:
@@ -40,11 +43,16 @@ class Protection:
         Args:
             root: the workspace.
             grants: what the policy grants besides; what is granted for writing is looked through.
+
+        Raises:
+            PolicyError: commands could write to nothing but this library.
         """
         from sandyard.workspace.review import take_baseline  # noqa: PLC0415  # with the first start
         from sandyard.workspace.survey import survey_trees  # noqa: PLC0415  # likewise
 
         with _trees(root, grants) as trees:
+            for tree in trees:
+                _refuse_library(tree.source)
             found = survey_trees(trees, self._names)
             if self._baseline is None:
                 self._baseline = take_baseline(trees, found)
@@ -60,6 +68,16 @@ class Protection:
         with _trees(root, grants) as trees:
             now = take_baseline(trees)
         return compare_surveys(now if self._baseline is None else self._baseline, now)
+
+
+def _refuse_library(source: str) -> None:
+    if is_within(source, LIBRARY):
+        raise PolicyError(
+            f"{source} lies in {LIBRARY}, the library that makes this sandbox; work in another "
+            "directory, or in one that holds all of it, where it is kept read-only",
+            field="writes",
+            value=source,
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.limits import SURVEY_DEPTH, SURVEY_ENTRIES, SURVEY_FILE_BYTES
-from sandyard.planted import GIT_DIRECTORY, GIT_PARTS, PLANTED, ProtectedPart
+from sandyard.planted import GIT_DIRECTORY, GIT_PARTS, LIBRARY, PLANTED, ProtectedPart
 from sandyard.workspace.gitconfig import parse_config
 from sandyard.workspace.names import split_names
 
@@ -145,7 +145,7 @@ class Survey:
 def survey_trees(
     trees: Sequence[Tree], names: Collection[str], *, entries: int = SURVEY_ENTRIES
 ) -> Survey:
-    """Look through directories.
+    """Look through directories; this library is kept as it is wherever it lies in them.
 
     Blocks on the file system.
 
@@ -157,6 +157,7 @@ def survey_trees(
     walk = _Walk(tuple(trees), frozenset(names), entries)
     for tree in trees:
         walk.through(tree)
+        walk.keep_library(tree)
     return Survey(
         parts=tuple(walk.parts[path] for path in sorted(walk.parts)),
         repositories=tuple(walk.repositories[path] for path in sorted(walk.repositories)),
@@ -211,6 +212,15 @@ class _Walk:
                     self._add_planted(tree, here, kind)
                 elif kind == stat.S_IFDIR and name not in _PRUNED and len(here) < SURVEY_DEPTH:
                     queue.append(here)
+
+    def keep_library(self, tree: Tree) -> None:
+        """Keep what runs outside as this library, and hold the directories that lead to it."""
+        if not LIBRARY.startswith(f"{tree.source.rstrip('/')}/"):
+            return
+        names = split_names(LIBRARY[len(tree.source) :])
+        for depth in range(1, len(names)):
+            self._keep(tree, names[:depth], read_only=False)
+        self._keep(tree, names, read_only=True)
 
     def _listed(self, tree: Tree, at: Names) -> Mapping[str, int]:
         """The entries of a directory and their kinds; none if it can't be listed."""
