@@ -653,13 +653,14 @@ class LibraryLoadError(SandboxRuntimeError, ImportError):
     """
 
     def __init__(self, *, op: OpName, cause: BaseException) -> None:
-        reason = shown(str(cause) or type(cause).__name__)
+        short = isinstance(cause, OSError) and cause.errno in {errno.EMFILE, errno.ENFILE}
+        text = shown(str(cause) or type(cause).__name__)
         super().__init__(
-            f"a part of the library can't be loaded: {reason}; give the program more file descriptors "
+            f"a part of the library can't be loaded: {text}; give the program more file descriptors "
             "(ulimit -n) where it has none left, else look whether its installation is whole",
             ErrorCode.LIBRARY_LOAD_FAILED,
             op,
-            {"reason": reason},
+            {"reason": "too_many_open_files" if short else "not_loadable"},
             cause,
             retryable=True,
         )

@@ -185,6 +185,7 @@ def test_first_refusals_are_typed(first_lives: list[list[str]]) -> None:
         "WorkspaceStartError",
         "WorkspaceStartError too_many_open_files",
         "ResourceLimitError open_files",
+        "LibraryLoadError too_many_open_files",
     }
     assert {life[1] for life in first_lives} <= typed
 

@@ -89,9 +89,10 @@ async def test_tools_work_inside(client: SandyardClient, tmp_path: Path) -> None
         await client.delete(live)
     assert not is_there(root)
     said = outputs(agent)
-    who, denied, where = body(said[0]).splitlines()
-    assert (who, where) == ("agent", str(root))
-    assert "No such file" in denied
+    lines = body(said[0]).splitlines()  # two streams, whichever comes first
+    assert {"agent", str(root)} < set(lines)
+    assert len(lines) == 3
+    assert any("No such file" in line for line in lines)
     assert "hunter2" not in str(said)
     assert said[1].splitlines() == ["Created notes.md", "Updated app.py", "Deleted gone.txt"]
     assert body(said[2]).split() == ["new", "app.py", "notes.md", "out.txt"]

@@ -94,8 +94,8 @@ async def test_forks_without_end_are_ended(session: Session) -> None:
     )
     began = time.monotonic()
     with pytest.raises(ExecTimeoutError) as caught:
-        await session.exec("python3", "-c", bomb, token, timeout=0.5, shell=False)
-    assert time.monotonic() - began < 0.5 + 1.5
+        await session.exec("python3", "-c", bomb, token, timeout=2, shell=False)
+    assert time.monotonic() - began < 2 + 5
     assert caught.value.stdout == b"begun\n"
     await until(lambda: not find_survivors(token))
     assert (await session.exec("echo hi", timeout=10)).stdout == b"hi\n"

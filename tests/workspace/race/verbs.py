@@ -215,7 +215,10 @@ def fetch(root: WorkspaceRoot, where: str) -> None:
         download(root, where, f"{top}/tree", Errand())
         download(root, f"{where}/secret", f"{top}/file", Errand())
         assert SECRET not in content_of(f"{top}/file")
-        assert ONLY_OUTSIDE not in os.listdir(f"{top}/tree")
+        if os.path.isdir(f"{top}/tree"):  # else a file stood there at that moment
+            assert ONLY_OUTSIDE not in os.listdir(f"{top}/tree")
+        else:
+            assert SECRET not in content_of(f"{top}/tree")
 
 
 # --- naive ways -------------------------------------------------------------------------------
