@@ -53,6 +53,7 @@ class OverlayVerbs(Observable, ABC):
     _workspace: Workspace | None
     _phase: Phase
     _turn: asyncio.Lock
+    _discarded: bool = False  # then nothing is restored over the directory as it is
 
     @abstractmethod
     async def start(self) -> None:
@@ -187,7 +188,7 @@ class OverlayVerbs(Observable, ABC):
         """Throw away what was changed in the overlay, and begin anew from the directory as it is.
 
         A running sandbox is ended, with all that runs in it, and started again; the manifest is
-        applied anew, and what the session's snapshot keeps is restored.
+        applied anew. What the session's snapshot keeps stays there, and is not restored.
 
         Raises:
             ArgumentError: the workspace is no overlay.
@@ -204,6 +205,7 @@ class OverlayVerbs(Observable, ABC):
             if workspace is not None:
                 await workspace.close()
             await finished(in_thread(place.renew))
+            self._discarded = True
             self.state.workspace_root_ready = False
             if not was_running:
                 self._workspace = Workspace(await self._open_root())

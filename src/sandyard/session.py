@@ -169,7 +169,7 @@ class UnixLocalSandboxSession(
                 root.names = self._accounts.disk_names()
             bare = self._phase is Phase.NEW and await self._is_bare(self._workspace, self._lease)
             ready = self.state.workspace_root_ready
-            if bare or not ready:
+            if bare or not (ready or self._discarded):
                 self.state.workspace_root_ready = False  # what is not restored is not saved either
                 restored = await self._restored(self._workspace, self._lease)
                 self.state.workspace_root_ready = restored or ready

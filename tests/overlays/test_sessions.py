@@ -14,6 +14,7 @@ from sandyard import (
     Policy,
     PolicyError,
     SessionClosedError,
+    StoreSnapshotSpec,
     UnixLocalSandboxClient,
     WorkspaceStartError,
 )
@@ -113,3 +114,20 @@ async def test_impossible_overlays_are_refused(base: Path) -> None:
     with pytest.raises(WorkspaceStartError, match="not the directory"):
         await session.start()
     await client.delete(session)
+
+
+async def test_discard_after_a_save(base: Path) -> None:
+    """What was saved is of what was thrown away: it stays in the store, and nothing is in the way."""
+    client = UnixLocalSandboxClient()
+    session = await client.create(workspace=Overlay(base), snapshot=StoreSnapshotSpec())
+    async with session:
+        await session.write("new", b"new")
+        await session.stop()
+        await session.discard()
+        assert not await session.exists("new")
+        assert await session.running()
+        await session.write("newer", b"newer")
+    async with await client.resume(session.state) as again:
+        assert await again.exists("newer")
+        assert not await again.exists("new")
+    await client.delete(again)
