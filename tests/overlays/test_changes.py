@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from sandyard import (
     WorkspaceArchiveWriteError,
 )
 from sandyard.changes import Change, Changes
+from sandyard.workspace import overlay_apply
+from sandyard.workspace.copying import Abandoned, fill_file
 from tests.overlays.conftest import Opened, contents, output
 
 WORK = """
@@ -245,3 +248,42 @@ async def test_deep_changes_are_refused(base: Path, opened: Opened) -> None:
             await session.apply()
         assert not (base / "near").exists()
         assert (await session.apply(["near"])).applied == ("near",)
+
+
+async def test_late_change_outside_is_kept(
+    base: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor that saves while much is being staged is not overwritten."""
+
+    def staged(*args: object) -> None:
+        write(base / "saved", "by an editor")
+        (base / "saved").rename(base / "notes")
+        fill_file(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(overlay_apply, "fill_file", staged)
+    async with opened() as session:
+        await session.write("notes", b"by a command")
+        await session.write("tool", b"by a command")
+        with pytest.raises(ApplyRefusedError) as refused:
+            await session.apply()
+        assert refused.value.context["paths"] == ("notes",)
+        assert (base / "notes").read_text() == "by an editor"
+        assert (base / "tool").read_text() == "#!/bin/sh\n"
+        assert sorted(os.listdir(base)) == ["link", "notes", "src", "tool"]
+
+
+async def test_endless_file_can_be_left(
+    base: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command may append as fast as it is copied: who gives up does not wait for its end."""
+
+    def staged(source: int, target: int, mode: int | None, stopped: threading.Event) -> None:
+        stopped.set()
+        fill_file(source, target, mode, stopped)
+
+    monkeypatch.setattr(overlay_apply, "fill_file", staged)
+    async with opened() as session:
+        await session.write("notes", b"new" * 1_000_000)
+        with pytest.raises(Abandoned):
+            await session.apply()
+    assert (base / "notes").read_text() == "one\ntwo\nthree\n"

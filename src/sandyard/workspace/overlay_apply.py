@@ -86,7 +86,7 @@ def apply_changes(
         if not overwrite:
             work.refuse_conflicts()
         work.refuse_planted()
-        return work.carry_out(stopped)
+        return work.carry_out(stopped, overwrite=overwrite)
 
 
 @dataclass(slots=True)
@@ -134,14 +134,21 @@ class _Apply:
     def refuse_conflicts(self) -> None:
         """Refuse to overwrite what was changed outside since the overlay began."""
         known = known_stats(self.directory)
-        changed = sorted({path for each in self.chosen for path in self._conflicts(each, known)})
-        if changed:
-            raise ApplyRefusedError(
-                "changed outside since the overlay began; look at them, then apply other paths, or "
-                "these with overwrite=True",
-                reason="conflict",
-                paths=tuple(changed),
-            )
+        _refuse_changed(path for each in self.chosen for path in self._conflicts(each, known))
+
+    def refuse_late_conflicts(self) -> None:
+        """Refuse to overwrite what was changed outside while the rest was being staged."""
+        known = known_stats(self.directory)
+        changed: set[str] = set()
+        for each in self.chosen:
+            if each.before is None or each.inner:
+                continue  # whoever made something there meanwhile is not overwritten
+            facts = self.base.look(each.names)
+            if facts is None:
+                changed.add("/".join(each.names))
+            else:
+                changed.update(self._conflicts(replace(each, before=facts), known))
+        _refuse_changed(changed)
 
     def _conflicts(self, found: Difference, known: dict[tuple[str, ...], Stat]) -> Iterator[str]:
         if found.inner:
@@ -217,7 +224,7 @@ class _Apply:
 
     # --- what is done -----------------------------------------------------------------------------
 
-    def carry_out(self, stopped: Event) -> AppliedChanges:
+    def carry_out(self, stopped: Event, *, overwrite: bool) -> AppliedChanges:
         """Stage, move and tell; or undo it all."""
         if not self.chosen:
             return AppliedChanges(applied=())
@@ -233,6 +240,8 @@ class _Apply:
                 steps = self._staged(aside, stopped)
                 journal = replace(journal, steps=tuple(steps))
                 _sync(aside)
+                if not overwrite:
+                    self.refuse_late_conflicts()
                 journal.write(self.directory)
                 self._move(journal, aside)
             finally:
@@ -285,7 +294,7 @@ class _Apply:
                 continue
             above = made.get(found.names[:-1]) if found.inner else None
             place = (str(number),) if above is None else (*above, found.names[-1])
-            inode = self._make(PlainTree(stage), place, found)
+            inode = self._make(PlainTree(stage), place, found, stopped)
             if inode is None:
                 self.skipped.add("/".join(found.names))
                 continue
@@ -299,7 +308,9 @@ class _Apply:
         modes.sort(key=lambda step: -len(step.names))
         return deletions + others + modes
 
-    def _make(self, stage: PlainTree, place: tuple[str, ...], found: Difference) -> int | None:
+    def _make(
+        self, stage: PlainTree, place: tuple[str, ...], found: Difference, stopped: Event
+    ) -> int | None:
         """Make one entry in the stage; returns its inode, or None for what can't be applied."""
         assert found.now is not None  # noqa: S101  # the caller has looked
         mode = found.now.st_mode
@@ -311,7 +322,7 @@ class _Apply:
             with acting_as(self.owner), stage.above(place) as here:
                 os.symlink(target, place[-1], dir_fd=here)
         elif stat.S_ISREG(mode):
-            self._make_file(stage, place, found)
+            self._make_file(stage, place, found, stopped)
         else:
             return None
         if stat.S_IMODE(mode) & ~_PERMISSIONS and not stat.S_ISLNK(mode):
@@ -319,7 +330,9 @@ class _Apply:
         facts = stage.look(place)
         return None if facts is None else facts.st_ino
 
-    def _make_file(self, stage: PlainTree, place: tuple[str, ...], found: Difference) -> None:
+    def _make_file(
+        self, stage: PlainTree, place: tuple[str, ...], found: Difference, stopped: Event
+    ) -> None:
         source = self.upper.open(found.names)
         try:
             if not stat.S_ISREG(os.fstat(source).st_mode):
@@ -327,7 +340,7 @@ class _Apply:
             with acting_as(self.owner), stage.above(place) as here:
                 target = os.open(place[-1], _MADE, 0o600, dir_fd=here)
                 try:
-                    fill_file(source, target, None)
+                    fill_file(source, target, None, stopped)
                 finally:
                     os.close(target)
         finally:
@@ -355,6 +368,17 @@ def _mode_step(names: Names, now: os.stat_result, before: os.stat_result, number
 
 def _lies_in(names: Names, around: Names) -> bool:
     return names[: len(around)] == around
+
+
+def _refuse_changed(paths: Iterable[str]) -> None:
+    changed = tuple(sorted({*paths}))
+    if changed:
+        raise ApplyRefusedError(
+            "changed outside since the overlay began; look at them, then apply other paths, or "
+            "these with overwrite=True",
+            reason="conflict",
+            paths=changed,
+        )
 
 
 def _refuse_deep(deep: list[Names], named: Iterable[Names]) -> None:
