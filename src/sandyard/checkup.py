@@ -35,6 +35,7 @@ from sandyard.finishing import finished, in_thread
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
 from sandyard.platform.host import bare_facts
+from sandyard.platform.interpreter import own_interpreter
 from sandyard.platform.probes import check_spare, machine_facts, threads_work
 from sandyard.platform.probes_facts import MachineFacts, Tried
 from sandyard.policy import Policy
@@ -318,7 +319,7 @@ def _run_outside(script: bytes) -> Findings:
     try:
         check_spare()
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-"],
+            [own_interpreter(), "-I", "-S", "-"],
             input=script,
             capture_output=True,
             timeout=_CANARY_S,

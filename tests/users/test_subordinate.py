@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import venv
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -226,7 +227,9 @@ async def main():
     async with session:
         for name in ("ctypes", "pydantic", "typing"):
             await session.exec(f"cat > {name}.py", stdin=(PLANTED % outside).encode())
-        await session.exec("mkdir open; touch open/file")
+        script = f"#!/bin/sh\\ntouch {outside}/ran\\n".encode()
+        await session.exec("rm .venv/bin/*; cat > .venv/bin/python", stdin=script)
+        await session.exec("chmod 755 .venv/bin/python; mkdir open; touch open/file")
         print([entry.path for entry in await session.ls("open", user="reviewer")])
     await client.delete(session)
 
@@ -235,13 +238,16 @@ asyncio.run(main())
 
 
 async def test_modules_in_the_workspace(tmp_path: Path) -> None:
-    # A deputy is no program of the sandbox, and its principal's script lies where commands write.
+    # A deputy is no program of the sandbox. Script and interpreter of its principal lie where commands
+    # write.
     project, outside = tmp_path / "project", tmp_path / "outside"
     project.mkdir()
     outside.mkdir()
     (project / "main.py").write_text(WITHIN)
     variables = dict(os.environ) | {"PYTHONPATH": ":".join(sys.path)}
-    words = [sys.executable, str(project / "main.py"), str(outside)]
+    environment = project / ".venv"
+    await asyncio.to_thread(venv.create, environment, symlinks=True)
+    words = [str(environment / "bin" / "python"), str(project / "main.py"), str(outside)]
     done = await asyncio.to_thread(subprocess.run, words, env=variables, capture_output=True)
     assert b"/open/file" in done.stdout, done.stderr
     assert not list(outside.iterdir())

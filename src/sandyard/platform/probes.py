@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from sandyard.platform import probes_child, probes_host
 from sandyard.platform.facts import HostFacts
+from sandyard.platform.interpreter import own_interpreter
 from sandyard.platform.probes_facts import CgroupFacts, MachineFacts, Tried
 
 __all__ = ["check_spare", "machine_facts", "threads_work", "try_machine"]
@@ -173,12 +174,13 @@ def _words(error: OSError) -> str:
 
 
 def _run(order: str) -> str:
-    if not sys.executable:
+    python = own_interpreter()
+    if not python:
         raise OSError(errno.ENOENT, "this program does not know its interpreter")
     check_spare()
     # Isolated and without site: nothing of the caller's is imported, and it starts in a few ms.
     done = subprocess.run(
-        [sys.executable, "-I", "-S", probes_child.__file__, order],
+        [python, "-I", "-S", probes_child.__file__, order],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.limits import CLOSE_TIMEOUT_S, DEPUTY_STOP_S, ID_MAP_TIMEOUT_S
+from sandyard.platform.interpreter import own_interpreter
 from sandyard.subordinate import IdRange, own_range, write_id_maps
 from sandyard.workspace import deputy_wire
 from sandyard.workspace.deputy_wire import Task
@@ -263,7 +264,8 @@ def _emptied(root: WorkspaceRoot) -> list[OSError]:
 
 def _started(theirs: socket.socket, powers: Powers) -> subprocess.Popen[bytes]:
     """A fresh interpreter with our modules, and none of our secrets."""
-    if not sys.executable:
+    python = own_interpreter()
+    if not python:
         raise _lost("this program does not know its interpreter")
     path = json.dumps(_places())
     environment = {
@@ -273,7 +275,7 @@ def _started(theirs: socket.socket, powers: Powers) -> subprocess.Popen[bytes]:
     try:
         words = [path, str(theirs.fileno()), str(us), powers]
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, *words],
+            [python, "-I", "-S", "-c", _PROGRAM, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
