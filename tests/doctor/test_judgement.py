@@ -47,7 +47,7 @@ GOOD = MachineFacts(
     protocol="1",
     cgroups=(CgroupFacts(2, "/sys/fs/cgroup/me", ("cpu", "memory", "pids"), OK),),
 )
-ALL_OK = dict.fromkeys(("base", "session", *PARTS), OK)
+ALL_OK = dict.fromkeys(("base", "session", "users", *PARTS), OK)
 STARTED = {"session": Tried("refused", "the session's fix", "user", errno.EPERM, "the session")}
 
 
@@ -74,6 +74,14 @@ def test_good_machine_holds() -> None:
     assert (report.holds, report.rung, report.cause, report.fix) == (True, "full", None, None)
     assert {row.state for row in report.rows} == {"ok"}
     assert not report.proven  # nothing was attempted
+
+
+def test_further_users_are_optional() -> None:
+    refused_users = Tried("refused", "install uidmap", text="newuidmap is missing")
+    report = judge(GOOD, ALL_OK | {"users": refused_users}, (), 0)
+    row = row_of(report, "subordinate_ids")
+    assert (report.holds, missing(report), row.required) == (True, [], False)
+    assert (row.state, row.cause, row.fix) == ("missing", "newuidmap is missing", "install uidmap")
 
 
 # --- AppArmor -------------------------------------------------------------------------------------
