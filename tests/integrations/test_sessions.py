@@ -8,6 +8,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -538,3 +539,18 @@ def test_one_importer() -> None:
     assert [
         name for name, text in texts.items() if "import agents" in text or "from agents" in text
     ] == []
+
+
+async def test_archives_need_room(
+    client: SandyardClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session = await client.create()
+    async with session:
+        with pytest.raises(errors.WorkspaceWriteTypeError):
+            await session.extract("text.tar", io.StringIO("x"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        for attempt in (session.extract("a.tar", io.BytesIO(b"x")), session.persist_workspace()):
+            with pytest.raises(errors.SandboxError, match="TMPDIR"):
+                await attempt
+        monkeypatch.undo()
+    await client.delete(session)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from agents.sandbox import snapshot as sdk
 from pydantic import PrivateAttr
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from agents.sandbox.session import Dependencies
 
 __all__ = ["ForeignSnapshot", "Link", "StoreSnapshot", "StoreSnapshotSpec", "as_ours", "spooled"]
+
+_PIECE: Final = 1024 * 1024
+"""Bytes of an archive that are copied at a time."""
 
 
 class StoreSnapshotSpec(sdk.SnapshotSpec):
@@ -166,22 +170,51 @@ async def spooled(stream: BinaryIO | io.IOBase) -> io.BufferedRandom:
 
     Args:
         stream: what can be read in a thread; it stays the caller's.
+
+    Raises:
+        sandyard.WorkspaceWriteTypeError: it gives text.
+        sandyard.WorkspaceArchiveWriteError: there is no room for the file.
+        Exception: what reading raises.
     """
     made: list[io.BufferedRandom] = []
 
     def copy() -> None:
-        file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+        with _spooling():
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
         made.append(file)
-        shutil.copyfileobj(stream, file)
-        file.seek(0)
+        while piece := stream.read(_PIECE):
+            if isinstance(piece, str):
+                raise ours.WorkspaceWriteTypeError(path="an archive", actual_type="str")
+            with _spooling():
+                file.write(piece)
+        with _spooling():
+            file.seek(0)
+
+    def close() -> None:
+        for file in made:
+            with suppress(OSError):  # what there is no room for is written once more
+                file.close()
 
     try:
         await in_thread(copy)
     except BaseException:  # of a cancelled call, nobody would close it
-        for file in made:
-            await in_thread(file.close)
+        await in_thread(close)
         raise
     return made[0]
+
+
+@contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ours.WorkspaceArchiveWriteError(
+            path="an archive",
+            message="an archive could not be kept in the directory for temporary files (TMPDIR): "
+            f"{(error.strerror or str(error)).lower()}",
+            context={"reason": "temporary_files"},
+            cause=error,
+        ) from error
 
 
 def _checked_stream(stream: BinaryIO | io.IOBase) -> io.IOBase:
