@@ -66,6 +66,7 @@ PLAIN = (
     "cli/test_snapshots.py",
     "cli/test_tmux.py",
     "docs/test_examples.py",
+    "elsewhere",
     "events",
     "explain",
     "faults/test_awaits.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -67,6 +68,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is impossible.
+        ConfinementUnavailableError: this is not Linux.
 
     Example:
         >>> client = UnixLocalSandboxClient()
@@ -92,6 +94,10 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         mount_providers: Mapping[str, MountProvider] | None = None,
         concurrency_limits: SandboxConcurrencyLimits | None = None,
     ) -> None:
+        if sys.platform != "linux":
+            from sandyard.elsewhere import unavailable  # noqa: PLC0415  # seldom needed
+
+            raise unavailable()
         self._policy = _checked_policy(policy) or Policy()
         if directory is not None and not directory.startswith("/"):
             raise ArgumentError(

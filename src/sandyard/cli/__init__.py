@@ -40,6 +40,11 @@ def main() -> None:
 
 
 def _run() -> int:
+    if sys.platform == "win32":  # it lacks modules that every command is made with
+        from sandyard.elsewhere import unavailable  # noqa: PLC0415  # it loads the errors
+
+        _say(str(unavailable()))
+        return _REFUSED
     try:
         import typer  # noqa: PLC0415  # it may be missing, and costs as much as all the rest
     except ModuleNotFoundError:

@@ -11,8 +11,6 @@ from sandyard.process.wire import INLINE_LIMIT, Request, encode_message
 
 __all__ = ["send_message"]
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
 
 def send_message(
     channel: socket.socket, kind: Request, job: int, body: bytes, fds: list[int]
@@ -31,7 +29,8 @@ def send_message(
         rest = memoryview(body)
         while rest:
             rest = rest[os.write(memfd, rest) :]
-        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
         head = encode_message(kind, job, len(body), in_memfd=True)
         _send_datagram(channel, [head], [memfd, *fds])
     finally:
