@@ -94,6 +94,7 @@ _HOMES: Final = {
         "event_to_json_line",
         "validate_sandbox_session_event",
     ),
+    "sandyard.events.otel": ("OpenTelemetrySink",),
     "sandyard.events.outbox": ("JsonlOutboxSink",),
     "sandyard.events.sinks": ("CallbackSink", "ChainedSink", "EventSink"),
     "sandyard.events.workspace_outbox": ("WorkspaceJsonlSink",),

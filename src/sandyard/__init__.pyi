@@ -119,6 +119,9 @@ from sandyard.events.model import (
     event_to_json_line as event_to_json_line,
     validate_sandbox_session_event as validate_sandbox_session_event,
 )
+from sandyard.events.otel import (
+    OpenTelemetrySink as OpenTelemetrySink,
+)
 from sandyard.events.outbox import (
     JsonlOutboxSink as JsonlOutboxSink,
 )

@@ -36,3 +36,6 @@ SPOOL_BYTES: Final = 16 * 1024**2
 
 HTTP_TIMEOUT_S: Final = 5.0
 """How long one delivery to a receiver may take."""
+
+OPEN_SPANS: Final = 10_000
+"""Operations whose span is open at a time; of more the oldest are let go, and told when they end."""
