@@ -43,6 +43,7 @@ from sandyard.process import InitProcess
 from sandyard.process.identity import IdentityLease
 from sandyard.process.launching import program_path
 from sandyard.process.wire import MAGIC
+from sandyard.restating import remove_key
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.subordinate import own_range
 from sandyard.workspace.deputy import Deputy
@@ -239,8 +240,10 @@ def _missing_directories(state: str) -> list[str]:
 
 
 def _remove_directories(paths: list[str]) -> None:
-    for path in paths:
-        with suppress(OSError):  # somebody else has put something there meanwhile
+    with suppress(OSError):  # somebody else has put something there meanwhile: all the rest stays
+        for path in paths:
+            with suppress(FileNotFoundError):
+                remove_key(path)  # made with the first session; nobody has another one now
             os.rmdir(path)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandyard.policy import Policy
     from sandyard.state import UnixLocalSandboxSessionState
 
-__all__ = ["check_grants", "check_named", "seal_state", "with_grants"]
+__all__ = ["check_grants", "check_named", "remove_key", "seal_state", "with_grants"]
 
 _KEY: Final = "key"
 _KEY_BYTES: Final = 32
@@ -151,6 +151,15 @@ def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
     )
     raw = json.dumps(said, sort_keys=True).encode()
     return hmac.digest(key, raw, hashlib.sha256).hex()
+
+
+def remove_key(directory: str) -> None:
+    """Remove the key of a state directory in which nothing is left. Blocks.
+
+    Raises:
+        OSError: there is none, or it can't be removed.
+    """
+    os.unlink(os.path.join(directory, _KEY))
 
 
 def _read_key(directory: str) -> bytes:
