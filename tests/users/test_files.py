@@ -141,6 +141,7 @@ async def test_transfers_are_the_users(session: Session, tmp_path: Path) -> None
     await said(session, f"{SHARED}; mkdir -m 700 own; touch own/file")
     source = tmp_path / "source"
     source.mkdir()
+    source.chmod(0o755)  # whatever the umask: agent lists the copy
     (source / "a").write_text("a")
     await session.upload(source, "share/tree", user="reviewer")
     await session.upload(source / "a", "share/a", user="reviewer")
