@@ -592,3 +592,9 @@ NARROWED_PLACES_MAX: Final = 1_024
 """Rules of Landlock for one command, beside what it is denied. Each is opened and added when the
 command is born, which takes some five microseconds; the entries of a large project's top fit many
 times."""
+
+# --- tests of sessions ------------------------------------------------------------------------
+
+BEHAVIOUR_PATIENCE_S: Final = 60.0
+"""What one behaviour of the conformance suite may take: most take milliseconds, and a machine that is
+busy with other things is slow, not wrong."""

@@ -1,0 +1,35 @@
+"""What tests need: the behaviours that any session must show, and what runs them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sandyard.testing.behaviours import Behaviour, Place, Promise, SessionFactory
+    from sandyard.testing.conformance import BEHAVIOURS, Conformance, Outcome, run_conformance
+
+__all__ = [
+    "BEHAVIOURS",
+    "Behaviour",
+    "Conformance",
+    "Outcome",
+    "Place",
+    "Promise",
+    "SessionFactory",
+    "run_conformance",
+]
+
+_HOMES: Final = {
+    "sandyard.testing.behaviours": ("Behaviour", "Place", "Promise", "SessionFactory"),
+    "sandyard.testing.conformance": ("BEHAVIOURS", "Conformance", "Outcome", "run_conformance"),
+}
+
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name when it is asked for: pytest imports this package in runs that use none of it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -1,0 +1,93 @@
+"""Every kind of session of ours shows the behaviours that any session must."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from sandyard import ExecResult, Policy, UnixLocalSandboxSession
+from sandyard.testing import BEHAVIOURS, Promise, run_conformance
+from tests.conformance.held_session import make_held_session
+from tests.conformance.local_session import local_sessions
+from tests.ladder.hosts import ask
+from tests.supervisor.living import end_supervisor, remote
+
+AIM = 150
+
+NO_TERMINALS = {
+    "handles.terminal_is_one",
+    "handles.terminal_has_window",
+    "handles.terminal_takes_typing",
+    "handles.terminal_close_ends_tree",
+    "handles.pty_takes_typing",
+}
+"""What the lowest rung refuses; nor have users names there, since its ``/etc`` is the host's."""
+
+HELD = ("commands", "handles", "reading", "writing")
+"""What crosses the supervisor's socket in a way of its own."""
+
+
+def test_behaviours_are_told() -> None:
+    names = [one.name for one in BEHAVIOURS]
+    assert len(set(names)) == len(names) >= AIM
+    assert all(one.says.endswith(".") for one in BEHAVIOURS)
+    assert {one.promise for one in BEHAVIOURS} == set(Promise)
+
+
+async def test_sessions_here_show_all() -> None:
+    result = await run_conformance(local_sessions())
+    assert len(result.passed) == len(BEHAVIOURS), str(result)
+
+
+@pytest.mark.once
+async def test_policy_changes_what_it_says() -> None:
+    result = await run_conformance(local_sessions(Policy(network="host")), only=["wall"])
+    unlike = {one.behaviour.name for one in result if one.verdict != "passed"}
+    assert unlike == {"wall.reaches_no_host_port"}, str(result)
+
+
+@pytest.mark.once
+def test_lower_rung_shows_the_rest() -> None:
+    unlike = ask("nested,no_user", "tests.conformance.local_session")
+    assert unlike.keys() == NO_TERMINALS | {"links.tells_owner_names"}, unlike
+
+
+@pytest.fixture
+def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable, name in (("XDG_RUNTIME_DIR", "run"), ("XDG_STATE_HOME", "state")):
+        (tmp_path / name).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    yield
+    end_supervisor()
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("supervised")
+async def test_held_sessions_show_theirs() -> None:
+    result = await run_conformance(partial(make_held_session, remote()), only=HELD)
+    assert not result.failed, str(result)
+    assert len(result.passed) > len(result) / 2, result
+
+
+async def test_wrong_sessions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = UnixLocalSandboxSession.exec
+
+    async def wrong(self: UnixLocalSandboxSession, *words: str, **options: object) -> ExecResult:
+        result = await right(self, *words, **options)  # type: ignore[arg-type]  # passed on
+        result.exit_code = 0
+        return result
+
+    monkeypatch.setattr(UnixLocalSandboxSession, "exec", wrong)
+    result = await run_conformance(local_sessions(), only=["commands.tells_exit_code", "reading"])
+    assert [str(one) for one in result.failed] == [
+        "commands.tells_exit_code: failed: it gives (0, True), not (37, False)"
+    ]
+    assert "1 failed, 0 not offered" in str(result)
+
+
+async def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="raeding"):
+        await run_conformance(local_sessions(), only=["raeding"])
