@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,21 +15,16 @@ from sandyard import ExecResult, Policy, UnixLocalSandboxSession
 from sandyard.testing import BEHAVIOURS, Promise, run_conformance
 from tests.conformance.held_session import make_held_session
 from tests.conformance.local_session import local_sessions
+from tests.house.sources import ROOT
 from tests.ladder.hosts import ask
 from tests.supervisor.living import end_supervisor, remote
 
 AIM = 150
 
-NO_TERMINALS = {
-    "handles.terminal_is_one",
-    "handles.terminal_has_window",
-    "handles.terminal_takes_typing",
-    "handles.terminal_close_ends_tree",
-    "handles.pty_takes_typing",
-}
-"""What the lowest rung refuses; nor have users names there, since its ``/etc`` is the host's."""
+NAMELESS = {"links.tells_owner_names"}
+"""What the lowest rung can't do: its ``/etc`` is the host's, and has no name for the user inside."""
 
-HELD = ("commands", "handles", "reading", "writing")
+HELD = ("commands", "handles")
 """What crosses the supervisor's socket in a way of its own."""
 
 
@@ -52,7 +50,7 @@ async def test_policy_changes_what_it_says() -> None:
 @pytest.mark.once
 def test_lower_rung_shows_the_rest() -> None:
     unlike = ask("nested,no_user", "tests.conformance.local_session")
-    assert unlike.keys() == NO_TERMINALS | {"links.tells_owner_names"}, unlike
+    assert unlike.keys() == NAMELESS, unlike
 
 
 @pytest.fixture
@@ -91,3 +89,24 @@ async def test_wrong_sessions_are_found(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="raeding"):
         await run_conformance(local_sessions(), only=["raeding"])
+
+
+@pytest.mark.once
+def test_page_names_behaviours() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^- `(\w+\.\w+)`: (.*)$", page, re.MULTILINE))
+    known = {one.name: one.says.replace("``", "`") for one in BEHAVIOURS}
+    assert told
+    assert told.items() <= known.items(), "run scripts/conformance.py"
+    assert f"holds {len(BEHAVIOURS)} behaviours" in page, "run scripts/conformance.py"
+
+
+@pytest.mark.soak
+@pytest.mark.root
+@pytest.mark.timeout(300)
+def test_page_is_true() -> None:
+    program = ROOT / "scripts" / "conformance.py"
+    done = subprocess.run(
+        [sys.executable, program, "--check"], stdin=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 0, "run scripts/conformance.py"

@@ -374,7 +374,7 @@ async def keeps_output_of_timeout(place: Place) -> None:
 @says(Promise.ENDS)
 async def ends_tree_at_timeout(place: Place) -> None:
     """A timeout ends all that the command started, what has a session of its own included."""
-    text = f"setsid sleep 600 & echo $! > {place.at('pid')}; sleep 600"
+    text = f"{{ setsid sleep 600 & echo $! > {place.at('pid')}; sleep 600; }}"
     with refused(ExecTimeoutError):
         await place.session.exec(text, timeout=1)
     check(not (await place.run("kill -0 $(cat pid)")).ok(), "it lives on")
@@ -383,14 +383,14 @@ async def ends_tree_at_timeout(place: Place) -> None:
 @says(Promise.ENDS)
 async def ends_tree_at_cancel(place: Place) -> None:
     """Cancelling a call ends the command, and all that it started."""
-    text = f"setsid sleep 600 & echo $! > {place.at('pid.new')}; mv {place.at('pid.new')} {place.at('pid')}; sleep 600"
+    new, pid = place.at("new"), place.at("pid")
+    text = f"{{ setsid sleep 600 & echo $! > {new}; mv {new} {pid}; sleep 600; }}"
     task = asyncio.ensure_future(place.session.exec(text))
     await place.said("until [ -e pid ]; do sleep 0.01; done")
     task.cancel()
     await asyncio.wait([task])
     check(task.cancelled(), task)
-    pid = (await place.content("pid")).decode().strip()
-    check(not (await place.session.exec(f"kill -0 {pid}")).ok(), "it lives on")
+    check(not (await place.run("kill -0 $(cat pid)")).ok(), "it lives on")
 
 
 @says(Promise.ENDS)

@@ -215,7 +215,8 @@ async def terminal_takes_typing(place: Place) -> None:
 @says(Promise.TERMINALS)
 async def terminal_close_ends_tree(place: Place) -> None:
     """Closing a terminal ends all that ran on it."""
-    text = f"trap '' HUP; setsid sleep 600 & echo $! > {place.at('p')}; mv {place.at('p')} {place.at('pid')}; sleep 600"
+    new, pid = place.at("new"), place.at("pid")
+    text = f"trap '' HUP; setsid sleep 600 & echo $! > {new}; mv {new} {pid}; sleep 600"
     terminal = await place.session.terminal(text)
     try:
         await place.said("until [ -e pid ]; do sleep 0.01; done")
@@ -289,7 +290,8 @@ async def pty_refuses_no_tty(place: Place) -> None:
 async def pty_ends_all(place: Place) -> None:
     """pty_terminate_all ends the processes and all that they started, and frees their ids."""
     session = place.session
-    text = f"setsid sleep 600 & echo $! > {place.at('p')}; mv {place.at('p')} {place.at('pid')}; sleep 600"
+    new, pid = place.at("new"), place.at("pid")
+    text = f"{{ setsid sleep 600 & echo $! > {new}; mv {new} {pid}; sleep 600; }}"
     update = await session.pty_exec_start(text, yield_time_s=0.25)
     await place.said("until [ -e pid ]; do sleep 0.01; done")
     await session.pty_terminate_all()
@@ -311,7 +313,7 @@ async def pty_shortens_output(place: Place) -> None:
 @says(Promise.TERMINALS)
 async def pty_returns_at_exit(place: Place) -> None:
     """A process has ended when its command has, whoever still holds its output."""
-    text = f"sleep 600 & echo $! > {place.at('pid')}; echo hi"
+    text = f"{{ sleep 600 & echo $! > {place.at('pid')}; echo hi; }}"
     update = await place.session.pty_exec_start(text, yield_time_s=1)
     await place.session.exec(f"kill -9 $(cat {place.at('pid')})")
     same((update.exit_code, update.process_id), (0, None))

@@ -180,7 +180,7 @@ async def unpacks_nothing_absolute(place: Place) -> None:
 
 
 @says(Promise.SAVED)
-async def unpacks_no_hard_link_out(place: Place) -> None:
+async def unpacks_no_hard_link(place: Place) -> None:
     """An archive with a hard link to what is not in it is refused whole."""
     await _refuses(place, _member("link", tarfile.LNKTYPE, "/etc/passwd"))
 
