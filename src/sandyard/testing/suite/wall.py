@@ -40,13 +40,6 @@ async def hides_host_files(place: Place) -> None:
 
 
 @says(Promise.WALL)
-async def hides_host_home(place: Place) -> None:
-    """The host user's home is not listed by commands, by its path or through /proc."""
-    home = str(await in_thread(Path.home))
-    await _fails(place, f"ls -A '{home}' | grep -q . && ls /proc/1/root{home}")
-
-
-@says(Promise.WALL)
 async def hides_password_hashes(place: Place) -> None:
     """Commands do not read /etc/shadow."""
     await _fails(place, "cat /etc/shadow")
