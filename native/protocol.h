@@ -31,6 +31,7 @@ enum request {
     REQUEST_SIGNAL = 3, /* body: struct signal_body */
     REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
     REQUEST_MAPPED = 5, /* no body; the answer to UNMAPPED: both id maps are written */
+    REQUEST_SOCKET = 6, /* body: struct socket_body; asks for a socket of the sandbox's network */
     REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
                          * of START; descriptors: the mount namespace, then the source if there is one */
     REQUEST_LAYERS = 17, /* body: struct layers_head and the layers. Likewise to a program of its own;
@@ -47,6 +48,7 @@ enum event {
     EVENT_GONE = 69, /* body: struct gone and struct refused[]; the last process that a command left
                       * behind has ended */
     EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
+    EVENT_SOCKET = 71, /* body: struct socket_made; the socket is the one descriptor, unless it failed */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
     EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
 };
@@ -333,6 +335,18 @@ struct refused { /* a system call that the filter refused, ENOSYS aside */
 struct leftover {
     uint32_t pid;
     char name[16];
+};
+
+/* --- ports ---------------------------------------------------------------------------------------- */
+
+struct socket_body {
+    uint32_t family; /* AF_INET or AF_INET6 */
+    uint32_t zero;
+};
+
+struct socket_made {
+    int32_t error; /* errno of what failed, or 0 */
+    uint32_t zero;
 };
 
 #define LEFTOVERS_LISTED 64

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -50,11 +51,14 @@ static bool strays; /* processes that lost their keeper may be left */
 static size_t strays_seen;
 static struct pace sweep_pace;
 
-static void reply(uint16_t kind, uint32_t job, const void *body, size_t size) {
+/* Tells the host something, with a descriptor unless `fd` is -1. Returns 0, or ETOOMANYREFS where too many
+ * descriptors are on their way; any other error is the end. */
+static int reply_with(uint16_t kind, uint32_t job, const void *body, size_t size, int fd) {
     for (;;) {
-        int error = channel_send(control_fd, kind, job, body, size);
-        if (error == 0)
-            return;
+        int error = fd < 0 ? channel_send(control_fd, kind, job, body, size)
+                           : channel_send_fd(control_fd, kind, job, body, size, fd);
+        if (error == 0 || (error == ETOOMANYREFS && fd >= 0))
+            return error;
         if (error != EAGAIN)
             _exit(0);
         /* The host does not read. Its own sends never block, so waiting here cannot lock the two
@@ -63,6 +67,10 @@ static void reply(uint16_t kind, uint32_t job, const void *body, size_t size) {
         if ((poll(events, 2, -1) < 0 && errno != EINTR) || (events[1].revents & POLLIN) != 0)
             _exit(0);
     }
+}
+
+static void reply(uint16_t kind, uint32_t job, const void *body, size_t size) {
+    (void)reply_with(kind, job, body, size, -1);
 }
 
 static void refuse(uint32_t job, enum step step, int error) {
@@ -271,6 +279,29 @@ static void handle_kill(const struct incoming *in) {
         (void)channel_forward(keeper->channel, in);
 }
 
+/* Ports: the host connects the socket itself, and carries what passes; a socket stays in the network in
+ * which it was made. It is made here, where nothing has power over anything outside, so what is handed out
+ * can lead to the sandbox alone. The host does not ask where the filter refuses sockets: it would refuse
+ * ours as well. */
+static void handle_socket(const struct incoming *in) {
+    struct socket_body request = {0};
+    struct socket_made made = {0};
+    int fd = -1;
+    if (in->head.size == sizeof request && in->fd_count == channel_bodies(in))
+        memcpy(&request, in->body, sizeof request);
+    if ((request.family == AF_INET || request.family == AF_INET6) && request.zero == 0) {
+        fd = socket((int)request.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+        made.error = fd < 0 ? errno : 0;
+    } else {
+        made.error = EPROTO;
+    }
+    made.error = made.error != 0 ? made.error : reply_with(EVENT_SOCKET, in->head.job, &made, sizeof made, fd);
+    if (made.error != 0)
+        reply(EVENT_SOCKET, in->head.job, &made, sizeof made);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 static void handle(void) {
     struct incoming in;
     enum receive_result result = channel_receive(control_fd, MSG_DONTWAIT, &in);
@@ -287,6 +318,9 @@ static void handle(void) {
         break;
     case REQUEST_KILL:
         handle_kill(&in);
+        break;
+    case REQUEST_SOCKET:
+        handle_socket(&in);
         break;
     default:
         _exit(1);

@@ -53,7 +53,7 @@ CHAPTERS = (
     ("Files", ("sandyard.file_verbs.", "sandyard.workspace.events")),
     ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
-    ("Values", ("sandyard.types", "sandyard.truncation")),
+    ("Values", ("sandyard.types", "sandyard.truncation", "sandyard.network.")),
     (
         "What a machine can hold",
         (

@@ -42,6 +42,8 @@ _HOMES: Final = {
         "ExecNonZeroError",
         "ExecTimeoutError",
         "ExecTransportError",
+        "ExposedPortTimeoutError",
+        "ExposedPortUnavailableError",
         "GitArtifactError",
         "GitCloneError",
         "GitMissingInImageError",
@@ -126,6 +128,7 @@ _HOMES: Final = {
         "TmpfsMount",
     ),
     "sandyard.narrowing": ("Narrowing",),
+    "sandyard.network.endpoint": ("ExposedPortEndpoint",),
     "sandyard.options": ("BaseSandboxClientOptions", "UnixLocalSandboxClientOptions"),
     "sandyard.policy": ("Policy",),
     "sandyard.process": (

@@ -63,6 +63,8 @@ from sandyard.errors import (
     ExecNonZeroError as ExecNonZeroError,
     ExecTimeoutError as ExecTimeoutError,
     ExecTransportError as ExecTransportError,
+    ExposedPortTimeoutError as ExposedPortTimeoutError,
+    ExposedPortUnavailableError as ExposedPortUnavailableError,
     GitArtifactError as GitArtifactError,
     GitCloneError as GitCloneError,
     GitMissingInImageError as GitMissingInImageError,
@@ -164,6 +166,7 @@ from sandyard.manifest.mounts import (
 from sandyard.narrowing import (
     Narrowing as Narrowing,
 )
+from sandyard.network.endpoint import ExposedPortEndpoint as ExposedPortEndpoint
 from sandyard.options import (
     BaseSandboxClientOptions as BaseSandboxClientOptions,
     UnixLocalSandboxClientOptions as UnixLocalSandboxClientOptions,

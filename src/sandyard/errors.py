@@ -21,6 +21,8 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   └── UnsupportedOperationError       [NotImplementedError]  not with this kind of session
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
+    │   ├── ExposedPortUnavailableError     a port can't be reached from this machine
+    │   │   └── ExposedPortTimeoutError     [TimeoutError]  nobody listened there in time
     │   ├── EventSinkError                  [RuntimeError]  a sink did not take an event
     │   ├── LibraryLoadError                [ImportError]  a part of this library can't be loaded
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
@@ -103,6 +105,8 @@ __all__ = [
     "ExecNonZeroError",
     "ExecTimeoutError",
     "ExecTransportError",
+    "ExposedPortTimeoutError",
+    "ExposedPortUnavailableError",
     "GitArtifactError",
     "GitCloneError",
     "GitMissingInImageError",
@@ -208,6 +212,7 @@ OpName = Literal[
     "diff",
     "apply",
     "discard",
+    "wait_for_port",
 ]
 """The operation in which an error happened."""
 
@@ -234,6 +239,8 @@ class ErrorCode(StrEnum):
     EXEC_NONZERO = "exec_nonzero"
     EXEC_TIMEOUT = "exec_timeout"
     EXEC_TRANSPORT_ERROR = "exec_transport_error"
+    EXPOSED_PORT_UNAVAILABLE = "exposed_port_unavailable"
+    EXPOSED_PORT_TIMEOUT = "exposed_port_timeout"
     APPLY_REFUSED = "apply_refused"
     TERMINAL_ENDED = "terminal_ended"
     PTY_SESSION_NOT_FOUND = "pty_session_not_found"
@@ -606,7 +613,7 @@ class ConfinementUnavailableError(SandboxRuntimeError):
     Args:
         message: what was refused, as one clause; cause and fix are appended to it.
         dimension: the part: read, write, network, processes, ipc, syscalls or resources; or
-            terminals or mounts, where the session runs, but on a rung that has none.
+            terminals, mounts or ports, where a session can run, but on a rung that has none.
         cause_text: why the machine can't.
         fix: what to change.
     """
@@ -625,6 +632,58 @@ class ConfinementUnavailableError(SandboxRuntimeError):
         super().__init__(
             text, ErrorCode.CONFINEMENT_UNAVAILABLE, "start", facts, cause, retryable=False
         )
+
+
+class ExposedPortUnavailableError(SandboxRuntimeError):
+    """A port of a session can't be reached from this machine.
+
+    Args:
+        port: which.
+        exposed_ports: those that the session was made with.
+        reason: ``not_configured`` for one that is none of them; of a start ``taken`` for one that
+            another program or session listens on, ``privileged`` for one that this user may not
+            listen on, ``refused`` for what else the kernel says; ``not_listening``;
+            ``backend_unavailable`` for a kind of session that reaches none.
+        message: what to say instead of the default text.
+        op: the operation that was called.
+    """
+
+    _code = ErrorCode.EXPOSED_PORT_UNAVAILABLE
+
+    def __init__(
+        self,
+        *,
+        port: int,
+        exposed_ports: Sequence[int] = (),
+        reason: str = "not_configured",
+        message: str | None = None,
+        op: OpName = "resolve_exposed_port",
+        context: Context | None = None,
+        cause: BaseException | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        listed = tuple(exposed_ports)
+        facts = {"port": port, "exposed_ports": listed, "reason": reason, **(context or {})}
+        made_with = f"with {shown(listed)}" if listed else "without any"
+        text = message or (
+            f"port {shown(port)} can't be reached ({reason}): the session was made {made_with}"
+        )
+        if message is None and reason == "not_configured":
+            text += (
+                "; name it when you make one, as "
+                "client.create(options=UnixLocalSandboxClientOptions(8000))"
+            )
+        lasting = False if reason == "not_configured" else retryable
+        super().__init__(text, self._code, op, facts, cause, lasting)
+        self.port = port
+        self.exposed_ports = listed
+        self.reason = reason
+
+
+class ExposedPortTimeoutError(ExposedPortUnavailableError, TimeoutError):
+    """Nobody inside listened on a port in time. It takes what ``ExposedPortUnavailableError`` takes."""
+
+    _code = ErrorCode.EXPOSED_PORT_TIMEOUT
 
 
 class EventSinkError(SandboxRuntimeError, RuntimeError):

@@ -134,6 +134,21 @@ class Ladder:
             fix=f"{self.report.fix}; or copy by LocalDir, or let the policy grant the path",
         )
 
+    def check_ports(self) -> None:
+        """Refuse ports where the rung has no network to reach.
+
+        Raises:
+            ConfinementUnavailableError: it has none.
+        """
+        if self.report is None or self.report.rung != "landlock_seccomp":
+            return
+        raise ConfinementUnavailableError(
+            "there are no ports in this session",
+            dimension="ports",
+            cause_text=f"without namespaces no command can listen on any, and {self.report.cause}",
+            fix=f'{self.report.fix}; or share this machine\'s network by Policy(network="host")',
+        )
+
     def judge(self, circumstances: Circumstances, footing: Footing) -> Footing:
         """Say what holds, and refuse what is not enough (blocking).
 

@@ -89,6 +89,8 @@ _POSSIBLE: Final[dict[OpName, frozenset[Phase]]] = {
     "diff": _WITH_FILES,
     "apply": _WITH_FILES,
     "discard": _WITH_FILES,
+    "resolve_exposed_port": frozenset({Phase.RUNNING}),
+    "wait_for_port": frozenset({Phase.RUNNING}),
 }
 
 

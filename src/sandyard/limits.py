@@ -598,3 +598,33 @@ times."""
 BEHAVIOUR_PATIENCE_S: Final = 60.0
 """What one behaviour of the conformance suite may take: most take milliseconds, and a machine that is
 busy with other things is slow, not wrong."""
+PORT_CONNECTIONS_MAX: Final = 256
+"""Connections at a time to all exposed ports of a session; more are reset. Each takes two descriptors,
+so that it is less where this program may open few: see ``PORT_DESCRIPTORS_SHARE``."""
+
+PORT_DESCRIPTORS_SHARE: Final = 4
+"""All of a session's connections take at most one in so many of the descriptors that this program may
+have: half of the usual 1,024 stays free beside two busy sessions."""
+
+PORT_BUFFER_BYTES: Final = 64 * 1024
+"""Bytes held of each direction of a connection; then its sender waits."""
+
+PORT_BACKLOG: Final = 128
+"""Connections that wait to be accepted: those of a browser's page, and of a test that opens a hundred."""
+
+PORT_ACCEPTS_PER_TURN: Final = 32
+"""Connections that are accepted before the loop has its turn."""
+
+PORT_PAUSE_S: Final = 0.25
+"""Seconds without accepting after this program had no descriptor left for a connection."""
+
+PORT_CONNECT_TIMEOUT_S: Final = 10.0
+"""Seconds that a server inside has to take a connection: on a loopback it is microseconds, unless its
+own backlog is full."""
+
+PORT_WAIT_TIMEOUT_S: Final = 30.0
+"""Seconds that ``wait_for_port`` waits for a server: large ones load for ten."""
+
+PORT_RETRY_S: Final = 0.01
+PORT_RETRY_MAX_S: Final = 0.25
+"""Seconds between two tries to reach a server that does not listen yet, at first and at most."""

@@ -30,14 +30,7 @@ from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import each_in_turn, finished, in_thread
 from sandyard.fork_verbs import ForkVerbs
 from sandyard.ladder import Ladder, planned_on
-from sandyard.lifecycle import (
-    CloseStep,
-    Phase,
-    check_alive,
-    check_loop,
-    check_phase,
-    plan_close,
-)
+from sandyard.lifecycle import CloseStep, Phase, check_alive, check_loop, check_phase, plan_close
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.mount_verbs import MountVerbs
@@ -46,6 +39,7 @@ from sandyard.overlay_verbs import OverlayVerbs
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
+from sandyard.port_verbs import PortVerbs
 from sandyard.process import CommandCall, Commands, CommandStream, InitProcess
 from sandyard.process.identity import first_parked
 from sandyard.protection import Protection
@@ -75,6 +69,7 @@ class UnixLocalSandboxSession(
     ManifestVerbs,
     BackgroundVerbs,
     PtyVerbs,
+    PortVerbs,
     OverlayVerbs,
     BaseSandboxSession,
 ):
@@ -149,6 +144,7 @@ class UnixLocalSandboxSession(
             ManifestError, ArtifactError: an entry can't be made; ``context["entry"]`` names it.
             PolicyError: the policy asks for what can't be granted on this machine.
             ConfinementUnavailableError: this machine can't enforce the policy; nothing is left.
+            ExposedPortUnavailableError: a port of ``state.exposed_ports`` can't be listened on.
             ResourceLimitError: this program or the machine has no descriptor left.
             WorkspaceStartError: the workspace's directory can't be made or opened; or what was saved
                 can't be restored into it, and why: nothing was changed then.
@@ -179,6 +175,7 @@ class UnixLocalSandboxSession(
             self.state.confinement = self._ladder.document()
             self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
             await self._mount_entries(self._init, root)
+            await self._open_ports()
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
 
@@ -420,6 +417,12 @@ class UnixLocalSandboxSession(
             self._phase = Phase.SHUT_DOWN
         if commands is not None:
             commands.close()
+        try:
+            await self._close_ports()
+        finally:
+            await self._take_down(init)
+
+    async def _take_down(self, init: InitProcess | None) -> None:
         try:
             if init is not None:
                 await init.close()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ from sandyard.process.wire import (
     encode_message,
     encode_plan,
     encode_signal,
+    encode_socket,
     encode_spawn,
 )
 
@@ -232,6 +234,9 @@ def conversations() -> dict[str, bytes]:
         "signal-front": message(signal, BUSY_JOB, encode_signal(2, SignalTarget.FOREGROUND)),
         "kill": message(kill, BUSY_JOB, encode_kill(force=False)),
         "kill-force": message(kill, BUSY_JOB, encode_kill(force=True)),
+        "socket": message(Request.SOCKET, 9, encode_socket(socket.AF_INET)),
+        "socket-ipv6": message(Request.SOCKET, 9, encode_socket(socket.AF_INET6)),
+        "socket-unix": message(Request.SOCKET, 9, encode_socket(socket.AF_UNIX)),
         "kill-unknown": message(kill, 99, encode_kill(force=False)),
         "mount": message(Request.MOUNT, 0, encode_late(LATE["tmpfs"], (1000, 1000), leased=False)),
         "start-again": message(Request.START, 0, encode_plan(LEAST, 1000, 1000)),

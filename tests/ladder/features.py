@@ -21,6 +21,7 @@ from sandyard import (
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
+from tests.network.host import ECHO, converse, free_port
 
 Feature = Callable[[UnixLocalSandboxSession], Awaitable[None]]
 
@@ -258,6 +259,19 @@ async def mounts(session: UnixLocalSandboxSession) -> None:
     check(not await session.exists("mounted"))
 
 
+async def ports(_: UnixLocalSandboxSession) -> None:
+    client, port = UnixLocalSandboxClient(policy=Policy(accept=("write",))), free_port()
+    session = await client.create(options={"exposed_ports": port})
+    try:
+        async with session:
+            await session.start_process("python3", "-c", ECHO, str(port), shell=False)
+            await session.wait_for_port(port)
+            said = await converse(port, b"hello")
+            check(said == b"hello", said)
+    finally:
+        await client.delete(session)
+
+
 FEATURES: Final[dict[str, tuple[Feature, ...]]] = {
     "`exec` and `stream` with `narrow=`": (
         narrow_writes, narrow_reads, narrow_sockets, narrow_limits, stream,
@@ -277,6 +291,7 @@ FEATURES: Final[dict[str, tuple[Feature, ...]]] = {
     "`extract`": (extract,),
     "`persist_workspace`, `hydrate_workspace`": (persist,),
     "`mount`, `unmount`, mounts of a manifest": (mounts,),
+    "`exposed_ports`, `wait_for_port`": (ports,),
     "`review`": (review,),
     "`why`": (why,),
 }  # fmt: skip

@@ -16,6 +16,10 @@ HEAD: Final = "| | " + " | ".join(f"`{rung}`" for rung in RUNGS) + " |"
 REFUSED: Final = "confinement_unavailable: there are no {} in this session: "
 
 TERMINALS: Final = ("terminals", "start_process")
+OTHERS: Final = {
+    "mounts": ("mounts", "LocalDir"),
+    "ports": ("ports", 'Policy(network="host")'),
+}
 
 HOSTS: Final = (
     Host("nested", "full", ""),
@@ -52,7 +56,7 @@ def test_features_are_as_told(host: Host) -> None:
                 assert outcome == "", name
             else:
                 assert expected == "refused"
-                what, instead = ("mounts", "LocalDir") if name == "mounts" else TERMINALS
+                what, instead = OTHERS.get(name, TERMINALS)
                 assert outcome.startswith(REFUSED.format(what)), (name, outcome)
                 assert "To fix it: " in outcome
                 assert instead in outcome

@@ -44,6 +44,7 @@ from sandyard.process.wire import (
     Gone,
     Mounted,
     Passed,
+    SocketMade,
     Spawned,
     SpawnFailed,
     Started,
@@ -59,7 +60,7 @@ NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
 START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT, LAYERS = 1, 2, 3, 4, 5, 16, 17
-STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED = range(64, 71)
+STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED, SOCKET = range(64, 72)
 MOUNTED = 80
 PASSED = 81
 
@@ -97,6 +98,8 @@ FORMATS: Final = {
     "late_part": "QQII",
     "unmapped": "I",
     "mounted": "Q",
+    "socket_body": "II",
+    "socket_made": "iI",
 }
 """The structures of protocol.h, without padding, in the machine's byte order."""
 
@@ -501,13 +504,22 @@ def encode_event(event: Event) -> bytes:
             return encode_datagram(SPAWNED, job, packed("spawned", pid, 0))
         case Exited():
             return encode_datagram(EXITED, event.job, encode_exited(event))
-        case Unmapped(pid):
-            return encode_datagram(UNMAPPED, 0, packed("unmapped", pid))
-        case Mounted(mount):
-            return encode_datagram(MOUNTED, 0, packed("mounted", mount))
-        case Passed(number):
-            return encode_datagram(PASSED, number)
         case Gone(job, refused, kinds):
             return encode_datagram(
                 GONE, job, packed("gone", refused, len(kinds), 0) + encode_calls(kinds)
             )
+        case _:
+            return encode_rare_event(event)
+
+
+def encode_rare_event(event: Unmapped | Mounted | SocketMade | Passed) -> bytes:
+    """One that few sandboxes have."""
+    match event:
+        case Unmapped(pid):
+            return encode_datagram(UNMAPPED, 0, packed("unmapped", pid))
+        case Mounted(mount):
+            return encode_datagram(MOUNTED, 0, packed("mounted", mount))
+        case SocketMade(job, error):
+            return encode_datagram(SOCKET, job, packed("socket_made", error, 0))
+        case Passed(number):
+            return encode_datagram(PASSED, number)

@@ -19,6 +19,7 @@ from sandyard.process.wire import (
     Gone,
     LeftRunning,
     ProtocolError,
+    SocketMade,
     Spawned,
     SpawnFailed,
     Started,
@@ -78,6 +79,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Spawned, jobs, u32),
     st.builds(Gone, jobs, u64, calls),
     st.builds(Unmapped, u32),
+    st.builds(SocketMade, jobs, i32),
     exits,
 )
 

@@ -29,7 +29,7 @@ from sandyard.cli.permissions import (
 )
 from sandyard.cli.reaching import Json, attended, print_objects, supervised
 from sandyard.cli.report import PlainTeller
-from sandyard.cli.run import Copy, Workspace
+from sandyard.cli.run import Copy, Ports, Workspace
 
 __all__ = ["create"]
 
@@ -51,6 +51,7 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
     no_protect: Unprotected = False,
     env: Variables = None,
     net: Network = "none",
+    port: Ports = None,
     device: Devices = None,
     syscalls: Syscalls = None,
     no_toolchains: Toolchains = False,
@@ -91,7 +92,11 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
 
     async def work() -> int:
         session = await supervised().create(
-            name=name, policy=policy, manifest=manifest, directory=sources
+            name=name,
+            policy=policy,
+            manifest=manifest,
+            directory=sources,
+            exposed_ports=port or (),
         )
         if session.info is not None:
             if json:

@@ -89,7 +89,10 @@ async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> Exec
     overlay = await in_thread(order.overlay)
     manifest, sources = await in_thread(order.manifest)
     client = UnixLocalSandboxClient(policy=order.policy, directory=sources)
-    session = await client.create(manifest=manifest, workspace=overlay, shared=True)
+    options = {"exposed_ports": order.ports}
+    session = await client.create(
+        manifest=manifest, options=options, workspace=overlay, shared=True
+    )
     try:
         # No "async with": a session that is closed before it is deleted is kept, should we be
         # killed in between.

@@ -28,6 +28,7 @@ class Order:
         user: whom it runs as, by name, or None for ``agent``.
         overlaid: whether it works on an overlay over the directory, which stays as it is.
         applies: whether what it changed is put into the directory, if it exits with 0.
+        ports: on which its servers are reached from this machine.
     """
 
     command: tuple[str, ...]
@@ -39,6 +40,7 @@ class Order:
     user: str | None = None
     overlaid: bool = False
     applies: bool = False
+    ports: tuple[int, ...] = ()
 
     def overlay(self) -> Overlay | None:
         """What its workspace is an overlay over, if it is one: the present directory, if none is named.

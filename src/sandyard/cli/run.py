@@ -30,7 +30,7 @@ from sandyard.cli.permissions import (
 )
 from sandyard.cli.report import JsonTeller, PlainTeller
 
-__all__ = ["AsUser", "Command", "Json", "Quiet", "Timeout", "run"]
+__all__ = ["AsUser", "Command", "Json", "Ports", "Quiet", "Timeout", "run"]
 
 Command = Annotated[
     list[str],
@@ -71,6 +71,18 @@ Timeout = Annotated[
         metavar="SECONDS", help="End it and all it started after this time.", show_default=False
     ),
 ]
+Ports = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--port",
+        metavar="N",
+        min=1,
+        max=65535,
+        help="Reach what listens inside on port N of localhost on this machine's localhost:N; may be "
+        "given more than once.",
+        show_default=False,
+    ),
+]
 AsUser = Annotated[
     str | None,
     typer.Option(
@@ -105,6 +117,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     no_protect: Unprotected = False,
     env: Variables = None,
     net: Network = "none",
+    port: Ports = None,
     device: Devices = None,
     syscalls: Syscalls = None,
     no_toolchains: Toolchains = False,
@@ -147,5 +160,6 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
         )
     except SandboxError as error:
         return teller.end(refused(error))
-    order = Order(tuple(command), workspace, copy, policy, timeout, listed, user, overlaid, applies)
+    given = tuple(command), workspace, copy, policy, timeout, listed, user, overlaid, applies
+    order = Order(*given, tuple(port or ()))
     return teller.end(asyncio.run(carry_out(order, teller)))

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sandyard.contract.optional import optional
-from sandyard.errors import ArgumentTypeError, SandboxError
+from sandyard.errors import ArgumentTypeError, ExposedPortUnavailableError, SandboxError
 from sandyard.finishing import each_in_turn
+from sandyard.limits import PORT_WAIT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
+    from sandyard.network.endpoint import ExposedPortEndpoint
     from sandyard.state import SandboxSessionState
     from sandyard.workspace.progress import Hearer
 
@@ -154,6 +156,34 @@ class LifeContract(ABC):
     def describe(self) -> str:
         """Draw what the manifest says of the workspace as a tree, for a model's instructions."""
         return self.state.manifest.describe()
+
+    async def resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
+        """Tell where a port that the session was made with is reached.
+
+        Raises:
+            ExposedPortUnavailableError: it was made without it, or this kind of session has no ports.
+        """
+        exposed = self.state.exposed_ports
+        raise ExposedPortUnavailableError(
+            port=port,
+            exposed_ports=exposed,
+            reason="backend_unavailable" if port in exposed else "not_configured",
+        )
+
+    @optional("wait_for_port")
+    async def wait_for_port(
+        self, port: int, *, timeout: float = PORT_WAIT_TIMEOUT_S
+    ) -> ExposedPortEndpoint:
+        """Wait until a server takes connections on such a port, and tell where it is reached.
+
+        Args:
+            port: as ``resolve_exposed_port``.
+            timeout: seconds to wait (default: 30).
+
+        Raises:
+            ExposedPortTimeoutError: nobody listened in time.
+        """
+        raise NotImplementedError
 
     def supports_pty(self) -> bool:
         """Tell whether it has terminals, and the ``pty_`` methods; False unless a kind says so."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import signal
 import threading
 
-__all__ = ["kill_both", "kill_init", "reap", "reap_killed", "reap_soon", "wait_readable"]
+from sandyard.finishing import in_thread
+from sandyard.process.latch import Latch
+
+__all__ = [
+    "await_readable",
+    "kill_both",
+    "kill_init",
+    "reap",
+    "reap_killed",
+    "reap_soon",
+    "wait_readable",
+]
 
 
 def kill_init(pid: int, pidfd: int) -> None:
@@ -84,3 +96,17 @@ def wait_readable(fd: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
+
+
+async def await_readable(fd: int, timeout: float) -> bool:
+    """Waits at most so many seconds until a descriptor is readable; says whether it is."""
+    loop = asyncio.get_running_loop()
+    ready: Latch[None] = Latch()
+    try:
+        loop.add_reader(fd, ready.set, None)
+    except OSError:  # epoll_ctl(2): ENOMEM, ENOSPC
+        return await in_thread(wait_readable, fd, timeout)
+    try:
+        return await ready.wait(timeout)
+    finally:
+        loop.remove_reader(fd)

@@ -15,6 +15,7 @@ __all__ = [
     "Gone",
     "LeftRunning",
     "Mounted",
+    "SocketMade",
     "SpawnFailed",
     "Spawned",
     "StartFailed",
@@ -174,10 +175,28 @@ class Mounted(NamedTuple):
     mount: int
 
 
+class SocketMade(NamedTuple):
+    """A socket that was asked for comes with this, or ``error`` says why it does not."""
+
+    job: int
+    error: int
+
+
 class Passed(NamedTuple):
     """One of the descriptors that were asked for comes with this; ``number`` says which."""
 
     number: int
 
 
-Event = Started | StartFailed | SpawnFailed | Spawned | Exited | Gone | Mounted | Passed | Unmapped
+Event = (
+    Started
+    | StartFailed
+    | SpawnFailed
+    | Spawned
+    | Exited
+    | Gone
+    | Mounted
+    | Passed
+    | SocketMade
+    | Unmapped
+)

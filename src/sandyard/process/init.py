@@ -26,7 +26,7 @@ from sandyard.limits import (
     TRAVEL_RETRY_S,
 )
 from sandyard.plan import LaunchPlan, Spawn
-from sandyard.process.ending import kill_both, kill_init, reap, wait_readable
+from sandyard.process.ending import await_readable, kill_both, kill_init, reap
 from sandyard.process.failures import untold_signal
 from sandyard.process.job import Job, TerminalJob, UnownedRefusals
 from sandyard.process.latch import Latch, wake
@@ -46,6 +46,7 @@ from sandyard.process.wire import (
     ProtocolError,
     Request,
     SignalTarget,
+    SocketMade,
     Spawned,
     SpawnFailed,
     Started,
@@ -61,6 +62,7 @@ from sandyard.process.wire import (
 if TYPE_CHECKING:
     from sandyard.process.layering import LayeredTree
     from sandyard.process.mounting import LatePlace
+    from sandyard.process.sockets import SocketOrder
 
 __all__ = ["InitProcess", "SandboxEndedError"]
 
@@ -100,7 +102,8 @@ class InitProcess:
         self.report: Started = Started(())
         self.unowned = UnownedRefusals()
         self._jobs: dict[int, Job] = {}
-        self._births: dict[int, TerminalJob] = {}  # terminals whose master has not come yet
+        # Terminals whose master, and orders whose socket, has not come yet.
+        self._births: dict[int, TerminalJob | SocketOrder] = {}
         self._last_job = 0
         self._started: Latch[Started | Failure | None] = Latch()
         self._writable: asyncio.Future[None] | None = None
@@ -178,10 +181,10 @@ class InitProcess:
 
     async def _take_leave(self, pidfd: int) -> None:
         try:
-            if not await _wait_readable(pidfd, CLOSE_TIMEOUT_S):
+            if not await await_readable(pidfd, CLOSE_TIMEOUT_S):
                 end = kill_init if self._sweeps else kill_both
                 await in_thread(end, self._pid, pidfd)
-                await _wait_readable(pidfd, CLOSE_TIMEOUT_S)
+                await await_readable(pidfd, CLOSE_TIMEOUT_S)
         finally:
             reap(pidfd)
             os.close(pidfd)
@@ -324,6 +327,24 @@ class InitProcess:
         # The number is our child's own until we wait for it, which only this loop does.
         return LatePlace.open(self._pid, self._user, leased=self.owner is not None)
 
+    async def make_socket(self, family: int) -> socket.socket:
+        """A TCP socket of the sandbox's network, not connected yet; it is the caller's to close.
+
+        Raises:
+            SandboxEndedError: if it is.
+            OSError: it can't be made there, or this program has no descriptor left for it.
+        """
+        from sandyard.process.sockets import SocketOrder  # noqa: PLC0415  # few sessions have ports
+
+        order = SocketOrder(family, self._next_number())
+        self._births[order.number] = order
+        try:
+            await self._send(Request.SOCKET, order.number, order.body, [])
+        except BaseException:
+            self._births.pop(order.number, None)  # it never left
+            raise
+        return await order.taken()
+
     def leftovers(self) -> list[Job]:
         """The jobs whose commands have exited, and of which something is left."""
         return [job for job in self._jobs.values() if job.exited.is_set]
@@ -386,9 +407,7 @@ class InitProcess:
                 if self._births:
                     datagram, passed = TerminalJob.receive(self._channel)
                 else:  # what comes with it is closed by the kernel
-                    datagram = self._channel.recv(
-                        DATAGRAM_LIMIT + 1
-                    )  # one more: cut off is not whole
+                    datagram = self._channel.recv(DATAGRAM_LIMIT + 1)  # cut off is not whole
             except BlockingIOError:
                 return
             except OSError:
@@ -406,13 +425,10 @@ class InitProcess:
                 return
 
     def _handle(self, event: Event, passed: list[int] | None) -> None:
-        born = self._births.pop(event.job, None) if isinstance(event, Spawned) else None
-        if born is not None:
-            born.arrive(passed)
+        if (born := self._awaited(event)) is not None:
+            born.arrive(event, passed)
             return
-        if passed or isinstance(
-            event, Mounted | Passed | Unmapped
-        ):  # nobody asked, or it has its maps
+        if passed or isinstance(event, Mounted | Passed | SocketMade | Unmapped):  # or has its maps
             raise ProtocolError("descriptors, or an answer, that nobody waits for")
         match event:
             case Exited():
@@ -429,6 +445,12 @@ class InitProcess:
                 self._started.set(event)
             case StartFailed():
                 self._started.set(event.failure)
+
+    def _awaited(self, event: Event) -> TerminalJob | SocketOrder | None:
+        """What an event brings a descriptor to."""
+        if isinstance(event, Spawned | SocketMade):
+            return self._births.pop(event.job, None)
+        return None
 
     def _forget(self, event: Gone) -> None:
         job = self._jobs.get(event.job)
@@ -464,20 +486,9 @@ class InitProcess:
         self._channel.close()
         self._started.set(None)
         jobs, self._jobs = self._jobs, {}
-        self._births.clear()
+        births, self._births = self._births, {}
+        for born in births.values():
+            born.end(None)
         for job in jobs.values():
             job.end(None)
             job.gone.set(None)
-
-
-async def _wait_readable(fd: int, timeout: float) -> bool:
-    loop = asyncio.get_running_loop()
-    ready: Latch[None] = Latch()
-    try:
-        loop.add_reader(fd, ready.set, None)
-    except OSError:  # epoll_ctl(2): ENOMEM, ENOSPC
-        return await in_thread(wait_readable, fd, timeout)
-    try:
-        return await ready.wait(timeout)
-    finally:
-        loop.remove_reader(fd)

@@ -7,7 +7,15 @@ import socket
 
 from sandyard.limits import UNOWNED_KINDS
 from sandyard.process.latch import Latch
-from sandyard.process.wire import DATAGRAM_LIMIT, Exited, Failure, Gone
+from sandyard.process.wire import (
+    DATAGRAM_LIMIT,
+    Event,
+    Exited,
+    Failure,
+    Gone,
+    ProtocolError,
+    Spawned,
+)
 from sandyard.types import RefusedCall
 
 __all__ = ["Job", "TerminalJob", "UnownedRefusals", "refused_since"]
@@ -65,7 +73,7 @@ class TerminalJob(Job):
 
         return receive_passed(channel, DATAGRAM_LIMIT + 1)
 
-    def arrive(self, passed: list[int] | None) -> None:
+    def arrive(self, event: Event, passed: list[int] | None) -> None:
         """Holds the master that was passed; one that nobody wants any more is closed.
 
         None for ``passed`` stands for one that was lost on its way, for want of a descriptor.
@@ -75,6 +83,8 @@ class TerminalJob(Job):
         """
         from sandyard.process.passing import taken_master  # noqa: PLC0415  # not all have terminals
 
+        if not isinstance(event, Spawned):
+            raise ProtocolError("a terminal is born otherwise")
         if passed is None:
             self.missed = True
             self.born.set(None)

@@ -1,7 +1,7 @@
-"""Owns descriptors that come out of a sandbox: a terminal's master is taken, anything else is closed.
+"""Owns descriptors that come out of a sandbox: what was asked for is taken, anything else is closed.
 
 Whoever has broken init chooses what comes: a directory, a device, the end of a pipe. So it is looked
-at before it is used, and none but a pty's master is.
+at before it is used, and none but a pty's master or a TCP socket is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import termios
 
 from sandyard.process.wire import ProtocolError
 
-__all__ = ["close_all", "receive_passed", "taken_master"]
+__all__ = ["close_all", "receive_passed", "taken_master", "taken_socket"]
 
 _MASTER = (5, 2)
 """Major and minor number of /dev/ptmx, and of every master that is opened by it
@@ -79,3 +79,24 @@ def taken_master(passed: list[int]) -> int:
         raise ProtocolError("what was passed does not answer as a terminal's master") from error
     passed.clear()
     return master
+
+
+def taken_socket(passed: list[int], family: int) -> socket.socket:
+    """The one descriptor that was passed, if it is a TCP socket of a family; it never blocks.
+
+    Raises:
+        ProtocolError: if it is anything else; then ``passed`` is as it was.
+    """
+    if len(passed) != 1:
+        raise ProtocolError("a socket comes with one descriptor")
+    try:
+        taken = socket.socket(fileno=passed[0])
+    except OSError as error:
+        raise ProtocolError("what was passed is no socket") from error
+    kind = taken.family, taken.type, taken.proto
+    if kind != (family, socket.SOCK_STREAM, socket.IPPROTO_TCP):
+        taken.detach()
+        raise ProtocolError("what was passed is no TCP socket of the family that was asked for")
+    passed.clear()
+    taken.setblocking(False)
+    return taken

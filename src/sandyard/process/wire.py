@@ -42,6 +42,7 @@ from sandyard.process.events import (
     LeftRunning,
     Mounted,
     Passed,
+    SocketMade,
     Spawned,
     SpawnFailed,
     Started,
@@ -69,6 +70,7 @@ __all__ = [
     "Record",
     "Request",
     "SignalTarget",
+    "SocketMade",
     "SpawnFailed",
     "Spawned",
     "StartFailed",
@@ -82,6 +84,7 @@ __all__ = [
     "encode_plan",
     "encode_records",
     "encode_signal",
+    "encode_socket",
     "encode_spawn",
     "split_record",
 ]
@@ -114,6 +117,7 @@ _SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
 _MOUNTED = struct.Struct("=Q")
 _UNMAPPED = struct.Struct("=I")
+_SOCKET = struct.Struct("=iI")
 _EXITED = struct.Struct("=iI9QIIQII")
 _REFUSED = struct.Struct("=QIi16s")
 _LEFTOVER = struct.Struct("=I16s")
@@ -133,6 +137,7 @@ class Request(IntEnum):
     SIGNAL = 3
     KILL = 4
     MAPPED = 5
+    SOCKET = 6
     MOUNT = 16
     LAYERS = 17
 
@@ -145,6 +150,7 @@ class _Event(IntEnum):
     EXITED = 68
     GONE = 69
     UNMAPPED = 70
+    SOCKET = 71
     MOUNTED = 80
     PASSED = 81
 
@@ -381,6 +387,11 @@ def encode_kill(*, force: bool) -> bytes:
     return _PAIR.pack(1 if force else 0, 0)
 
 
+def encode_socket(family: int) -> bytes:
+    """The body of a SOCKET; ``family`` is AF_INET or AF_INET6."""
+    return _PAIR.pack(family, 0)
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -489,6 +500,8 @@ def _rare_event(kind: int, job: int, body: bytes) -> Event:
             return StartFailed(_failure(body))
         case _Event.UNMAPPED if len(body) == _UNMAPPED.size:
             return Unmapped(_UNMAPPED.unpack(body)[0])
+        case _Event.SOCKET if len(body) == _SOCKET.size:
+            return SocketMade(job, _SOCKET.unpack(body)[0])
         case _Event.PASSED if not body:
             return Passed(job)
         case _Event.MOUNTED if len(body) == _MOUNTED.size:

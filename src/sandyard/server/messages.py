@@ -98,6 +98,7 @@ class Create(Message):
         directory: the caller's working directory.
         snapshot: what it begins with: a snapshot of this user's store, by its id, its label or the
             name of its history; None for nothing.
+        exposed_ports: ports on which its servers are reached on the server's machine.
     """
 
     type: Literal["create"] = "create"
@@ -107,6 +108,7 @@ class Create(Message):
     environ: Variables = Field(default_factory=dict)
     directory: Text = "/"
     snapshot: Text | None = None
+    exposed_ports: tuple[int, ...] = ()
 
 
 class ListSessions(Message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import PurePath
 from typing import Literal, Self
@@ -60,6 +60,7 @@ class RemoteClient:
         environ: Mapping[str, str] | None = None,
         directory: str | None = None,
         snapshot: str | None = None,
+        exposed_ports: Iterable[int] = (),
     ) -> RemoteSession:
         """Make a session and start it; it lives until it is deleted, or the server ends.
 
@@ -71,6 +72,8 @@ class RemoteClient:
             directory: where relative sources of the manifest begin (default: the working directory).
             snapshot: what it begins with: a snapshot of the user's store, by its id, its label or the
                 name of its history (default: nothing).
+            exposed_ports: ports on which its servers are reached on the server's machine; not with a
+                snapshot (default: none).
 
         Raises:
             ServerError: the server can't be asked.
@@ -85,6 +88,7 @@ class RemoteClient:
             environ=dict(os.environ if environ is None else environ),
             directory=place,
             snapshot=snapshot,
+            exposed_ports=tuple(exposed_ports),
         )
         return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
 

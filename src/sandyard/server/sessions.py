@@ -138,7 +138,16 @@ class Sessions:
 
         async def make() -> UnixLocalSandboxSession:
             if request.snapshot is None:
-                return await client.create(manifest=manifest, shared=True)
+                options = {"exposed_ports": request.exposed_ports}
+                return await client.create(manifest=manifest, options=options, shared=True)
+            if request.exposed_ports:
+                raise ArgumentError(
+                    "a session that begins with a snapshot has no exposed ports yet; leave one of the "
+                    "two out",
+                    op="create",
+                    argument="exposed_ports",
+                    value=request.exposed_ports,
+                )
             return await client.fork(request.snapshot, manifest=manifest)
 
         return await self._started(client, name, make)

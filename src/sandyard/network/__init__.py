@@ -1,0 +1,1 @@
+"""Owns sockets: ports of a sandbox that are reached from this machine."""
