@@ -26,12 +26,6 @@ from sandyard.confinement.holding import (
 from sandyard.errors import ConfinementUnavailableError, WorkspaceStartError, WorkspaceStopError
 from sandyard.finishing import finished, in_thread
 from sandyard.platform import host_facts, state_directory
-from sandyard.platform.lowering import (
-    facts_around,
-    grants_around,
-    machine_key,
-    proc_copies,
-)
 from sandyard.process import InitProcess
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.lease import Lease
@@ -164,6 +158,11 @@ class Ladder:
         self.report, self.facts = report, None
         if footing.rung != "landlock_seccomp":
             return footing
+        from sandyard.platform.lowering import (  # noqa: PLC0415  # few machines need it
+            facts_around,
+            grants_around,
+        )
+
         facts = facts_around(circumstances.facts, circumstances.denied)
         grants = tuple(grants_around(circumstances.grants, circumstances.denied))
         self.facts = facts
@@ -223,6 +222,8 @@ class Ladder:
         layered: LayeredTree | None,
     ) -> InitProcess:
         if footing.rung == "full_without_proc":
+            from sandyard.platform.lowering import proc_copies  # noqa: PLC0415  # few machines need it
+
             footing = replace(footing, copies=await in_thread(proc_copies))
         elif footing.rung == "landlock_seccomp":
             await self._make_place()
@@ -282,6 +283,8 @@ def planned_on(
 
 
 def _remembered() -> Footing:
+    from sandyard.platform.lowering import machine_key  # noqa: PLC0415  # few machines need it
+
     return _FOUND.get(machine_key(), FULL)
 
 
@@ -289,6 +292,7 @@ async def _find_lower(refused: ConfinementUnavailableError) -> Footing | None:
     """The highest rung below the first that stands here; None where the first does, or none."""
     # Loaded where something was refused, and nowhere else.
     from sandyard.confinement.trials import rung_trials  # noqa: PLC0415
+    from sandyard.platform.lowering import machine_key  # noqa: PLC0415
 
     facts: HostFacts = await in_thread(host_facts, dict(os.environ))
     key = await in_thread(machine_key)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import PATIENCE_S, SANDYARD, call
+from tests.network.host import ECHO, converse, free_port
 from tests.supervisor.conftest import home
 
 __all__ = ["home"]
@@ -50,6 +53,22 @@ def test_work_stays(web: str) -> None:
     assert call("exec", web, "sh", "-c", "echo kept > file").returncode == 0
     assert call("exec", web, "cat", "file").stdout == b"kept\n"
     assert [Path(str(one["path"])).name for one in objects("ls", web)] == ["file"]
+
+
+def test_ports_are_exposed(home: Path) -> None:
+    port = free_port()
+    assert call("create", "--name", "server", "--port", str(port)).returncode == 0
+    taken = call("create", "--name", "second", "--port", str(port))
+    assert taken.returncode == 125
+    assert b"taken by" in taken.stderr
+    serve = f"python3 -c {shlex.quote(ECHO)} {port} >/dev/null 2>&1 & echo on"
+    assert call("exec", "server", "sh", "-c", serve).stdout == b"on\n"
+    listens = f"until grep -q ':{port:04X} .* 0A ' /proc/net/tcp; do :; done"
+    assert call("exec", "server", "sh", "-c", listens).returncode == 0
+    assert asyncio.run(converse(port, b"hello")) == b"hello"
+    assert call("rm", "server").returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(converse(port, b""))
 
 
 def test_streams_pass_whole(web: str) -> None:

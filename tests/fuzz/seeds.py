@@ -39,6 +39,7 @@ from sandyard.plan import (
     TextFile,
 )
 from sandyard.process.late_wire import encode_late, encode_layers, encode_removal
+from sandyard.process.sockets import encode_socket
 from sandyard.process.wire import (
     INLINE_LIMIT,
     Request,
@@ -47,7 +48,6 @@ from sandyard.process.wire import (
     encode_message,
     encode_plan,
     encode_signal,
-    encode_socket,
     encode_spawn,
 )
 

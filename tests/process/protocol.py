@@ -37,6 +37,7 @@ from sandyard.plan import (
     Symlink,
     TextFile,
 )
+from sandyard.process.events import SocketMade
 from sandyard.process.wire import (
     Event,
     Exited,
@@ -44,7 +45,6 @@ from sandyard.process.wire import (
     Gone,
     Mounted,
     Passed,
-    SocketMade,
     Spawned,
     SpawnFailed,
     Started,

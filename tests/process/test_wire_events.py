@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandyard.process.capture import Captured
+from sandyard.process.events import SocketMade
 from sandyard.process.results import exec_result
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -19,7 +20,6 @@ from sandyard.process.wire import (
     Gone,
     LeftRunning,
     ProtocolError,
-    SocketMade,
     Spawned,
     SpawnFailed,
     Started,

@@ -27,6 +27,7 @@ from sandyard.limits import (
 )
 from sandyard.plan import LaunchPlan, Spawn
 from sandyard.process.ending import await_readable, kill_both, kill_init, reap
+from sandyard.process.events import SocketMade
 from sandyard.process.failures import untold_signal
 from sandyard.process.job import Job, TerminalJob, UnownedRefusals
 from sandyard.process.latch import Latch, wake
@@ -46,7 +47,6 @@ from sandyard.process.wire import (
     ProtocolError,
     Request,
     SignalTarget,
-    SocketMade,
     Spawned,
     SpawnFailed,
     Started,

@@ -5,12 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 
+from sandyard.process.events import Event, SocketMade
 from sandyard.process.latch import Latch
 from sandyard.process.passing import taken_socket
-from sandyard.process.wire import Event, ProtocolError, SocketMade, encode_socket
+from sandyard.process.wire import ProtocolError
 
-__all__ = ["SocketOrder"]
+__all__ = ["SocketOrder", "encode_socket"]
+
+_BODY = struct.Struct("=II")
+
+
+def encode_socket(family: int) -> bytes:
+    """The body of a SOCKET; ``family`` is AF_INET or AF_INET6."""
+    return _BODY.pack(family, 0)
 
 
 class SocketOrder:

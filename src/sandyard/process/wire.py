@@ -70,7 +70,6 @@ __all__ = [
     "Record",
     "Request",
     "SignalTarget",
-    "SocketMade",
     "SpawnFailed",
     "Spawned",
     "StartFailed",
@@ -84,7 +83,6 @@ __all__ = [
     "encode_plan",
     "encode_records",
     "encode_signal",
-    "encode_socket",
     "encode_spawn",
     "split_record",
 ]
@@ -199,11 +197,7 @@ class _SpawnFlag(IntFlag):
     NARROWED = 8
 
 
-_MODES: Final = {
-    HostIdentity.CALLER: 0,
-    HostIdentity.LEASED: 1,
-    HostIdentity.SUBORDINATE: 2,
-}
+_MODES: Final = {HostIdentity.CALLER: 0, HostIdentity.LEASED: 1, HostIdentity.SUBORDINATE: 2}
 _ORIGINS: Final = {"host": 0, "passed": _BindFlag.PASSED, "inside": _BindFlag.INSIDE}
 
 _STEPS: Final = {int(step): step for step in Step}
@@ -387,11 +381,6 @@ def encode_kill(*, force: bool) -> bytes:
     return _PAIR.pack(1 if force else 0, 0)
 
 
-def encode_socket(family: int) -> bytes:
-    """The body of a SOCKET; ``family`` is AF_INET or AF_INET6."""
-    return _PAIR.pack(family, 0)
-
-
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -492,7 +481,7 @@ def decode_event(datagram: bytes) -> Event:
 
 
 def _rare_event(kind: int, job: int, body: bytes) -> Event:
-    """What is told once in a sandbox's life, or of late mounts and descriptors."""
+    """What is told once in a sandbox's life, or of mounts and descriptors."""
     match kind:
         case _Event.STARTED:
             return _started(body)
