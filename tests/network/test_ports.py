@@ -172,6 +172,7 @@ async def test_ports_lead_inside_alone() -> None:
                 assert tried.stdout == b"111\n"
 
 
+@pytest.mark.once
 async def test_shared_network_publishes_nothing() -> None:
     port = free_port()
     async with opened(port, policy=Policy(network="host")) as session:
@@ -222,6 +223,7 @@ async def test_ports_end_with_a_killed_host(tmp_path: Path) -> None:
     await until(lambda: not find_survivors(token))
 
 
+@pytest.mark.once
 async def test_command_line_exposes(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     words = ("run", "--port", str(port), "--port", str(other), "python3", "-c", ECHO, str(port))
@@ -235,6 +237,7 @@ async def test_command_line_exposes(tmp_path: Path) -> None:
         await converse(port, b"")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["pipe", "unix", "udp", "ipv6"])
 def test_only_asked_sockets_are_taken(kind: str) -> None:
     made = {
@@ -251,6 +254,7 @@ def test_only_asked_sockets_are_taken(kind: str) -> None:
         os.close(fd)
 
 
+@pytest.mark.once
 def test_urls_of_an_endpoint() -> None:
     plain = ExposedPortEndpoint("127.0.0.1", 8000)
     assert (plain.url_for("HTTP"), plain.url_for("ws")) == (
