@@ -288,6 +288,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         undo = ExitStack()
         try:
             await in_thread(_check_named, state, root, snapshot)
+            await in_thread(_check_sources, state, whole, self._caller.directory)
             together = bool(shared) or state.workspace_overlay
             found, lease = await in_thread(prepare_again, whole, state, together, undo)
             await in_thread(admit, found, accounts)
@@ -365,6 +366,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         if origin.state is not None:
             check_grants(whole, origin.manifest)
             await in_thread(_check_named, origin.state, None, None)
+            await in_thread(_check_sources, origin.state, whole, self._caller.directory)
         session_id = uuid4()
         kept = kept_likewise(origin.kept, str(session_id)) if snapshot is None else snapshot
         kept = await in_thread(_resolved, kept, str(session_id))
@@ -473,6 +475,13 @@ def _check_named(
     from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
 
     check_named(state_place(), state, root, kept)
+
+
+def _check_sources(state: UnixLocalSandboxSessionState, policy: Policy, base: str | None) -> None:
+    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
+    from sandyard.restating import check_sources  # noqa: PLC0415  # likewise
+
+    check_sources(state_place(), state, policy, base)
 
 
 def _checked_policy(policy: object) -> Policy | None:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from sandyard.policy import Policy
     from sandyard.state import UnixLocalSandboxSessionState
 
-__all__ = ["check_grants", "check_named", "remove_key", "seal_state", "with_grants"]
+__all__ = [
+    "check_grants",
+    "check_named",
+    "check_sources",
+    "remove_key",
+    "seal_state",
+    "with_grants",
+]
 
 _KEY: Final = "key"
 _KEY_BYTES: Final = 32
@@ -47,7 +54,8 @@ def seal_state(directory: str, state: UnixLocalSandboxSessionState) -> None:
     """
     state.seal = ""
     with suppress(OSError):
-        state.seal = _seal_of(_made_key(directory), state)
+        key = _made_key(directory)
+        state.seal = f"{_seal_of(key, state)}.{_sources_seal(key, state)}"
 
 
 def _has_seal(directory: str, state: UnixLocalSandboxSessionState) -> bool:
@@ -61,7 +69,8 @@ def _has_seal(directory: str, state: UnixLocalSandboxSessionState) -> bool:
         key = _read_key(directory)
     except OSError:
         return False
-    return hmac.compare_digest(_seal_of(key, state).encode(), state.seal.encode(errors="replace"))
+    own = state.seal.partition(".")[0].encode(errors="replace")
+    return hmac.compare_digest(_seal_of(key, state).encode(), own)
 
 
 def check_named(
@@ -151,6 +160,61 @@ def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
     )
     raw = json.dumps(said, sort_keys=True).encode()
     return hmac.digest(key, raw, hashlib.sha256).hex()
+
+
+def check_sources(
+    directory: str, state: UnixLocalSandboxSessionState, policy: Policy, base: str | None
+) -> None:
+    """Refuse to copy what only a saved state names: entries are made again where a workspace is gone.
+
+    Args:
+        directory: the user's state directory.
+        state: what was saved.
+        policy: what the caller grants.
+        base: where relative sources begin; None for the working directory.
+
+    Raises:
+        PolicyError: the sources of its entries are not those that it was sealed with, and the policy does
+            not show one of them.
+    """
+    sources = _sources_of(state)
+    if not sources:
+        return
+    with suppress(OSError):
+        own = state.seal.partition(".")[2].encode(errors="replace")
+        if hmac.compare_digest(_sources_seal(_read_key(directory), state).encode(), own):
+            return
+    for place, source in sources:
+        path = os.path.normpath(os.path.join(base or os.getcwd(), source))
+        if not any(is_within(path, str(each)) for each in (*policy.reads, *policy.writes)):
+            raise PolicyError(
+                f"the saved state copies {shown(path)} to {shown(place)}, and this user's state directory "
+                "does not know that: the state was changed, or comes from elsewhere; a state can't read "
+                f"anything: if you mean it, resume with policy=Policy(reads=({path!r},))",
+                field="reads",
+                value=path,
+            )
+
+
+def _sources_of(state: UnixLocalSandboxSessionState) -> list[tuple[str, str]]:
+    """What is copied from the host's disk: where to, and from where."""
+    from sandyard.manifest import Archive, GitRepo, LocalDir, LocalFile  # noqa: PLC0415  # see the client
+
+    found: list[tuple[str, str]] = []
+    for place, entry in state.manifest.walk():
+        if isinstance(entry, GitRepo):
+            with suppress(ManifestError):  # one that is no repository is refused when it is made
+                local = entry.repository().local
+                if local is not None:
+                    found.append((place, local))
+        elif isinstance(entry, LocalFile | LocalDir | Archive) and entry.src is not None:
+            found.append((place, os.fspath(entry.src)))
+    return found
+
+
+def _sources_seal(key: bytes, state: UnixLocalSandboxSessionState) -> str:
+    raw = json.dumps((_VERSION, "sources", str(state.session_id), sorted(_sources_of(state))))
+    return hmac.digest(key, raw.encode(), hashlib.sha256).hex()
 
 
 def remove_key(directory: str) -> None:

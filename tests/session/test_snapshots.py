@@ -17,6 +17,7 @@ from sandyard import (
     Dependencies,
     File,
     LeaseHeldError,
+    LocalDir,
     LocalSnapshotSpec,
     Manifest,
     Overlay,
@@ -272,6 +273,43 @@ async def test_state_chooses_no_place(
     key.chmod(0o644)
     with pytest.raises(ArgumentError):
         await client.resume(again.state)
+
+
+async def test_state_copies_nothing_itself(
+    client: UnixLocalSandboxClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that a changed state wants from the disk of whoever resumes it is refused by name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "secret").write_text("private")
+    entries = {"own": LocalDir(src="own"), "note": File(content="x")}
+    session = await client.create(manifest=Manifest(entries=entries))
+    async with session:
+        pass
+    saved = client.serialize_session_state(session.state)
+    await client.delete(session)
+    forged = copy.deepcopy(saved) | {"workspace_root_ready": False}
+    forged["manifest"]["entries"]["stolen"] = {  # type: ignore[index]
+        "type": "local_file",
+        "src": "own/secret",
+    }
+    for seal in (saved["seal"], "", f"{saved['seal']}.", "é.é"):
+        state = client.deserialize_session_state(forged | {"seal": seal})
+        with pytest.raises(SandboxError) as refused:
+            await client.resume(state)
+        assert isinstance(refused.value, PolicyError | ArgumentError)
+    state = client.deserialize_session_state(forged)
+    with pytest.raises(PolicyError, match="a state can't read anything") as denied:
+        await client.fork(state)
+    assert str(tmp_path / "own") in str(denied.value)
+    shown = await client.resume(state, policy=Policy(reads=(str(tmp_path / "own"),)))
+    async with shown:  # whoever resumes it says so
+        assert (await shown.exec("cat stolen")).stdout == b"private"
+    await client.delete(shown)
+    again = await client.resume(client.deserialize_session_state(saved))
+    async with again:  # it was not changed
+        assert (await again.exec("cat own/secret")).stdout == b"private"
+    await client.delete(again)
 
 
 async def test_state_chooses_no_kind(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
