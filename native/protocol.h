@@ -48,7 +48,7 @@ enum event {
     EVENT_GONE = 69, /* body: struct gone and struct refused[]; the last process that a command left
                       * behind has ended */
     EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
-    EVENT_SOCKET = 71, /* body: struct socket_made; the socket is the one descriptor, unless it failed */
+    EVENT_SOCKET_MADE = 71, /* body: struct socket_made; the socket is the one descriptor, unless it failed */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
     EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
 };

@@ -295,9 +295,9 @@ static void handle_socket(const struct incoming *in) {
     } else {
         made.error = EPROTO;
     }
-    made.error = made.error != 0 ? made.error : reply_with(EVENT_SOCKET, in->head.job, &made, sizeof made, fd);
+    made.error = made.error != 0 ? made.error : reply_with(EVENT_SOCKET_MADE, in->head.job, &made, sizeof made, fd);
     if (made.error != 0)
-        reply(EVENT_SOCKET, in->head.job, &made, sizeof made);
+        reply(EVENT_SOCKET_MADE, in->head.job, &made, sizeof made);
     if (fd >= 0)
         (void)close(fd);
 }

@@ -210,7 +210,9 @@ async def test_session_that_is_kept_has_none(tmp_path: Path) -> None:
 
 
 async def test_fork_bomb_in_background(session: Session) -> None:
-    bomb = await session.start_process("bomb() { bomb | bomb & }; bomb; echo up; sleep 60")
+    # Fewer than a session may have: thousands of them are the whole machine's business for a while.
+    forks = "ulimit -u 500; bomb() { bomb | bomb & }; bomb; echo up; sleep 60"
+    bomb = await session.start_process(forks)
     first = await asyncio.wait_for(anext(bomb.logs()), 30)
     assert first.data
     await asyncio.wait_for(session.stop(processes="end"), 30)

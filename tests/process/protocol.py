@@ -59,8 +59,8 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT, LAYERS = 1, 2, 3, 4, 5, 16, 17
-STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED, SOCKET = range(64, 72)
+START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, MOUNT, LAYERS = 1, 2, 3, 4, 5, 6, 16, 17
+STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED, SOCKET_MADE = range(64, 72)
 MOUNTED = 80
 PASSED = 81
 
@@ -175,7 +175,7 @@ def decode_head(data: bytes) -> Head:
     magic, kind, flags, job, size = source.unpack("message")
     source.end()
     check(magic == MAGIC, "another language")
-    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, MOUNT, LAYERS), "no request")
+    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, MOUNT, LAYERS), "no request")
     check(flags in (0, 1), "unknown flags")
     check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
     return Head(kind, bool(flags), job, size)
@@ -520,6 +520,6 @@ def encode_rare_event(event: Unmapped | Mounted | SocketMade | Passed) -> bytes:
         case Mounted(mount):
             return encode_datagram(MOUNTED, 0, packed("mounted", mount))
         case SocketMade(job, error):
-            return encode_datagram(SOCKET, job, packed("socket_made", error, 0))
+            return encode_datagram(SOCKET_MADE, job, packed("socket_made", error, 0))
         case Passed(number):
             return encode_datagram(PASSED, number)

@@ -308,6 +308,10 @@ class TestKilled:
         assert ground.leases() == []
 
 
+SWEEPER = "sandyard-sweep"
+"""The thread that goes on behind a create which has waited for it long enough."""
+
+
 class TestSwept:
     def test_living_sessions_stay(self, ground: Ground) -> None:
         with ground.live("worked", "await asyncio.sleep(60)"):
@@ -350,6 +354,7 @@ class TestSwept:
         self, client: Client, here: Ground, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         session = await client.create()
+        await until(lambda: not any(each.name == SWEEPER for each in threading.enumerate()))
         await asyncio.to_thread(self.leave_one, here)
         assert len(here.leases()) == 2
         await client.delete(await client.create())

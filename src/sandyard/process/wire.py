@@ -148,7 +148,7 @@ class _Event(IntEnum):
     EXITED = 68
     GONE = 69
     UNMAPPED = 70
-    SOCKET = 71
+    SOCKET_MADE = 71
     MOUNTED = 80
     PASSED = 81
 
@@ -489,7 +489,7 @@ def _rare_event(kind: int, job: int, body: bytes) -> Event:
             return StartFailed(_failure(body))
         case _Event.UNMAPPED if len(body) == _UNMAPPED.size:
             return Unmapped(_UNMAPPED.unpack(body)[0])
-        case _Event.SOCKET if len(body) == _SOCKET.size:
+        case _Event.SOCKET_MADE if len(body) == _SOCKET.size:
             return SocketMade(job, _SOCKET.unpack(body)[0])
         case _Event.PASSED if not body:
             return Passed(job)
