@@ -24,8 +24,7 @@ demo: setup ## a short tour on this machine
 	@$(BIN)/python scripts/demo.py
 
 test: setup lint ## everything CI runs; for root that is the tests as an ordinary user too
-	@if [ "$$(id -u)" = 0 ]; then scripts/test-both; else \
-	  scripts/test-parts "not soak and not plain" "not soak and plain"; fi
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-both; else $(BIN)/python -m pytest; fi
 
 quick: setup ## the tests alone, as you, without installation; ARGS="-k name" narrows them
 	@$(BIN)/python -m pytest -m "not soak and not install" $(ARGS)

@@ -26,6 +26,7 @@ settings.load_profile("sandyard")
 RUN_DIRECTORY = pytest.StashKey[Path]()
 
 ONCE = (
+    "background/test_ends.py",
     "background/test_layout.py",
     "background/test_logs.py",
     "background/test_slow_disk.py",
@@ -83,8 +84,12 @@ PLAIN = (
     "faults/test_awaits.py",
     "faults/test_calls.py",
     "faults/test_kills.py",
+    "integrations/test_runs.py",
     "supervisor/test_life.py",
     "supervisor/test_terminal.py",
+    "terminal/test_old_verbs.py",
+    "terminal/test_readers.py",
+    "terminal/test_terminal.py",
     "test_dependencies.py",
     "test_finishing.py",
     "workspace/test_patches.py",

@@ -106,7 +106,8 @@ TERMINALS: Final = (
     python("terminals_of_the_host", "\n".join((
         "for name in os.listdir('/dev/pts'):",
         "    if name.isdigit():",
-        "        held = os.open('/dev/pts/' + name, os.O_WRONLY | os.O_NOCTTY)",
+        "        try: held = os.open('/dev/pts/' + name, os.O_WRONLY | os.O_NOCTTY)",
+        "        except PermissionError as error: tell(error); continue  # somebody else's",
         "        escape_if(os.fstat(held).st_dev == int(os.environ['BAIT_TERMINALS']), name)",
     ))),
     python("consoles", "\n".join((
