@@ -47,6 +47,7 @@ async def test_policy_changes_what_it_says() -> None:
     assert unlike == {"wall.reaches_no_host_port"}, str(result)
 
 
+@pytest.mark.soak
 @pytest.mark.once
 def test_lower_rung_shows_the_rest() -> None:
     unlike = ask("nested,no_user", "tests.conformance.local_session")
@@ -62,6 +63,7 @@ def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     end_supervisor()
 
 
+@pytest.mark.soak
 @pytest.mark.once
 @pytest.mark.usefixtures("supervised")
 async def test_held_sessions_show_theirs() -> None:
