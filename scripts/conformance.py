@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sandyard.testing import BEHAVIOURS, Conformance, Outcome, Promise, run_conformance  # noqa: E402
-from tests.conformance.sdk_session import make_sdk_session  # noqa: E402
+from sandyard.testing import BEHAVIOURS, Conformance, Outcome, Promise, run_conformance  # noqa: E402  # after the path to them
+from tests.conformance.sdk_session import make_sdk_session  # noqa: E402  # after the path to them
 
 PAGE = ROOT / "docs" / "conformance.md"
 SUBREAPER = 36
