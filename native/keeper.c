@@ -18,7 +18,7 @@
 
 #define VECTOR_ROOM 1024 /* words and variables of an ordinary command; more take a mapping */
 #define IDLE_MS 3000
-#define KILL_ROUNDS 3 /* plain rounds of SIGKILL before the tree is frozen first */
+#define KILL_ROUNDS 2 /* of SIGKILL alone, to the group and to all, before the tree is frozen first */
 
 struct job {
     uint32_t id, flags;
@@ -136,8 +136,14 @@ static bool reap(struct job *job) {
 }
 
 static void end_tree(struct job *job) {
-    if (job->rounds++ >= KILL_ROUNDS)
-        tree_freeze(getpid(), NULL, 0);
+    unsigned round = job->rounds++;
+    /* The command leads a group, which has nearly always all of the tree: the kernel takes a group whole,
+     * forks under way included, and however many fork, nobody has to be looked for. The number is the
+     * command's own until it is reaped. */
+    if (round == 0 && job->command != 0 && kill(-job->command, SIGKILL) == 0)
+        return;
+    if (round >= KILL_ROUNDS)
+        tree_freeze(getpid(), NULL, 0, FREEZE_ROUNDS);
     (void)tree_signal(getpid(), NULL, 0, SIGKILL);
 }
 

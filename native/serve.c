@@ -160,16 +160,11 @@ static void tell_losses(void) {
  * One try of it, which takes as long as looking at all processes a few times: they are stopped until
  * no more appear, then killed. What is left is tried again at its own pace, and holds up no request. */
 static void sweep(void) {
-    size_t count = 0, stopped = 0;
+    size_t count = 0;
     for (size_t i = 0; i < keepers_used; i++)
         if (keepers[i].pid != 0)
             keeper_pids[count++] = keepers[i].pid;
-    for (int round = 0; round < STOP_ROUNDS; round++) {
-        size_t before = stopped;
-        stopped = tree_signal(getpid(), keeper_pids, count, SIGSTOP);
-        if (stopped == before)
-            break;
-    }
+    tree_freeze(getpid(), keeper_pids, count, STOP_ROUNDS);
     size_t living = tree_signal(getpid(), keeper_pids, count, SIGKILL);
     if (living != strays_seen)
         pace_quicken(&sweep_pace);

@@ -23,14 +23,12 @@
 #endif
 
 #define TREE_LIMIT 65536 /* processes seen in one pass: outside there are those of the whole machine */
-#define PLAIN_ROUNDS 3 /* of SIGKILL alone, before the whole tree is frozen first */
+#define PLAIN_ROUNDS 1 /* of SIGKILL alone, before the whole tree is frozen first */
 #define ABOVE_PLACES 16 /* no descriptor has its place here */
-#define FREEZE_ROUNDS 20
 #define SPACES_TO_GROUP 3 /* from the parenthesis that ends the name, see proc_pid_stat(5) */
 #define SPACES_TO_FOREGROUND 6
 #define FOR_THREADS O_EXCL /* PIDFD_THREAD, Linux 6.9; before, what threads are refused is nobody's */
 #define ANCESTORS_LIMIT 256 /* that are looked at for one process */
-#define HUNG_ROUNDS 2 /* of freezing, in which a process that waits in the kernel may still come back */
 
 struct tree {
     size_t count;
@@ -39,6 +37,7 @@ struct tree {
     pid_t parents[TREE_LIMIT];
     char states[TREE_LIMIT];
     enum mark { UNKNOWN, CLIMBED, OUTSIDE, INSIDE } marks[TREE_LIMIT];
+    pid_t seen[TREE_LIMIT]; /* by the look that stops them, in ascending order */
 };
 
 struct entry { /* struct linux_dirent64, which no header declares */
@@ -50,6 +49,8 @@ struct entry { /* struct linux_dirent64, which no header declares */
 };
 
 static struct tree scanned; /* untouched, and so no memory, until something has to be ended */
+static pid_t stopped[TREE_LIMIT]; /* by the look before, in ascending order */
+static size_t stopped_count;
 static int outside = -1; /* the procfs outside */
 
 void tree_look_outside(void) {
@@ -168,20 +169,22 @@ static bool is_among(pid_t pid, const pid_t *pids, size_t count) {
     return false;
 }
 
-/* The place of a process, or the count where it is not among those that were seen. */
-static size_t find_index(const struct tree *tree, pid_t pid) {
-    size_t low = 0, high = tree->count;
+/* The place of a number among ascending ones, or the count where it is not among them. */
+static size_t find_ascending(const pid_t *pids, size_t count, pid_t pid) {
+    size_t low = 0, high = count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (tree->pids[middle] == pid)
+        if (pids[middle] == pid)
             return middle;
-        if (tree->pids[middle] < pid)
+        if (pids[middle] < pid)
             low = middle + 1;
         else
             high = middle;
     }
-    return tree->count;
+    return count;
 }
+
+static size_t find_index(const struct tree *tree, pid_t pid) { return find_ascending(tree->pids, tree->count, pid); }
 
 static void write_number(char text[12], pid_t pid) {
     char *at = text + 11;
@@ -284,19 +287,25 @@ size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int num
 /* Stops a tree that forks faster than it can be killed: what is stopped cannot fork, and still takes
  * the places that the limit on processes leaves.
  *
- * What waits in the kernel ('D') stops when it comes back, before it could fork again, and that may
- * be never: it is looked for twice, so that the child of a fork under way is seen. */
-void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
-    for (int round = 0; round < FREEZE_ROUNDS; round++) {
-        bool running = !tree_find(&scanned, root, spared, spared_count);
+ * All is stopped when a look finds nobody whom the look before had not found and signalled. Nobody is
+ * waited for: a fork gives up where a signal is pending (copy_process() looks last of all), so that
+ * what has not come round to stopping, among hundreds that want a processor, has no children either. */
+void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count, int rounds) {
+    stopped_count = 0;
+    for (int round = 0; round < rounds; round++) {
+        bool fresh = !tree_find(&scanned, root, spared, spared_count);
+        size_t count = 0;
         for (size_t i = 0; i < scanned.count; i++) {
-            if (scanned.marks[i] != INSIDE || strchr("TtZX", scanned.states[i]) != NULL)
+            if (scanned.marks[i] != INSIDE || scanned.states[i] == 'Z' || scanned.states[i] == 'X')
                 continue;
-            if (scanned.states[i] != 'D' || round < HUNG_ROUNDS)
-                running = true;
-            signal_one(&scanned, i, SIGSTOP);
+            fresh = fresh || find_ascending(stopped, stopped_count, scanned.pids[i]) == stopped_count;
+            if (scanned.states[i] != 'T' && scanned.states[i] != 't')
+                signal_one(&scanned, i, SIGSTOP);
+            scanned.seen[count++] = scanned.pids[i];
         }
-        if (!running)
+        memcpy(stopped, scanned.seen, count * sizeof *stopped);
+        stopped_count = count;
+        if (!fresh)
             return;
     }
 }
@@ -443,7 +452,7 @@ void tree_end(void) {
             return;
         if (pace_is_due(&pace)) {
             if (rounds >= PLAIN_ROUNDS)
-                tree_freeze(getpid(), NULL, 0);
+                tree_freeze(getpid(), NULL, 0, FREEZE_ROUNDS);
             (void)tree_signal(getpid(), NULL, 0, SIGKILL);
         }
         struct timespec pause = {0, (long)pace_timeout(&pace) * 1000000};

@@ -91,8 +91,8 @@ size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int num
     return (size_t)kill(1, number);
 }
 
-void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count) {
-    (void)root, (void)spared, (void)spared_count;
+void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count, int rounds) {
+    (void)root, (void)spared, (void)spared_count, (void)rounds;
 }
 
 size_t tree_origin(pid_t pid, const pid_t *roots, size_t count, char name[16]) {

@@ -17,7 +17,9 @@ import pytest
 from sandyard import (
     BackgroundProcess,
     ExecTransportError,
+    Policy,
     ResourceLimitError,
+    ResourceLimits,
     SessionClosedError,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
@@ -209,15 +211,20 @@ async def test_session_that_is_kept_has_none(tmp_path: Path) -> None:
     await client.delete(session)
 
 
-async def test_fork_bomb_in_background(session: Session) -> None:
+@pytest.mark.parametrize("leaves", ["", "setsid "], ids=["group", "sessions"])
+async def test_fork_bomb_in_background(leaves: str) -> None:
     # Fewer than a session may have: thousands of them are the whole machine's business for a while.
-    forks = "ulimit -u 500; bomb() { bomb | bomb & }; bomb; echo up; sleep 60"
-    bomb = await session.start_process(forks)
-    first = await asyncio.wait_for(anext(bomb.logs()), 30)
-    assert first.data
-    await asyncio.wait_for(session.stop(processes="end"), 30)
-    await until(lambda: bomb.state == "ended", within=20)
-    assert (await session.exec("echo on")).stdout == b"on\n"
+    client = UnixLocalSandboxClient()
+    session = await client.create(policy=Policy(limits=ResourceLimits(processes=200)))
+    async with session:
+        await session.write("bomb", f"{leaves}sh $0 & {leaves}sh $0 & echo up; sleep 60".encode())
+        bomb = await session.start_process("sh bomb")
+        first = await asyncio.wait_for(anext(bomb.logs()), 30)
+        assert first.data
+        await asyncio.wait_for(session.stop(processes="end"), 30)
+        await until(lambda: bomb.state == "ended", within=20)
+        assert (await session.exec("echo on")).stdout == b"on\n"
+    await client.delete(session)
 
 
 async def test_few_descriptors_are_told(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

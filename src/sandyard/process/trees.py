@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 
-from sandyard.errors import ResourceLimitError
 from sandyard.finishing import all_finished
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
@@ -43,11 +41,9 @@ async def end_leftovers(init: InitProcess) -> None:
 async def end_patiently(init: InitProcess, job: Job) -> None:
     """Ends a job and all of it, where nobody waits for an answer within a second."""
     patience = time.monotonic() + CLOSE_TIMEOUT_S  # a tree of thousands takes its time
-    if not job.exited.is_set:
-        # Most are gone by that, and then nobody looks through /proc for what descends from them.
-        with contextlib.suppress(SandboxEndedError, ResourceLimitError):
-            await init.signal(job, signal.SIGKILL)
-            await job.exited.wait(END_FORCE_AFTER_S)
+    with contextlib.suppress(SandboxEndedError):
+        await init.kill(job)
+        await job.gone.wait(CLOSE_TIMEOUT_S / 2)  # by the keeper, which knows whose they are
     while not job.gone.is_set and time.monotonic() < patience:
         await end_whole(init, job)
 
