@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from io import IOBase
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from sandyard.errors import OpName
 from sandyard.loading import UNLOADED, as_told
@@ -57,6 +58,14 @@ class Observer(Protocol):
         """Hand over what is left; nothing is heard afterwards."""
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A result that holds something, such as a stream."""
+
+    async def aclose(self) -> None:
+        """Give it back."""
+
+
 class Observable:
     """A session whose operations can be heard of.
 
@@ -95,12 +104,24 @@ def observed(op: OpName, *, ends: bool = False) -> Callable[[Verb[O, P, T]], Ver
                 if seen is not error:
                     raise seen from error
                 raise
-            await operation.finish(result)
+            await _tell(operation, result)
             return result
 
         return told
 
     return decorate
+
+
+async def _tell(operation: Operation, result: object) -> None:
+    """Tell of a result; where that fails the operation, nobody gets the result to close it."""
+    try:
+        await operation.finish(result)
+    except BaseException:
+        if isinstance(result, Closing):
+            await result.aclose()
+        elif isinstance(result, IOBase):
+            result.close()
+        raise
 
 
 Block = Callable[Concatenate[O, P], AbstractAsyncContextManager[T]]

@@ -21,6 +21,7 @@ from sandyard import (
 )
 from sandyard.events.limits import QUEUED_EVENTS
 from tests.events.telling import Told, keep, telling
+from tests.session.host import open_descriptors
 
 
 def fail(event: SandboxSessionEvent, _: object) -> None:
@@ -45,6 +46,21 @@ async def test_failing_sink_fails_if_marked() -> None:
         assert raised.value.context == {"sink": "fail"}
         assert not await session.exists("done")  # it was refused before it began
     assert [event.phase for event in told if event.op == "exec"] == ["start"]
+
+
+async def test_result_nobody_gets_is_closed() -> None:
+    def fail_ends(event: SandboxSessionEvent, _: object) -> None:
+        if event.phase == "finish" and event.op in {"read", "pack"}:
+            raise OSError("full")
+
+    async with telling(CallbackSink(fail_ends, on_error="raise")) as session:
+        await session.write("file", b"x")
+        before = open_descriptors()
+        for verb in (session.read, session.pack):
+            with pytest.raises(EventSinkError) as raised:
+                await verb("file")
+            del raised
+            assert open_descriptors() == before
 
 
 async def test_operations_error_comes_first() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import http.server
 import json
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,6 +208,58 @@ async def test_slow_receiver_is_given_up(tmp_path: Path) -> None:
     seen = [int(str(event["seq"])) for event in taken]
     assert len(seen) < 500
     assert seen + numbers(spool.read_bytes()) == list(range(1, 501))
+
+
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_full_disk_keeps_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    told = Instrumentation(sinks=[JsonlOutboxSink(path, mode="sync", on_error="raise")])
+    await told.emit(start(1))
+    whole = path.read_bytes()
+    with small_files(len(whole) + 10), pytest.raises(EventSinkError, match="File too large"):
+        await told.emit(start(2))
+    assert path.read_bytes() == whole
+    await told.emit(start(3))
+    assert numbers(path.read_bytes()) == [1, 3]
+
+
+async def test_full_spool_says_what_is_lost(tmp_path: Path) -> None:
+    spool = tmp_path / "spool.jsonl"
+    with receiving(500, 500, 200, 500) as (url, taken):
+        sink = HttpProxySink(url, spool_path=spool, mode="sync", on_error="raise")
+        told = Instrumentation(sinks=[sink])
+        for number in (1, 2):
+            with pytest.raises(EventSinkError, match="wait in"):
+                await told.emit(start(number))
+        kept = found(tmp_path)
+        # One of those that wait is sent, the next one not; what is left can't be written anew.
+        with small_files(10), pytest.raises(EventSinkError, match=r"they are lost, as .* can't be"):
+            await told.emit(start(3))
+        assert found(tmp_path) == kept
+        await told.emit(start(4))
+    assert [event["seq"] for event in taken] == [1, 1, 2, 4]
+
+
+async def test_lock_of_others_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandyard.events.outbox.LOCK_S", 0.05)
+    path = tmp_path / "events.jsonl"
+    told = Instrumentation(sinks=[JsonlOutboxSink(path, mode="sync", on_error="raise")])
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(EventSinkError, match="another program has had it locked"):
+            await told.emit(start(1))
+    await told.emit(start(2))
+    assert numbers(path.read_bytes()) == [2]
 
 
 async def test_missing_receiver_is_told() -> None:

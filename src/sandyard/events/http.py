@@ -102,8 +102,7 @@ class HttpProxySink(EventSink):
         if self.spool_path is not None:
             size = self.spool_path.stat().st_size if self.spool_path.exists() else 0
             if size + sum(map(len, lines)) <= SPOOL_BYTES:
-                append_whole(self.spool_path, b"".join(lines), None, 0)
-                kept = f"they wait in {self.spool_path}"
+                kept = _spooled(self.spool_path, lines)
             else:
                 kept = f"they are lost, as {self.spool_path} is full"
         raise EventSinkError(
@@ -156,15 +155,28 @@ async def _ended(work: asyncio.Task[None]) -> None:
     work.exception()
 
 
+def _spooled(path: Path, lines: list[bytes]) -> str:
+    """Puts lines into the spool, and says where they are."""
+    try:
+        append_whole(path, b"".join(lines), None, 0)
+    except OSError as error:
+        return f"they are lost, as {path} can't be written ({error.strerror})"
+    return f"they wait in {path}"
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Writes a file anew, whole or not at all; its lock is the caller's."""
     fresh = path.with_name(f"{path.name}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        write_all(descriptor, content)
-    finally:
-        os.close(descriptor)
-    fresh.replace(path)
+        try:
+            write_all(descriptor, content)
+        finally:
+            os.close(descriptor)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _checked_endpoint(endpoint: object) -> str:

@@ -31,6 +31,12 @@ OUTBOX_BYTES: Final = 64 * 1024**2
 OUTBOX_KEPT: Final = 3
 """Files of events that are kept beside the one that is written."""
 
+LOCK_S: Final = 5.0
+"""How long a file of events may be locked by another program before that is an error."""
+
+LOCK_PAUSE_S: Final = 0.01
+"""How often that is looked at: flock(2) itself has no limit."""
+
 SPOOL_BYTES: Final = 16 * 1024**2
 """Events that wait in a file for a receiver that can't be reached."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, shown
-from sandyard.events.limits import OUTBOX_BYTES, OUTBOX_KEPT
+from sandyard.events.limits import LOCK_PAUSE_S, LOCK_S, OUTBOX_BYTES, OUTBOX_KEPT
 from sandyard.events.model import EventPayloadPolicy, SandboxSessionEvent, event_to_json_line
 from sandyard.events.sinks import DeliveryMode, EventSink, OnErrorPolicy, checked_modes
 from sandyard.finishing import in_thread
@@ -92,18 +94,37 @@ def append_whole(path: Path, lines: bytes, max_bytes: int | None, keep: int) -> 
 
 
 def locked_outbox(path: Path) -> int:
-    """The file, locked, and still the one of that name once the lock is ours."""
+    """The file, locked, and still the one of that name once the lock is ours (blocking).
+
+    Raises:
+        OSError: it can't be opened, or another program keeps it locked.
+    """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         descriptor = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, path)
             if _same_file(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # another program has put it aside meanwhile
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Takes the lock, which others have for one batch, and a program that is stopped for ever."""
+    patience = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                told = f"another program has had it locked for {LOCK_S:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, told, str(path)) from None
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
