@@ -14,6 +14,7 @@ from sandyard import (
     ArgumentError,
     InvalidManifestPathError,
     LocalFileReadError,
+    Manifest,
     Policy,
     PolicyDeniedError,
     Progress,
@@ -63,6 +64,26 @@ def project(tmp_path: Path) -> Path:
     os.utime(top / "secret", ns=(10**18, 10**18 + 1))
     (top / "bin").chmod(0o555)
     return top
+
+
+async def test_rules_end_at_the_border(tmp_path: Path) -> None:
+    """What protects a repository inside says nothing about the directory that a copy of it makes."""
+    root = tmp_path / "root"
+    for name in (".git/hooks", ".git/objects", ".git/refs/heads", "src/deep"):
+        (root / name).mkdir(parents=True)
+    (root / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    (root / ".git/config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    (root / "src/deep/file").write_text("x")
+    client = UnixLocalSandboxClient()
+    session = await client.create(manifest=Manifest(root=str(root)))
+    try:
+        async with session:
+            assert (await session.exec("echo x > .git/config")).exit_code != 0
+            for _ in range(2):  # into a new directory, and into one that is there
+                assert (await session.download(".", tmp_path / "out")).files == 3
+    finally:
+        await client.delete(session)
+    assert tree_of(tmp_path / "out") == tree_of(root)
 
 
 async def test_up_and_down_again(tmp_path: Path, project: Path) -> None:

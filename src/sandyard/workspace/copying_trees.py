@@ -99,7 +99,8 @@ class Tree:
         direct: True writes files of new directories at once under their own names, for where
             nobody looks yet (default: each appears whole).
         stopped: set by whoever wants no more of it.
-        settled: True leaves directories that were there before the permissions that they had.
+        settled: True leaves directories that were there before the permissions that they had, and
+            asks for no rule around them: the target is the caller's, outside of all that has rules.
     """
 
     src: Path
@@ -374,7 +375,8 @@ def _copy_directory(tree: Tree, level: _Level, child: _Child) -> None:
         with acting_as(tree.owner):
             made, fresh = open_or_make(level.target, name, _PRIVATE_DIRECTORY)
         try:
-            tree.ward.check_directory(made)  # somebody may have put another in its place
+            # Somebody may have put another in its place.
+            (tree.ward.refuse_foreign if tree.settled else tree.ward.check_directory)(made)
             had = os.fstat(made).st_mode
             unlock(made, tree.owner)
             before = len(tree.done.written)
