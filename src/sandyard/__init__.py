@@ -10,7 +10,7 @@ from typing import Final
 _HOMES: Final = {
     "sandyard.archive.bounds": ("SandboxArchiveLimits",),
     "sandyard.archive.report": ("ArchiveNote", "ArchiveReport"),
-    "sandyard.changes": ("AppliedChanges", "Change", "Changes", "Overlay"),
+    "sandyard.changes": ("AppliedChanges", "Change", "Changes", "Layered", "Overlay"),
     "sandyard.checkup": ("doctor",),
     "sandyard.checkpoints": ("Checkpoint",),
     "sandyard.client": ("UnixLocalSandboxClient",),

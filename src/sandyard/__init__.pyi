@@ -10,6 +10,7 @@ from sandyard.changes import (
     AppliedChanges as AppliedChanges,
     Change as Change,
     Changes as Changes,
+    Layered as Layered,
     Overlay as Overlay,
 )
 from sandyard.checkup import doctor as doctor

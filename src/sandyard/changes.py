@@ -1,4 +1,4 @@
-"""Overlays as values: which directory one is laid over, what was changed in it, what was applied."""
+"""What workspaces may be laid over, as values: a directory, or layers; what was changed, and applied."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-__all__ = ["AppliedChanges", "Change", "Changes", "Overlay"]
+__all__ = ["AppliedChanges", "Change", "Changes", "Layered", "Overlay"]
 
 ChangeKind = Literal["deleted", "added", "modified", "mode", "type"]
 ChangedEntry = Literal["file", "directory", "symlink", "other"]
@@ -30,6 +30,23 @@ class Overlay:
     """
 
     path: str | PurePath
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A workspace that lies upon layers: ``client.fork`` makes another one without copying it.
+
+    What commands change is kept apart from what was there before, which is never changed again and
+    which any number of sessions see at once. All of it lies in the state directory
+    (``$XDG_STATE_HOME/sandyard``), so there is no directory of the host's to look into; ``delete``
+    removes what no other session needs. Commands know the workspace as the manifest's root.
+
+    A directory that was there at a fork can't be renamed in one step (EXDEV; ``mv`` copies it), and of
+    such a file with several names the one that is written to becomes a file of its own.
+
+    Example:
+        >>> session = await client.create(workspace=Layered())
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

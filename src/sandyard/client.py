@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -21,14 +20,14 @@ from sandyard.errors import (
 from sandyard.finishing import finished, in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
-from sandyard.overlay_verbs import begin_overlay, lay_over
+from sandyard.overlay_verbs import lay_over, make_workspace
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState
 
 if TYPE_CHECKING:
-    from sandyard.changes import Overlay
+    from sandyard.changes import Layered, Overlay
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
     from sandyard.manifest.concurrency import SandboxConcurrencyLimits
@@ -125,7 +124,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         manifest: Manifest | None = None,
         options: UnixLocalSandboxClientOptions | Mapping[str, object] | None = None,
         policy: Policy | None = None,
-        workspace: Overlay | None = None,
+        workspace: Layered | Overlay | None = None,
         shared: bool = False,
     ) -> UnixLocalSandboxSession:
         """Make a session; it is not started yet.
@@ -144,7 +143,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 (default: none).
             policy: what its commands may touch (default: the client's).
             workspace: ``Overlay(path)`` lets it work on a directory of the caller's without changing
-                it; the manifest has no root of its own then (default: the manifest says where).
+                it; the manifest has no root of its own then. ``Layered()`` makes its forks cost
+                nothing; its root is no directory of the host's (default: the manifest says where).
             shared: True lets other sessions that say the same work in a directory of the caller's at
                 once (default: the start is refused with ``LeaseHeldError`` while another one does).
 
@@ -172,30 +172,24 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         else:
             manifest = manifest.model_copy(deep=True)
-        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # with the first session
+        from sandyard.admission import possible_accounts  # noqa: PLC0415  # with the first session
         from sandyard.restating import with_grants  # noqa: PLC0415  # likewise
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         whole = with_grants(whole, manifest)
-        from sandyard.preparing import prepare  # noqa: PLC0415  # likewise
-
         accounts = await in_thread(possible_accounts, manifest)
-        if workspace is not None:
-            lay_over(workspace, manifest)
-        owned = manifest.root == DEFAULT_ROOT
+        kind = None if workspace is None else lay_over(workspace, manifest)
+        owned = kind is None and manifest.root == DEFAULT_ROOT
         try:
-            together = bool(shared) or workspace is not None  # an overlay only reads its directory
-            asked = whole, manifest, kept, session_id, together
-            root, lease = await in_thread(prepare, *asked, undo)
-            await in_thread(admit, root, accounts)
-            if workspace is not None:
-                await in_thread(begin_overlay, lease, manifest.root, undo)
+            asked = whole, manifest, kept, session_id, bool(shared)
+            root, lease = await in_thread(make_workspace, kind, accounts, *asked, undo)
             state = UnixLocalSandboxSessionState(
                 session_id=session_id,
                 manifest=manifest,
                 snapshot=kept,
                 workspace_root_owned=owned,
-                workspace_overlay=workspace is not None,
+                workspace_overlay=kind == "overlay",
+                workspace_layered=kind == "layers",
                 exposed_ports=ports,
             )
             await in_thread(_seal, state)
@@ -234,7 +228,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         state: SandboxSessionState,
         *,
         policy: Policy | None = None,
-        root: str | os.PathLike[str] | Overlay | None = None,
+        root: str | os.PathLike[str] | Layered | Overlay | None = None,
         snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
         shared: bool = False,
     ) -> UnixLocalSandboxSession:
@@ -249,8 +243,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 and says where the workspace is, and where it is kept, only if this user's state
                 directory knows it as it is.
             policy: what its commands may touch (default: the client's); no state says that.
-            root: ``state.manifest.root``, said again, or ``Overlay`` of it if the workspace is one
-                (default: the state has to be known).
+            root: ``state.manifest.root``, said again, or ``Overlay`` of it if the workspace is one, or
+                ``Layered()`` (default: the state has to be known).
             snapshot: ``state.snapshot``, or the spec that it came of, said again (default: likewise).
             shared: as ``create``.
 
@@ -282,7 +276,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         check_grants(whole, state.manifest)
-        from sandyard.preparing import prepare_again  # noqa: PLC0415  # likewise
+        from sandyard.layered import find_workspace  # noqa: PLC0415  # likewise
 
         accounts = await in_thread(possible_accounts, state.manifest)
         undo = ExitStack()
@@ -290,7 +284,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             await in_thread(_check_named, state, root, snapshot)
             await in_thread(_check_sources, state, whole, self._caller.directory)
             together = bool(shared) or state.workspace_overlay
-            found, lease = await in_thread(prepare_again, whole, state, together, undo)
+            found, lease = await in_thread(find_workspace, whole, state, together, undo)
             await in_thread(admit, found, accounts)
             await in_thread(_seal, state)
         except BaseException:
@@ -307,6 +301,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         manifest: Manifest | None = None,
         policy: Policy | None = None,
         store: SnapshotStore | None = None,
+        workspace: Layered | None = None,
         keep_path: bool = True,
     ) -> UnixLocalSandboxSession:
         """Make another session from the same point; it is not started yet.
@@ -315,6 +310,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         ``delete`` removes; commands know it under the path of the source's, so absolute links and the
         programs of virtual environments work. What is kept of files is what a snapshot keeps. Commands
         of the source may write meanwhile: what changed while it was read is in ``forked.report``.
+        Of a session on layers (``workspace=Layered()``) only what it has changed since it began is
+        copied; of one that is closed, nothing.
 
         Args:
             source: a session that was started, or was and is closed; the ``state`` of one that nobody
@@ -329,6 +326,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             policy: what its commands may touch (default: that of a session; the client's for a state
                 or a snapshot). A session's fork may be given less than its parent has, not more.
             store: where the snapshot is (default: this user's).
+            workspace: ``Layered()`` lets the fork lie upon layers, so that its own forks cost nothing
+                (default: as its parent does; a snapshot's is copied).
             keep_path: False lets commands know the workspace under its own path (default: under the
                 source's). Without mounts, on the lowest rung, there is no other way.
 
@@ -356,7 +355,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         from sandyard.origins import find_origin  # noqa: PLC0415  # likewise
         from sandyard.restating import check_grants, with_grants  # noqa: PLC0415  # likewise
 
-        origin = await find_origin(source, store, manifest, self._dependencies)
+        origin = await find_origin(source, store, manifest, self._dependencies, workspace)
         given = _checked_policy(policy)
         if origin.policy is not None and given is not None:
             check_narrower(origin.policy, with_grants(given, origin.manifest))
@@ -383,24 +382,23 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         *,
         keep_path: bool,
     ) -> UnixLocalSandboxSession:
-        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # as create
+        from sandyard.admission import possible_accounts  # noqa: PLC0415  # as create
         from sandyard.forking import moved_policy  # noqa: PLC0415  # see above
-        from sandyard.preparing import prepare  # noqa: PLC0415  # as create
+        from sandyard.origins import make_room  # noqa: PLC0415  # likewise
 
         manifest, inside = origin.manifest, origin.inside if keep_path else None
         manifest.root, undo = DEFAULT_ROOT, ExitStack()
         accounts = await in_thread(possible_accounts, manifest)
         try:
-            asked = policy, manifest, kept, session_id, False, undo, inside
-            root, lease = await in_thread(prepare, *asked, filled=False)
-            assert root is not None  # noqa: S101  # a fork's is never the caller's
-            await in_thread(admit, root, accounts)
+            asked = accounts, policy, manifest, kept, session_id, inside
+            root, lease, fill = await in_thread(make_room, origin, *asked, undo)
             state = UnixLocalSandboxSessionState(
                 session_id=session_id,
                 manifest=manifest,
                 snapshot=kept,
-                workspace_root_owned=True,
-                workspace_root_path=None if root.inside == root.path else root.path,
+                workspace_root_owned=root is not None,
+                workspace_layered=root is None,
+                workspace_root_path=None if root is None or root.inside == root.path else root.path,
                 workspace_root_ready=origin.ready,
             )
             await in_thread(_seal, state)
@@ -408,10 +406,11 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             await in_thread(undo.close)  # nobody will hold what was made
             raise
         if not keep_path and origin.inside is not None:
-            policy = moved_policy(policy, origin.inside, root.real_path)
+            outside = manifest.root if root is None else root.real_path
+            policy = moved_policy(policy, origin.inside, outside)
         session = self._furnished(UnixLocalSandboxSession(state, policy, root, lease, caller))
         try:
-            await session.fill_from(origin.name, partial(origin.fill, root))
+            await session.fill_from(origin.name, fill)
             if not isinstance(kept, NoopSnapshot):
                 await in_thread(lease.protect)
         except BaseException:

@@ -13,9 +13,12 @@ from sandyard.verb_bases import WorkspaceVerbBase
 if TYPE_CHECKING:
     from sandyard.confinement.footing import Footing
     from sandyard.forking import Forked
+    from sandyard.layered import ForkPoints
     from sandyard.policy import Policy
     from sandyard.snapshot.records import Snapshot
     from sandyard.workspace import WorkspaceRoot
+    from sandyard.workspace.layered_place import LayeredPlace
+    from sandyard.workspace.lease import Lease
 
 __all__ = ["ForkVerbs"]
 
@@ -29,6 +32,8 @@ class ForkVerbs(WorkspaceVerbBase):
 
     forked: Forked | None = None
     _phase: Phase
+    _lease: Lease
+    _points: ForkPoints | None = None
 
     @abstractmethod
     def _unsaved_paths(self) -> frozenset[tuple[str, ...]]:
@@ -100,6 +105,29 @@ class ForkVerbs(WorkspaceVerbBase):
 
         workspace = self._open_workspace("fork", None)
         return await copied_workspace(workspace, target, source, self._unsaved_paths())
+
+    @observed("fork")
+    async def lay_under(self, target: LayeredPlace, source: str) -> Forked:
+        """Let a fork lie upon what this session has; ``UnixLocalSandboxClient.fork`` calls this.
+
+        Args:
+            target: where the fork keeps its changes; it is made.
+            source: id of this session.
+
+        Raises:
+            WorkspaceStartError: a place in the state directory can't be made or used.
+            WorkspaceArchiveReadError, WorkspaceArchiveWriteError: what was changed can't be copied.
+            SessionClosedError: the session was not started, or is closed.
+        """
+        from sandyard.forking import laid_workspace  # noqa: PLC0415  # few sessions are forked
+        from sandyard.layered import ForkPoints  # noqa: PLC0415  # likewise
+        from sandyard.workspace.layered_place import LayeredPlace  # noqa: PLC0415  # likewise
+
+        workspace, place = self._open_workspace("fork", None), LayeredPlace(self._lease)
+        if self._points is None:
+            self._points = ForkPoints()
+        asked = workspace, place, self._unsaved_paths()
+        return await laid_workspace(self._points, target, *asked, source=source)
 
     @observed("fork")
     async def fill_from(self, source: str, fill: Callable[[], Awaitable[Forked]]) -> None:

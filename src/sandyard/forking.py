@@ -34,14 +34,16 @@ from sandyard.workspace.lease import Lease
 from sandyard.workspace.sweep import clear_left
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from sandyard.archive.report import ArchiveReport
     from sandyard.confinement.footing import Footing
     from sandyard.dependencies import Dependencies
+    from sandyard.layered import ForkPoints
     from sandyard.policy import Policy
     from sandyard.snapshot.records import Snapshot
     from sandyard.state import UnixLocalSandboxSessionState
+    from sandyard.workspace.layered_place import LayeredPlace
 
 __all__ = [
     "ForkWay",
@@ -51,11 +53,14 @@ __all__ = [
     "copied_left",
     "copied_workspace",
     "kept_likewise",
+    "laid_left",
+    "laid_upon",
+    "laid_workspace",
     "moved_policy",
     "restored_snapshot",
 ]
 
-ForkWay = Literal["copy", "clone", "snapshot"]
+ForkWay = Literal["copy", "clone", "snapshot", "layers", "changes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +71,9 @@ class Forked:
         source: id of that session, or of that snapshot.
         way: how its files came: ``"clone"`` if they share their blocks with the source's until one
             of the two is written to (reflinks), ``"copy"`` if bytes were copied, ``"snapshot"`` if
-            they were restored from a store.
-        report: what is in the workspace, and what of the source is not.
+            they were restored from a store. Of a session on layers: ``"layers"`` if nothing was copied,
+            ``"changes"`` if what the session had changed was.
+        report: what was copied or restored, and what of the source was not.
     """
 
     source: str
@@ -93,6 +99,71 @@ async def copied_workspace(
     work = partial(duplicate, target=target, excluded=paths, stopped=stopped)
     done = await workspace.run_whole("fork", work, stopped)
     return Forked(source=source, way="clone" if done.shared else "copy", report=done.report)
+
+
+async def laid_workspace(
+    points: ForkPoints,
+    target: LayeredPlace,
+    workspace: Workspace,
+    place: LayeredPlace,
+    excluded: frozenset[tuple[str, ...]],
+    *,
+    source: str,
+) -> Forked:
+    """Let a fork lie upon what a session on layers has, while that goes on.
+
+    Raises:
+        WorkspaceStartError, WorkspaceArchiveReadError, WorkspaceArchiveWriteError: it can't be done.
+    """
+    point = await points.lay_under(target, workspace, place, _raw_paths(excluded))
+    return Forked(source=source, way=point.way, report=point.report)
+
+
+async def laid_left(
+    state: UnixLocalSandboxSessionState, target: LayeredPlace, dependencies: Dependencies | None
+) -> Forked:
+    """Let a fork lie upon what a session on layers has left; what it saved, if that is gone.
+
+    Raises:
+        LeaseHeldError, WorkspaceStartError, SnapshotNotRestorableError, SnapshotRestoreError: as
+            ``copied_left``.
+        ConfinementUnavailableError: this machine can't mount layers.
+    """
+    from sandyard.layered import freeze_left  # noqa: PLC0415  # where one is forked
+
+    point = await in_thread(freeze_left, state, target)
+    if point is not None:
+        return Forked(source=str(state.session_id), way=point.way, report=point.report)
+
+    async def fill(root: WorkspaceRoot) -> Forked:
+        async with _files_in(root) as files:
+            return await _restored_saved(state, files, dependencies)
+
+    return await laid_upon(fill, target)
+
+
+async def laid_upon(
+    fill: Callable[[WorkspaceRoot], Awaitable[Forked]], target: LayeredPlace
+) -> Forked:
+    """Let a fork lie upon a new layer.
+
+    Args:
+        fill: puts the files into it.
+        target: where the fork keeps its changes; it is made.
+
+    Raises:
+        WorkspaceStartError: the layer can't be made.
+    """
+    made = ExitStack()
+    layer = await in_thread(made.enter_context, target.filling())
+    try:
+        forked = await fill(layer.root)
+    except BaseException as error:
+        await finished(in_thread(made.__exit__, type(error), error, error.__traceback__))
+        raise
+    await finished(in_thread(made.close))
+    await in_thread(target.begin, (layer.name,))
+    return forked
 
 
 async def copied_left(

@@ -500,6 +500,17 @@ entry is walked to from the top, so thousands of levels, which a command makes a
 OVERLAY_RECORD_BYTES: Final = 32 * 1024
 """Longest record of an overlay that is read: the longest path, each byte in two, and the rest."""
 
+LAYERS_RECORD_BYTES: Final = 32 * 1024
+"""Longest list of a session's layers that is read: some twenty bytes each."""
+
+LAYERS_DEEP: Final = 32
+"""Frozen layers that a workspace lies upon at most; what would be one more is copied into a single one.
+Looking a name up that is in none of them costs a look into each."""
+
+LAYERS_SETTLED_NS: Final = 50_000_000
+"""Age at which the time of a change tells that nothing came after: the kernel's clock for files advances
+every 10 ms at the slowest."""
+
 STAGE_MARK_BYTES: Final = 64 * 1024 * 1024
 """Longest mark of a stage that is read: it lists what the policy keeps, some hundred bytes each."""
 

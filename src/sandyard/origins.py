@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sandyard.errors import ArgumentError, ArgumentTypeError, shown
-from sandyard.forking import copied_left, restored_snapshot
+from sandyard.admission import admit
+from sandyard.changes import Layered
+from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
+from sandyard.forking import copied_left, laid_left, laid_upon, restored_snapshot
+from sandyard.layered import prepare_layers
 from sandyard.manifest import DEFAULT_ROOT, Manifest
+from sandyard.preparing import prepare
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.snapshot.records import Snapshot
@@ -17,13 +21,18 @@ from sandyard.state import UnixLocalSandboxSessionState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import ExitStack
+    from uuid import UUID
 
+    from sandyard.accounts import Accounts
     from sandyard.dependencies import Dependencies
     from sandyard.forking import Forked
     from sandyard.policy import Policy
     from sandyard.workspace import WorkspaceRoot
+    from sandyard.workspace.layered_place import LayeredPlace
+    from sandyard.workspace.lease import Lease
 
-__all__ = ["Origin", "find_origin"]
+__all__ = ["Origin", "find_origin", "make_room"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,7 @@ class Origin:
         state: what was saved, if nothing but that says what is forked; it is to be checked.
         ready: whether nothing of the manifest is to be added at the start.
         fill: puts the files into the fork's workspace.
+        lay: lets the fork lie upon layers that hold them; None where they are copied.
     """
 
     name: str
@@ -49,6 +59,56 @@ class Origin:
     state: UnixLocalSandboxSessionState | None = None
     ready: bool = True
     fill: Callable[[WorkspaceRoot], Awaitable[Forked]]
+    lay: Callable[[LayeredPlace], Awaitable[Forked]] | None = None
+
+
+class Room(NamedTuple):
+    """Where a fork is made.
+
+    Attributes:
+        root: its directory; None where it lies upon layers.
+        lease: its lease.
+        fill: puts into it what it begins with.
+    """
+
+    root: WorkspaceRoot | None
+    lease: Lease
+    fill: Callable[[], Awaitable[Forked]]
+
+
+def make_room(
+    origin: Origin,
+    accounts: Accounts,
+    policy: Policy,
+    manifest: Manifest,
+    kept: SnapshotBase,
+    session_id: UUID,
+    inside: str | None,
+    undo: ExitStack,
+) -> Room:
+    """Make what a fork needs before it exists. Blocks.
+
+    Args:
+        origin: what it is made from.
+        accounts: its users.
+        policy: what its commands may touch.
+        manifest: its manifest, whose root is set to what commands will know.
+        kept: where it is saved.
+        session_id: its id.
+        inside: what commands know the workspace as; None leaves that to the fork.
+        undo: takes what undoes all of it.
+
+    Raises:
+        WorkspaceStartError, PolicyError: as for any session.
+    """
+    if origin.lay is not None:
+        place, lease = prepare_layers(policy, kept, session_id, undo, filled=False)
+        manifest.root = inside or DEFAULT_ROOT
+        return Room(None, lease, partial(origin.lay, place))
+    root, lease = prepare(policy, manifest, kept, session_id, False, undo, inside, filled=False)
+    assert root is not None  # noqa: S101  # a fork's is never the caller's
+    admit(root, accounts)
+    return Room(root, lease, partial(origin.fill, root))
 
 
 async def find_origin(
@@ -56,6 +116,7 @@ async def find_origin(
     store: SnapshotStore | None,
     manifest: Manifest | None,
     dependencies: Dependencies | None,
+    workspace: Layered | None,
 ) -> Origin:
     """Find out what a caller means.
 
@@ -64,12 +125,35 @@ async def find_origin(
         store: where the snapshot is; None for this user's.
         manifest: what a snapshot's fork is to have.
         dependencies: what a state's snapshot may need.
+        workspace: lets the fork lie upon layers, whatever it is made from.
 
     Raises:
         ArgumentError, ArgumentTypeError: it is none of these, or an argument is for another kind.
         SnapshotNotRestorableError: there is no such snapshot.
         SnapshotRestoreError: the store can't be read.
     """
+    if workspace is not None and not isinstance(workspace, Layered):
+        raise ArgumentTypeError(
+            "workspace is Layered(), or None", op="fork", argument="workspace", value=workspace
+        )
+    origin = await _named_origin(source, store, manifest, dependencies)
+    if workspace is not None and origin.lay is None:
+        if origin.manifest.users or origin.manifest.groups:
+            raise ManifestError(
+                "users and groups can't be had on layers: files are shown as one user's; fork without "
+                "workspace=Layered()",
+                field="users" if origin.manifest.users else "groups",
+            )
+        return replace(origin, lay=partial(laid_upon, origin.fill))
+    return origin
+
+
+async def _named_origin(
+    source: object,
+    store: SnapshotStore | None,
+    manifest: Manifest | None,
+    dependencies: Dependencies | None,
+) -> Origin:
     if not isinstance(source, UnixLocalSandboxSession | UnixLocalSandboxSessionState):
         return await _snapshot_origin(source, store, manifest)
     for argument, value in (("manifest", manifest), ("store", store)):
@@ -97,6 +181,7 @@ def _session_origin(session: UnixLocalSandboxSession, dependencies: Dependencies
         inside=state.manifest.root,
         policy=session.policy,
         fill=partial(session.duplicate_to, source=name),
+        lay=partial(session.lay_under, source=name) if state.workspace_layered else None,
     )
 
 
@@ -114,6 +199,9 @@ def _left_origin(
     async def fill(root: WorkspaceRoot) -> Forked:
         return await copied_left(state, root, dependencies)
 
+    async def lay(place: LayeredPlace) -> Forked:
+        return await laid_left(state, place, dependencies)
+
     return Origin(
         name=str(state.session_id),
         manifest=state.manifest.model_copy(deep=True),
@@ -122,6 +210,7 @@ def _left_origin(
         policy=policy,
         state=state if policy is None else None,
         fill=fill,
+        lay=lay if state.workspace_layered else None,
     )
 
 

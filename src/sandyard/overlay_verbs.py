@@ -1,4 +1,4 @@
-"""The verbs of a session whose workspace is an overlay: what was changed, and what becomes of it."""
+"""The verbs of a session whose workspace is an overlay: how it is shown, what was changed, what becomes of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sandyard.errors import (
     ArgumentError,
@@ -27,19 +27,27 @@ from sandyard.workspace.root import WorkspaceRoot
 if TYPE_CHECKING:
     import asyncio
     from pathlib import PurePath
+    from uuid import UUID
 
+    from sandyard.accounts import Accounts
     from sandyard.changes import AppliedChanges, Changes
     from sandyard.confinement.footing import Footing
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
+    from sandyard.policy import Policy
     from sandyard.process.layering import LayeredTree
+    from sandyard.snapshot.kinds import SnapshotBase
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.types import User
+    from sandyard.workspace.deletion import ChangesPlace
+    from sandyard.workspace.layered_place import LayeredPlace
     from sandyard.workspace.lease import Lease
     from sandyard.workspace.overlay_place import OverlayPlace
     from sandyard.workspace.root import Inode
 
-__all__ = ["OverlayVerbs", "begin_overlay", "lay_over"]
+__all__ = ["OverlayVerbs", "lay_over", "make_workspace"]
+
+Laid = Literal["overlay", "layers"]
 
 
 class OverlayVerbs(Observable, ABC):
@@ -75,6 +83,18 @@ class OverlayVerbs(Observable, ABC):
 
         return OverlayPlace(self._lease, self.state.manifest.root)
 
+    def _layered_place(self) -> LayeredPlace | None:
+        """Where the changes are, if the workspace lies upon layers."""
+        if not self.state.workspace_layered:
+            return None
+        from sandyard.workspace.layered_place import LayeredPlace  # noqa: PLC0415  # few do
+
+        return LayeredPlace(self._lease)
+
+    def _changes_place(self) -> ChangesPlace | None:
+        """Where the changes are, if they are kept apart."""
+        return self._overlay_place() or self._layered_place()
+
     async def _open_root(self) -> WorkspaceRoot:
         """The workspace's root, which the session holds from now on."""
         return await in_thread(self._opened_root) if self._root is None else self._root
@@ -83,6 +103,12 @@ class OverlayVerbs(Observable, ABC):
         owned, place = self.state.workspace_root_owned, self._overlay_place()
         if place is not None:
             self._root = self._overlaid_root(place)
+            return self._root
+        stacked = self._layered_place()
+        if stacked is not None:
+            from sandyard.layered import show_layers  # noqa: PLC0415  # few sessions have some
+
+            self._tree, self._root = show_layers(stacked, self.state.manifest.root)
             return self._root
         root = self._root = open_root(self._lease, self.state.manifest.root, owned=owned)
         self._inode = root.inode
@@ -232,11 +258,14 @@ class OverlayVerbs(Observable, ABC):
             ConfinementUnavailableError: it is one.
         """
         if self._tree is not None and footing.rung == "landlock_seccomp":
+            other = "work on a copy of the directory"
+            if self.state.workspace_layered:
+                other = "leave workspace out, for a directory that each fork copies"
             raise ConfinementUnavailableError(
                 "an overlay can't be shown to commands",
                 dimension="write",
                 cause_text=f"without namespaces there are no mounts, and {footing.cause}",
-                fix=f"{footing.fix}; or work on a copy of the directory",
+                fix=f"{footing.fix}; or {other}",
             )
 
 
@@ -248,8 +277,8 @@ def _checked_paths(paths: object) -> tuple[str | PurePath, ...]:
     return tuple(paths)
 
 
-def lay_over(workspace: object, manifest: Manifest) -> None:
-    """Let the manifest's root be the directory that an overlay is laid over.
+def lay_over(workspace: object, manifest: Manifest) -> Laid:
+    """Let the manifest's root be the directory that an overlay is laid over; layers need none.
 
     Raises:
         ArgumentError, ArgumentTypeError: ``workspace`` is no overlay, or the manifest names another
@@ -257,15 +286,23 @@ def lay_over(workspace: object, manifest: Manifest) -> None:
         ManifestError: it names users, who can't be had in an overlay.
         WorkspaceStartError: the path is a symlink or no directory.
     """
-    from sandyard.changes import Overlay  # noqa: PLC0415  # it is given
+    from sandyard.changes import Layered, Overlay  # noqa: PLC0415  # it is given
 
-    if not isinstance(workspace, Overlay):
+    if not isinstance(workspace, Overlay | Layered):
         raise ArgumentTypeError(
-            "workspace is an Overlay, such as Overlay('/home/me/project'), or None",
+            "workspace is an Overlay, such as Overlay('/home/me/project'), or Layered(), or None",
             op="create",
             argument="workspace",
             value=workspace,
         )
+    if manifest.users or manifest.groups:
+        raise ManifestError(
+            "users and groups can't be had in an overlay: its files are shown as one user's; leave "
+            "them out, or work on a copy",
+            field="users" if manifest.users else "groups",
+        )
+    if isinstance(workspace, Layered):
+        return "layers"
     path = WorkspaceRoot.check(workspace.path)
     if manifest.root not in {DEFAULT_ROOT, path}:
         raise ArgumentError(
@@ -275,26 +312,55 @@ def lay_over(workspace: object, manifest: Manifest) -> None:
             argument="workspace",
             value=path,
         )
-    if manifest.users or manifest.groups:
-        raise ManifestError(
-            "users and groups can't be had in an overlay: its files are shown as one user's; leave "
-            "them out, or work on a copy",
-            field="users" if manifest.users else "groups",
-        )
     manifest.root = path
+    return "overlay"
 
 
-def begin_overlay(lease: Lease, path: str, undo: ExitStack) -> None:
-    """Make the place of an overlay's changes, from when on what changes outside is noticed. Blocks.
+def make_workspace(
+    kind: Laid | None,
+    accounts: Accounts,
+    policy: Policy,
+    manifest: Manifest,
+    kept: SnapshotBase,
+    session_id: UUID,
+    shared: bool,  # one of several things asked for
+    undo: ExitStack,
+) -> tuple[WorkspaceRoot | None, Lease]:
+    """Make what a new session needs before it exists: its lease, and its root or what stands for it. Blocks.
 
     Args:
-        lease: the session's.
-        path: what it is laid over.
-        undo: removes the place again, if the session can't be made.
+        kind: what the workspace is laid over; None for a directory that commands change.
+        accounts: its users.
+        policy: what its commands may touch.
+        manifest: its manifest, whose root is set to what commands will know.
+        kept: where it is saved.
+        session_id: its id.
+        shared: whether others may work in a directory of the caller's.
+        undo: takes what undoes all of it.
 
     Raises:
-        WorkspaceStartError: the directory can't have an overlay, or the place can't be made.
+        WorkspaceStartError: something can't be made.
+        PolicyError: the policy can't be granted.
     """
+    from sandyard.admission import admit  # noqa: PLC0415  # with the first session
+    from sandyard.preparing import prepare  # noqa: PLC0415  # likewise
+
+    if kind == "layers":
+        from sandyard.layered import prepare_layers  # noqa: PLC0415  # few sessions have some
+
+        place, lease = prepare_layers(policy, kept, session_id, undo)
+        place.begin(())
+        return None, lease
+    shared = shared or kind is not None  # an overlay only reads its directory
+    root, lease = prepare(policy, manifest, kept, session_id, shared, undo)
+    admit(root, accounts)
+    if kind is not None:
+        _begin_overlay(lease, manifest.root, undo)
+    return root, lease
+
+
+def _begin_overlay(lease: Lease, path: str, undo: ExitStack) -> None:
+    """Make the place of an overlay's changes, from when on what changes outside is noticed."""
     from sandyard.workspace.overlay_place import OverlayPlace  # noqa: PLC0415  # few sessions do
 
     place = OverlayPlace(lease, path)

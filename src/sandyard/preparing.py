@@ -27,6 +27,7 @@ __all__ = [
     "prepare",
     "prepare_again",
     "state_place",
+    "sweep_left",
 ]
 
 
@@ -58,7 +59,7 @@ def prepare(
     owned = inside is not None or manifest.root == DEFAULT_ROOT
     path = WorkspaceRoot.private_path() if owned else WorkspaceRoot.check(manifest.root)
     state = checked_places(policy, kept, None if owned else path)
-    _sweep(state)
+    sweep_left(state)
     saved = filled and not isinstance(kept, NoopSnapshot)
     identity = str(session_id)
     lease = Lease.take(state, identity, root=path, owned=owned, kept=saved, shared=shared)
@@ -95,7 +96,7 @@ def prepare_again(
     session_id = str(state.session_id)
     lease = Lease.take(place, session_id, root=path, owned=owned, kept=True, shared=shared)
     undo.callback(lease.keep if owned or lease.restoring is not None else lease.remove)
-    _sweep(place)  # not before: what this one left is its own again
+    sweep_left(place)  # not before: what this one left is its own again
     if not owned:
         _clear_left(lease)
         state.workspace_root_ready &= os.path.lexists(path)
@@ -130,7 +131,8 @@ def checked_places(policy: Policy, kept: SnapshotBase, root: str | None) -> str:
     return state
 
 
-def _sweep(state: str) -> None:
+def sweep_left(state: str) -> None:
+    """Delete what killed programs left, if that was not done lately; whatever happens, nothing is raised."""
     from sandyard.workspace.sweep import sweep_sometimes  # noqa: PLC0415  # with the first session
 
     sweep_sometimes(state)

@@ -17,7 +17,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from sandyard.changes import Overlay
+from sandyard.changes import Layered, Overlay
 from sandyard.errors import ArgumentError, ManifestError, PolicyError, shown
 from sandyard.platform import is_within
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
@@ -97,6 +97,8 @@ def check_named(
         root = _checked_kind(state, root, sealed=sealed)
     if root is None:
         said["root"] = None, state.manifest.root
+    elif state.workspace_layered:  # which is no place of the host's
+        said["root"] = root, state.manifest.root
     else:
         said["root"] = WorkspaceRoot.check(root), WorkspaceRoot.check(state.manifest.root)
     if snapshot is not None or not isinstance(state.snapshot, NoopSnapshot):
@@ -128,12 +130,15 @@ def _checked_kind(state: UnixLocalSandboxSessionState, root: object, *, sealed: 
         ArgumentError: only the state says that the path is no overlay's, or an overlay's, or that the
             workspace lies elsewhere.
     """
-    overlaid = isinstance(root, Overlay)
     problem = None
-    if overlaid is not state.workspace_overlay:
-        own, other = (
-            ("an overlay", "Overlay(path)") if state.workspace_overlay else ("no overlay", "a path")
-        )
+    if (
+        Overlay if state.workspace_overlay else Layered if state.workspace_layered else None
+    ) is not (type(root) if isinstance(root, Overlay | Layered) else None):
+        own, other = "no overlay", "a path"
+        if state.workspace_overlay:
+            own, other = "an overlay", "Overlay(path)"
+        elif state.workspace_layered:
+            own, other = "on layers", "Layered()"
         problem = (
             f"the workspace is {own} by the saved state; if you mean that, give root as {other}"
         )
@@ -145,11 +150,13 @@ def _checked_kind(state: UnixLocalSandboxSessionState, root: object, *, sealed: 
         )
     if problem is not None:
         raise ArgumentError(problem, op="resume", argument="root", value=root)
+    if isinstance(root, Layered):
+        return state.manifest.root
     return root.path if isinstance(root, Overlay) else root
 
 
 def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
-    said = (
+    said: tuple[object, ...] = (
         _VERSION,
         str(state.session_id),
         state.manifest.root,
@@ -158,6 +165,8 @@ def _seal_of(key: bytes, state: UnixLocalSandboxSessionState) -> str:
         state.workspace_root_path,
         state.snapshot.model_dump(mode="json"),
     )
+    if state.workspace_layered:  # a field that is younger than the first seals
+        said += ("layered",)
     raw = json.dumps(said, sort_keys=True).encode()
     return hmac.digest(key, raw, hashlib.sha256).hex()
 

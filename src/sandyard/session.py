@@ -52,7 +52,7 @@ from sandyard.workspace.reach import govern
 
 if TYPE_CHECKING:
     from sandyard.cloning import Spare
-    from sandyard.workspace.overlay_place import OverlayPlace
+    from sandyard.workspace.deletion import ChangesPlace
     from sandyard.workspace.progress import Hearer
     from sandyard.workspace.review import Review
     from sandyard.workspace.root import Inode
@@ -256,8 +256,7 @@ class UnixLocalSandboxSession(
                 await self._let_go()
             finally:
                 if self._lease.held:
-                    kept = self.state.workspace_root_owned or self.state.workspace_overlay
-                    kept = kept or self._lease.restoring is not None
+                    kept = self.state.kept_apart or self._lease.restoring is not None
                     await in_thread(self._lease.keep if kept else self._lease.remove)
 
     @property
@@ -362,7 +361,7 @@ class UnixLocalSandboxSession(
                 self._checkpoints.refuse_loss(self.state.manifest.root)
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
-            path, changes = self.state.host_root, self._overlay_place()
+            path, changes = self.state.host_root, self._changes_place()
             return await in_thread(_delete_leased, self._lease, path, inode, changes)
 
     async def _close_companions(self) -> None:
@@ -493,7 +492,7 @@ class UnixLocalSandboxSession(
 
 
 def _delete_leased(
-    lease: Lease, path: str, inode: Inode | None, changes: OverlayPlace | None
+    lease: Lease, path: str, inode: Inode | None, changes: ChangesPlace | None
 ) -> bool:
     from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # once, at the very end
 

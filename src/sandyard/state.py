@@ -169,6 +169,8 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
             a one is ever deleted.
         workspace_overlay: True if commands work on an overlay over the workspace's directory, which
             is not changed; what is changed lies beside the session's lease.
+        workspace_layered: True if it lies upon layers in the state directory, and on no directory of
+            the host's; ``manifest.root`` is then only what commands know it as.
         workspace_root_path: where that directory lies, if commands know it under another path than
             its own: that of the session that it was forked from. None for all others.
         confinement: what held at the last start: the rung, why it was no higher one, and how well
@@ -181,11 +183,17 @@ class UnixLocalSandboxSessionState(SandboxSessionState):
     type: Literal["unix_local"] = "unix_local"
     workspace_root_owned: bool = False
     workspace_overlay: bool = False
+    workspace_layered: bool = False
     workspace_root_path: PossiblePath | None = None
     confinement: dict[str, str] | None = None
     seal: str = ""
 
     @property
+    def kept_apart(self) -> bool:
+        """Whether the workspace, or what is changed of it, is the library's to keep and to delete."""
+        return self.workspace_root_owned or self.workspace_overlay or self.workspace_layered
+
+    @property
     def host_root(self) -> str:
-        """Where the workspace lies on the host."""
+        """Where the workspace lies on the host; of one on layers, what commands know it as."""
         return self.workspace_root_path or self.manifest.root

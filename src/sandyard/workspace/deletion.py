@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sandyard.errors import WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.workspace.root import Inode, WorkspaceRoot
 
 if TYPE_CHECKING:
     from sandyard.workspace.lease import Lease
-    from sandyard.workspace.overlay_place import OverlayPlace
 
-__all__ = ["delete_leased", "is_empty"]
+__all__ = ["ChangesPlace", "delete_leased", "is_empty"]
+
+
+class ChangesPlace(Protocol):
+    """What a session's changes lie in, where they are kept apart."""
+
+    def remove(self) -> None:
+        """Remove all of it.
+
+        Raises:
+            WorkspaceStopError: that can't be done now, or something can't be removed.
+        """
 
 
 def delete_leased(
-    lease: Lease, path: str, inode: Inode | None, changes: OverlayPlace | None = None
+    lease: Lease, path: str, inode: Inode | None, changes: ChangesPlace | None = None
 ) -> bool:
     """Delete a root that the library made, and then its lease. Blocks on the file system.
 
@@ -27,7 +37,7 @@ def delete_leased(
         lease: the session's, held or kept.
         path: the root.
         inode: what the root is; None if it is the caller's, and then only the lease goes.
-        changes: what an overlay over the root changed, which goes with the lease; None without one.
+        changes: what was changed, where that is kept apart, which goes with the lease; else None.
 
     Returns:
         True if nothing is left of it; False if it is the caller's, or if something else stands in

@@ -49,6 +49,10 @@ _PRIVATE_DIRECTORY: Final = 0o700
 _PERMISSIONS: Final = 0o777
 _SPECIAL_BITS: Final = 0o7000
 
+_KERNELS: Final = b"user.overlay."
+_OPAQUE: Final = b"user.overlay.opaque"
+_ESCAPED: Final = b"user.overlay.overlay."
+
 _CLONE: Final = 0x4004_9409
 """FICLONE (ioctl_ficlone(2)): two files share their blocks until one of them is written to."""
 
@@ -66,7 +70,12 @@ class Duplicated(NamedTuple):
 
 
 def duplicate(
-    source: WorkspaceRoot, target: WorkspaceRoot, excluded: frozenset[Path], stopped: Event
+    source: WorkspaceRoot,
+    target: WorkspaceRoot,
+    excluded: frozenset[Path],
+    stopped: Event,
+    *,
+    layer: bool = False,
 ) -> Duplicated:
     """Copy all of a workspace into another one, which is new and empty. Blocks.
 
@@ -75,6 +84,8 @@ def duplicate(
         target: a directory that the library made, and that no session has started in.
         excluded: paths that are left out, with all in them.
         stopped: set by whoever wants no more of it.
+        layer: True copies the changes of an overlay as overlayfs keeps them, with what says that
+            something beneath is gone.
 
     Raises:
         WorkspaceArchiveReadError: the source was removed, or can't be read.
@@ -85,12 +96,21 @@ def duplicate(
         raise gone_root(source.inside)
     with translated("fork", source.inside, source):
         owner = rightful_owner(source)
-    copying = _Copying(source, target, excluded, owner, stopped)
+    copying = _Copying(source, target, excluded, owner, stopped, layer=layer)
     with translated("fork", source.inside, target):
         copying.run()
     if source.gone:
         raise gone_root(source.inside)
     return Duplicated(copying.tally.report(), copying.shared)
+
+
+def _is_lasting(name: bytes) -> bool:
+    """Whether an attribute means the same in a copy of an overlay's changes.
+
+    overlayfs keeps some that tell where a file was copied up from; those of the workspace's own that
+    begin likewise, it keeps under a longer name.
+    """
+    return not name.startswith(_KERNELS) or name.startswith((_OPAQUE, _ESCAPED))
 
 
 class _Level(NamedTuple):
@@ -119,8 +139,11 @@ class _Copying:
         excluded: frozenset[Path],
         owner: Owner | None,
         stopped: Event,
+        *,
+        layer: bool,
     ) -> None:
         self.tally = Tally()
+        self._layer = layer
         self._source = source
         self._target = target
         self._excluded = excluded
@@ -195,6 +218,8 @@ class _Copying:
     def _is_meant(self, path: Path, facts: os.stat_result) -> bool:
         """Tell whether something is copied, whatever it is; if not, why is noted."""
         form, reason = stat.S_IFMT(facts.st_mode), None
+        if self._is_whiteout(facts):
+            return True
         if self._source.ward.is_denied(facts):
             reason = "denied"
         elif path in self._excluded:
@@ -206,6 +231,10 @@ class _Copying:
         if reason is not None:
             self.tally.note("skipped", b"/".join(path), reason)
         return reason is None
+
+    def _is_whiteout(self, facts: os.stat_result) -> bool:
+        """Whether something only says that what is beneath is gone."""
+        return self._layer and stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
 
     def _finish(self, new: Directories, level: _Level) -> None:
         """Give a directory its look, last: a read-only one takes no files, and each changes its time."""
@@ -229,6 +258,9 @@ class _Copying:
     ) -> None:
         if self._stopped.is_set():
             raise Abandoned
+        if self._is_whiteout(facts):
+            os.mknod(path[-1], stat.S_IFCHR, dir_fd=new.at(path[:-1]))
+            return
         several = facts.st_nlink > 1
         first = self._links.get((facts.st_dev, facts.st_ino)) if several else None
         if first is not None:
@@ -318,7 +350,10 @@ class _Copying:
     def _set_attributes(
         self, opened: int, path: Path, attributes: dict[bytes, bytes] | None
     ) -> None:
-        for name in set_attributes(opened, attributes or {}):
+        kept = attributes or {}
+        if self._layer:
+            kept = {name: value for name, value in kept.items() if _is_lasting(name)}
+        for name in set_attributes(opened, kept):
             text = name.decode("utf-8", "backslashreplace")
             self.tally.note("dropped", b"/".join(path), f"xattr {text}")
 

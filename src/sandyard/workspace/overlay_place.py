@@ -32,6 +32,11 @@ __all__ = ["OverlayPlace", "OverlayRecord", "remove_changes"]
 _CHANGES: Final = "changes"
 _RECORD: Final = "overlay"
 _DISCARDED: Final = "discarded-"
+_BESIDE: Final = (
+    *(_RECORD, "overlay.new", "applied", "applied.new", "apply.new"),
+    *("layers", "layers.new"),
+)
+"""What is written beside the changes; the last two where the workspace lies upon frozen layers."""
 _VERSION: Final = 1
 _NAME_BYTES: Final = 4
 
@@ -293,7 +298,7 @@ def remove_changes(session: int) -> list[OSError]:
     """
     failures = _remove(session, _CHANGES) + _remove(session, _DISCARDED)
     if not failures:
-        for name in (_RECORD, f"{_RECORD}.new", "applied", "applied.new", "apply.new"):
+        for name in _BESIDE:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=session)
     return failures

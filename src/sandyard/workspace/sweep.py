@@ -23,6 +23,7 @@ from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
 from sandyard.workspace.acting import rightful_owner
 from sandyard.workspace.claim import forget_claims
 from sandyard.workspace.extract_stage import clear_stages, forget_stages, has_stages
+from sandyard.workspace.layer_store import LayerStore
 from sandyard.workspace.lease import (
     LEASE_NAME,
     Lease,
@@ -95,6 +96,7 @@ def sweep(state: str) -> None:
         for name in names[:SWEEP_LEASES]:
             with suppress(OSError, SandboxError):
                 _sweep_session(sessions, name)
+        LayerStore(state).settle()
     except OSError:
         return
     finally:

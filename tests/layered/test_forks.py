@@ -1,0 +1,170 @@
+"""Forks of sessions on layers: exact, apart from each other, and without a copy of what is frozen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandyard import (
+    File,
+    Layered,
+    Manifest,
+    SnapshotStore,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+)
+from sandyard.workspace import layered_fork
+from tests.layered.conftest import assert_nothing_left, layers, said
+from tests.workspace.sample import fill
+
+CHANGES = """
+rm -f 'read only'; chmod 700 shut; rm -r shut d/empty; mkdir d/empty2; echo -n new >> large; chmod 604 sparse
+rm -r "$(echo n*)"; mkdir "$(printf %0200d | tr 0 n)"; (cd n*; echo x > inner); ln d/tool d/tool3
+mkdir deep; cd deep; mkdir -p a/b; echo f > a/b/file; ln -s a/b link; touch -d 2001-02-03 a/b
+"""
+"""What makes changes of all kinds: gone, hidden beneath a new directory, copied up, renamed, linked."""
+
+
+async def assert_same(first: UnixLocalSandboxSession, second: UnixLocalSandboxSession) -> None:
+    """Both have the same files, with all that a snapshot keeps of them.
+
+    A caller's own directory keeps its mode, and a copy's is private.
+    """
+    store = SnapshotStore()
+    saved = [await session.save_snapshot() for session in (first, second)]
+    told = await store.diff(saved[0].id, saved[1].id)
+    assert (told.removed, told.added, told.changed) == ((), (), ())
+    assert {*told.retouched} <= {"."}
+
+
+@pytest.fixture
+async def parent(
+    client: UnixLocalSandboxClient, tmp_path: Path
+) -> AsyncIterator[UnixLocalSandboxSession]:
+    """A session on a layer with something of everything, started."""
+    own = tmp_path / "own"
+    own.mkdir()
+    fill(own)
+    plain = await client.create(manifest=Manifest(root=str(own)))
+    async with plain:
+        session = await client.fork(plain, workspace=Layered())
+        assert session.forked is not None
+        assert session.forked.way in {"copy", "clone"}
+        await session.start()
+        await assert_same(plain, session)
+    await client.delete(plain)
+    yield session
+    await client.delete(session)
+
+
+async def test_fork_is_exact_and_apart(
+    client: UnixLocalSandboxClient, parent: UnixLocalSandboxSession
+) -> None:
+    unchanged = await client.fork(parent)
+    assert unchanged.forked is not None
+    assert (unchanged.forked.way, unchanged.forked.report.files) == ("layers", 0)
+    assert len(layers()) == 1
+    assert await said(parent, CHANGES) == ""
+    fork = await client.fork(parent)
+    assert fork.forked is not None
+    assert fork.forked.way == "changes"
+    assert fork.forked.source == str(parent.state.session_id)
+    async with fork, unchanged:
+        await assert_same(parent, fork)
+        assert await said(fork, "ls n*; rm -r deep d; echo mine > large") == "inner\n"
+        assert await said(parent, "cat deep/a/b/file; tail -c 3 large") == "f\nnew"
+        assert (
+            await said(unchanged, "ls shut; cat 'read only'; ls n*/")
+            == "file\nkept" + "m" * 200 + "\n"
+        )
+        second = await client.fork(fork)
+        async with second:
+            await assert_same(fork, second)
+            assert await said(second, "cat large; ls d") == (
+                "mine\nls: cannot access 'd': No such file or directory\n"
+            )
+    await client.delete(fork)
+    await client.delete(parent)
+    second = await client.resume(second.state)
+    async with second:
+        assert await said(second, "cat large") == "mine\n"
+    await client.delete(second)
+    assert len(layers()) == 1
+    await client.delete(unchanged)
+    assert_nothing_left()
+
+
+async def test_many_forks_share_one_layer(client: UnixLocalSandboxClient) -> None:
+    """Those that are asked for at once; a later one has what was changed meanwhile, and is another."""
+    parent = await client.create(workspace=Layered())
+    async with parent:
+        await said(parent, "echo one > file; echo x > other")
+        forks = await asyncio.gather(*(client.fork(parent) for _ in range(30)))
+        assert len(layers()) <= 2  # one that was made at once, one for those who came meanwhile
+        await said(parent, "echo two > file")
+        later = await client.fork(parent)
+        await parent.write("file", b"three")
+        latest = await client.fork(parent)
+        for fork, expected in ((forks[7], "one\n"), (later, "two\n"), (latest, "three")):
+            async with fork:
+                assert await said(fork, "cat file") == expected
+    for fork in (*forks, later, latest, parent):
+        await client.delete(fork)
+    assert_nothing_left()
+
+
+async def test_fork_of_what_was_left(client: UnixLocalSandboxClient) -> None:
+    """Nothing is copied, and the session goes on upon what was frozen."""
+    entries = {"secret": File(content=b"key", ephemeral=True)}
+    parent = await client.create(workspace=Layered(), manifest=Manifest(entries=entries))
+    async with parent:
+        await said(
+            parent, "echo one > file; mkdir -m 750 dir; chmod 711 .; touch -d 2001-02-03 dir"
+        )
+    forks = [await client.fork(parent.state) for _ in range(3)]
+    assert len(layers()) == 1
+    for fork in forks:
+        assert fork.forked is not None
+        assert (fork.forked.way, fork.forked.report.files) == ("layers", 0)
+    again = await client.resume(parent.state)
+    async with again, forks[0] as fork:
+        await assert_same(again, fork)
+        for session in (again, fork):
+            assert (
+                await said(session, "stat -c %a .; stat -c '%Y %a' dir") == "711\n981158400 750\n"
+            )
+        await said(again, "echo two >> file")
+        assert await said(fork, "cat file secret") == "one\nkey"
+    third = await client.fork(again)
+    async with third:
+        assert await said(third, "cat file") == "one\ntwo\n"
+    for session in (again, third, *forks):
+        await client.delete(session)
+    assert_nothing_left()
+
+
+async def test_deep_chain_is_made_flat(
+    client: UnixLocalSandboxClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layered_fork, "LAYERS_DEEP", 3)
+    session = await client.create(workspace=Layered())
+    ways = []
+    for number in range(8):
+        async with session:
+            await said(session, f"echo {number} > f{number}; rm -f f{number - 2}")
+            if number % 2:
+                fork = await client.fork(session)
+        if number % 2 == 0:
+            fork = await client.fork(session.state)
+        assert fork.forked is not None
+        ways.append(fork.forked.way.replace("clone", "copy"))
+        await client.delete(session)
+        session = fork
+    assert ways == ["layers", "changes", "layers", "copy", "layers", "changes", "copy", "changes"]
+    async with session:
+        assert await said(session, "cat *") == "6\n7\n"
+    await client.delete(session)
+    assert_nothing_left()
