@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Cleaning, Row, interleaved, shown
-from sandyard import UnixLocalSandboxClient
+from sandyard import Layered, UnixLocalSandboxClient
 
 __all__ = ["fork_rows"]
 
@@ -18,7 +18,11 @@ FILES = 5_000
 PER_DIRECTORY = 100
 COUNT = 5
 LARGE = 100_000_000
+CHANGED = 10
+LAYERED_COUNT = 30
+AT_ONCE = 100
 SMALL_BAR, LARGE_BAR = 3.0, 1.5
+LAYERED_BAR = 0.2
 """Python's own part of each file shows beside ``cp``; in the bytes of a large one it doesn't."""
 
 
@@ -28,6 +32,60 @@ async def fork_rows() -> list[Row]:
     return [
         Row(f"fork with {FILES:,} files, beside cp -a", small[0], SMALL_BAR, small[1]),
         Row("fork with one file of 100 MB, beside cp -a", large[0], LARGE_BAR, large[1]),
+        *await _layered_rows(),
+    ]
+
+
+async def _layered_rows() -> list[Row]:
+    """A session on layers: the same files beneath, and a few that it changed."""
+    client = UnixLocalSandboxClient()
+    plain = await client.create()
+    root = plain.state.host_root
+    copy = f"{root}-copy"
+    async with plain:
+        await asyncio.to_thread(_fill_small, Path(root))
+        session = await client.fork(plain, workspace=Layered())
+
+        async def one() -> Cleaning:
+            return partial(client.delete, await client.fork(session))
+
+        async def many() -> Cleaning:
+            forks = await asyncio.gather(*(client.fork(session) for _ in range(AT_ONCE)))
+
+            async def clean() -> None:
+                for fork in forks:
+                    await client.delete(fork)
+
+            return clean
+
+        async def cp() -> Cleaning:
+            words = ("cp", "-a", "--reflink=auto", root, copy)
+            process = await asyncio.create_subprocess_exec(*words)
+            if await process.wait():
+                raise RuntimeError("cp failed")
+            return partial(asyncio.to_thread, shutil.rmtree, copy)
+
+        async with session:
+            for number in range(CHANGED):
+                await session.write(f"changed{number}", b"x" * 1_000)
+            singly = await interleaved({"ours": one, "cp": cp}, LAYERED_COUNT, 1)
+            at_once = await interleaved({"ours": many, "one": one}, COUNT, 1)
+        await client.delete(session)
+    await client.delete(plain)
+    name = f"fork on layers with {FILES:,} files, {CHANGED} of them changed"
+    return [
+        Row(
+            f"{name}, beside cp -a --reflink=auto",
+            singly["ours"].median / singly["cp"].median,
+            LAYERED_BAR,
+            shown(singly),
+        ),
+        Row(
+            f"{AT_ONCE} forks on layers at once, each beside a single one",
+            at_once["ours"].median / AT_ONCE / at_once["one"].median,
+            1.0,
+            shown(at_once),
+        ),
     ]
 
 

@@ -44,6 +44,7 @@ ONCE = (
     "house",
     "integrations/test_sessions.py",
     "ladder/test_explaining.py",
+    "layered/test_crashes.py",
     "manifest",
     "overlays/test_crashes.py",
     "overlays/test_try.py",

@@ -343,6 +343,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             WorkspaceArchiveReadError, WorkspaceArchiveWriteError: files can't be copied, and why;
                 nothing of the fork is left.
             PolicyError: the policy allows more than the parent's.
+            ManifestError: it has users, which can't be had on layers.
+            ConfinementUnavailableError: the layers of a closed session can't be mounted to be copied.
             ArgumentError, ArgumentTypeError: an argument is impossible.
             WorkspaceStartError: as ``create``.
 

@@ -153,7 +153,7 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 
 LIFE = {
     "aclose", "checkpoint", "closed", "confinement", "delete_workspace", "dependencies",
-    "duplicate_to", "fill_from", "forked", "limit_concurrency", "materialized", "save_snapshot",
+    "duplicate_to", "fill_from", "forked", "lay_under", "limit_concurrency", "materialized", "save_snapshot",
     "observer", "provide", "refused_calls", "run_pre_stop_hooks", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
