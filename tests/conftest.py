@@ -60,6 +60,7 @@ ONCE = (
     "terminal/test_load.py",
     "terminal/test_programs.py",
     "terminal/test_truncation.py",
+    "testing/test_scripted.py",
     "test_accounts.py",
     "test_errors.py",
     "test_lifecycle.py",

@@ -76,6 +76,7 @@ _HOMES: Final = {
         "SnapshotPersistError",
         "SnapshotRestoreError",
         "TerminalEndedError",
+        "UnscriptedCommandError",
         "UnsupportedOperationError",
         "WorkspaceArchiveReadError",
         "WorkspaceArchiveWriteError",

@@ -98,6 +98,7 @@ from sandyard.errors import (
     SnapshotPersistError as SnapshotPersistError,
     SnapshotRestoreError as SnapshotRestoreError,
     TerminalEndedError as TerminalEndedError,
+    UnscriptedCommandError as UnscriptedCommandError,
     UnsupportedOperationError as UnsupportedOperationError,
     WorkspaceArchiveReadError as WorkspaceArchiveReadError,
     WorkspaceArchiveWriteError as WorkspaceArchiveWriteError,

@@ -18,6 +18,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── ManifestError                   [ValueError]  what should exist before work starts
     │   │   └── InvalidManifestPathError    a path is absolute or leaves the workspace
     │   ├── SessionNotFoundError            [LookupError]  no session has this id or name
+    │   ├── UnscriptedCommandError          [AssertionError]  a test's script does not know it
     │   └── UnsupportedOperationError       [NotImplementedError]  not with this kind of session
     ├── SandboxRuntimeError                 the machine or the sandbox could not do it
     │   ├── ConfinementUnavailableError     this machine can't enforce the policy
@@ -140,6 +141,7 @@ __all__ = [
     "SnapshotPersistError",
     "SnapshotRestoreError",
     "TerminalEndedError",
+    "UnscriptedCommandError",
     "UnsupportedOperationError",
     "WorkspaceArchiveReadError",
     "WorkspaceArchiveWriteError",
@@ -233,6 +235,7 @@ class ErrorCode(StrEnum):
     LIBRARY_LOAD_FAILED = "library_load_failed"
     SESSION_CLOSED = "session_closed"
     SESSION_NOT_FOUND = "session_not_found"
+    UNSCRIPTED_COMMAND = "unscripted_command"
     UNSUPPORTED_OPERATION = "unsupported_operation"
     SERVER_ERROR = "server_error"
     RESOURCE_LIMIT = "resource_limit"
@@ -571,6 +574,28 @@ class SessionNotFoundError(ConfigurationError, LookupError):
         text = message or f"there is no session {shown(which)}; sandyard ls lists those there are"
         facts = {"session": which, "reason": reason}
         super().__init__(text, ErrorCode.SESSION_NOT_FOUND, op, facts, cause, retryable=False)
+
+
+class UnscriptedCommandError(ConfigurationError, AssertionError):
+    """A scripted session was asked for a command that its script has no answer to.
+
+    Args:
+        command: its words.
+        answers: what the script has answers to, in words.
+    """
+
+    def __init__(self, *, command: Sequence[str | PurePath], answers: tuple[str, ...]) -> None:
+        words = tuple(str(word) for word in command)
+        said = shown(words[0] if len(words) == 1 else words)
+        known = "; ".join(answers) or "nothing yet"
+        super().__init__(
+            f"the script has no answer to {said}; give it one with session.answer({said}, …). It "
+            f"answers: {known}",
+            ErrorCode.UNSCRIPTED_COMMAND,
+            "exec",
+            {"command": words, "answers": answers},
+            retryable=False,
+        )
 
 
 class UnsupportedOperationError(ConfigurationError, NotImplementedError):

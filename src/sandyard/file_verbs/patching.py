@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandyard.patching.operations import Differ
     from sandyard.workspace import WorkspaceRoot
 
-__all__ = ["PatchFormat", "PatchOperation", "Patches", "PatchingVerbs"]
+__all__ = ["PatchFormat", "PatchOperation", "Patches", "PatchingVerbs", "read_patch"]
 
 
 class PatchOperation(Protocol):
@@ -91,13 +91,7 @@ class PatchingVerbs(WorkspaceVerbBase):
             'Done!'
         """
         workspace = self._open_workspace("apply_patch", user)
-        if isinstance(patch_format, str) and patch_format not in {"v4a", "unified"}:
-            raise ArgumentError(
-                "patch_format is 'v4a', 'unified' or an object with apply_diff",
-                op="apply_patch",
-                argument="patch_format",
-                value=patch_format,
-            )
+        check_format(patch_format)
         await workspace.run("apply_patch", partial(_patch, operations, patch_format))
         return "Done!"
 
@@ -113,6 +107,41 @@ def _patch(
 
         effort = Effort()
         differ = _differ(patch_format, effort)
+    carry_out(root, _measured(given, patch_format, effort), differ)
+
+
+def read_patch(given: Patches, patch_format: object) -> tuple[tuple[Operation, ...], Differ]:
+    """Take a patch apart: what it does, one after the other, and what applies its diffs.
+
+    Raises:
+        ArgumentError: there is no such format.
+        ApplyPatchDiffError: the patch is malformed, or too large.
+    """
+    check_format(patch_format)
+    from sandyard.patching import Effort  # noqa: PLC0415  # seldom needed
+
+    effort = Effort()
+    differ = _differ(patch_format, effort)
+    return _measured(given, patch_format, effort), differ
+
+
+def check_format(patch_format: object) -> None:
+    """Refuse the name of a format that there is none of.
+
+    Raises:
+        ArgumentError: it is one.
+    """
+    if isinstance(patch_format, str) and patch_format not in {"v4a", "unified"}:
+        raise ArgumentError(
+            "patch_format is 'v4a', 'unified' or an object with apply_diff",
+            op="apply_patch",
+            argument="patch_format",
+            value=patch_format,
+        )
+
+
+def _measured(given: Patches, patch_format: object, effort: Effort) -> tuple[Operation, ...]:
+    """What a patch does, if that is not too much."""
     if isinstance(given, str):
         effort.take_patch(len(given))
     operations = _operations(given, patch_format)
@@ -120,7 +149,7 @@ def _patch(
         effort.take_part()
         if not isinstance(given, str):
             effort.take_patch(len(operation.diff))
-    carry_out(root, operations, differ)
+    return operations
 
 
 def _operations(given: Patches, patch_format: object) -> tuple[Operation, ...]:

@@ -1,4 +1,4 @@
-"""What tests need: the behaviours that any session must show, and what runs them."""
+"""What tests need: the behaviours that any session must show, fixtures, and a scripted session."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sandyard.testing.behaviours import Behaviour, Place, Promise, SessionFactory
     from sandyard.testing.conformance import BEHAVIOURS, Conformance, Outcome, run_conformance
+    from sandyard.testing.scripted import ScriptedSession, ScriptedSessionState
+    from sandyard.testing.scripting import ScriptedCall
 
 __all__ = [
     "BEHAVIOURS",
@@ -16,6 +18,9 @@ __all__ = [
     "Outcome",
     "Place",
     "Promise",
+    "ScriptedCall",
+    "ScriptedSession",
+    "ScriptedSessionState",
     "SessionFactory",
     "run_conformance",
 ]
@@ -23,6 +28,8 @@ __all__ = [
 _HOMES: Final = {
     "sandyard.testing.behaviours": ("Behaviour", "Place", "Promise", "SessionFactory"),
     "sandyard.testing.conformance": ("BEHAVIOURS", "Conformance", "Outcome", "run_conformance"),
+    "sandyard.testing.scripted": ("ScriptedSession", "ScriptedSessionState"),
+    "sandyard.testing.scripting": ("ScriptedCall",),
 }
 
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
