@@ -92,6 +92,7 @@ PLAIN = (
     "terminal/test_old_verbs.py",
     "terminal/test_readers.py",
     "terminal/test_terminal.py",
+    "testing/test_plugin.py",
     "test_dependencies.py",
     "test_finishing.py",
     "workspace/test_patches.py",
