@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import socket
 import subprocess
 import sys
 import tarfile
@@ -302,15 +303,57 @@ async def test_wrong_kinds(client: SandyardClient) -> None:
 
 
 async def test_ports(client: SandyardClient) -> None:
-    options = SandyardClientOptions(exposed_ports=(8080,))
-    with pytest.raises(errors.ConfigurationError, match="Policy\\(network='host'\\)"):
-        await client.create(options=options)
-    shared = SandyardClient(policy=ours.Policy(network="host"))
-    session = await shared.create(options=options)
-    assert (await session.resolve_exposed_port(8080)).url_for("http") == "http://127.0.0.1:8080/"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+        options = SandyardClientOptions(exposed_ports=(port,))
+        session = await client.create(options=options)
+        with pytest.raises(errors.ExposedPortUnavailableError, match=str(port)) as refused:
+            await session.start()
+        assert refused.value.context["sandyard_code"] == "exposed_port_unavailable"
     with pytest.raises(errors.ExposedPortUnavailableError):
-        await session.resolve_exposed_port(8081)
-    await shared.delete(session)
+        await session.resolve_exposed_port(port)  # it does not run
+    await session.start()
+    await session.exec(f"python3 -m http.server {port} >/dev/null 2>&1 & echo inside > it")
+    await session.sandbox.wait_for_port(port)
+    endpoint = await session.resolve_exposed_port(port)
+    assert endpoint.url_for("http") == f"http://127.0.0.1:{port}/"
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    writer.write(b"GET /it HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(b"inside\n")
+    writer.close()
+    with pytest.raises(errors.ExposedPortUnavailableError):
+        await session.resolve_exposed_port(1)
+    await session.aclose()
+    again = await client.resume(session.state)
+    await again.start()
+    assert (await again.resolve_exposed_port(port)).port == port
+    await again.aclose()
+    await client.delete(again)
+
+
+async def test_state_from_elsewhere(client: SandyardClient, tmp_path: Path) -> None:
+    """One that this user's library did not write is taken up where the program names its places."""
+    work, kept = tmp_path / "work", tmp_path / "kept"
+    work.mkdir()
+    (work / "it").write_text("of the program")
+    spec = LocalSnapshotSpec(base_path=kept)
+    session = await client.create(manifest=Manifest(root=str(work)), snapshot=spec)
+    payload = {**client.serialize_session_state(session.state), "seal": ""}
+    await client.delete(session)
+
+    def state() -> SandboxSessionState:
+        return client.deserialize_session_state(dict(payload))
+
+    for named in ({}, {"root": work}, {"snapshot": spec}):
+        with pytest.raises(errors.ConfigurationError, match="does not know that"):
+            await client.resume(state(), **named)
+    for named in ({"root": kept}, {"snapshot": LocalSnapshotSpec(base_path=tmp_path)}):
+        with pytest.raises(errors.ConfigurationError, match="the saved state's"):
+            await client.resume(state(), **{"root": work, "snapshot": spec, **named})  # type: ignore[arg-type]
+    again = await client.resume(state(), root=work, snapshot=spec)
+    async with again:
+        assert (await again.exec("cat it")).stdout == b"of the program"
+    await client.delete(again)
 
 
 class Buckets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,6 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
             instrumentation=events,
         )
         self._directory = directory
-        self._policy = policy or ours.Policy()
         self._providers = frozenset(mount_providers or ())
         self._instrumentation = instrumentation
         self._dependencies = dependencies
@@ -116,12 +116,14 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
         """
         asked = Manifest() if manifest is None else manifest.model_copy(deep=True)
         self._validate_manifest_for_create(asked)
-        ports = self._checked_ports(options)
+        ports = _checked_ports(options)
         link = Link()
         with told("create", asked.root):
             translated = as_ours(asked, self._providers)
             sandbox = await self._sandboxes.create(
-                manifest=translated.manifest, snapshot=_wanted(snapshot, link)
+                manifest=translated.manifest,
+                snapshot=_wanted(snapshot, link),
+                options=ours.UnixLocalSandboxClientOptions(ports) if ports else None,
             )
         try:
             identity = sandbox.state.session_id
@@ -139,7 +141,13 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
             await self._sandboxes.delete(sandbox)
             raise
 
-    async def resume(self, state: SandboxSessionState) -> SandyardSession:
+    async def resume(
+        self,
+        state: SandboxSessionState,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        snapshot: SnapshotSpec | SnapshotBase | None = None,
+    ) -> SandyardSession:
         """Take up a session where it was left; it is not started yet. The SDK's runner calls it.
 
         A saved state is data: it grants nothing that the client's policy does not, and deletes nothing
@@ -147,10 +155,16 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
 
         Args:
             state: what ``deserialize_session_state`` gave, or a session's ``state``.
+            root: ``state.manifest.root``, said again, for a state that was changed since it was saved,
+                or comes from another machine (default: this user's library has to know the state). A
+                runner never gives it: take such a session up yourself, and hand it to the run.
+            snapshot: ``state.snapshot``, or the spec that it came of, likewise.
 
         Raises:
             TypeError: it is no state of this client's kind.
-            agents.sandbox.errors.ConfigurationError: it asks for what the policy does not grant.
+            agents.sandbox.errors.ConfigurationError: it asks for what the policy does not grant; it is
+                not known and ``root`` or ``snapshot`` is missing; or one of these is another than the
+                state's.
             agents.sandbox.errors.WorkspaceStartError: somebody uses the session now, or something
                 else stands in the place of its workspace.
         """
@@ -164,6 +178,7 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
         state = state.model_copy(update={"manifest": state.manifest.model_copy(deep=True)})
         link = Link()
         with told("create", state.manifest.root):
+            _check_same(snapshot, state.snapshot)
             left = ours.UnixLocalSandboxSessionState(
                 session_id=state.session_id,
                 manifest=as_ours(state.manifest, self._providers).manifest,
@@ -173,7 +188,9 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
                 workspace_root_owned=state.workspace_root_owned,
                 seal=state.seal,
             )
-            sandbox = await self._sandboxes.resume(left)
+            sandbox = await self._sandboxes.resume(
+                left, root=root, snapshot=None if snapshot is None else left.snapshot
+            )
         state.seal = sandbox.state.seal
         return self._made(sandbox, state, link)
 
@@ -211,20 +228,23 @@ class SandyardClient(BaseSandboxClient[SandyardClientOptions | None]):
             dependencies=self._resolve_dependencies(),
         )
 
-    def _checked_ports(self, options: SandyardClientOptions | None) -> tuple[int, ...]:
-        """Refuse ports that nobody could reach, before a program inside counts on them."""
-        if options is None:
-            return ()
-        if not isinstance(options, SandyardClientOptions):
-            raise TypeError(
-                f"options are SandyardClientOptions, or None, not {type(options).__name__}"
-            )
-        if options.exposed_ports and self._policy.network != "host":
-            refuse(
-                f"exposed_ports {options.exposed_ports} can't be reached: commands have a network of "
-                "their own; give SandyardClient(policy=Policy(network='host')), or leave them out"
-            )
-        return options.exposed_ports
+
+def _checked_ports(options: object) -> tuple[int, ...]:
+    """The ports that a run asks for."""
+    if options is None:
+        return ()
+    if not isinstance(options, SandyardClientOptions):
+        raise TypeError(f"options are SandyardClientOptions, or None, not {type(options).__name__}")
+    return options.exposed_ports
+
+
+def _check_same(asked: SnapshotSpec | SnapshotBase | None, own: SnapshotBase) -> None:
+    """Refuse a snapshot that is not the one of the state."""
+    if asked is not None and resolve_snapshot(asked, own.id) != own:
+        refuse(
+            f"snapshot is another than the saved state's, of the type {own.type!r} and the id {own.id!r}; "
+            "give the same, or create a session with this one"
+        )
 
 
 def _wanted(

@@ -145,6 +145,15 @@ def _bad_subpath(error: ours.SandboxError) -> sdk.SandboxError:
     )
 
 
+def _lost_port(error: ours.SandboxError) -> sdk.SandboxError:
+    port, exposed = error.context.get("port"), error.context.get("exposed_ports")
+    return sdk.ExposedPortUnavailableError(
+        port=port if isinstance(port, int) else 0,
+        exposed_ports=exposed if isinstance(exposed, list | tuple) else (),
+        reason=_fact(error, "reason"),
+    )
+
+
 _Make = Callable[[ours.SandboxError], Made]
 
 # The first that fits, so a class stands before its base. What is in none of them is told as the
@@ -155,6 +164,7 @@ _KINDS: Final[tuple[tuple[type[ours.SandboxError], _Make], ...]] = (
     (ours.ExecTransportError, _exec_transport),
     (ours.PtySessionNotFoundError, _lost_terminal),
     (ours.PtyStdinUnavailableError, lambda _: RuntimeError(STDIN_UNAVAILABLE)),
+    (ours.ExposedPortUnavailableError, _lost_port),
     (ours.InvalidManifestPathError, _bad_path),
     (
         ours.InvalidCompressionSchemeError,

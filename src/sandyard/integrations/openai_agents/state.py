@@ -19,8 +19,9 @@ class SandyardClientOptions(BaseSandboxClientOptions):
     is the program's own, given to ``SandyardClient``.
 
     Attributes:
-        exposed_ports: ports on which servers inside are to be reached from this machine (default:
-            none). They take ``Policy(network="host")``.
+        exposed_ports: ports of ``localhost`` inside that this machine's programs reach on the same
+            numbers of their own loopback, from the start of a session to its end (default: none). What
+            commands reach outside does not change by them.
     """
 
     type: Literal["sandyard"] = "sandyard"

@@ -278,14 +278,19 @@ class SandyardWorker(BaseSandboxSession):
             await self.sandbox.pty_terminate_all()
 
     async def _resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
-        if self.sandbox.policy.network != "host":  # a state may have been made under another policy
+        """A number of this machine's loopback, which leads inside while the session runs."""
+        try:
+            found = await self.sandbox.resolve_exposed_port(port)
+        except ours.SessionClosedError as error:
             raise ExposedPortUnavailableError(
                 port=port,
                 exposed_ports=self.state.exposed_ports,
                 reason="backend_unavailable",
-                context={"fix": "SandyardClient(policy=Policy(network='host'))"},
-            )
-        return ExposedPortEndpoint(host="127.0.0.1", port=port)
+                context={"fix": "start the session first"},
+                cause=error,
+                retryable=True,
+            ) from error
+        return ExposedPortEndpoint(host=found.host, port=found.port)
 
     # --- files --------------------------------------------------------------------------------------
 
