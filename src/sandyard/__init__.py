@@ -162,6 +162,7 @@ _HOMES: Final = {
         "NoopSnapshotSpec",
         "RemoteSnapshotSpec",
         "StoreSnapshotSpec",
+        "resolve_snapshot",
     ),
     "sandyard.snapshot.store": ("SnapshotStore",),
     "sandyard.snapshot.upkeep": ("Damage", "Reclaimed", "StoreHealth"),

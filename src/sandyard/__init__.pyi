@@ -215,6 +215,7 @@ from sandyard.snapshot.specs import (
     NoopSnapshotSpec as NoopSnapshotSpec,
     RemoteSnapshotSpec as RemoteSnapshotSpec,
     StoreSnapshotSpec as StoreSnapshotSpec,
+    resolve_snapshot as resolve_snapshot,
 )
 from sandyard.snapshot.store import (
     SnapshotStore as SnapshotStore,

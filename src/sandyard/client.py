@@ -263,34 +263,12 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             >>> saved = client.serialize_session_state(session.state)
             >>> session = await client.resume(client.deserialize_session_state(saved))
         """
-        if not isinstance(state, UnixLocalSandboxSessionState):
-            raise ArgumentTypeError(
-                "state is one of a session that a UnixLocalSandboxClient made",
-                op="resume",
-                argument="state",
-                value=state,
-            )
-        state = state.model_copy(deep=True)
-        from sandyard.admission import admit, possible_accounts  # noqa: PLC0415  # with the first one
-        from sandyard.restating import check_grants  # noqa: PLC0415  # where one is taken up again
-
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
-        check_grants(whole, state.manifest)
-        from sandyard.layered import find_workspace  # noqa: PLC0415  # likewise
+        from sandyard.resuming import Named, take_up  # noqa: PLC0415  # where one is taken up again
 
-        accounts = await in_thread(possible_accounts, state.manifest)
-        undo = ExitStack()
-        try:
-            await in_thread(_check_named, state, root, snapshot)
-            await in_thread(_check_sources, state, whole, self._caller.directory)
-            together = bool(shared) or state.workspace_overlay
-            found, lease = await in_thread(find_workspace, whole, state, together, undo)
-            await in_thread(admit, found, accounts)
-            await in_thread(_seal, state)
-        except BaseException:
-            await in_thread(undo.close)
-            raise
-        return self._furnished(UnixLocalSandboxSession(state, whole, found, lease, caller))
+        named, directory = Named(root, snapshot), self._caller.directory
+        taken = await take_up(state, whole, named=named, shared=shared, directory=directory)
+        return self._furnished(UnixLocalSandboxSession(*taken.around(whole), caller))
 
     @loading("fork")
     async def fork(
@@ -366,8 +344,10 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             whole, caller = self._with_variables(whole)
         if origin.state is not None:
             check_grants(whole, origin.manifest)
-            await in_thread(_check_named, origin.state, None, None)
-            await in_thread(_check_sources, origin.state, whole, self._caller.directory)
+            from sandyard.resuming import Named, check_known  # noqa: PLC0415  # as resume
+
+            directory = self._caller.directory
+            await in_thread(check_known, origin.state, whole, Named(), directory)
         session_id = uuid4()
         kept = kept_likewise(origin.kept, str(session_id)) if snapshot is None else snapshot
         kept = await in_thread(_resolved, kept, str(session_id))
@@ -463,26 +443,6 @@ def _seal(state: UnixLocalSandboxSessionState) -> None:
     from sandyard.restating import seal_state  # noqa: PLC0415  # with the first session
 
     seal_state(state_place(), state)
-
-
-def _check_named(
-    state: UnixLocalSandboxSessionState,
-    root: object,
-    snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None,
-) -> None:
-    from sandyard.restating import check_named  # noqa: PLC0415  # where one is taken up again
-
-    kept = None if snapshot is None else _resolved(snapshot, state.snapshot.id)
-    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
-
-    check_named(state_place(), state, root, kept)
-
-
-def _check_sources(state: UnixLocalSandboxSessionState, policy: Policy, base: str | None) -> None:
-    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
-    from sandyard.restating import check_sources  # noqa: PLC0415  # likewise
-
-    check_sources(state_place(), state, policy, base)
 
 
 def _checked_policy(policy: object) -> Policy | None:

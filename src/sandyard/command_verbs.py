@@ -1,4 +1,4 @@
-"""The command verbs of a session: one that waits for the exit, and one that reads on the way."""
+"""The command verbs of a session: waiting for the exit, reading on the way, and why one is refused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers
+from sandyard.lifecycle import Phase, check_phase
 from sandyard.observing import observed, observed_block
 from sandyard.types import ExecResult, RefusedCall, User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
+    from sandyard.confinement.explanation import Explanation
+    from sandyard.confinement.footing import ConfinementReport
     from sandyard.narrowing import Narrowing
     from sandyard.process import CommandStream, StdinSource
 
@@ -20,7 +23,9 @@ __all__ = ["CommandVerbs"]
 
 
 class CommandVerbs(CommandVerbBase):
-    """What a session does with commands that somebody waits for."""
+    """What a session does with commands that somebody waits for, and says of what they may do."""
+
+    _phase: Phase
 
     @property
     def refused_calls(self) -> tuple[RefusedCall, ...]:
@@ -148,3 +153,40 @@ class CommandVerbs(CommandVerbBase):
 
         async with ExplainedStream(commands, call, self._explainer) as stream:
             yield stream
+
+    # --- what they may do -----------------------------------------------------------------------
+
+    @property
+    def confinement(self) -> ConfinementReport | None:
+        """What holds, dimension by dimension, and on which rung; None until the first start."""
+        return self._ladder.report
+
+    @observed("why")
+    async def why(
+        self, subject: str | PurePath | None = None, *, syscall: str | None = None
+    ) -> Explanation:
+        """Explain what commands of this session may do with something, and by which rule.
+
+        It asks the policy as it was enforced at the start, and runs nothing. A path is followed as
+        commands would follow it, through symlinks of shown trees as well. Modes of files decide
+        besides: what a rule allows, a file's owner may still forbid.
+
+        Args:
+            subject: a path, relative to the workspace or absolute, inside; or an address, as
+                ``HOST:PORT``, ``[HOST]:PORT`` or a URL.
+            syscall: the name of a system call instead, such as ``"ptrace"``.
+
+        Returns:
+            What is allowed, the rule, and the least grant that would allow more. A path that this
+            machine does not have, or that can't be granted, has no grant.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: it is no path, address or system call.
+            SessionClosedError: the session was not started, or is closed.
+
+        Example:
+            >>> print(await session.why("/etc/shadow"))
+            /etc/shadow: not shown: no rule of the policy names it; to allow it: …
+        """
+        check_phase("why", self._phase)
+        return await self._explainer.why(subject, syscall=syscall)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
@@ -20,8 +19,8 @@ from sandyard.calls import CommandRequest, find_user, prepare_call
 from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
 from sandyard.confinement import command_environment, plan_session
-from sandyard.confinement.explanation import Enforced, Explanation
-from sandyard.confinement.footing import ConfinementReport, Footing
+from sandyard.confinement.explanation import Enforced
+from sandyard.confinement.footing import Footing
 from sandyard.confinement.holding import Circumstances
 from sandyard.contract import BaseSandboxSession
 from sandyard.errors import OpName, SessionClosedError
@@ -31,6 +30,7 @@ from sandyard.finishing import each_in_turn, finished, in_thread
 from sandyard.fork_verbs import ForkVerbs
 from sandyard.ladder import Ladder, planned_on
 from sandyard.lifecycle import CloseStep, Phase, check_alive, check_loop, check_phase, plan_close
+from sandyard.loading import loading
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
 from sandyard.mount_verbs import MountVerbs
@@ -51,11 +51,13 @@ from sandyard.workspace.lease import Lease
 from sandyard.workspace.reach import govern
 
 if TYPE_CHECKING:
+    from sandyard.changes import Overlay
     from sandyard.cloning import Spare
-    from sandyard.workspace.deletion import ChangesPlace
+    from sandyard.snapshot.kinds import SnapshotBase
+    from sandyard.snapshot.specs import SnapshotSpec
+    from sandyard.state import SandboxSessionState
     from sandyard.workspace.progress import Hearer
     from sandyard.workspace.review import Review
-    from sandyard.workspace.root import Inode
 
 __all__ = ["UnixLocalSandboxSession"]
 
@@ -123,6 +125,37 @@ class UnixLocalSandboxSession(
         self._workspace: Workspace | None = None
         self._init: InitProcess | None = None
         self._commands: Commands | None = None
+
+    @classmethod
+    @loading("resume")
+    async def from_state(
+        cls,
+        state: SandboxSessionState,
+        *,
+        policy: Policy | None = None,
+        root: str | os.PathLike[str] | Overlay | None = None,
+        snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
+        shared: bool = False,
+    ) -> Self:
+        """Take up a session where it was left, as ``UnixLocalSandboxClient(policy=…).resume`` does.
+
+        Args:
+            state: its ``state``, as it was or read back; it is copied.
+            policy: what its commands may touch (default: ``Policy()``); no state says that.
+            root: as ``resume`` takes it; ``snapshot`` and ``shared`` likewise.
+
+        Raises:
+            SandboxError: as ``resume``.
+            ConfinementUnavailableError: this is not Linux.
+
+        Example:
+            >>> async with await UnixLocalSandboxSession.from_state(state) as session:
+            ...     await session.exec("ls")
+        """
+        from sandyard.resuming import Named, checked_policy, take_up  # noqa: PLC0415  # seldom needed
+
+        whole, named = checked_policy(policy), Named(root, snapshot)
+        return cls(*(await take_up(state, whole, named=named, shared=shared)).around(whole))
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -259,11 +292,6 @@ class UnixLocalSandboxSession(
                     kept = self.state.kept_apart or self._lease.restoring is not None
                     await in_thread(self._lease.keep if kept else self._lease.remove)
 
-    @property
-    def confinement(self) -> ConfinementReport | None:
-        """What holds, dimension by dimension, and on which rung; None until the first start."""
-        return self._ladder.report
-
     @observed("running")
     async def running(self) -> bool:
         """Tell whether commands can run: the session is started and its sandbox stands."""
@@ -286,36 +314,6 @@ class UnixLocalSandboxSession(
         workspace = self._open_workspace("review", None)
         grants = await in_thread(resolve_grants, self._placed_policy(workspace.root))
         return await in_thread(self._protection.review, workspace.root, grants)
-
-    @observed("why")
-    async def why(
-        self, subject: str | PurePath | None = None, *, syscall: str | None = None
-    ) -> Explanation:
-        """Explain what commands of this session may do with something, and by which rule.
-
-        It asks the policy as it was enforced at the start, and runs nothing. A path is followed as
-        commands would follow it, through symlinks of shown trees as well. Modes of files decide
-        besides: what a rule allows, a file's owner may still forbid.
-
-        Args:
-            subject: a path, relative to the workspace or absolute, inside; or an address, as
-                ``HOST:PORT``, ``[HOST]:PORT`` or a URL.
-            syscall: the name of a system call instead, such as ``"ptrace"``.
-
-        Returns:
-            What is allowed, the rule, and the least grant that would allow more. A path that this
-            machine does not have, or that can't be granted, has no grant.
-
-        Raises:
-            ArgumentError, ArgumentTypeError: it is no path, address or system call.
-            SessionClosedError: the session was not started, or is closed.
-
-        Example:
-            >>> print(await session.why("/etc/shadow"))
-            /etc/shadow: not shown: no rule of the policy names it; to allow it: …
-        """
-        check_phase("why", self._phase)
-        return await self._explainer.why(subject, syscall=syscall)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -362,7 +360,9 @@ class UnixLocalSandboxSession(
             await self._let_go()
             inode = self._inode if self.state.workspace_root_owned else None
             path, changes = self.state.host_root, self._changes_place()
-            return await in_thread(_delete_leased, self._lease, path, inode, changes)
+            from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # at the very end
+
+            return await in_thread(delete_leased, self._lease, path, inode, changes)
 
     async def _close_companions(self) -> None:
         """Ends what came with the client: what was made of its dependencies, and waiting events."""
@@ -489,11 +489,3 @@ class UnixLocalSandboxSession(
             encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
             self._environment = (values, encoded)
         return self._environment[1]
-
-
-def _delete_leased(
-    lease: Lease, path: str, inode: Inode | None, changes: ChangesPlace | None
-) -> bool:
-    from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # once, at the very end
-
-    return delete_leased(lease, path, inode, changes)

@@ -153,7 +153,8 @@ VERBS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
 
 LIFE = {
     "aclose", "checkpoint", "closed", "confinement", "delete_workspace", "dependencies",
-    "duplicate_to", "fill_from", "forked", "lay_under", "limit_concurrency", "materialized", "save_snapshot",
+    "duplicate_to", "fill_from", "forked", "from_state", "lay_under", "limit_concurrency", "materialized",
+    "save_snapshot",
     "observer", "provide", "refused_calls", "run_pre_stop_hooks", "set_dependencies", "shutdown", "start", "stop",
 }  # fmt: skip
 
@@ -229,6 +230,23 @@ async def test_verbs_raise_nothing_raw(
     finally:
         await client.delete(session)
     await attempt_all(session, FEW, "deleted")
+
+
+async def test_resuming_raises_nothing_raw(client: UnixLocalSandboxClient) -> None:
+    session = await client.create()
+    await session.aclose()
+    options = {"policy": None, "root": None, "snapshot": None, "shared": False}
+    for said, value in ODD.items():
+        await attempt(f"state: {said}", Session.from_state, value)
+        for key in options:
+            if key != "shared":  # which may be anything that is true or false
+                odd = options | {key: value}
+                await attempt(f"{key}: {said}", resume_and_close, session.state, **odd)
+    await client.delete(session)
+
+
+async def resume_and_close(state: object, **options: object) -> None:
+    await (await Session.from_state(state, **options)).aclose()  # type: ignore[arg-type]  # on purpose
 
 
 async def test_handles_raise_nothing_raw(session: Session) -> None:

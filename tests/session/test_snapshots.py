@@ -14,6 +14,7 @@ import pytest
 
 from sandyard import (
     ArgumentError,
+    ArgumentTypeError,
     Dependencies,
     File,
     LeaseHeldError,
@@ -26,6 +27,7 @@ from sandyard import (
     RemoteSnapshotSpec,
     SandboxError,
     SandboxPathGrant,
+    SandboxSessionState,
     SnapshotStore,
     StoreSnapshot,
     StoreSnapshotSpec,
@@ -219,6 +221,35 @@ async def test_foreign_files_are_kept(client: UnixLocalSandboxClient, tmp_path: 
         assert os.listdir(own) == ["a"]
     shutil.move(tmp_path / "away", root_of(session))
     await client.delete(session)
+    assert not root_of(session).exists()
+
+
+async def test_resumed_without_client(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """from_state believes, checks and holds what a client's resume does."""
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    policy = Policy(reads=(str(extra),), environment=(("A", "1"),))
+    session = await client.create(policy=policy)
+    async with session:
+        await session.write("a", b"kept")
+    saved = client.deserialize_session_state(client.serialize_session_state(session.state))
+    async with await UnixLocalSandboxSession.from_state(saved, policy=policy) as again:
+        assert type(again) is UnixLocalSandboxSession
+        assert again.state.session_id == session.state.session_id
+        result = await again.exec(f"cat a; ls -d {extra}; printf $A")
+        assert result.stdout.decode() == f"kept{extra}\n1"
+        with pytest.raises(LeaseHeldError):
+            await UnixLocalSandboxSession.from_state(saved)
+        with pytest.raises(LeaseHeldError):
+            await client.resume(saved)
+    async with await UnixLocalSandboxSession.from_state(saved) as again:
+        assert not (await again.exec(f"ls -d {extra}")).ok()  # no state says what it may touch
+    forged = saved.model_copy(update={"seal": ""})
+    with pytest.raises(ArgumentError, match="can't choose a place"):
+        await UnixLocalSandboxSession.from_state(forged)
+    with pytest.raises(ArgumentTypeError, match="state is one of"):
+        await UnixLocalSandboxSession.from_state(SandboxSessionState(type="other"))
+    await client.delete(again)
     assert not root_of(session).exists()
 
 
