@@ -87,6 +87,7 @@ _HOMES: Final = {
         "WorkspaceStopError",
         "WorkspaceWriteTypeError",
     ),
+    "sandyard.events.audit": ("AuditReport", "AuditSink", "verify_audit"),
     "sandyard.events.http": ("HttpProxySink",),
     "sandyard.events.instrumentation": ("Instrumentation",),
     "sandyard.events.model": (

@@ -109,6 +109,11 @@ from sandyard.errors import (
     WorkspaceStopError as WorkspaceStopError,
     WorkspaceWriteTypeError as WorkspaceWriteTypeError,
 )
+from sandyard.events.audit import (
+    AuditReport as AuditReport,
+    AuditSink as AuditSink,
+    verify_audit as verify_audit,
+)
 from sandyard.events.http import (
     HttpProxySink as HttpProxySink,
 )

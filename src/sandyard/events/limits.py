@@ -45,3 +45,12 @@ HTTP_TIMEOUT_S: Final = 5.0
 
 OPEN_SPANS: Final = 10_000
 """Operations whose span is open at a time; of more the oldest are let go, and told when they end."""
+
+AUDIT_KEY_BYTES: Final = 16
+"""Bytes of a key of an audit log, at least: what can't be guessed."""
+
+AUDIT_BLOCK_BYTES: Final = 64 * 1024
+"""How much of an audit log is read at a time to find where its last line begins."""
+
+AUDIT_LINE_BYTES: Final = 64 * 1024**2
+"""A line of an audit log that is longer was written by nobody; it is not read into memory."""
