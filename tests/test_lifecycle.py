@@ -7,7 +7,15 @@ from typing import get_args
 import pytest
 
 from sandyard.errors import ErrorCode, OpName, SessionClosedError
-from sandyard.lifecycle import CloseStep, Phase, check_phase, plan_close
+from sandyard.lifecycle import (
+    CloseStep,
+    Phase,
+    check_phase,
+    plan_close,
+    plan_delete,
+    plan_start,
+    plan_stop,
+)
 
 NEW, RUNNING, SHUT_DOWN, CLOSED = Phase.NEW, Phase.RUNNING, Phase.SHUT_DOWN, Phase.CLOSED
 
@@ -64,3 +72,41 @@ def test_closing_has_its_order(phase: Phase, held: bool) -> None:
     )
     assert list(plan_close(NEW, held=True)) == list(CloseStep)
     assert CloseStep.STOP not in plan_close(phase, held=held, save=False)
+
+
+STARTS = {
+    # (bare, ready, discarded)
+    (False, False, False): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (False, False, True): ["ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (False, True, False): ["ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (False, True, True): ["ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (True, False, False): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (True, False, True): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (True, True, False): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+    (True, True, True): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
+}
+STOPS = {
+    # (running, end)
+    (False, False): ["SAVE"],
+    (False, True): ["SAVE"],
+    (True, False): ["SAVE"],
+    (True, True): ["TERMINALS", "PROCESSES", "SAVE"],
+}
+DELETIONS = {False: ["CHECK", "LET_GO", "REMOVE"], True: ["LET_GO", "REMOVE"]}
+
+
+def test_starting_has_its_order() -> None:
+    made = {
+        facts: plan_start(bare=facts[0], ready=facts[1], discarded=facts[2]) for facts in STARTS
+    }
+    assert {facts: [step.name for step in plan] for facts, plan in made.items()} == STARTS
+
+
+def test_stopping_has_its_order() -> None:
+    made = {facts: plan_stop(running=facts[0], end=facts[1]) for facts in STOPS}
+    assert {facts: [step.name for step in plan] for facts, plan in made.items()} == STOPS
+
+
+def test_deleting_has_its_order() -> None:
+    made = {unsaved: plan_delete(unsaved=unsaved) for unsaved in DELETIONS}
+    assert {facts: [step.name for step in plan] for facts, plan in made.items()} == DELETIONS

@@ -244,10 +244,14 @@ class ArchiveVerbs(WorkspaceVerbBase):
 
         return await workspace.run("start", is_empty)
 
-    async def _restored(self, workspace: Workspace, lease: Lease) -> bool:
-        """Restore what is kept of a workspace with nothing in it; tell whether there was something."""
-        checkpoints, more = self._checkpoints, self._dependencies
-        return checkpoints is not None and await checkpoints.restore(workspace, lease, more)
+    async def _restore(self, workspace: Workspace, lease: Lease) -> None:
+        """Restore what is kept of a workspace with nothing in it; that makes it ready."""
+        ready = self.state.workspace_root_ready
+        self.state.workspace_root_ready = False  # what is not restored is not saved either
+        restored = False
+        if self._checkpoints is not None:
+            restored = await self._checkpoints.restore(workspace, lease, self._dependencies)
+        self.state.workspace_root_ready = restored or ready
 
     async def _save(self, workspace: Workspace | None) -> None:
         """Save a workspace that is ready, where it is to be kept."""

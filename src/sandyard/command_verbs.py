@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from sandyard.calls import CommandRequest, Leftovers
+from sandyard.calls import CommandRequest, Leftovers, prepare_call
+from sandyard.confinement import command_environment
+from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.observing import observed, observed_block
+from sandyard.platform import host_facts
 from sandyard.types import ExecResult, RefusedCall, User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
+    from sandyard.accounts import Accounts
+    from sandyard.caller import Caller
     from sandyard.confinement.explanation import Explanation
     from sandyard.confinement.footing import ConfinementReport
     from sandyard.narrowing import Narrowing
-    from sandyard.process import CommandStream, StdinSource
+    from sandyard.process import CommandCall, CommandStream, StdinSource
 
 __all__ = ["CommandVerbs"]
 
@@ -26,6 +32,10 @@ class CommandVerbs(CommandVerbBase):
     """What a session does with commands that somebody waits for, and says of what they may do."""
 
     _phase: Phase
+    _caller: Caller
+    _accounts: Accounts
+    _host_environment: dict[str, str]
+    _environment: tuple[dict[str, str], tuple[tuple[bytes, bytes], ...]] | None
 
     @property
     def refused_calls(self) -> tuple[RefusedCall, ...]:
@@ -190,3 +200,32 @@ class CommandVerbs(CommandVerbBase):
         """
         check_phase("why", self._phase)
         return await self._explainer.why(subject, syscall=syscall)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _prepared(self, request: CommandRequest) -> CommandCall:
+        environment, limits = await self._command_environment(), self.policy.limits
+        enforced = None if request.narrow is None else self._explainer.enforced
+        root, accounts = self.state.manifest.root, self._accounts
+        asked = request, environment, root, limits, enforced, accounts
+        return await in_thread(prepare_call, *asked) if request.looks else prepare_call(*asked)
+
+    async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The session's environment as the kernel takes it, made anew only when it changed."""
+        environment = self.state.manifest.environment
+        values = await environment.resolve(self._caller.variables()) if environment.value else {}
+        if self._environment is None or self._environment[0] != values:
+            facts = self._ladder.facts or host_facts(self._host_environment)  # since the start
+            root, host = self.state.manifest.root, self._caller.passed_on(self._host_environment)
+            pairs = command_environment(
+                self.policy, facts, host, values, root, self._ladder.private
+            )
+            encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
+            self._environment = (values, encoded)
+        return self._environment[1]
+
+    def _running_program(
+        self, *words: str, timeout: float | None, user: str | User | None
+    ) -> AbstractAsyncContextManager[CommandStream]:
+        environment = {"LC_ALL": "C.UTF-8", "GREP_OPTIONS": ""}
+        return self.stream(*words, shell=False, timeout=timeout, env=environment, user=user)

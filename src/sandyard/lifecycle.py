@@ -8,7 +8,20 @@ from typing import Final
 
 from sandyard.errors import OpName, SessionClosedError
 
-__all__ = ["CloseStep", "Phase", "check_alive", "check_loop", "check_phase", "plan_close"]
+__all__ = [
+    "CloseStep",
+    "DeleteStep",
+    "Phase",
+    "StartStep",
+    "StopStep",
+    "check_alive",
+    "check_loop",
+    "check_phase",
+    "plan_close",
+    "plan_delete",
+    "plan_start",
+    "plan_stop",
+]
 
 
 class Phase(StrEnum):
@@ -18,6 +31,60 @@ class Phase(StrEnum):
     RUNNING = "running"
     SHUT_DOWN = "shut down"
     CLOSED = "closed"
+
+
+class StartStep(StrEnum):
+    """One step of starting a session whose workspace is open; the first that fails ends the start."""
+
+    RESTORE = "restore what was saved of the workspace"
+    ENTRIES = "make the manifest's entries: all at the first start, ephemeral ones at every one"
+    SANDBOX = "build the sandbox, and what holds its limits"
+    MOUNTS = "mount what the manifest mounts"
+    PORTS = "listen on the ports, and let them lead inside"
+
+
+def plan_start(*, bare: bool, ready: bool, discarded: bool) -> tuple[StartStep, ...]:
+    """The steps that start a session, in their order.
+
+    Args:
+        bare: whether its workspace has lost what it had: the directory was made anew.
+        ready: whether the workspace was made ready once.
+        discarded: whether the caller threw away what was changed, so that nothing is to be restored
+            over what is there.
+    """
+    restores = bare or not (ready or discarded)
+    return tuple(step for step in StartStep if restores or step is not StartStep.RESTORE)
+
+
+class StopStep(StrEnum):
+    """One step of stopping a session, which goes on; the first that fails ends the stop."""
+
+    TERMINALS = "end the terminals, and what pty_exec_start started"
+    PROCESSES = "end background processes, and what commands left running"
+    SAVE = "save the workspace, if it was made ready"
+
+
+def plan_stop(*, running: bool, end: bool) -> tuple[StopStep, ...]:
+    """The steps that stop a session, in their order.
+
+    Args:
+        running: whether its sandbox stands.
+        end: whether what runs in it is to end.
+    """
+    return tuple(step for step in StopStep if (running and end) or step is StopStep.SAVE)
+
+
+class DeleteStep(StrEnum):
+    """One step of deleting a session; the first that fails ends it. Its companions go in any case."""
+
+    CHECK = "refuse, if the last stop could not save the workspace"
+    LET_GO = "end all that runs, and let go of the workspace"
+    REMOVE = "remove the workspace, if the library made it, and the lease"
+
+
+def plan_delete(*, unsaved: bool) -> tuple[DeleteStep, ...]:
+    """The steps that delete a session, in their order; with ``unsaved`` also one that is not saved."""
+    return tuple(step for step in DeleteStep if not unsaved or step is not DeleteStep.CHECK)
 
 
 class CloseStep(StrEnum):

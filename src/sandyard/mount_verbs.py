@@ -107,8 +107,10 @@ class MountVerbs(VerbBase):
         """Return what is mounted, by its absolute path inside; nothing while no sandbox stands."""
         return {} if self._mounts is None else self._mounts.present()
 
-    async def _mount_entries(self, init: InitProcess, root: WorkspaceRoot) -> None:
+    async def _mount_entries(self, root: WorkspaceRoot) -> None:
         """Mount what the manifest names; where that can't be done, nothing is left of the start."""
+        init = self._init
+        assert init is not None  # noqa: S101  # the step before has built the sandbox
         try:
             for path, entry in self._present_manifest().mounts():
                 await self._needed_mounts().add(init, root, path, entry, "start")

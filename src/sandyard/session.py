@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -15,10 +15,10 @@ from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
 from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
 from sandyard.bounds import SessionLimits
 from sandyard.caller import Caller
-from sandyard.calls import CommandRequest, find_user, prepare_call
+from sandyard.calls import find_user
 from sandyard.command_verbs import CommandVerbs
 from sandyard.confinement import WorkspaceRoot as PlannedRoot
-from sandyard.confinement import command_environment, plan_session
+from sandyard.confinement import plan_session
 from sandyard.confinement.explanation import Enforced
 from sandyard.confinement.footing import Footing
 from sandyard.confinement.holding import Circumstances
@@ -29,7 +29,20 @@ from sandyard.file_verbs import FileVerbs
 from sandyard.finishing import each_in_turn, finished, in_thread
 from sandyard.fork_verbs import ForkVerbs
 from sandyard.ladder import Ladder, planned_on
-from sandyard.lifecycle import CloseStep, Phase, check_alive, check_loop, check_phase, plan_close
+from sandyard.lifecycle import (
+    CloseStep,
+    DeleteStep,
+    Phase,
+    StartStep,
+    StopStep,
+    check_alive,
+    check_loop,
+    check_phase,
+    plan_close,
+    plan_delete,
+    plan_start,
+    plan_stop,
+)
 from sandyard.loading import loading
 from sandyard.manifest import Manifest
 from sandyard.manifest_verbs import ManifestVerbs
@@ -40,7 +53,7 @@ from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts, resolve_denied, resolve_devices, resolve_grants
 from sandyard.policy import Policy
 from sandyard.port_verbs import PortVerbs
-from sandyard.process import CommandCall, Commands, CommandStream, InitProcess
+from sandyard.process import Commands, InitProcess
 from sandyard.process.identity import first_parked
 from sandyard.protection import Protection
 from sandyard.pty_verbs import PtyVerbs
@@ -188,29 +201,36 @@ class UnixLocalSandboxSession(
             if self._phase is Phase.RUNNING:
                 return
             self._host_environment, self._environment = self._caller.variables(), None
-            root = await self._open_root()
-            if self._workspace is None:
-                self._workspace = Workspace(root)
-            if self._accounts.further:
-                self._accounts = replace(
-                    self._accounts, first=await in_thread(first_parked, self._accounts.further)
-                )
-                root.names = self._accounts.disk_names()
-            bare = self._phase is Phase.NEW and await self._is_bare(self._workspace, self._lease)
-            ready = self.state.workspace_root_ready
-            if bare or not (ready or self._discarded):
-                self.state.workspace_root_ready = False  # what is not restored is not saved either
-                restored = await self._restored(self._workspace, self._lease)
-                self.state.workspace_root_ready = restored or ready
-            await self._make_ready(self._workspace, progress)
-            plan = partial(self._plan, root)
-            self._init = await self._ladder.start(root, plan, self._tree)
-            self.state.confinement = self._ladder.document()
-            self._commands = Commands(self._init, self.limits.watch(self._init, self._workspace))
-            await self._mount_entries(self._init, root)
-            await self._open_ports()
+            workspace = await self._enter_workspace()
+            works: dict[StartStep, Callable[[], Awaitable[object]]] = {
+                StartStep.RESTORE: partial(self._restore, workspace, self._lease),
+                StartStep.ENTRIES: partial(self._make_ready, workspace, progress),
+                StartStep.SANDBOX: partial(self._build_sandbox, workspace),
+                StartStep.MOUNTS: partial(self._mount_entries, workspace.root),
+                StartStep.PORTS: self._open_ports,
+            }
+            bare = self._phase is Phase.NEW and await self._is_bare(workspace, self._lease)
+            ready, discarded = self.state.workspace_root_ready, self._discarded
+            for step in plan_start(bare=bare, ready=ready, discarded=discarded):
+                await works[step]()
             self._loop = asyncio.get_running_loop()
             self._phase = Phase.RUNNING
+
+    async def _enter_workspace(self) -> Workspace:
+        root = await self._open_root()
+        if self._workspace is None:
+            self._workspace = Workspace(root)
+        if self._accounts.further:
+            first = await in_thread(first_parked, self._accounts.further)
+            self._accounts = replace(self._accounts, first=first)
+            root.names = self._accounts.disk_names()
+        return self._workspace
+
+    async def _build_sandbox(self, workspace: Workspace) -> None:
+        root = workspace.root
+        self._init = await self._ladder.start(root, partial(self._plan, root), self._tree)
+        self.state.confinement = self._ladder.document()
+        self._commands = Commands(self._init, self.limits.watch(self._init, workspace))
 
     @observed("stop")
     async def stop(self, *, processes: Processes = "keep") -> None:
@@ -230,11 +250,16 @@ class UnixLocalSandboxSession(
         check_phase("stop", self._phase)
         check_processes(processes)
         commands = self._commands  # which a shutdown meanwhile lets go
-        if processes == "end" and commands is not None:
+        for step in plan_stop(running=commands is not None, end=processes == "end"):
+            if step is StopStep.SAVE or commands is None:
+                await self._save(self._workspace if self.state.workspace_root_ready else None)
+                continue
             self._check_loop("stop")
-            await commands.interactive.end_all()
-            await self._end_processes(commands)
-        await self._save(self._workspace if self.state.workspace_root_ready else None)
+            await (
+                commands.interactive.end_all()
+                if step is StopStep.TERMINALS
+                else self._end_processes(commands)
+            )
 
     @observed("shutdown", ends=True)
     async def shutdown(self) -> None:
@@ -354,15 +379,25 @@ class UnixLocalSandboxSession(
 
     @observed("delete", ends=True)
     async def _delete(self, *, unsaved: bool) -> bool:
+        works = {
+            DeleteStep.CHECK: self._refuse_loss,
+            DeleteStep.LET_GO: self._let_go,
+            DeleteStep.REMOVE: self._remove_own,
+        }
         async with self._turn:
-            if self._checkpoints is not None and not unsaved:
-                self._checkpoints.refuse_loss(self.state.manifest.root)
-            await self._let_go()
-            inode = self._inode if self.state.workspace_root_owned else None
-            path, changes = self.state.host_root, self._changes_place()
-            from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # at the very end
+            steps = plan_delete(unsaved=unsaved)
+            return bool([await works[step]() for step in steps][-1])
 
-            return await in_thread(delete_leased, self._lease, path, inode, changes)
+    async def _refuse_loss(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.refuse_loss(self.state.manifest.root)
+
+    async def _remove_own(self) -> bool:
+        from sandyard.workspace.deletion import delete_leased  # noqa: PLC0415  # at the very end
+
+        inode = self._inode if self.state.workspace_root_owned else None
+        path, changes = self.state.host_root, self._changes_place()
+        return await in_thread(delete_leased, self._lease, path, inode, changes)
 
     async def _close_companions(self) -> None:
         """Ends what came with the client: what was made of its dependencies, and waiting events."""
@@ -460,32 +495,5 @@ class UnixLocalSandboxSession(
         user_id, *groups = map(self._accounts.disk_id, (account.number, *account.groups))
         return self._workspace.acting_for(user_id, tuple(groups))
 
-    def _running_program(
-        self, *words: str, timeout: float | None, user: str | User | None
-    ) -> AbstractAsyncContextManager[CommandStream]:
-        environment = {"LC_ALL": "C.UTF-8", "GREP_OPTIONS": ""}
-        return self.stream(*words, shell=False, timeout=timeout, env=environment, user=user)
-
     def _present_manifest(self) -> Manifest:
         return self.state.manifest
-
-    async def _prepared(self, request: CommandRequest) -> CommandCall:
-        environment, limits = await self._command_environment(), self.policy.limits
-        enforced = None if request.narrow is None else self._explainer.enforced
-        root, accounts = self.state.manifest.root, self._accounts
-        asked = request, environment, root, limits, enforced, accounts
-        return await in_thread(prepare_call, *asked) if request.looks else prepare_call(*asked)
-
-    async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The session's environment as the kernel takes it, made anew only when it changed."""
-        environment = self.state.manifest.environment
-        values = await environment.resolve(self._caller.variables()) if environment.value else {}
-        if self._environment is None or self._environment[0] != values:
-            facts = self._ladder.facts or host_facts(self._host_environment)  # since the start
-            root, host = self.state.manifest.root, self._caller.passed_on(self._host_environment)
-            pairs = command_environment(
-                self.policy, facts, host, values, root, self._ladder.private
-            )
-            encoded = tuple((os.fsencode(name), os.fsencode(value)) for name, value in pairs)
-            self._environment = (values, encoded)
-        return self._environment[1]
