@@ -91,6 +91,7 @@ def test_entries_in_declared_order_parents_first() -> None:
         entries={"z": Dir(children={"2": Dir(), "1": File(content="")}), "a": File(content="")}
     )
     assert [str(path) for path, _ in manifest.iter_entries()] == ["z", "z/2", "z/1", "a"]
+    assert manifest.validated_entries() == {"z": manifest.entries["z"], "a": manifest.entries["a"]}
 
 
 def test_the_root_itself_may_be_an_entry() -> None:
@@ -218,8 +219,9 @@ def test_a_directory_in_itself_ends_with_an_error() -> None:
     loop.children["again"] = loop
     manifest = Manifest()
     manifest.entries["a"] = loop
-    with pytest.raises(ManifestError, match="nested more than"):
-        list(manifest.iter_entries())
+    for ask in (lambda: list(manifest.iter_entries()), manifest.validated_entries):
+        with pytest.raises(ManifestError, match="nested more than"):
+            ask()
 
 
 def test_entries_changed_by_hand_are_checked_when_they_are_used() -> None:

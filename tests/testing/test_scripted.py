@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from sandyard import (
     ExecTransportError,
     File,
     GitRepo,
+    LocalSnapshotSpec,
     Manifest,
     SandboxError,
     SessionClosedError,
@@ -27,7 +29,7 @@ from sandyard import (
     User,
     WorkspaceArchiveWriteError,
 )
-from sandyard.testing import ScriptedCall, ScriptedSession, run_conformance
+from sandyard.testing import ScriptedCall, ScriptedClient, ScriptedSession, run_conformance
 
 LACKING = {
     "searching.greps_bounded": "grep()",
@@ -311,3 +313,31 @@ class TestWorkspace:
             ):
                 with pytest.raises(UnsupportedOperationError, match="ScriptedSession has no"):
                     await lacking
+
+
+class TestClient:
+    async def test_makes_and_deletes(self) -> None:
+        client = ScriptedClient(lambda session: session.answer("cat a", stdout="x"))
+        session = await client.create(manifest=Manifest(entries={"a": File(content=b"x")}))
+        async with session:
+            assert (await session.exec("cat a")).stdout == b"x"
+        other = await client.create(snapshot={"type": "noop"})
+        assert (client.sessions, client.deleted) == ([session, other], [])
+        for _ in range(2):
+            await client.delete(session)
+        assert client.deleted == [session]
+        with pytest.raises(SessionClosedError):
+            await session.start()
+        read = client.deserialize_session_state(client.serialize_session_state(session.state))
+        assert read.session_id == session.state.session_id
+
+    async def test_says_what_it_lacks(self, tmp_path: Path) -> None:
+        client = ScriptedClient()
+        with pytest.raises(UnsupportedOperationError, match="ScriptedClient has no snapshot="):
+            await client.create(snapshot=LocalSnapshotSpec(base_path=str(tmp_path)))
+        with pytest.raises(UnsupportedOperationError, match="ScriptedClient has no resume"):
+            await client.resume((await client.create()).state)
+        with pytest.raises(ArgumentTypeError):
+            await client.delete(ScriptedSession())
+        with pytest.raises(ArgumentTypeError):
+            ScriptedClient("make")  # type: ignore[arg-type]  # on purpose

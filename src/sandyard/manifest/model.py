@@ -109,6 +109,16 @@ class Manifest(ManifestModel):
 
         return manifest_schema(cls)
 
+    def validated_entries(self) -> dict[str, BaseEntry]:
+        """Give the entries at the top by their keys, if all of them and all beneath are possible.
+
+        Raises:
+            ManifestError: a path is impossible (entries may have been changed by hand).
+        """
+        for _ in self.walk():
+            pass
+        return dict(self.entries)
+
     def iter_entries(self) -> Iterator[tuple[PurePosixPath, BaseEntry]]:
         """Give every entry with its path beneath the root, parents first, in declared order.
 

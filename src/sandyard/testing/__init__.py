@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sandyard.testing.behaviours import Behaviour, Place, Promise, SessionFactory
     from sandyard.testing.conformance import BEHAVIOURS, Conformance, Outcome, run_conformance
     from sandyard.testing.scripted import ScriptedSession, ScriptedSessionState
+    from sandyard.testing.scripted_client import ScriptedClient
     from sandyard.testing.scripting import ScriptedCall
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Place",
     "Promise",
     "ScriptedCall",
+    "ScriptedClient",
     "ScriptedSession",
     "ScriptedSessionState",
     "SessionFactory",
@@ -29,6 +31,7 @@ _HOMES: Final = {
     "sandyard.testing.behaviours": ("Behaviour", "Place", "Promise", "SessionFactory"),
     "sandyard.testing.conformance": ("BEHAVIOURS", "Conformance", "Outcome", "run_conformance"),
     "sandyard.testing.scripted": ("ScriptedSession", "ScriptedSessionState"),
+    "sandyard.testing.scripted_client": ("ScriptedClient",),
     "sandyard.testing.scripting": ("ScriptedCall",),
 }
 
