@@ -238,6 +238,29 @@ async def test_calls_are_written_down() -> None:
     ]
 
 
+async def test_odd_input() -> None:
+    class Broken(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            raise OSError(5, "gone")
+
+    async def words() -> AsyncIterator[str]:
+        yield "text"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"a", b"b"):
+            yield piece
+
+    session = ScriptedSession().answer("cat", does=lambda call: call.stdin)
+    async with session:
+        assert (await session.exec("cat", stdin=pieces())).stdout == b"ab"
+        with pytest.raises(ArgumentTypeError):
+            await session.exec("cat", stdin=words())  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(ExecTransportError, match="gone"):
+            await session.exec("cat", stdin=Broken())  # type: ignore[arg-type]  # as some files are
+        await session.exec("cat", env={"A": "\udcff"}, cwd="/\udcff")
+    assert (session.calls[-1].env, session.calls[-1].cwd) == ({"A": "\udcff"}, "/\udcff")
+
+
 class TestCheck:
     async def test_caught_errors_show(self) -> None:
         session = ScriptedSession().answer("ls")

@@ -50,19 +50,29 @@ class FixtureClient(UnixLocalSandboxClient):
         self.left.pop(deleted, None)
         root = deleted.state.host_root
         if deleted.state.workspace_root_owned and await in_thread(os.path.lexists, root):
-            pytest.fail(f"{root} is left of a sandbox that was deleted", pytrace=False)
+            raise AssertionError(f"{root} is left of a sandbox that was deleted")
         return deleted
 
     def delete_left(self) -> None:
-        """Delete the sessions that a test left, each on its own loop if there still is one."""
+        """Delete the sessions that a test left; all of them, then the first error is raised."""
+        first: Exception | None = None
         for session, loop in tuple(self.left.items()):
-            deletion = self.delete(session, unsaved=True)
-            if loop.is_closed():
-                asyncio.run(deletion)
-            elif loop.is_running():  # in another thread
-                asyncio.run_coroutine_threadsafe(deletion, loop).result()
-            else:
-                loop.run_until_complete(deletion)
+            try:
+                self._delete_on(loop, session)
+            except Exception as error:  # noqa: BLE001  # a border: raised below, the others go on
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _delete_on(self, loop: asyncio.AbstractEventLoop, session: UnixLocalSandboxSession) -> None:
+        """Delete a session on its own loop, if there still is one."""
+        deletion = self.delete(session, unsaved=True)
+        if loop.is_closed():
+            asyncio.run(deletion)
+        elif loop.is_running():  # in another thread
+            asyncio.run_coroutine_threadsafe(deletion, loop).result()
+        else:
+            loop.run_until_complete(deletion)
 
 
 def _marked(request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import posixpath
 import shlex
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
@@ -268,15 +269,18 @@ class ScriptedSession(MemoryVerbs, BaseSandboxSession):
             timeout=checked_timeout(timeout),
             user=find_user("exec", user, self._accounts).name,
             cwd=self._directory(cwd),
-            env={name.decode(): value.decode() for name, value in checked_environment(env).items()},
-            stdin=await _read_stdin(given),
+            env={
+                os.fsdecode(name): os.fsdecode(value)
+                for name, value in checked_environment(env).items()
+            },
+            stdin=await _read_stdin(given, argv),
         )
         self.calls.append(call)
         return _bounded(await self._answered(call), limit)
 
     def _directory(self, cwd: str | PurePath | None) -> str:
         """The directory of a command; in the workspace it has to be one."""
-        absolute = posixpath.normpath(command_directory(cwd, self._tree.inside).decode())
+        absolute = posixpath.normpath(os.fsdecode(command_directory(cwd, self._tree.inside)))
         if f"{absolute}/".startswith(f"{self._tree.inside}/"):
             node = self._tree.node(absolute, "exec")
             if node is None or not node.is_dir:
@@ -404,23 +408,32 @@ class ScriptedStream:
         return self._left.pop(0)
 
 
-async def _read_stdin(stdin: StdinSource | None) -> bytes:
+async def _read_stdin(stdin: StdinSource | None, words: Sequence[str]) -> bytes:
     """All that a command is given to read."""
     if stdin is None:
         return b""
-    if isinstance(stdin, AsyncIterable):
-        return b"".join([bytes(piece) async for piece in stdin])
     if isinstance(stdin, bytes | bytearray | memoryview):
         return bytes(stdin)
-    content = await in_thread(stdin.read)
-    if not isinstance(content, bytes):
-        raise ArgumentTypeError(
-            "stdin is bytes, a binary file or an async iterable of bytes",
-            op="exec",
-            argument="stdin",
-            value=stdin,
-        )
-    return content
+    try:
+        if isinstance(stdin, AsyncIterable):
+            pieces: list[object] = [piece async for piece in stdin]
+        else:
+            pieces = [await in_thread(stdin.read)]
+    except OSError as error:
+        raise ExecTransportError(
+            command=words, message=f"stdin could not be read: {error}", cause=error
+        ) from error
+    whole = bytearray()
+    for piece in pieces:
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise ArgumentTypeError(
+                "stdin is bytes, a binary file or an async iterable of bytes",
+                op="exec",
+                argument="stdin",
+                value=stdin,
+            )
+        whole += piece
+    return bytes(whole)
 
 
 def _bounded(result: ExecResult, limit: int | None) -> ExecResult:
