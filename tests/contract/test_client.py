@@ -113,7 +113,7 @@ class TestStates:
         assert bare.manifest.entries  # nothing is shared
 
     def test_unknown_kinds_are_named(self) -> None:
-        with pytest.raises(ArgumentError, match="known types: far, unix_local"):
+        with pytest.raises(ArgumentError, match=r"known types: far, (scripted, )?unix_local"):
             SandboxSessionState.parse(SandboxSessionState(type="farther"))
 
     async def test_foreign_ones_are_refused(self, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from sandyard import (
     WorkspaceArchiveWriteError,
 )
 from sandyard.testing import ScriptedCall, ScriptedClient, ScriptedSession, run_conformance
+from tests.session.test_odd_values import ODD, VERBS, attempt
 
 LACKING = {
     "searching.greps_bounded": "grep()",
@@ -259,6 +261,21 @@ async def test_odd_input() -> None:
             await session.exec("cat", stdin=Broken())  # type: ignore[arg-type]  # as some files are
         await session.exec("cat", env={"A": "\udcff"}, cwd="/\udcff")
     assert (session.calls[-1].env, session.calls[-1].cwd) == ({"A": "\udcff"}, "/\udcff")
+
+
+async def test_verbs_raise_nothing_raw() -> None:
+    session = ScriptedSession(files={"f": "hello\n"}).answer(lambda call: True)
+    async with session:
+        for name in VERBS.keys() & set(dir(session)):
+            (args, options), verb = VERBS[name], getattr(session, name)
+            known = {key: options[key] for key in signature(verb).parameters if key in options}
+            for said, value in ODD.items():
+                for at in range(len(args)):
+                    changed = (*args[:at], value, *args[at + 1 :])
+                    await attempt(f"{name}, {at}: {said}", verb, *changed, **known)
+                for key in known:
+                    await attempt(f"{name}, {key}: {said}", verb, *args, **known | {key: value})
+        assert await session.running()
 
 
 class TestCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
@@ -109,7 +110,7 @@ class FileContract(ABC):
             )
         file = await self.read(path, user=user)
         try:
-            return await in_thread(file.read, max_bytes)
+            return await in_thread(file.read, min(max_bytes, sys.maxsize))
         finally:
             file.close()
 
