@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 from agents import RunState
-from agents.sandbox import Manifest, Permissions, SandboxAgent, SandboxRunConfig, User
+from agents.sandbox import (
+    Manifest,
+    Permissions,
+    SandboxAgent,
+    SandboxConcurrencyLimits,
+    SandboxRunConfig,
+    User,
+)
 from agents.sandbox.capabilities import Capabilities, Filesystem, Shell, Skills
 from agents.sandbox.capabilities.shell import ShellToolSet
 from agents.sandbox.capabilities.skills import LocalDirLazySkillSource
@@ -30,6 +37,7 @@ from tests.integrations.scripting import (
     scripted,
     text_of,
 )
+from tests.workspace.test_sums import Counting
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 PATCH = """*** Begin Patch
@@ -308,3 +316,16 @@ async def test_refused_before_the_run(client: SandyardClient) -> None:
     agent = SandboxAgent(name="one", model=scripted(), run_as="root")
     with pytest.raises(ConfigurationError, match="the system's own"):
         await run(agent, SandboxRunConfig(client=client))
+
+
+async def test_limits_of_a_run(client: SandyardClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandyard.workspace.materialize.ThreadPoolExecutor", Counting)
+    monkeypatch.setattr(Counting, "asked", [])
+    manifest = Manifest()
+    manifest.entries |= {f"f{number}": File(content=b"x") for number in range(40)}
+    model = scripted(called("exec_command", 1, cmd="ls | wc -l"))
+    agent = SandboxAgent(name="one", model=model, default_manifest=manifest)
+    limits = SandboxConcurrencyLimits(manifest_entries=7)
+    await run(agent, SandboxRunConfig(client=client, concurrency_limits=limits))
+    assert body(outputs(agent)[-1]) == "40\n"
+    assert Counting.asked == [6]  # and the thread that asks

@@ -79,6 +79,7 @@ class SandyardWorker(BaseSandboxSession):
         self._directory = self._directory or await in_thread(Path.cwd)
         translated = as_ours(self.state.manifest, self._providers)
         self._take_manifest(translated.manifest)
+        self._pass_on_limits()
         resumed = self.sandbox.state.workspace_root_ready
         fresh = bool(translated.foreign) and not (
             resumed or await self.state.snapshot.restorable(dependencies=self.dependencies)
@@ -87,6 +88,15 @@ class SandyardWorker(BaseSandboxSession):
         await self._apply_foreign(translated.foreign, fresh=fresh)
         self.state.workspace_root_ready = True
         self.state.confinement = self.sandbox.state.confinement
+
+    def _pass_on_limits(self) -> None:
+        """Let what a run says of concurrency hold for our session too; those of archives come by call."""
+        self.sandbox.limit_concurrency(
+            ours.SandboxConcurrencyLimits(
+                manifest_entries=self._max_manifest_entry_concurrency,
+                local_dir_files=self._max_local_dir_file_concurrency,
+            )
+        )
 
     def _take_manifest(self, manifest: ours.Manifest) -> None:
         """Let the SDK change, until the start, what capabilities of an agent add to a manifest."""
