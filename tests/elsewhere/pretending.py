@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -77,7 +78,7 @@ def pretend(system: str) -> None:
 
 
 def report(system: str) -> dict[str, object]:
-    """Load every public name, then try to make a client."""
+    """Load every public name, then try to make a client, and a scripted session."""
     pretend(system)
     import sandyard  # noqa: PLC0415  # not before
 
@@ -91,7 +92,24 @@ def report(system: str) -> dict[str, object]:
         sandyard.UnixLocalSandboxClient()
     except sandyard.ConfinementUnavailableError as error:
         said["refused"] = str(error)
+    if system == "darwin":
+        # asyncio's own epoll was taken away with the rest.
+        with asyncio.Runner(loop_factory=selecting_loop) as runner:
+            said["scripted"] = runner.run(scripted())
     return said
+
+
+def selecting_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+async def scripted() -> str:
+    """Use a session that needs no kernel."""
+    from sandyard.testing import ScriptedSession  # noqa: PLC0415  # not before
+
+    async with ScriptedSession(files={"a": "hi"}) as session:
+        session.answer("cat a", does=lambda _: session.read_bounded("a", max_bytes=9))
+        return (await session.exec("cat a", timeout=60)).stdout.decode()
 
 
 if __name__ == "__main__":

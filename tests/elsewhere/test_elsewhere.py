@@ -29,6 +29,7 @@ def test_refuses_before_making(tmp_path: Path, system: str, called: str) -> None
     said = cast(dict[str, object], json.loads(done.stdout))
     assert f"this is {called}" in str(said["refused"])
     assert said["made"] == []
+    assert said.get("scripted") == ("hi" if system == "darwin" else None)
     assert said["results"] == "sandyard.types"  # values are themselves, not what stands in for them
     missing = cast(list[str], said["missing"])
     assert ("UnixLocalSandboxClient" in missing) == (system == "win32")
