@@ -6,14 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sandyard import ExecResult, Policy, UnixLocalSandboxSession
 from sandyard.testing import BEHAVIOURS, Promise, run_conformance
-from tests.conformance.held_session import make_held_session
+from tests.conformance.held_session import held_sessions
 from tests.conformance.local_session import local_sessions
 from tests.house.sources import ROOT
 from tests.ladder.hosts import ask
@@ -24,8 +23,8 @@ AIM = 150
 NAMELESS = {"links.tells_owner_names"}
 """What the lowest rung can't do: its ``/etc`` is the host's, and has no name for the user inside."""
 
-HELD = ("commands", "handles")
-"""What crosses the supervisor's socket in a way of its own."""
+UNWATCHED = {"searching.watches_changes"}
+"""What the supervisor's sessions do not offer."""
 
 
 def test_behaviours_are_told() -> None:
@@ -66,10 +65,10 @@ def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 @pytest.mark.soak
 @pytest.mark.once
 @pytest.mark.usefixtures("supervised")
-async def test_held_sessions_show_theirs() -> None:
-    result = await run_conformance(partial(make_held_session, remote()), only=HELD)
+async def test_held_sessions_show_all() -> None:
+    result = await run_conformance(held_sessions(remote()))
     assert not result.failed, str(result)
-    assert len(result.passed) > len(result) / 2, result
+    assert {one.behaviour.name for one in result.not_offered} == UNWATCHED, str(result)
 
 
 async def test_wrong_sessions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from sandyard import ArgumentError, SessionNotFoundError
 from sandyard.server import messages
@@ -71,6 +72,11 @@ async def begin(caller: Connection, request: Message) -> None:
     """Say hello, and ask."""
     await caller.meet(await own_hello())
     await caller.say(request)
+
+
+def asking(held: HeldSession, verb: str, **arguments: JsonValue) -> messages.CallVerb:
+    """The request that calls a method."""
+    return messages.CallVerb(session=held.id, verb=verb, arguments=arguments)
 
 
 async def told(caller: Connection) -> FromServer:
@@ -173,7 +179,7 @@ async def test_cut_write_leaves_old_file(sessions: Sessions) -> None:
     held = await make_session(sessions)
     await held.session.write("file", b"old")
     async with calling(sessions) as (caller, task):
-        await begin(caller, messages.WriteFile(session=held.id, path="file"))
+        await begin(caller, asking(held, "write", path="file"))
         assert isinstance(await told(caller), messages.Credit)
         await caller.send(Channel.INPUT, b"new, but not all of it")
         await caller.close()
@@ -186,7 +192,7 @@ async def test_cut_write_leaves_old_file(sessions: Sessions) -> None:
 async def test_cut_archive_leaves_nothing(sessions: Sessions) -> None:
     held = await make_session(sessions)
     async with calling(sessions) as (caller, task):
-        await begin(caller, messages.Unpack(session=held.id, path="."))
+        await begin(caller, asking(held, "unpack", path="."))
         assert isinstance(await told(caller), messages.Credit)
         await caller.send(Channel.INPUT, tar_of(item("file", b"x" * 4096))[:2048])
         await caller.close()
@@ -198,7 +204,7 @@ async def test_slow_reader_of_archive(sessions: Sessions) -> None:
     held = await make_session(sessions)
     await held.session.exec("head -c 64M /dev/zero > big")
     async with calling(sessions) as (caller, task):
-        await begin(caller, messages.Pack(session=held.id, path="big"))
+        await begin(caller, asking(held, "pack", path="big"))
         assert await caller.receive() is not None
         await caller.close()  # with most of it not taken
         await task

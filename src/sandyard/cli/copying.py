@@ -100,7 +100,7 @@ async def packed(source: Place, name: str, *, outer_links: bool) -> AsyncGenerat
     """
     if source.session is not None:
         files = supervised().session(source.session)
-        async with files.pack(source.path, name=name, outer_links=outer_links) as remote:
+        async with files.packing(source.path, name=name, outer_links=outer_links) as remote:
             yield remote
         return
     inside, last = await in_thread(_split, source.path)

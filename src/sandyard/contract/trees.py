@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sandyard.archive import SandboxArchiveLimits
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive_verbs import ArchiveSourceLike
+    from sandyard.changes import AppliedChanges, Changes
     from sandyard.manifest import Mount
     from sandyard.workspace.copying import Materialized
     from sandyard.workspace.progress import Hearer
@@ -135,4 +136,25 @@ class TreeContract(ABC):
     @optional("review")
     async def review(self) -> Review:
         """Tell what has appeared or changed that programs outside would run or obey."""
+        raise NotImplementedError
+
+    @optional("diff")
+    async def diff(self, *, text: bool = True) -> Changes:
+        """Tell what was changed in a workspace that is an overlay, deletions first."""
+        raise NotImplementedError
+
+    @optional("apply")
+    async def apply(
+        self, paths: Iterable[str | PurePath] | None = None, *, overwrite: bool = False
+    ) -> AppliedChanges:
+        """Put what was changed in an overlay into the directory beneath: all that was chosen, or nothing.
+
+        Raises:
+            ApplyRefusedError: somebody changed it outside, or programs outside would run it.
+        """
+        raise NotImplementedError
+
+    @optional("discard")
+    async def discard(self) -> None:
+        """Throw away what was changed in an overlay, and begin anew."""
         raise NotImplementedError

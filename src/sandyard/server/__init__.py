@@ -15,11 +15,16 @@ call, and with it what lives no longer than the call: a command, not a session.
     call             the server's end of one call: input, signals, sizes
     terminals        what it does for those who are at a terminal
     feeding          what comes from a caller, as a file for a thread
+    values           values of methods as JSON, and back (pure)
+    verbs            the methods that one message carries, by the contract's signatures
+    verb_answers     its answer to the call of such a method
     answers          its answer to each request
     serving          its answer to one connection
 
     calling          the caller's end of one call
+    carrying         methods that one message carries
     remote           sessions of another process, with the methods of a session
+    remote_commands  and their commands
     remote_files     and their files
     remote_terminal  and their terminals
 """

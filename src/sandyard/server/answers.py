@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
-from sandyard.finishing import in_thread
-from sandyard.limits import COPY_CHUNK_BYTES
+from sandyard.errors import ArgumentError
 from sandyard.process.background import BackgroundProcess
 from sandyard.server import messages, terminals
 from sandyard.server.call import ServerCall
 from sandyard.server.connection import package_version
-from sandyard.server.feeding import FedFile
 from sandyard.server.messages import Request
 from sandyard.server.outcomes import (
-    ArchiveInfo,
     Done,
-    FileInfo,
-    FilesInfo,
     ProcessesInfo,
     ProcessInfo,
     Result,
@@ -30,6 +24,7 @@ from sandyard.server.outcomes import (
     SnapshotInfo,
 )
 from sandyard.server.sessions import Sessions
+from sandyard.server.verb_answers import answer_verb
 from sandyard.server.wording import Message
 from sandyard.session import UnixLocalSandboxSession
 
@@ -137,7 +132,9 @@ async def _exec(request: messages.Exec, call: ServerCall, server: Server) -> Mes
     async with stream as running:
         call.on_signal = lambda number, tree: running.signal(number, tree=tree)
         held = session.confinement
-        await call.say(messages.Started(confinement=None if held is None else held.document()))
+        document = None if held is None else held.document()
+        limit = session.policy.limits.output
+        await call.say(messages.Started(confinement=document, output_limit=limit))
         if request.input:
             await call.input.open()
         async for chunk in running:
@@ -158,6 +155,7 @@ async def _start_process(
         env=request.env,
         stdin=request.input,
         log_limit=request.log_limit,
+        narrow=request.narrow,
     )
     return _process_info(process)
 
@@ -190,8 +188,18 @@ async def _logs(request: messages.Logs, call: ServerCall, server: Server) -> Mes
 
 
 async def _wait(request: messages.WaitProcess, call: ServerCall, server: Server) -> Message:
-    process = server.session(request.session).process(request.process)
-    return Result.of(await process.wait(request.timeout))
+    session = server.session(request.session)
+    terminal = terminals.found_terminal(session, request.process)
+    if terminal is not None:
+        if request.timeout is not None:
+            raise ArgumentError(
+                "a terminal is waited for without a timeout; asyncio.timeout bounds the wait",
+                op="process",
+                argument="timeout",
+                value=request.timeout,
+            )
+        return Result(exit_code=await terminal.wait())
+    return Result.of(await session.process(request.process).wait(request.timeout))
 
 
 async def _signal(request: messages.SignalProcess, call: ServerCall, server: Server) -> Message:
@@ -207,7 +215,11 @@ async def _signal(request: messages.SignalProcess, call: ServerCall, server: Ser
 async def _write_process(
     request: messages.WriteProcess, call: ServerCall, server: Server
 ) -> Message:
-    stdin = server.session(request.session).process(request.process).stdin
+    session = server.session(request.session)
+    terminal = terminals.found_terminal(session, request.process)
+    if terminal is not None:
+        return await terminals.type_on(terminal, call)
+    stdin = session.process(request.process).stdin
     await call.input.open()
     async for data in call.input:
         await stdin.write(data)
@@ -244,6 +256,9 @@ async def _terminal(request: messages.OpenTerminal, call: ServerCall, server: Se
         cwd=request.cwd,
         env=request.env,
         name=request.name,
+        scrollback=request.scrollback,
+        leftovers=request.leftovers,
+        narrow=request.narrow,
     )
     return terminals.terminal_info(opened)
 
@@ -253,64 +268,11 @@ async def _attach(request: messages.ReadTerminal, call: ServerCall, server: Serv
     return await terminals.attend_terminal(terminal, request, call)
 
 
-# --- files ------------------------------------------------------------------------------------
+# --- all else ---------------------------------------------------------------------------------
 
 
-async def _read(request: messages.ReadFile, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    file = await session.read(request.path, user=request.user)
-    try:
-        while data := await in_thread(file.read, COPY_CHUNK_BYTES):
-            await call.put("stdout", data)
-    finally:
-        await in_thread(file.close)
-    return Done()
-
-
-async def _write(request: messages.WriteFile, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    await call.input.open()
-    source = FedFile(call.input, asyncio.get_running_loop())
-    await session.write(request.path, source, user=request.user)
-    return Done()
-
-
-async def _stat(request: messages.StatFile, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    return FilesInfo(files=(FileInfo.of(await session.stat(request.path, user=request.user)),))
-
-
-async def _pack(request: messages.Pack, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    packing = session.pack(request.path, name=request.name, outer_links=request.outer_links)
-    async with await packing as archive:
-        async for data in archive:
-            await call.put("stdout", data)
-        return ArchiveInfo.of(archive.report)
-
-
-async def _unpack(request: messages.Unpack, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    await call.input.open()
-    source = FedFile(call.input, asyncio.get_running_loop())
-    return ArchiveInfo.of(await session.unpack(request.path, source))
-
-
-async def _ls(request: messages.ListFiles, call: ServerCall, server: Server) -> Message:
-    entries = await server.session(request.session).ls(request.path, user=request.user)
-    return FilesInfo(files=tuple(FileInfo.of(entry) for entry in entries))
-
-
-async def _mkdir(request: messages.MakeDirectory, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    await session.mkdir(request.path, parents=request.parents, user=request.user)
-    return Done()
-
-
-async def _rm(request: messages.RemoveFile, call: ServerCall, server: Server) -> Message:
-    session = server.session(request.session)
-    await session.rm(request.path, recursive=request.recursive, user=request.user)
-    return Done()
+async def _verb(request: messages.CallVerb, call: ServerCall, server: Server) -> Message:
+    return await answer_verb(request, call, server.session(request.session))
 
 
 def _process_info(process: BackgroundProcess) -> ProcessInfo:
@@ -347,13 +309,6 @@ _ANSWERS: Final[dict[type[Message], object]] = {
     messages.RemoveProcess: _remove_process,
     messages.OpenTerminal: _terminal,
     messages.ReadTerminal: _attach,
-    messages.ReadFile: _read,
-    messages.WriteFile: _write,
-    messages.StatFile: _stat,
-    messages.Pack: _pack,
-    messages.Unpack: _unpack,
-    messages.ListFiles: _ls,
-    messages.MakeDirectory: _mkdir,
-    messages.RemoveFile: _rm,
+    messages.CallVerb: _verb,
 }
 """The answer to each kind of request."""

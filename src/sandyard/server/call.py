@@ -12,7 +12,7 @@ from sandyard.process.stream import StreamName
 from sandyard.server.connection import Connection
 from sandyard.server.framing import Channel, FrameError
 from sandyard.server.limits import INPUT_WINDOW_BYTES
-from sandyard.server.messages import Credit, InputEnd, Resize, Signal, parse_from_caller
+from sandyard.server.messages import Credit, InputEnd, Leave, Resize, Signal, parse_from_caller
 from sandyard.server.outcomes import failure_of
 from sandyard.server.wording import Message
 
@@ -99,6 +99,7 @@ class ServerCall:
         input: what the caller sends.
         on_signal: who sends a signal on; set by the answer once there is somebody to get it.
         on_resize: who is told of the window's size; likewise.
+        left: whether the caller wants no more, and to hear of the end.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -106,6 +107,7 @@ class ServerCall:
         self.input = CallInput(connection)
         self.on_signal: Callable[[int, bool], Awaitable[None]] | None = None
         self.on_resize: Callable[[int, int], None] | None = None
+        self.left = False
         self._connection = connection
 
     async def say(self, message: Message) -> None:
@@ -126,7 +128,7 @@ class ServerCall:
             await self._connection.send(_CHANNELS[stream], data)
 
     async def listen(self) -> None:
-        """Hear the caller, until it hangs up.
+        """Hear the caller, until it hangs up or leaves the call.
 
         Raises:
             FrameError: it says what makes no sense.
@@ -137,6 +139,8 @@ class ServerCall:
                     self.input.take(frame.payload)
                 elif frame.channel is Channel.CONTROL:
                     await self._hear(frame.payload)
+                    if self.left:
+                        return
                 else:
                     raise FrameError("a caller has no output")
         finally:
@@ -146,6 +150,8 @@ class ServerCall:
         said = parse_from_caller(payload)
         if isinstance(said, InputEnd):
             self.input.end()
+        elif isinstance(said, Leave):
+            self.left = True
         elif isinstance(said, Signal) and self.on_signal is not None:
             try:
                 await self.on_signal(said.number, said.tree)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from sandyard.errors import ServerError
+from sandyard.errors import ArgumentError, ServerError, shown
+from sandyard.finishing import finished
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, Frame, FrameError
-from sandyard.server.limits import CONNECT_TRIES
-from sandyard.server.messages import Credit, InputEnd
+from sandyard.server.limits import CONNECT_TRIES, LEAVE_S
+from sandyard.server.messages import Credit, InputEnd, Leave, Missed, Started
 from sandyard.server.outcomes import Failed, FromServer, error_of, parse_from_server
 from sandyard.server.wording import Message
 
@@ -88,11 +89,13 @@ class OutgoingCall:
 
     Attributes:
         input: what is sent to the server.
+        over: whether the server has said its last word, or gone.
     """
 
     def __init__(self, connection: Connection) -> None:
         """Take over a connection whose request was sent."""
         self.input = CallerInput(connection)
+        self.over = False
         self._connection = connection
 
     async def say(self, message: Message) -> None:
@@ -113,6 +116,7 @@ class OutgoingCall:
             try:
                 frame = await self._connection.receive()
                 if frame is None:
+                    self.over = True
                     raise _lost()
                 if frame.channel in (Channel.OUTPUT, Channel.ERRORS):
                     return frame
@@ -121,11 +125,22 @@ class OutgoingCall:
                 said = parse_from_server(frame.payload)
             except FrameError as error:
                 raise senseless(error) from error
+            if isinstance(said, Credit):
+                self.input.allow(said.bytes)
+                continue
+            self.over = not isinstance(said, Started | Missed)
             if isinstance(said, Failed):
                 raise error_of(said)
-            if not isinstance(said, Credit):
-                return said
-            self.input.allow(said.bytes)
+            return said
+
+    async def leave(self) -> None:
+        """Want no more of the call, and wait until what it began has ended, if the server is well."""
+        with suppress(ConnectionError, FrameError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._connection.say(Leave())
+                while await self._connection.receive() is not None:
+                    pass
+        self.over = True
 
     async def result(self, wanted: type[_Wanted]) -> _Wanted:
         """Wait for the message that ends the call.
@@ -141,20 +156,26 @@ class OutgoingCall:
 
 @asynccontextmanager
 async def opened_call(connect: Connect, request: Message) -> AsyncIterator[OutgoingCall]:
-    """Hold a call for the length of a block; leaving it hangs up.
+    """Hold a call for the length of a block; leaving it ends what the call began.
 
     Raises:
         ServerError: there is no server, or it is of another version.
+        ArgumentError: the request can't be written down, or is too large.
         SandboxError: the server refuses the call.
     """
     async with await _met(connect) as connection:
         try:
             await connection.say(request)
-        except FrameError as error:
-            raise senseless(error) from error
         except ConnectionError as error:
             raise _lost() from error
-        yield OutgoingCall(connection)
+        except ValueError as error:  # as JSON it is too large, or a value has no word in it
+            raise _unsendable(request, error) from error
+        call = OutgoingCall(connection)
+        try:
+            yield call
+        finally:
+            if not call.over:
+                await finished(call.leave())
 
 
 async def _met(connect: Connect) -> Connection:
@@ -251,6 +272,18 @@ def senseless(error: FrameError) -> ServerError:
     """The error for a server that says what makes no sense."""
     return ServerError(
         f"what the server says makes no sense: {error}", reason="protocol", retryable=False
+    )
+
+
+def _unsendable(request: Message, error: ValueError) -> ArgumentError:
+    kind = str(getattr(request, "type", "request"))
+    return ArgumentError(
+        f"the arguments can't be sent to another process: {shown(str(error))}; give contents as files "
+        "of the session instead",
+        op="connect",
+        argument=kind,
+        value=None,
+        cause=error,
     )
 
 

@@ -13,9 +13,18 @@ FRAME_CONTROL_BYTES: Final = 16 * 1024 * 1024
 """Most bytes of one message: a command's words and its environment take 6 MiB at most (E2BIG), and
 a manifest may bring small files with it. Larger ones are written to the session as files."""
 
-ARCHIVE_NOTES_SENT: Final = 100
-"""Of what a copy left out, changed or dropped: what somebody reads. With the longest paths it is a
-megabyte."""
+VALUE_DEPTH: Final = 32
+"""How deep a value of a method may be nested: those that there are have four levels."""
+
+VALUE_BITS: Final = 128
+"""Bits of the largest whole number that is sent: the kernel's have 64."""
+
+ANSWER_BYTES: Final = 256 * 1024 * 1024
+"""Most bytes of one answer that is no stream: a listing of a million files. What is larger is refused,
+for it is held whole on both sides; streams of files and output have no limit."""
+
+GATHERED_BYTES: Final = 64 * 1024 * 1024
+"""Most bytes of input that a server holds whole, for a method that takes no stream."""
 
 INPUT_WINDOW_BYTES: Final = 128 * 1024
 """Bytes of input that travel or wait before a program reads them: twice a pipe, so that a reader is
@@ -27,6 +36,10 @@ swapping machine more."""
 
 CONNECT_TRIES: Final = 4
 """Servers that are asked in turn, if one after the other ends in the moment it is reached."""
+
+LEAVE_S: Final = 10.0
+"""Seconds that a caller who leaves a call waits to hear that what it began has ended: a tree of
+processes is ended in milliseconds, and a server that is stopped must not hold up its callers."""
 
 FAREWELL_S: Final = 10.0
 """Seconds that a caller has to take the last message of a call, and to hang up."""

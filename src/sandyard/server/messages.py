@@ -12,7 +12,8 @@ from pydantic import (
     ValidationError,
 )
 
-from sandyard.errors import ArgumentError, SandboxError, shown
+from sandyard.errors import ArgumentError, ArgumentTypeError, SandboxError, shown
+from sandyard.limits import TERMINAL_SCROLLBACK_BYTES
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
 from sandyard.server.framing import FrameError
@@ -20,6 +21,7 @@ from sandyard.server.wording import Message, Text, Variables
 
 __all__ = [
     "PROTOCOL",
+    "CallVerb",
     "Create",
     "Credit",
     "Delete",
@@ -28,17 +30,13 @@ __all__ = [
     "FromCaller",
     "Hello",
     "InputEnd",
-    "ListFiles",
+    "Leave",
     "ListProcesses",
     "ListSessions",
     "Logs",
-    "MakeDirectory",
     "Missed",
     "OpenTerminal",
-    "Pack",
-    "ReadFile",
     "ReadTerminal",
-    "RemoveFile",
     "RemoveProcess",
     "Request",
     "Resize",
@@ -48,12 +46,10 @@ __all__ = [
     "SignalProcess",
     "StartProcess",
     "Started",
-    "StatFile",
     "Status",
-    "Unpack",
     "WaitProcess",
-    "WriteFile",
     "WriteProcess",
+    "made",
     "parse_from_caller",
     "parse_hello",
     "parse_request",
@@ -99,6 +95,8 @@ class Create(Message):
         snapshot: what it begins with: a snapshot of this user's store, by its id, its label or the
             name of its history; None for nothing.
         exposed_ports: ports on which its servers are reached on the server's machine.
+        overlay: the directory that its workspace is an overlay over; None for no overlay.
+        start: whether it is started, too.
     """
 
     type: Literal["create"] = "create"
@@ -109,6 +107,8 @@ class Create(Message):
     directory: Text = "/"
     snapshot: Text | None = None
     exposed_ports: tuple[int, ...] = ()
+    overlay: Text | None = None
+    start: bool = True
 
 
 class ListSessions(Message):
@@ -209,6 +209,7 @@ class StartProcess(_Command):
     name: str | None = None
     input: bool = False
     log_limit: int | None = None
+    narrow: Narrowing | None = None
 
 
 class ListProcesses(_OfSession):
@@ -239,7 +240,7 @@ class Logs(_OfProcess):
 
 
 class WaitProcess(_OfProcess):
-    """Wait for the exit of a process."""
+    """Wait for the exit of a process, or of a terminal's command; the result is a ``Result``."""
 
     type: Literal["wait"] = "wait"
     timeout: float | None = None
@@ -254,7 +255,7 @@ class SignalProcess(_OfProcess):
 
 
 class WriteProcess(_OfProcess):
-    """Write what comes on the input channel to a process that was started with an input.
+    """Write what comes on the input channel to a terminal, or a process that was started with an input.
 
     Attributes:
         close: True closes its input afterwards.
@@ -278,6 +279,9 @@ class OpenTerminal(_Command):
     name: str | None = None
     rows: int = 24
     columns: int = 80
+    scrollback: int = TERMINAL_SCROLLBACK_BYTES
+    leftovers: Literal["keep", "end"] = "keep"
+    narrow: Narrowing | None = None
 
 
 class ReadTerminal(_OfProcess):
@@ -298,82 +302,23 @@ class ReadTerminal(_OfProcess):
     input: bool = True
 
 
-class _OfPath(_OfSession):
-    """A request about one path.
+class CallVerb(_OfSession):
+    """Call a method of the session that ``verbs`` carries; the result is a ``Returned``.
 
     Attributes:
-        path: relative to the workspace, or absolute within it.
+        verb: its name.
+        arguments: by their names, as ``values`` packs them. Contents come on the input channel.
     """
 
-    path: Text
-    user: str | None = None
-
-
-class ReadFile(_OfPath):
-    """Read a file; its bytes come on the output channel."""
-
-    type: Literal["read"] = "read"
-
-
-class WriteFile(_OfPath):
-    """Write a file, whole or not at all; its bytes come on the input channel."""
-
-    type: Literal["write"] = "write"
-
-
-class StatFile(_OfPath):
-    """Describe what a path leads to, symlinks followed; the result has one file."""
-
-    type: Literal["stat"] = "stat"
-
-
-class Pack(_OfSession):
-    """Save a file or a tree: what ``session.pack`` takes.
-
-    A tar archive comes on the output channel; the result is an ``ArchiveInfo``.
-    """
-
-    type: Literal["pack"] = "pack"
-    path: Text
-    name: Text | None = None
-    outer_links: bool = True
-
-
-class Unpack(_OfSession):
-    """Unpack the tar archive that comes on the input channel into a directory that exists.
-
-    The result is an ``ArchiveInfo``.
-    """
-
-    type: Literal["unpack"] = "unpack"
-    path: Text
-
-
-class ListFiles(_OfPath):
-    """List a directory."""
-
-    type: Literal["ls"] = "ls"
-
-
-class MakeDirectory(_OfPath):
-    """Make a directory."""
-
-    type: Literal["mkdir"] = "mkdir"
-    parents: bool = False
-
-
-class RemoveFile(_OfPath):
-    """Remove a file or a directory."""
-
-    type: Literal["rm"] = "rm"
-    recursive: bool = False
+    type: Literal["verb"] = "verb"
+    verb: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 Request = (
     Create | Fork | SaveSnapshot | ListSessions | Status | Shut | Delete | Exec | StartProcess
     | ListProcesses | Logs | WaitProcess | SignalProcess | WriteProcess | RemoveProcess
-    | OpenTerminal | ReadTerminal | ReadFile | WriteFile | StatFile | Pack | Unpack | ListFiles
-    | MakeDirectory | RemoveFile
+    | OpenTerminal | ReadTerminal | CallVerb
 )  # fmt: skip
 """What a caller may want."""
 
@@ -403,7 +348,13 @@ class InputEnd(Message):
     type: Literal["input_end"] = "input_end"
 
 
-FromCaller = Signal | Resize | InputEnd
+class Leave(Message):
+    """From the caller: it wants no more of the call, and to hear when what it began has ended."""
+
+    type: Literal["leave"] = "leave"
+
+
+FromCaller = Signal | Resize | InputEnd | Leave
 """What a caller may say after its request."""
 
 
@@ -412,10 +363,12 @@ class Started(Message):
 
     Attributes:
         confinement: what holds for a command: ``ConfinementReport.document()``.
+        output_limit: bytes of each stream that the policy has kept; None where it says nothing.
     """
 
     type: Literal["started"] = "started"
     confinement: dict[str, str] | None = None
+    output_limit: int | None = None
 
 
 class Credit(Message):
@@ -433,11 +386,27 @@ class Missed(Message):
     bytes: int = Field(gt=0)
 
 
-# --- reading ----------------------------------------------------------------------------------
+# --- making and reading ----------------------------------------------------------------------------------
 
 _HELLO: Final = TypeAdapter[Hello](Hello)
 _REQUEST: Final = TypeAdapter[Request](Annotated[Request, Field(discriminator="type")])
 _FROM_CALLER: Final = TypeAdapter[FromCaller](Annotated[FromCaller, Field(discriminator="type")])
+
+
+def made(kind: type[_Model], **fields: object) -> _Model:
+    """A message with some fields, that a caller has given.
+
+    Raises:
+        ArgumentTypeError: one of them is of another type.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArgumentTypeError(
+            f"{place}: {first['msg']}", op="connect", argument=place, value=first["input"]
+        ) from None
 
 
 def parse_hello(payload: bytes) -> Hello:

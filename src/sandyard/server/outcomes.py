@@ -8,34 +8,27 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from sandyard import errors
-from sandyard.archive.report import ArchiveNote, ArchiveReport
 from sandyard.errors import ErrorCode, ExecFailureError, ExecTimeoutError, SandboxError, shown
 from sandyard.server.framing import FrameError
-from sandyard.server.limits import ARCHIVE_NOTES_SENT
 from sandyard.server.messages import Credit, Missed, Started
 from sandyard.server.wording import Message, Text
 from sandyard.snapshot.records import Snapshot
 from sandyard.types import (
     Denial,
-    EntryKind,
     ExecResult,
-    FileEntry,
     Leftover,
     LimitHit,
-    Permissions,
     ResourceUsage,
 )
 
 __all__ = [
-    "ArchiveInfo",
     "Done",
     "Failed",
-    "FileInfo",
-    "FilesInfo",
     "FromServer",
     "ProcessInfo",
     "ProcessesInfo",
     "Result",
+    "Returned",
     "ServerInfo",
     "SessionInfo",
     "SessionsInfo",
@@ -69,7 +62,7 @@ class SessionInfo(Message):
     Attributes:
         id: its id: 32 hexadecimal digits.
         name: what it is called; the first 12 digits of its id, unless it was given a name.
-        state: ``running``; ``ended`` where its sandbox has gone, as when the machine ran out of
+        state: ``created`` before its first start; ``running``; ``ended`` where its sandbox has gone, as when the machine ran out of
             memory. Of a session that is no more: ``removed``, or ``lost`` with a server that was
             killed.
         workspace: its directory; empty where it was lost.
@@ -83,7 +76,7 @@ class SessionInfo(Message):
     type: Literal["session"] = "session"
     id: str
     name: str
-    state: Literal["running", "ended", "removed", "lost"]
+    state: Literal["created", "running", "ended", "removed", "lost"]
     workspace: Text = ""
     private: bool = True
     created: float | None = None
@@ -151,112 +144,17 @@ class ProcessesInfo(Message):
     processes: tuple[ProcessInfo, ...]
 
 
-class FileInfo(Message):
-    """A ``FileEntry``."""
+class Returned(Message):
+    """What a method gave, as ``values`` packs it.
 
-    path: Text
-    mode: int
-    directory: bool
-    owner: str
-    group: str
-    size: int
-    kind: str
+    Attributes:
+        value: the result; None where it came before, as JSON on the output channel.
+        before: whether it did.
+    """
 
-    @classmethod
-    def of(cls, entry: FileEntry) -> FileInfo:
-        """One as it travels."""
-        return cls(
-            path=entry.path,
-            mode=entry.permissions.to_mode() & 0o777,
-            directory=entry.permissions.directory,
-            owner=entry.owner,
-            group=entry.group,
-            size=entry.size,
-            kind=entry.kind.value,
-        )
-
-    def entry(self) -> FileEntry:
-        """The entry.
-
-        Raises:
-            FrameError: it is of no kind that there is.
-        """
-        try:
-            kind = EntryKind(self.kind)
-        except ValueError:
-            raise FrameError(f"there are no files of the kind {shown(self.kind)}") from None
-        permissions = Permissions.from_mode(self.mode)
-        permissions.directory = self.directory
-        return FileEntry(
-            path=self.path,
-            permissions=permissions,
-            owner=self.owner,
-            group=self.group,
-            size=self.size,
-            kind=kind,
-        )
-
-
-class FilesInfo(Message):
-    """A directory."""
-
-    type: Literal["files"] = "files"
-    files: tuple[FileInfo, ...]
-
-
-_Notes = tuple[tuple[Text, str], ...]
-
-
-class ArchiveInfo(Message):
-    """An ``ArchiveReport``; of long lists the beginning, and how many more there are."""
-
-    type: Literal["archive"] = "archive"
-    files: int
-    directories: int
-    symlinks: int
-    hard_links: int
-    size: int
-    skipped: _Notes
-    changed: _Notes
-    dropped: _Notes
-    unlisted: int
-
-    @classmethod
-    def of(cls, report: ArchiveReport | None) -> ArchiveInfo:
-        """One as it travels; None is that of nothing."""
-        given = report or ArchiveReport()
-        lists = given.skipped, given.changed, given.dropped
-        skipped, changed, dropped = (_first_notes(notes) for notes in lists)
-        left = sum(max(0, len(notes) - ARCHIVE_NOTES_SENT) for notes in lists)
-        return cls(
-            files=given.files,
-            directories=given.directories,
-            symlinks=given.symlinks,
-            hard_links=given.hard_links,
-            size=given.size,
-            skipped=skipped,
-            changed=changed,
-            dropped=dropped,
-            unlisted=given.unlisted + left,
-        )
-
-    def report(self) -> ArchiveReport:
-        """The report."""
-        return ArchiveReport(
-            files=self.files,
-            directories=self.directories,
-            symlinks=self.symlinks,
-            hard_links=self.hard_links,
-            size=self.size,
-            skipped=tuple(ArchiveNote(*note) for note in self.skipped),
-            changed=tuple(ArchiveNote(*note) for note in self.changed),
-            dropped=tuple(ArchiveNote(*note) for note in self.dropped),
-            unlisted=self.unlisted,
-        )
-
-
-def _first_notes(notes: tuple[ArchiveNote, ...]) -> _Notes:
-    return tuple((note.path, note.reason) for note in notes[:ARCHIVE_NOTES_SENT])
+    type: Literal["returned"] = "returned"
+    value: JsonValue = None
+    before: bool = False
 
 
 class Result(Message):
@@ -334,7 +232,7 @@ class Failed(Message):
 
 FromServer = (
     Started | Credit | Missed | ServerInfo | SessionInfo | SessionsInfo | ProcessInfo
-    | ProcessesInfo | FilesInfo | ArchiveInfo | SnapshotInfo | Result | Done | Failed
+    | ProcessesInfo | SnapshotInfo | Returned | Result | Done | Failed
 )  # fmt: skip
 """What a server may say after its hello."""
 
@@ -409,6 +307,26 @@ def _add_facts(error: SandboxError, failed: Failed) -> None:
         error.exit_code = code if isinstance(code, int) else 1
         error.stdout, error.stderr = str(out or "").encode(), str(err or "").encode()
 
+    _add_choices(error, failed)
+
+
+def _add_choices(error: SandboxError, failed: Failed) -> None:
+    """The same for errors that name a reason and what it is about."""
+    reason = failed.context.get("reason")
+    if isinstance(error, errors.ApplyRefusedError):
+        paths = failed.context.get("paths")
+        error.reason = "planted" if reason == "planted" else "conflict"
+        error.paths = tuple(map(str, paths)) if isinstance(paths, list) else ()
+    if isinstance(error, errors.ExposedPortUnavailableError):
+        port, ports = (failed.context.get(key) for key in ("port", "exposed_ports"))
+        error.port = port if isinstance(port, int) else 0
+        listed = ports if isinstance(ports, list) else []
+        error.exposed_ports = tuple(one for one in listed if isinstance(one, int))
+        error.reason = str(reason)
+    if isinstance(error, errors.PtySessionNotFoundError):
+        number = failed.context.get("session_id")
+        error.session_id = number if isinstance(number, int) else 0
+
 
 def _json(value: object) -> JsonValue:
     if value is None or isinstance(value, bool | int | float):
@@ -447,6 +365,10 @@ _CLASSES: Final[dict[str, type[SandboxError]]] = {
     ErrorCode.SESSION_CLOSED: errors.SessionClosedError,
     ErrorCode.SESSION_NOT_FOUND: errors.SessionNotFoundError,
     ErrorCode.SERVER_ERROR: errors.ServerError,
+    ErrorCode.UNSUPPORTED_OPERATION: errors.UnsupportedOperationError,
+    ErrorCode.EXPOSED_PORT_UNAVAILABLE: errors.ExposedPortUnavailableError,
+    ErrorCode.EXPOSED_PORT_TIMEOUT: errors.ExposedPortTimeoutError,
+    ErrorCode.APPLY_REFUSED: errors.ApplyRefusedError,
     ErrorCode.RESOURCE_LIMIT: errors.ResourceLimitError,
     ErrorCode.EXEC_NONZERO: errors.ExecNonZeroError,
     ErrorCode.EXEC_TIMEOUT: errors.ExecTimeoutError,

@@ -1,44 +1,60 @@
-"""The caller's end: sessions of another process, with the methods that a session has."""
+"""The caller's end: sessions of another process, with the methods that the contract has."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import PurePath
-from typing import Literal, Self
+from pathlib import Path, PurePath
+from typing import Literal, cast
+from uuid import UUID
 
-from sandyard.errors import ExecTimeoutError, ExecTransportError
-from sandyard.finishing import in_thread
-from sandyard.limits import OUTPUT_LIMIT_BYTES, TERMINAL_COLUMNS, TERMINAL_ROWS
+from sandyard.contract import BaseSandboxSession
+from sandyard.errors import (
+    ExecTimeoutError,
+    SessionNotFoundError,
+    UnsupportedOperationError,
+)
+from sandyard.finishing import each_in_turn, in_thread
+from sandyard.limits import TERMINAL_COLUMNS, TERMINAL_ROWS, TERMINAL_SCROLLBACK_BYTES
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
+from sandyard.process import StdinSource
+from sandyard.process.argv import (
+    checked_environment,
+    checked_leftovers,
+    checked_limit,
+    checked_stdin,
+    checked_timeout,
+    command_argv,
+    command_directory,
+    encoded_words,
+)
 from sandyard.process.capture import Capture
-from sandyard.process.logs_reading import LogChunk
-from sandyard.process.stream import OutputChunk
+from sandyard.process.failures import stdin_failed
 from sandyard.server import messages
-from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
+from sandyard.server.calling import Connect, asked, opened_call, pumping
+from sandyard.server.carrying import FetchedFile, carried, contents_of
 from sandyard.server.connection import own_hello
-from sandyard.server.framing import Channel, Frame, FrameError
 from sandyard.server.limits import SUPERVISOR_START_S
 from sandyard.server.outcomes import (
     Done,
     ProcessesInfo,
     ProcessInfo,
-    Result,
     ServerInfo,
     SessionInfo,
     SessionsInfo,
 )
+from sandyard.server.remote_commands import RemoteProcess, RemoteStream
 from sandyard.server.remote_files import RemoteFiles
 from sandyard.server.remote_terminal import RemoteTerminal
-from sandyard.types import ExecResult
+from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState, skipped_path
+from sandyard.types import ExecResult, User
 
 __all__ = ["RemoteClient", "RemoteProcess", "RemoteSession", "RemoteStream"]
 
-Command = str | PurePath
-Stdin = bytes | AsyncIterable[bytes]
+_Word = str | PurePath
 
 
 class RemoteClient:
@@ -51,7 +67,7 @@ class RemoteClient:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
 
-    async def create(
+    async def create(  # noqa: PLR0913  # one for each part of a session
         self,
         *,
         name: str | None = None,
@@ -61,6 +77,8 @@ class RemoteClient:
         directory: str | None = None,
         snapshot: str | None = None,
         exposed_ports: Iterable[int] = (),
+        overlay: str | None = None,
+        start: bool = True,
     ) -> RemoteSession:
         """Make a session and start it; it lives until it is deleted, or the server ends.
 
@@ -74,6 +92,9 @@ class RemoteClient:
                 name of its history (default: nothing).
             exposed_ports: ports on which its servers are reached on the server's machine; not with a
                 snapshot (default: none).
+            overlay: the directory that its workspace is an overlay over, absolute; not with a snapshot
+                (default: no overlay).
+            start: False leaves the start to ``session.start`` (default: True).
 
         Raises:
             ServerError: the server can't be asked.
@@ -89,8 +110,11 @@ class RemoteClient:
             directory=place,
             snapshot=snapshot,
             exposed_ports=tuple(exposed_ports),
+            overlay=overlay,
+            start=start,
         )
-        return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
+        info = await asked(self._connect, request, SessionInfo)
+        return RemoteSession(self._connect, info, _state_of(info, whole, request))
 
     async def fork(self, session: RemoteSession, *, name: str | None = None) -> RemoteSession:
         """Make another session from the same point, and start it.
@@ -136,102 +160,147 @@ class RemoteClient:
         await asked(self._connect, messages.Delete(session=session.which), Done)
 
 
-class RemoteStream:
-    """A command in a session of a server, to be iterated for its output.
+class RemoteSession(RemoteFiles, BaseSandboxSession):
+    """A session that another process holds; it does what ``BaseSandboxSession`` says.
 
-    It is what ``session.stream`` gives, and raises what that raises. A call that is lost ends it.
-
-    Attributes:
-        confinement: what holds for it: ``ConfinementReport.document()``.
-    """
-
-    def __init__(self, call: OutgoingCall, confinement: dict[str, str] | None) -> None:
-        """Begin with a call whose command has started."""
-        self.confinement = confinement
-        self._call = call
-        self._result: ExecResult | None = None
-
-    @property
-    def result(self) -> ExecResult:
-        """How the command ended, once the iteration has.
-
-        Raises:
-            ExecTransportError: it has not ended yet.
-        """
-        if self._result is None:
-            raise ExecTransportError(
-                command=(),
-                message="the command has not ended: iterate its output to the end first",
-                context={"reason": "still_running"},
-                retryable=True,
-            )
-        return self._result
-
-    async def signal(self, number: int = 15, *, tree: bool = False) -> None:
-        """Send a signal to the command, with ``tree`` to all that descends from it as well."""
-        await self._call.say(messages.Signal(number=number, tree=tree))
-
-    def __aiter__(self) -> Self:
-        """Iterate over the output."""
-        return self
-
-    async def __anext__(self) -> OutputChunk:
-        """Wait for the next chunk.
-
-        Raises:
-            ExecTimeoutError: the command took too long; its tree has ended.
-            ExecTransportError: the sandbox ended, or could not run it.
-            ServerError: the server has gone.
-        """
-        if self._result is not None:
-            raise StopAsyncIteration
-        said = await self._call.next()
-        if isinstance(said, Frame):
-            return _chunk(said)
-        if not isinstance(said, Result):
-            raise senseless(FrameError("a command without a result"))
-        self._result = said.whole()
-        raise StopAsyncIteration
-
-
-class RemoteSession(RemoteFiles):
-    """A session that a server holds; its methods are those of a session.
+    Not to be had from another process are ``watch()``, ``mount()`` (mounts of the manifest are), a
+    ``progress=``, a ``patch_format=`` of one's own and a source as ``stdin=`` of ``start_process()``:
+    they raise ``UnsupportedOperationError``. Hooks and dependencies are this program's, and used by its
+    own ``aclose``.
 
     Attributes:
         which: its name, its id, or the beginning of that.
         info: what the server told when it was made; None where it was only named.
     """
 
-    def __init__(self, connect: Connect, session: SessionInfo | str) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        session: SessionInfo | str,
+        state: SandboxSessionState | None = None,
+    ) -> None:
         """Name a session; use ``RemoteClient.session`` instead."""
         super().__init__(connect, session.id if isinstance(session, SessionInfo) else session)
         self.info = session if isinstance(session, SessionInfo) else None
+        self._state = state
+        self._skipped: tuple[str, ...] = ()  # what the server is yet to be told
+
+    @property
+    def state(self) -> SandboxSessionState:
+        """What it was made with.
+
+        Raises:
+            UnsupportedOperationError: it was made by somebody else, and only named here.
+        """
+        if self._state is None:
+            raise UnsupportedOperationError(
+                op="connect", method="state", session=type(self).__name__
+            )
+        return self._state
+
+    @state.setter
+    def state(self, state: SandboxSessionState) -> None:
+        self._state = state
+
+    # --- its life ---------------------------------------------------------------------------------
+
+    start = carried(BaseSandboxSession.start)
+    shutdown = carried(BaseSandboxSession.shutdown)
+    resolve_exposed_port = carried(BaseSandboxSession.resolve_exposed_port)
+    wait_for_port = carried(BaseSandboxSession.wait_for_port)
+    why = carried(BaseSandboxSession.why)
+    pty_exec_start = carried(BaseSandboxSession.pty_exec_start)
+    pty_write_stdin = carried(BaseSandboxSession.pty_write_stdin)
+    pty_terminate_all = carried(BaseSandboxSession.pty_terminate_all)
+
+    def supports_pty(self) -> bool:
+        """Tell whether it has terminals: on every rung but the lowest, which is told with the start."""
+        held = None if self.info is None else self.info.confinement
+        return held is None or held["rung"] != "landlock_seccomp"
+
+    async def running(self) -> bool:
+        """Tell whether commands can run now; one that is gone can't run any."""
+        try:
+            return bool(await self.call("running"))
+        except SessionNotFoundError:
+            return False
+
+    async def stop(self) -> None:
+        """Save the workspace to the session's snapshot, as ``session.stop`` does."""
+        await self._tell_skipped()
+        await self.call("stop")
+
+    async def persist_workspace(self) -> FetchedFile:
+        """Save the workspace as a tar archive, as ``session.persist_workspace`` does."""
+        await self._tell_skipped()
+        return cast(FetchedFile, await self.call("persist_workspace"))
+
+    def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
+        """Leave a path out of what is saved; the server hears of it with the next save."""
+        key = skipped_path(path)
+        self._skipped = (*self._skipped, key)
+        return PurePath(key)
+
+    async def _tell_skipped(self) -> None:
+        while self._skipped:
+            await self.call("register_persist_workspace_skip_path", path=self._skipped[0])
+            self._skipped = self._skipped[1:]
+
+    async def _close_all(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await each_in_turn(
+            (
+                self.run_pre_stop_hooks,
+                self._tell_skipped,
+                self._close_there,
+                self._close_dependencies,
+            )
+        )
+
+    async def _close_there(self) -> None:
+        await self.call("aclose")
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def exec(
+    async def exec(  # noqa: PLR0913  # what session.exec takes
         self,
-        *command: Command,
+        *command: str | Path,
         timeout: float | None = None,
         shell: bool | Sequence[str] = True,
-        user: str | None = None,
-        cwd: Command | None = None,
+        user: str | User | None = None,
+        cwd: _Word | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: Stdin | None = None,
-        output_limit: int = OUTPUT_LIMIT_BYTES,
+        stdin: StdinSource | None = None,
+        output_limit: int | None = None,
+        leftovers: Literal["keep", "end"] = "keep",
+        narrow: Narrowing | None = None,
     ) -> ExecResult:
         """Run a command and wait for its exit, as ``session.exec`` does."""
-        kept = {"stdout": Capture(output_limit), "stderr": Capture(output_limit)}
+        given = None if output_limit is None else checked_limit(output_limit)
+        kept: dict[str, Capture] = {}
         stream = self.stream(
-            *command, timeout=timeout, shell=shell, user=user, cwd=cwd, env=env, stdin=stdin
+            *command,
+            timeout=timeout,
+            shell=shell,
+            user=user,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            leftovers=leftovers,
+            narrow=narrow,
         )
         try:
             async with stream as running:
+                limit = running.output_limit if given is None else given
+                kept |= {"stdout": Capture(limit), "stderr": Capture(limit)}
                 async for chunk in running:
                     kept[chunk.stream].feed(chunk.data)
         except ExecTimeoutError as error:
-            out, err = (kept[name].result() for name in ("stdout", "stderr"))
-            error.stdout, error.stderr = out.data, err.data
+            if kept:
+                out, err = (kept[name].result() for name in ("stdout", "stderr"))
+                error.stdout, error.stderr = out.data, err.data
             raise
         out, err = (kept[name].result() for name in ("stdout", "stderr"))
         result = running.result
@@ -242,13 +311,13 @@ class RemoteSession(RemoteFiles):
     @asynccontextmanager
     async def stream(
         self,
-        *command: Command,
+        *command: str | Path,
         timeout: float | None = None,
         shell: bool | Sequence[str] = True,
-        user: str | None = None,
-        cwd: Command | None = None,
+        user: str | User | None = None,
+        cwd: _Word | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: Stdin | None = None,
+        stdin: StdinSource | None = None,
         leftovers: Literal["keep", "end"] = "keep",
         narrow: Narrowing | None = None,
     ) -> AsyncIterator[RemoteStream]:
@@ -256,49 +325,65 @@ class RemoteSession(RemoteFiles):
 
         Leaving the block, and the end of this program, end the command's whole tree.
         """
-        request = messages.Exec(
+        words = command_argv(command, shell)
+        checked_leftovers(leftovers)
+        source = checked_stdin(stdin)
+        request = messages.made(
+            messages.Exec,
             session=self.which,
-            command=tuple(str(word) for word in command),
-            shell=_shell(shell),
-            timeout=timeout,
-            user=user,
-            cwd=None if cwd is None else str(cwd),
-            env=None if env is None else dict(env),
-            input=stdin is not None,
+            **_described(command, timeout, shell, user, cwd, env),
+            input=source is not None,
             leftovers=leftovers,
             narrow=narrow,
         )
+        contents = None if source is None else contents_of(source, "stdin")
         async with opened_call(self._connect, request) as call:
             started = await call.result(messages.Started)
-            async with pumping(call, stdin):
-                yield RemoteStream(call, started.confinement)
+            try:
+                async with pumping(call, contents):
+                    yield RemoteStream(call, started)
+            except Exception as error:
+                if contents is not None and contents.failure is error:
+                    raise stdin_failed(words, error) from error
+                raise
 
     # --- processes --------------------------------------------------------------------------------
 
-    async def start_process(
+    async def start_process(  # noqa: PLR0913  # what session.start_process takes
         self,
-        *command: Command,
+        *command: str | Path,
         name: str | None = None,
         timeout: float | None = None,
         shell: bool | Sequence[str] = True,
-        user: str | None = None,
-        cwd: Command | None = None,
+        user: str | User | None = None,
+        cwd: _Word | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: bool = False,
+        stdin: StdinSource | bool | None = None,
         log_limit: int | None = None,
+        narrow: Narrowing | None = None,
     ) -> RemoteProcess:
-        """Start a command in the background, as ``session.start_process`` does."""
-        request = messages.StartProcess(
+        """Start a command in the background, as ``session.start_process`` does.
+
+        Raises:
+            UnsupportedOperationError: ``stdin`` is a source, which would end with this program; give
+                True, and write to the process.
+        """
+        if not isinstance(stdin, bool | None):
+            checked_stdin(stdin)
+            raise UnsupportedOperationError(
+                op="start_process",
+                method="start_process",
+                session=type(self).__name__,
+                argument="stdin",
+            )
+        request = messages.made(
+            messages.StartProcess,
             session=self.which,
-            command=tuple(str(word) for word in command),
-            shell=_shell(shell),
+            **_described(command, timeout, shell, user, cwd, env),
             name=name,
-            timeout=timeout,
-            user=user,
-            cwd=None if cwd is None else str(cwd),
-            env=None if env is None else dict(env),
-            input=stdin,
+            input=stdin is True,
             log_limit=log_limit,
+            narrow=narrow,
         )
         info = await asked(self._connect, request, ProcessInfo)
         return RemoteProcess(self._connect, self.which, info.id, info)
@@ -314,30 +399,33 @@ class RemoteSession(RemoteFiles):
 
     # --- terminals --------------------------------------------------------------------------------
 
-    async def terminal(
+    async def terminal(  # noqa: PLR0913  # what session.terminal takes
         self,
-        *command: Command,
+        *command: str | Path,
         rows: int = TERMINAL_ROWS,
         columns: int = TERMINAL_COLUMNS,
         shell: bool | Sequence[str] = True,
         timeout: float | None = None,
-        user: str | None = None,
-        cwd: Command | None = None,
+        user: str | User | None = None,
+        cwd: _Word | None = None,
         env: Mapping[str, str] | None = None,
         name: str | None = None,
+        scrollback: int = TERMINAL_SCROLLBACK_BYTES,
+        leftovers: Literal["keep", "end"] = "keep",
+        narrow: Narrowing | None = None,
     ) -> RemoteTerminal:
         """Start a command on a terminal of its own, as ``session.terminal`` does."""
-        request = messages.OpenTerminal(
+        checked_leftovers(leftovers)
+        request = messages.made(
+            messages.OpenTerminal,
             session=self.which,
-            command=tuple(str(word) for word in command),
-            shell=_shell(shell),
-            timeout=timeout,
-            user=user,
-            cwd=None if cwd is None else str(cwd),
-            env=None if env is None else dict(env),
+            **_described(command, timeout, shell, user, cwd, env),
             name=name,
             rows=rows,
             columns=columns,
+            scrollback=scrollback,
+            leftovers=leftovers,
+            narrow=narrow,
         )
         info = await asked(self._connect, request, ProcessInfo)
         return RemoteTerminal(self._connect, self.which, info.id, info)
@@ -347,84 +435,41 @@ class RemoteSession(RemoteFiles):
         return RemoteTerminal(self._connect, self.which, which)
 
 
-class RemoteProcess:
-    """A background process in a session of a server.
+def _described(  # what every command takes
+    command: tuple[_Word, ...],
+    timeout: float | None,
+    shell: bool | Sequence[str],
+    user: str | User | None,
+    cwd: _Word | None,
+    env: Mapping[str, str] | None,
+) -> dict[str, object]:
+    """The arguments of a command as they travel, checked as a session on this machine checks them.
 
-    Attributes:
-        which: its id or name.
-        info: what the server told when it was started; None where it was only named.
+    Raises:
+        ArgumentError, ArgumentTypeError: one is impossible.
     """
-
-    def __init__(
-        self, connect: Connect, session: str, which: str, info: ProcessInfo | None = None
-    ) -> None:
-        """Name a process; use ``RemoteSession.process`` instead."""
-        self._connect = connect
-        self._session = session
-        self.which = which
-        self.info = info
-
-    async def wait(self, timeout: float | None = None) -> ExecResult:
-        """Wait until the command has exited, as ``process.wait`` does."""
-        request = messages.WaitProcess(session=self._session, process=self.which, timeout=timeout)
-        return (await asked(self._connect, request, Result)).whole()
-
-    async def signal(self, signal: str | int = "TERM", *, tree: bool = False) -> None:
-        """Send a signal, as ``process.signal`` does."""
-        request = messages.SignalProcess(
-            session=self._session, process=self.which, signal=signal, tree=tree
-        )
-        await asked(self._connect, request, Done)
-
-    async def write(self, data: bytes, *, close: bool = False) -> None:
-        """Write to its input; with ``close`` that is all that comes."""
-        request = messages.WriteProcess(session=self._session, process=self.which, close=close)
-        async with opened_call(self._connect, request) as call, pumping(call, data):
-            await call.result(Done)
-
-    async def close(self) -> None:
-        """End it and all that it started; its logs stay."""
-        request = messages.RemoveProcess(session=self._session, process=self.which, forget=False)
-        await asked(self._connect, request, Done)
-
-    async def remove(self) -> None:
-        """End it, and remove its log."""
-        await asked(
-            self._connect, messages.RemoveProcess(session=self._session, process=self.which), Done
-        )
-
-    async def logs(
-        self,
-        *,
-        start: Literal["beginning", "now"] = "beginning",
-        last_bytes: int | None = None,
-        last_lines: int | None = None,
-        stream: Literal["both", "stdout", "stderr"] = "both",
-        follow: bool = True,
-    ) -> AsyncIterator[LogChunk]:
-        """Read what it wrote, as ``process.logs`` does."""
-        request = messages.Logs(
-            session=self._session,
-            process=self.which,
-            start=start,
-            last_bytes=last_bytes,
-            last_lines=last_lines,
-            stream=stream,
-            follow=follow,
-        )
-        async with opened_call(self._connect, request) as call:
-            await call.result(messages.Started)
-            while not isinstance(said := await call.next(), ProcessInfo):
-                if isinstance(said, messages.Missed):
-                    yield LogChunk(said.stream, b"", said.bytes)
-                elif isinstance(said, Frame):
-                    chunk = _chunk(said)
-                    yield LogChunk(chunk.stream, chunk.data)
+    encoded_words(command_argv(command, shell))
+    checked_timeout(timeout)
+    checked_environment(env)
+    command_directory(cwd, "/")
+    return {
+        "command": tuple(str(word) for word in command),
+        "shell": shell if isinstance(shell, bool) else tuple(str(word) for word in shell),
+        "timeout": None if timeout is None else float(timeout),
+        "user": user.name if isinstance(user, User) else user,
+        "cwd": None if cwd is None else str(cwd),
+        "env": None if env is None else dict(env),
+    }
 
 
-def _chunk(frame: Frame) -> OutputChunk:
-    return OutputChunk("stderr" if frame.channel is Channel.ERRORS else "stdout", frame.payload)
-
-
-def _shell(given: bool | Sequence[str]) -> bool | tuple[str, ...]:
-    return given if isinstance(given, bool) else tuple(given)
+def _state_of(
+    info: SessionInfo, manifest: Manifest, request: messages.Create
+) -> SandboxSessionState:
+    """What identifies a session that was made here."""
+    return UnixLocalSandboxSessionState(
+        session_id=UUID(info.id),
+        manifest=manifest.model_copy(update={"root": info.workspace}),
+        exposed_ports=request.exposed_ports,
+        workspace_root_owned=info.private,
+        workspace_overlay=request.overlay is not None,
+    )

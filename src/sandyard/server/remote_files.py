@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+import io
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import PurePath
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from sandyard.archive.report import ArchiveReport
+from sandyard.contract import BaseSandboxSession as Contract
+from sandyard.contract.files import FileContract
+from sandyard.contract.trees import TreeContract
+from sandyard.errors import UnsupportedOperationError
+from sandyard.finishing import in_thread
 from sandyard.server import messages
-from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
+from sandyard.server.calling import OutgoingCall, asked, opened_call, senseless
+from sandyard.server.carrying import Carrier, carried
 from sandyard.server.framing import Frame, FrameError
-from sandyard.server.outcomes import ArchiveInfo, Done, FilesInfo, SnapshotInfo
-from sandyard.types import FileEntry
+from sandyard.server.outcomes import Returned, SnapshotInfo
+from sandyard.server.values import ShapeError
+from sandyard.server.verbs import VERBS
+
+if TYPE_CHECKING:
+    from sandyard.file_verbs.patching import Patches, PatchFormat
+    from sandyard.types import User
+    from sandyard.workspace.progress import Hearer
+    from sandyard.workspace.transfer import Transferred
 
 __all__ = ["RemoteArchive", "RemoteFiles"]
 
@@ -27,7 +42,7 @@ class RemoteArchive:
     """
 
     def __init__(self, call: OutgoingCall) -> None:
-        """Begin with a call; use ``RemoteFiles.pack`` instead."""
+        """Begin with a call; use ``RemoteFiles.packing`` instead."""
         self._call = call
         self.report: ArchiveReport | None = None
 
@@ -46,23 +61,131 @@ class RemoteArchive:
         said = await self._call.next()
         if isinstance(said, Frame):
             return said.payload
-        if not isinstance(said, ArchiveInfo):
+        if not isinstance(said, Returned):
             raise senseless(FrameError("an archive without an end"))
-        self.report = said.report()
+        try:
+            report = VERBS["pack"].unpack_result(said.value)
+        except ShapeError as error:
+            raise senseless(FrameError(f"an archive without a report: {error}")) from error
+        self.report = cast("ArchiveReport | None", report) or ArchiveReport()
         raise StopAsyncIteration
 
 
-class RemoteFiles:
-    """The files of a session that a server holds; its methods are those of a session.
+class RemoteFiles(Carrier, FileContract, TreeContract):
+    """The files of a session that another process holds.
 
-    Attributes:
-        which: the session's name, its id, or the beginning of that.
+    ``read``, ``pack`` and ``persist_workspace`` fetch the whole into a file without a name in this
+    machine's directory for temporary files; ``read_chunks`` and ``packing`` keep nothing.
     """
 
-    def __init__(self, connect: Connect, which: str) -> None:
-        """Name a session; use ``RemoteClient.session`` instead."""
-        self._connect = connect
-        self.which = which
+    read = carried(Contract.read)
+    read_bounded = carried(Contract.read_bounded)
+    read_range = carried(Contract.read_range)
+    read_chunks = carried(Contract.read_chunks)
+    append = carried(Contract.append)
+    ls = carried(Contract.ls)
+    stat = carried(Contract.stat)
+    exists = carried(Contract.exists)
+    same_file = carried(Contract.same_file)
+    normalize_path = carried(Contract.normalize_path)
+    mkdir = carried(Contract.mkdir)
+    rm = carried(Contract.rm)
+    mv = carried(Contract.mv)
+    copy = carried(Contract.copy)
+    chmod = carried(Contract.chmod)
+    glob = carried(Contract.glob)
+    grep = carried(Contract.grep)
+    persist_workspace = carried(Contract.persist_workspace)
+    hydrate_workspace = carried(Contract.hydrate_workspace)
+    apply_manifest = carried(Contract.apply_manifest)
+    provision_manifest_accounts = carried(Contract.provision_manifest_accounts)
+    extract = carried(Contract.extract)
+    pack = carried(Contract.pack)
+    unpack = carried(Contract.unpack)
+    unmount = carried(Contract.unmount)
+    review = carried(Contract.review)
+    diff = carried(Contract.diff)
+    apply = carried(Contract.apply)
+    discard = carried(Contract.discard)
+
+    async def write(
+        self,
+        path: str | PurePath,
+        data: io.IOBase | bytes | bytearray | memoryview | AsyncIterable[bytes],
+        *,
+        user: str | User | None = None,
+    ) -> None:
+        """Write a file whole, or not at all, as ``session.write`` does; also what comes piece by piece."""
+        await self.call("write", path=path, data=data, user=user)
+
+    async def apply_patch(
+        self,
+        operations: Patches,
+        *,
+        patch_format: Literal["v4a", "unified"] | PatchFormat = "v4a",
+        user: str | User | None = None,
+    ) -> str:
+        """Carry out a patch, as ``session.apply_patch`` does; not one of a format of your own."""
+        from sandyard.patching import read_operations  # noqa: PLC0415  # seldom needed
+
+        if not isinstance(patch_format, str):
+            raise UnsupportedOperationError(
+                op="apply_patch",
+                method="apply_patch",
+                session=type(self).__name__,
+                argument="patch_format",
+            )
+        given = operations if isinstance(operations, str) else read_operations(operations)
+        done = await self.call(
+            "apply_patch", operations=given, patch_format=patch_format, user=user
+        )
+        return cast(str, done)
+
+    async def upload(
+        self,
+        source: str | PurePath,
+        path: str | PurePath,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        gitignore: bool = False,
+        progress: Hearer | None = None,
+    ) -> Transferred:
+        """Copy into the workspace, as ``session.upload`` does; the server is of this machine."""
+        done = await self.call(
+            "upload",
+            source=await in_thread(_absolute, source),
+            path=path,
+            include=include,
+            exclude=exclude,
+            gitignore=gitignore,
+            progress=progress,
+        )
+        return cast("Transferred", done)
+
+    async def download(
+        self,
+        path: str | PurePath,
+        destination: str | PurePath,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        gitignore: bool = False,
+        outer_links: bool = False,
+        progress: Hearer | None = None,
+    ) -> Transferred:
+        """Copy out of the workspace, as ``session.download`` does; the server is of this machine."""
+        done = await self.call(
+            "download",
+            path=path,
+            destination=await in_thread(_absolute, destination),
+            include=include,
+            exclude=exclude,
+            gitignore=gitignore,
+            outer_links=outer_links,
+            progress=progress,
+        )
+        return cast("Transferred", done)
 
     async def save_snapshot(self, *, label: str = "", tags: Sequence[str] = ()) -> SnapshotInfo:
         """Save the files as a snapshot of the user's store, in a history of the session's name.
@@ -74,78 +197,22 @@ class RemoteFiles:
         request = messages.SaveSnapshot(session=self.which, label=label, tags=tuple(tags))
         return await asked(self._connect, request, SnapshotInfo)
 
-    async def read(self, path: str | PurePath) -> bytes:
-        """Read a file; all of it is held in memory, unlike by ``read_chunks``."""
-        return b"".join([chunk async for chunk in self.read_chunks(path)])
-
-    async def read_chunks(self, path: str | PurePath) -> AsyncIterator[bytes]:
-        """Read a file piece by piece, as ``session.read_chunks`` does."""
-        request = messages.ReadFile(session=self.which, path=str(path))
-        async with opened_call(self._connect, request) as call:
-            while isinstance(said := await call.next(), Frame):
-                yield said.payload
-            if not isinstance(said, Done):
-                raise senseless(FrameError("a file without an end"))
-
-    async def write(self, path: str | PurePath, data: bytes | AsyncIterable[bytes]) -> None:
-        """Write a file whole, or not at all."""
-        request = messages.WriteFile(session=self.which, path=str(path))
-        async with opened_call(self._connect, request) as call, pumping(call, data):
-            await call.result(Done)
-
-    async def stat(self, path: str | PurePath) -> FileEntry:
-        """Describe what a path leads to, as ``session.stat`` does.
-
-        Raises:
-            WorkspaceReadNotFoundError: nothing is there.
-        """
-        request = messages.StatFile(session=self.which, path=str(path))
-        (entry,) = _entries(await asked(self._connect, request, FilesInfo), 1)
-        return entry
-
-    async def ls(self, path: str | PurePath = ".") -> list[FileEntry]:
-        """List a directory."""
-        request = messages.ListFiles(session=self.which, path=str(path))
-        return _entries(await asked(self._connect, request, FilesInfo))
-
-    async def mkdir(self, path: str | PurePath, *, parents: bool = False) -> None:
-        """Make a directory."""
-        request = messages.MakeDirectory(session=self.which, path=str(path), parents=parents)
-        await asked(self._connect, request, Done)
-
-    async def rm(self, path: str | PurePath, *, recursive: bool = False) -> None:
-        """Remove a file, a link or, with ``recursive``, a tree."""
-        request = messages.RemoveFile(session=self.which, path=str(path), recursive=recursive)
-        await asked(self._connect, request, Done)
-
     @asynccontextmanager
-    async def pack(
+    async def packing(
         self, path: str | PurePath, *, name: str | None = None, outer_links: bool = True
     ) -> AsyncIterator[RemoteArchive]:
-        """Save a file or a tree as a tar archive, for the length of a block.
+        """Save a file or a tree as a tar archive that is read as it is made, for a block's length.
 
         Args:
             path: as for ``session.pack``.
             name: likewise.
             outer_links: likewise.
         """
-        request = messages.Pack(
-            session=self.which, path=str(path), name=name, outer_links=outer_links
-        )
-        async with opened_call(self._connect, request) as call:
+        given = {"path": path, "name": name, "outer_links": outer_links}
+        async with opened_call(self._connect, self.request("pack", given)) as call:
             yield RemoteArchive(call)
 
-    async def unpack(self, path: str | PurePath, data: AsyncIterable[bytes]) -> ArchiveReport:
-        """Unpack a tar archive into a directory, as ``session.unpack`` does."""
-        request = messages.Unpack(session=self.which, path=str(path))
-        async with opened_call(self._connect, request) as call, pumping(call, data):
-            return (await call.result(ArchiveInfo)).report()
 
-
-def _entries(listed: FilesInfo, wanted: int | None = None) -> list[FileEntry]:
-    if wanted is not None and len(listed.files) != wanted:
-        raise senseless(FrameError(f"{len(listed.files)} files for {wanted}"))
-    try:
-        return [file.entry() for file in listed.files]
-    except FrameError as error:
-        raise senseless(error) from error
+def _absolute(path: object) -> object:
+    """A path from this program's directory, which is not the server's."""
+    return os.path.join(os.getcwd(), path) if isinstance(path, str | PurePath) else path

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from sandyard.server import messages
-from sandyard.server.calling import Connect, OutgoingCall, opened_call, pumping, senseless
+from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
 from sandyard.server.framing import Frame, FrameError
-from sandyard.server.outcomes import ProcessInfo
+from sandyard.server.outcomes import Done, ProcessInfo, Result
 
 __all__ = ["RemoteAttachment", "RemoteTerminal"]
 
@@ -75,6 +75,33 @@ class RemoteTerminal:
         self._session = session
         self.which = which
         self.info = info
+
+    async def write(self, data: bytes) -> None:
+        """Type something, as ``terminal.write`` does.
+
+        Raises:
+            TerminalEndedError: the command has exited.
+        """
+        request = messages.WriteProcess(session=self._session, process=self.which)
+        async with opened_call(self._connect, request) as call, pumping(call, data):
+            await call.result(Done)
+
+    async def wait(self) -> int:
+        """Wait for the command's exit, and give its exit code."""
+        request = messages.WaitProcess(session=self._session, process=self.which)
+        return (await asked(self._connect, request, Result)).exit_code
+
+    async def signal(self, number: int | str = 15, *, tree: bool = False) -> None:
+        """Send a signal to the command, with ``tree`` to all that descends from it as well."""
+        request = messages.SignalProcess(
+            session=self._session, process=self.which, signal=number, tree=tree
+        )
+        await asked(self._connect, request, Done)
+
+    async def close(self) -> None:
+        """End the command, and all that it started; one that has exited is left alone."""
+        request = messages.RemoveProcess(session=self._session, process=self.which, forget=False)
+        await asked(self._connect, request, Done)
 
     @asynccontextmanager
     async def attach(

@@ -14,7 +14,7 @@ from sandyard.server.connection import Connection, check_versions, own_hello
 from sandyard.server.framing import Channel, FrameError
 from sandyard.server.limits import FAREWELL_S, HANDSHAKE_TIMEOUT_S
 from sandyard.server.messages import Hello, Request, Shut, parse_request
-from sandyard.server.outcomes import Failed, failure_of
+from sandyard.server.outcomes import Done, Failed, failure_of
 from sandyard.server.wording import Message
 
 __all__ = ["serve_connection"]
@@ -102,6 +102,8 @@ async def _attended(connection: Connection, request: Request, server: Server) ->
         # Each is seen to its end, so that nothing of the call is left when the connection closes.
         await finished(_ended(answering, listening))
     listening.result()  # raises what made no sense
+    if call.left:
+        return Done()  # all that it began has ended
     raise ConnectionResetError("the caller has hung up")
 
 

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
+from sandyard.changes import Overlay
 from sandyard.client import UnixLocalSandboxClient
 from sandyard.errors import ArgumentError, OpName, SandboxError, SessionNotFoundError, shown
 from sandyard.finishing import finished, in_thread
@@ -47,7 +48,7 @@ class HeldSession:
     def __init__(
         self, client: UnixLocalSandboxClient, session: UnixLocalSandboxSession, name: str | None
     ) -> None:
-        """Hold a session that runs."""
+        """Hold a session."""
         self.id = session.state.session_id.hex
         self.name = name or self.id[:_SHORT_ID]
         self.session = session
@@ -70,7 +71,7 @@ class HeldSession:
         return SessionInfo(
             id=self.id,
             name=self.name,
-            state="running" if running else "ended",
+            state=_phase(self.session, running=running),
             workspace=self.session.state.manifest.root,
             private=self.session.state.workspace_root_owned,
             created=self.created,
@@ -85,6 +86,14 @@ class HeldSession:
             WorkspaceStopError: something in the workspace can't be removed.
         """
         await self.client.delete(self.session)
+
+
+def _phase(
+    session: UnixLocalSandboxSession, *, running: bool
+) -> Literal["created", "running", "ended"]:
+    if running:
+        return "running"
+    return "created" if session.confinement is None else "ended"
 
 
 class Sessions:
@@ -131,26 +140,25 @@ class Sessions:
             manifest = Manifest.model_validate(request.manifest)
         except ValidationError as error:
             raise manifest_error(error) from error
-        policy = await in_thread(self._apart, request.policy, manifest)
+        policy = await in_thread(self._apart, request.policy, manifest, request.overlay)
         client = UnixLocalSandboxClient(
             policy=policy, environ=request.environ, directory=request.directory
         )
 
         async def make() -> UnixLocalSandboxSession:
             if request.snapshot is None:
-                options = {"exposed_ports": request.exposed_ports}
-                return await client.create(manifest=manifest, options=options, shared=True)
-            if request.exposed_ports:
-                raise ArgumentError(
-                    "a session that begins with a snapshot has no exposed ports yet; leave one of the "
-                    "two out",
-                    op="create",
-                    argument="exposed_ports",
-                    value=request.exposed_ports,
+                return await client.create(
+                    manifest=manifest,
+                    options={"exposed_ports": request.exposed_ports},
+                    workspace=None if request.overlay is None else Overlay(request.overlay),
+                    shared=True,
                 )
+            for name in ("exposed_ports", "overlay"):
+                if getattr(request, name):
+                    raise _not_of_snapshots(name, getattr(request, name))
             return await client.fork(request.snapshot, manifest=manifest)
 
-        return await self._started(client, name, make)
+        return await self._held_new(client, name, make, start=request.start)
 
     async def fork(self, request: Fork) -> HeldSession:
         """Make a session from the same point as another, and start it.
@@ -161,21 +169,26 @@ class Sessions:
             SandboxError: what ``client.fork`` and ``session.start`` raise.
         """
         name, parent = self._checked_name(request.name), self.find(request.session, "fork")
-        return await self._started(parent.client, name, lambda: parent.client.fork(parent.session))
+        return await self._held_new(
+            parent.client, name, lambda: parent.client.fork(parent.session), start=True
+        )
 
-    async def _started(
+    async def _held_new(
         self,
         client: UnixLocalSandboxClient,
         name: str | None,
         make: Callable[[], Awaitable[UnixLocalSandboxSession]],
+        *,
+        start: bool,
     ) -> HeldSession:
-        """Have a session made, start it and hold it."""
+        """Have a session made, start it if that is wanted, and hold it."""
         place = name or f" {id(make)}"  # no name has a space
         self._coming.add(place)
         try:
             session = await make()
             try:
-                await session.start()
+                if start:
+                    await session.start()
                 held = HeldSession(client, session, name)
                 self._held[held.id] = held
                 await self._note()
@@ -263,7 +276,7 @@ class Sessions:
             )
         return name
 
-    def _apart(self, policy: Policy, manifest: Manifest) -> Policy:
+    def _apart(self, policy: Policy, manifest: Manifest, overlay: str | None) -> Policy:
         """The policy, with what belongs to the server closed wherever the session would see it.
 
         A command that reached the server's socket could ask it for a session without walls.
@@ -273,6 +286,8 @@ class Sessions:
         given += [found[0] for found in mounted if found is not None]
         if manifest.root != DEFAULT_ROOT:
             given.append(manifest.root)
+        if overlay is not None:
+            given.append(overlay)
         trees = [os.path.realpath(path) for path in given]
         shut = [
             place
@@ -287,6 +302,15 @@ class Sessions:
         async with self._noting:
             records = tuple(SessionRecord(one.id, one.name) for one in self._held.values())
             await in_thread(self._noted, records)
+
+
+def _not_of_snapshots(argument: str, value: object) -> ArgumentError:
+    return ArgumentError(
+        f"a session that begins with a snapshot has no {argument} yet; leave one of the two out",
+        op="create",
+        argument=argument,
+        value=value,
+    )
 
 
 def _no_more(which: str, info: SessionInfo, op: OpName) -> SessionNotFoundError:

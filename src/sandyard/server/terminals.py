@@ -10,7 +10,7 @@ from sandyard.errors import ArgumentError, TerminalEndedError, shown
 from sandyard.process.terminal import Terminal
 from sandyard.server.call import CallInput, ServerCall
 from sandyard.server.messages import Missed, ReadTerminal, Started
-from sandyard.server.outcomes import ProcessInfo
+from sandyard.server.outcomes import Done, ProcessInfo
 from sandyard.server.wording import Message
 from sandyard.session import UnixLocalSandboxSession
 
@@ -21,6 +21,7 @@ __all__ = [
     "show_terminal",
     "terminal_info",
     "terminal_infos",
+    "type_on",
 ]
 
 
@@ -120,6 +121,19 @@ async def show_terminal(terminal: Terminal, call: ServerCall, *, follow: bool) -
         async for chunk in output:
             await call.put("stdout", chunk)
     return terminal_info(terminal)
+
+
+async def type_on(terminal: Terminal, call: ServerCall) -> Message:
+    """Type what a caller sends, to its end.
+
+    Raises:
+        TerminalEndedError: the command has exited.
+        ConnectionError: the caller has gone.
+    """
+    await call.input.open()
+    async for data in call.input:
+        await terminal.write(data)
+    return Done()
 
 
 async def _type(terminal: Terminal, source: CallInput) -> None:

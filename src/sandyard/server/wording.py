@@ -43,4 +43,7 @@ Variables = dict[str, Text]
 class Message(BaseModel):
     """Anything that is said; fields that are not known are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Numbers that JSON lacks travel as they are, to be refused where they are used.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants"
+    )
