@@ -38,6 +38,9 @@ Unix-local sandbox of openai-agents {version} does, tried as {user} on Linux, th
 methods. A value of the one library is changed into the same value of the other, an error
 into the one of the same name.
 
+Sessions that the supervisor holds, as `sandyard create` makes them, show all but one: they offer no
+`watch`.
+
 "Not offered" is what it has no method or argument for. This page is made by `scripts/conformance.py`.
 
 | Promise | Behaviours | Passed there | Failed there | Not offered there |
