@@ -302,7 +302,7 @@ async def _files_in(root: WorkspaceRoot) -> AsyncIterator[Workspace]:
 
 
 def _opened_again(root: WorkspaceRoot, undo: ExitStack) -> WorkspaceRoot:
-    again = WorkspaceRoot(os.dup(root.fd), root.path, inside=root.inside, owned=False)
+    again = WorkspaceRoot.adopt(os.dup(root.fd), root.path, inside=root.inside)
     undo.callback(again.close)
     return again
 

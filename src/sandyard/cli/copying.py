@@ -170,7 +170,7 @@ async def _opened(path: str, place: Place) -> Workspace:
 
 
 def _open(path: str) -> Workspace:
-    return Workspace(WorkspaceRoot(os.open(path, _DIRECTORY), path, owned=False))
+    return Workspace(WorkspaceRoot.adopt(os.open(path, _DIRECTORY), path))
 
 
 def _unreadable(place: Place, error: OSError) -> WorkspaceArchiveReadError:

@@ -71,7 +71,8 @@ class Claim:
             if self._pid == os.getpid():
                 with suppress(OSError):  # somebody shares it, and removes it
                     _remove(fd, self._place, self._name)
-                fcntl.flock(fd, fcntl.LOCK_UN)  # a worker that was forked has it open
+                with suppress(OSError):  # as little can be done about it as in ``Lease.keep``
+                    fcntl.flock(fd, fcntl.LOCK_UN)  # a worker that was forked has it open
         finally:
             os.close(fd)
 

@@ -12,6 +12,8 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sandyard.limits import OPEN_RETRIES
@@ -26,6 +28,7 @@ __all__ = [
     "Kernel",
     "chmod_child",
     "chmod_handle",
+    "closed_on_error",
     "link_target",
     "open_child",
     "open_without_links",
@@ -59,6 +62,16 @@ container runtimes say EPERM."""
 
 _BY_NUMBER: Final = "/proc/self/fd/{}" if sys.platform == "linux" else "/dev/fd/{}"
 """Where an open descriptor has a name."""
+
+
+@contextmanager
+def closed_on_error(descriptor: int) -> Iterator[None]:
+    """Close a descriptor that was just opened if the block, which is to keep it, fails."""
+    try:
+        yield
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 class _OpenHow(ctypes.Structure):

@@ -20,14 +20,17 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
-from sandyard.errors import LeaseHeldError, WorkspaceStartError, WorkspaceStopError, shown
+from sandyard.errors import LeaseHeldError, WorkspaceStopError
 from sandyard.limits import LEASE_BYTES, LEASE_HELD_S, LEASE_PAUSE_S, LEASE_SWEPT_S
-from sandyard.workspace.claim import Claim
+from sandyard.workspace.kernel import closed_on_error
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import Inode, WorkspaceRoot
+from sandyard.workspace.state_place import SESSIONS, open_sessions, unusable
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from sandyard.workspace.claim import Claim
 
 __all__ = [
     "LEASE_NAME",
@@ -35,17 +38,12 @@ __all__ = [
     "is_in_place",
     "lock_file",
     "open_root",
-    "open_sessions",
     "read_record",
 ]
 
 LEASE_NAME: Final = "lease"
 
-_SESSIONS: Final = "sessions"
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hold us
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _START_FIELD: Final = 22 - 3
 """The start time's place in /proc/PID/stat: field 22, and what stands behind the name begins with
 field 3 (proc_pid_stat(5))."""
@@ -102,20 +100,21 @@ class Lease:
             pid=os.getpid(),
             started=_started(),
         )
-        path = posixpath.join(state, _SESSIONS, session_id, LEASE_NAME)
+        path = posixpath.join(state, SESSIONS, session_id, LEASE_NAME)
         try:
             fd = _claimed(sessions, record)
+            with closed_on_error(fd):
+                record = _with_root(record, read_record(fd))
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         finally:
             os.close(sessions)
-        record = _with_root(record, read_record(fd))
         lease = cls(fd, path, record, shared=shared)
         try:
             _write(fd, record)
         except OSError as error:
             lease.remove()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         return lease
 
     @property
@@ -143,15 +142,17 @@ class Lease:
         if not self._record.owned and self._claim is None:
             state, root = posixpath.dirname(posixpath.dirname(self.directory)), self._record.root
             try:
+                from sandyard.workspace.claim import Claim  # noqa: PLC0415  # for the caller's alone
+
                 self._claim = Claim.take(state, root, inode, shared=self._shared)
             except OSError as error:
-                raise _unusable(state, error) from error
+                raise unusable(state, error) from error
         if self._record.inode == inode:
             return
         try:
             self._change(replace(self._record, inode=inode))
         except OSError as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
 
     def note_logs(self, logs: Inode) -> None:
         """Write down what the directory of the session's logs is, once it exists.
@@ -181,14 +182,14 @@ class Lease:
             if self._fd is not None:  # a loss of power must not keep the half and forget this
                 os.fsync(self._fd)
         except OSError as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
 
     def protect(self) -> None:
         """Let no sweep delete the root from now on, also if this program is killed."""
         try:
             self._change(replace(self._record, state="kept"))
         except OSError as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
 
     @property
     def directory(self) -> str:
@@ -208,15 +209,24 @@ class Lease:
             except OSError:
                 self._discard()  # nobody deletes a root without a lease
             if self._fd is not None:  # closing would not do where a forked worker has a copy
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                with suppress(OSError):  # a kernel that is short of memory; then closing has to do
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.release()
 
     def retake(self) -> None:
         """Take a lease that was kept again, to delete its root; one that is gone stays so.
 
         Raises:
-            WorkspaceStartError: somebody else uses the session now.
+            LeaseHeldError: somebody else uses the session now.
+            WorkspaceStopError: who has it can't be told.
         """
+        try:
+            self._retake()
+        except OSError as error:
+            self.release()
+            raise WorkspaceStopError(path=self._path, cause=error) from error
+
+    def _retake(self) -> None:
         began = time.monotonic()
         while not self.held:
             try:
@@ -320,24 +330,6 @@ def open_root(lease: Lease, path: str, *, owned: bool) -> WorkspaceRoot:
     return root
 
 
-def open_sessions(state: str, *, make: bool = True) -> int:
-    """Open the directory of all leases in a state directory, which must be ours alone.
-
-    Args:
-        state: the state directory.
-        make: whether to make what is missing.
-
-    Raises:
-        WorkspaceStartError: one of the two is a symlink, somebody else's, writable for others, or
-            can't be opened or made.
-    """
-    top = _opened_alone(state, None, make=make)
-    try:
-        return _opened_alone(_SESSIONS, top, make=make)
-    finally:
-        os.close(top)
-
-
 def lock_file(fd: int) -> bool:
     """Lock a file if nobody has it locked; tell whether it is ours now.
 
@@ -421,56 +413,7 @@ def _is_at(fd: int, path: str, directory: int | None = None) -> bool:
         there = os.stat(path, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
-    return same and stat.S_ISREG(ours.st_mode)
-
-
-def _opened_alone(path: str, parent: int | None, *, make: bool) -> int:
-    try:
-        try:
-            fd = os.open(path, _DIRECTORY, dir_fd=parent)
-        except FileNotFoundError:
-            if not make:
-                raise
-            if parent is None:
-                os.makedirs(posixpath.dirname(path), mode=0o700, exist_ok=True)
-            with suppress(FileExistsError):
-                os.mkdir(path, 0o700, dir_fd=parent)
-            fd = os.open(path, _DIRECTORY, dir_fd=parent)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    facts = os.fstat(fd)
-    if facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS_WRITE:
-        return fd
-    os.close(fd)
-    whose = "is somebody else's" if facts.st_uid != os.geteuid() else "can be written by others"
-    raise _not_alone(path, whose)
-
-
-def _not_alone(path: str, what: str) -> WorkspaceStartError:
-    return WorkspaceStartError(
-        path=path,
-        message=f"the state directory {shown(path)} {what}, so what it says can't be trusted; make "
-        "it a directory of yours with mode 0700, or set XDG_STATE_HOME to another place",
-        context={"reason": "state_directory"},
-        retryable=False,
-    )
-
-
-def _unusable(path: str, error: OSError) -> WorkspaceStartError:
-    """Say why a state directory, or a lease in it, can't be used."""
-    if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-        return _not_alone(path, "or a part of it is a symlink or no directory")
-    reason, fix = "state_directory", "set XDG_STATE_HOME to a directory that you can write"
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        reason, fix = "too_many_open_files", "raise 'ulimit -n'"
-    return WorkspaceStartError(
-        path=path,
-        message=f"a session keeps its lease in the state directory, and {shown(path)} can't be "
-        f"used: {error.strerror}; {fix}",
-        context={"reason": reason},
-        cause=error,
-    )
+    return stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, there)
 
 
 def _in_use(record: LeaseRecord, holder: LeaseRecord | None) -> LeaseHeldError:

@@ -212,7 +212,7 @@ def _open_grant(grant: Grant) -> Granted | None:
     is_file = not stat.S_ISDIR(facts.st_mode)
     source, name = posixpath.split(grant.source) if is_file else (grant.source, "")
     try:
-        tree = WorkspaceRoot(os.open(source or "/", _OPEN), source or "/", owned=False)
+        tree = WorkspaceRoot.adopt(os.open(source or "/", _OPEN), source or "/")
     except OSError:
         return None
     if not is_file and tree.inode != grant.inode:

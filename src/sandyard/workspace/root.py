@@ -9,10 +9,12 @@ import secrets
 import stat
 import struct
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from sandyard.errors import ArgumentError, SessionClosedError, WorkspaceStartError, shown
 from sandyard.manifest.paths import absolute_path
+from sandyard.workspace.kernel import closed_on_error
 from sandyard.workspace.opener import Opener
 from sandyard.workspace.removal import empty_directory
 from sandyard.workspace.ward import NO_RULES, Ward
@@ -115,7 +117,7 @@ class WorkspaceRoot:
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
-        """Take over a descriptor; use ``create_private`` or ``open`` instead."""
+        """Look through a descriptor that is somebody's; use ``adopt`` to take one over."""
         facts = os.fstat(fd)
         self._fd: int | None = fd
         self.path = path
@@ -133,6 +135,18 @@ class WorkspaceRoot:
         self._deputies: Deputies | None = None
         self.layered: Layered | None = None
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
+
+    @classmethod
+    def adopt(
+        cls, fd: int, path: str, *, inside: str | None = None, owned: bool = False
+    ) -> WorkspaceRoot:
+        """Take over a directory's descriptor, which is closed also where that fails.
+
+        Raises:
+            OSError: what it is can't be told.
+        """
+        with closed_on_error(fd):
+            return cls(fd, path, inside=inside, owned=owned)
 
     @staticmethod
     def private_path() -> str:
@@ -162,7 +176,7 @@ class WorkspaceRoot:
         try:
             os.mkdir(path, 0o700)
             try:
-                return cls(os.open(path, _OPEN), path, inside=inside, owned=True)
+                return cls.adopt(os.open(path, _OPEN), path, inside=inside, owned=True)
             except OSError:
                 os.rmdir(path)
                 raise
@@ -204,7 +218,7 @@ class WorkspaceRoot:
         normal = cls.check_private(path)
         try:
             fd = _reopened(normal, inode)
-            return None if fd is None else cls(fd, normal, inside=inside, owned=True)
+            return None if fd is None else cls.adopt(fd, normal, inside=inside, owned=True)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 return None
@@ -255,7 +269,7 @@ class WorkspaceRoot:
         if owned:
             _check_name(normal, "resume")
         try:
-            return cls(_opened(normal), normal, inside=inside, owned=owned)
+            return cls.adopt(_opened(normal), normal, inside=inside, owned=owned)
         except OSError as error:
             raise _refused(normal, error) from error
 
@@ -271,7 +285,7 @@ class WorkspaceRoot:
             WorkspaceStartError: there is no descriptor left; the tree is closed.
         """
         try:
-            root = cls(os.open(".", _OPEN, dir_fd=layered.top), path, owned=False)
+            root = cls.adopt(os.open(".", _OPEN, dir_fd=layered.top), path)
         except OSError as error:
             layered.close()
             raise _refused(path, error) from error
@@ -371,10 +385,10 @@ class WorkspaceRoot:
         fd = self._held("delete")
         if not self.owned:
             return False
-        if self.gone:
-            return True
         parent, self.obstacle = -1, None
         try:
+            if self.gone:
+                return True
             parent = os.open(posixpath.dirname(self.real_path), _HANDLE & ~os.O_NOFOLLOW)
             name = posixpath.basename(self.real_path)
             if self._stands_at(parent, name):
@@ -382,12 +396,15 @@ class WorkspaceRoot:
                 if failures and (failures := self._emptied_for_all(failures)):
                     raise failures[0]
                 os.rmdir(name, dir_fd=parent)
+            return self.gone
         except OSError as error:
-            self.obstacle = error  # and the answer says it: what could not be removed is there
+            self.obstacle = error
+            with suppress(OSError):  # what can't be told is as if it were there
+                return self.gone
+            return False
         finally:
             if parent >= 0:
                 os.close(parent)
-        return self.gone
 
     def _emptied_for_all(self, failures: list[OSError]) -> list[OSError]:
         from sandyard.workspace.deputy import emptied_for_all  # noqa: PLC0415  # few have others

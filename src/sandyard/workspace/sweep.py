@@ -29,7 +29,6 @@ from sandyard.workspace.lease import (
     Lease,
     is_in_place,
     lock_file,
-    open_sessions,
     read_record,
 )
 from sandyard.workspace.log_place import remove_logs
@@ -38,6 +37,7 @@ from sandyard.workspace.overlay_journal import settle_journal
 from sandyard.workspace.overlay_place import remove_changes
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
+from sandyard.workspace.state_place import open_sessions
 
 __all__ = ["clear_left", "sweep", "sweep_sometimes"]
 
@@ -181,7 +181,7 @@ def _clear_top(record: LeaseRecord, session: int) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with (
         suppress(OSError),
-        WorkspaceRoot(os.open(record.root, flags), record.root, owned=False) as root,
+        WorkspaceRoot.adopt(os.open(record.root, flags), record.root) as root,
     ):
         if root.inode == record.inode:
             clear_stages(root.fd, rightful_owner(root), session)
