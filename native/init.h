@@ -104,6 +104,7 @@ pid_t process_clone(unsigned long flags);
 void user_map(pid_t pid, const struct identity *identity);
 void user_map_self(const struct identity *identity);
 void user_idmaps_open(const struct plan *plan);
+void user_idmaps_settle(void); /* waits for what opened them, which nobody else is to wait for */
 int user_idmap(uid_t uid, gid_t gid);
 int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity); /* or -errno */
 void user_counts_open(void); /* before the old root goes */

@@ -355,6 +355,7 @@ int main(int argc, char **argv) {
     if (init < 0)
         report_failure(STEP_NAMESPACES, NO_RECORD, errno, "cloning into new namespaces");
     close_awaited(parent); /* or its end would not be seen while we hold it, too */
+    user_idmaps_settle();  /* while init builds, and not before: on a busy machine it takes its time */
     await_init(init, host, pair[0]);
     if (plan.identity.mode == IDENTITY_SUBORDINATE)
         have_mapped(init, host);

@@ -20,6 +20,7 @@ static struct {
     uid_t uid;
     gid_t gid;
     int fd;
+    pid_t maker; /* to be waited for */
 } owners[OWNERS_LIMIT];
 static size_t owner_count;
 
@@ -160,11 +161,12 @@ void user_counts_bound(const struct identity *identity) {
 void user_map_self(const struct identity *identity) { user_map(0, identity); }
 
 /* A user namespace that maps the owner on disk to the sandbox's identity, kept alive by its
- * descriptor alone. The process that it is made with ends at once: until it is waited for, its
+ * descriptor alone. The process that it is made with, `maker`, ends at once: until it is waited for, its
  * namespace is there, and nothing has to be ended where a step fails. */
-int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
+static int make_idmap(uid_t uid, gid_t gid, const struct identity *identity, pid_t *maker) {
     char path[64];
     pid_t pid = process_clone(CLONE_NEWUSER);
+    *maker = pid;
     if (pid < 0)
         return -errno;
     if (pid == 0)
@@ -176,11 +178,18 @@ int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
     int fd = error == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (error == 0 && fd < 0)
         error = errno;
-    if (waitpid(pid, NULL, 0) != pid && error == 0)
-        error = errno;
-    if (error != 0 && fd >= 0)
-        (void)close(fd);
     return error == 0 ? fd : -error;
+}
+
+int user_idmap_open(uid_t uid, gid_t gid, const struct identity *identity) {
+    pid_t maker;
+    int fd = make_idmap(uid, gid, identity, &maker);
+    if (maker > 0 && waitpid(maker, NULL, 0) != maker && fd >= 0) {
+        int error = errno;
+        (void)close(fd);
+        return -error;
+    }
+    return fd;
 }
 
 int user_idmap(uid_t uid, gid_t gid) {
@@ -207,11 +216,19 @@ void user_idmaps_open(const struct plan *plan) {
         }
         if (user_idmap(facts.st_uid, facts.st_gid) >= 0)
             continue;
-        int fd = owner_count == OWNERS_LIMIT ? -ENOSPC : user_idmap_open(facts.st_uid, facts.st_gid, &plan->identity);
+        pid_t maker = 0;
+        int fd = owner_count == OWNERS_LIMIT ? -ENOSPC : make_idmap(facts.st_uid, facts.st_gid, &plan->identity, &maker);
         if (fd < 0)
             report_failure(STEP_IDMAP, i, -fd, source);
         owners[owner_count].uid = facts.st_uid;
         owners[owner_count].gid = facts.st_gid;
+        owners[owner_count].maker = maker;
         owners[owner_count++].fd = fd;
     }
+}
+
+void user_idmaps_settle(void) {
+    for (size_t i = 0; i < owner_count; i++)
+        if (waitpid(owners[i].maker, NULL, 0) != owners[i].maker)
+            report_failure(STEP_IDMAP, NO_RECORD, errno, "waiting for what made an id map");
 }
