@@ -18,7 +18,7 @@ from sandyard.snapshot.specs import resolve_snapshot
 from sandyard.state import UnixLocalSandboxSessionState
 
 if TYPE_CHECKING:
-    from sandyard.changes import Overlay
+    from sandyard.changes import Layered, Overlay
     from sandyard.snapshot.kinds import SnapshotBase
     from sandyard.snapshot.specs import SnapshotSpec
     from sandyard.workspace import WorkspaceRoot
@@ -31,11 +31,11 @@ class Named(NamedTuple):
     """What the caller says of a state besides, so that the state alone need not be believed.
 
     Attributes:
-        root: the workspace's path, or the overlay over it; None to believe a state that is known.
+        root: the workspace's path, or the overlay over it, or that it lies on layers; None to believe a state that is known.
         snapshot: where it is kept, likewise.
     """
 
-    root: str | os.PathLike[str] | Overlay | None = None
+    root: str | os.PathLike[str] | Layered | Overlay | None = None
     snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None
 
 

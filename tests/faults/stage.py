@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from errno import errorcode
 from functools import partial
@@ -28,6 +29,7 @@ from sandyard import (
 )
 from sandyard.platform import host_facts
 from tests.faults.ending import look_around, soon
+from tests.faults.keeping import KEEPING
 from tests.faults.kernel import PLAUSIBLE
 from tests.faults.tracing import Call, Fault, Traced, Window, can_trace, trace
 from tests.faults.verbs import VERBS, Place, Verb
@@ -35,7 +37,7 @@ from tests.house.leaks import describe_process, find_descendants
 from tests.session.host import make_token
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-_HOST_MAY_TAKE_S = 10
+_HOST_MAY_TAKE_S = 60
 _BOUND_S = 5.0
 
 
@@ -85,7 +87,7 @@ class Stage:
     """
 
     def __init__(self, name: str, place: Path) -> None:
-        self.verb: Verb = VERBS[name]
+        self.verb: Verb = (VERBS | KEEPING)[name]
         self.place = place
         self.wrong: dict[str, list[str]] = {}
         self.tried = self.happened = 0
@@ -101,7 +103,7 @@ class Stage:
             if seen.status != 0 and not fault.kill_at:
                 wrong.append(f"the host ended with {seen.status}")
             if text := read_all(noise):
-                wrong.append(f"it complained: {text[-500:]!r}")
+                wrong.append(f"it complained: {text[-1000:]!r}")
         finally:
             os.close(report)
             os.close(noise)
@@ -140,15 +142,18 @@ async def use(verb: Verb, place: Place, window: Window, wrong: list[str]) -> Non
     loop.set_exception_handler(
         lambda _, context: wrong.append(f"to the loop: {context.get('exception', context)!r}")
     )
-    await place.prepare(verb.ready)
+    await place.prepare(verb)
     window.watched = True
     try:
         await verb.act(place)
     except SandboxError:
         pass
     except Exception as error:  # noqa: BLE001  # what else comes is the finding
-        wrong.append(f"not typed: {error!r}")
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        wrong.append(f"not typed: {error!r}, of {at.filename}:{at.lineno}")
     window.watched = False
+    if verb.after is not None:
+        await verb.after(place)
     if place.made is not None:
         await probe(place, wrong)
     await place.clear()

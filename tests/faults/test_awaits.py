@@ -84,7 +84,7 @@ async def is_usable(session: UnixLocalSandboxSession) -> bool:
 async def try_moment(place: Place, verb: Verb, moment: Moment, number: int) -> bool:
     """Interrupt a verb once; returns False where it has no such suspension."""
     before = look_around()
-    await place.prepare(verb.ready)
+    await place.prepare(verb)
     amid = look_around()
     try:
         reached = await interrupt(verb.act(place), moment, number)

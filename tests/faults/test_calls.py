@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.calls import ONLY_ROOT, RARE, play
+from tests.faults.keeping import KEEPING
 from tests.faults.verbs import VERBS
 
 POINTS = 2
@@ -41,7 +42,7 @@ def test_failing_calls_are_told(verb: str, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS | KEEPING)
 def test_every_failing_call(verb: str, tmp_path: Path) -> None:
     found = play("fail", verb, tmp_path, 0, timeout=1100)
     assert found["wrong"] == {}

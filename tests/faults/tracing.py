@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import signal
@@ -28,7 +29,13 @@ _RESULT, _NUMBER = (10, 15) if _X86 else (0, -1)  # places in struct user_regs_s
 _ON_FILES = frozenset({"read", "write", "close"})
 """Calls that fail only where the descriptor leads to a file: pipes and the like never do."""
 
-_IN_MEMORY = "/run/"  # nothing is written late there
+_NO_FILES = ("/run/", "/dev/")
+"""Nothing is written late to memory; and a terminal's EIO says that nobody is left at its other end."""
+_NEVER_FAIL = (
+    fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_GETPIPE_SZ,
+)  # fmt: skip
+"""What fcntl(2) only looks up, or notes, of an open descriptor."""
+
 _WRITTEN = os.O_WRONLY | os.O_RDWR
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -188,16 +195,18 @@ class _Tracer:
             self._failing.discard(tid)
             self._set_register(tid, _RESULT, -self._fault.error)
         elif phase == _ENTRY and self._window.watched and size > 0:
-            number, first = struct.unpack_from("QQ", info.raw, 24)
-            self._on_entry(tid, NAMES.get(number, ""), first)
+            number, first, second = struct.unpack_from("QQQ", info.raw, 24)
+            self._on_entry(tid, NAMES.get(number, ""), first, second)
 
-    def _on_entry(self, tid: int, name: str, first: int) -> None:
+    def _on_entry(self, tid: int, name: str, first: int, second: int) -> None:
         self._seen.entered += 1
         if self._seen.entered == self._fault.kill_at:
             self._seen.happened = True
             os.kill(self._pid, signal.SIGKILL)
             return
         if not name or (name in _ON_FILES and not self._is_file(name, first)):
+            return
+        if name == "fcntl" and second in _NEVER_FAIL:
             return
         count = self._counts[name] = self._counts.get(name, 0) + 1
         call = Call(name, count)
@@ -213,7 +222,7 @@ class _Tracer:
         fd &= 0xFFFFFFFF
         try:
             target = os.readlink(f"/proc/{self._pid}/fd/{fd}")
-            if not target.startswith("/") or target.startswith(_IN_MEMORY):
+            if not target.startswith("/") or target.startswith(_NO_FILES):
                 return False
             facts = Path(f"/proc/{self._pid}/fdinfo/{fd}").read_text(encoding="ascii")
         except OSError:

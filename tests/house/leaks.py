@@ -161,9 +161,12 @@ def find_threads() -> Found:
 
 
 def find_mounts() -> Found:
-    """Mounts of our own mount namespace; a changed one counts as new."""
+    """Mounts of our own mount namespace; a changed one counts as new.
+
+    The tree of trace events appears when somebody on the machine looks at it.
+    """
     lines = read_proc("/proc/self/mountinfo").splitlines()
-    return {line: f"mount {line}" for line in lines}
+    return {line: f"mount {line}" for line in lines if " - tracefs " not in line}
 
 
 @cache

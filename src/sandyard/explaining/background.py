@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sandyard.errors import ExecTimeoutError, SandboxError
 from sandyard.explaining.complaints import TAIL_BYTES
+from sandyard.loading import loading
 from sandyard.process.background import BackgroundProcess
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class ExplainedProcess(BackgroundProcess):
         self._cwd = run.call.spawn.cwd
         self._explained: ExecResult | None = None
 
+    @loading("process")
     async def wait(self, timeout: float | None = None) -> ExecResult:
         """Wait until the command has exited, as ``BackgroundProcess`` does."""
         try:

@@ -41,7 +41,14 @@ from sandyard.process.init import InitProcess, SandboxEndedError
 from sandyard.process.interactive import Interactive
 from sandyard.process.job import Job
 from sandyard.process.latch import Latch
-from sandyard.process.pipes import Dropping, InputPipe, OutputPipe, Sink, StdinSource, open_pipe
+from sandyard.process.pipes import (
+    InputPipe,
+    LeftoverOutputs,
+    OutputPipe,
+    Sink,
+    StdinSource,
+    open_pipe,
+)
 from sandyard.process.results import exec_result, gone_error, unborn_result
 from sandyard.process.trees import end_leftovers, end_patiently, end_whole
 from sandyard.process.watch import LimitWatch, output_hits, own_hits, wall_time_hit
@@ -416,8 +423,12 @@ class RunningCommand:
         still_written = [output for output in self._outputs if output.open] if left else []
         if job is not None and still_written:
             # What was left running may go on writing: it is read, or its next write would end it.
-            self._commands.keep_draining(job, still_written)
             self._taken -= DESCRIPTORS_PER_LEFTOVER
+            try:
+                self._commands.leftovers.drain(job, still_written)
+            except OSError as error:  # as in ``resume``
+                self._read_error = error
+                self._giving_up = finishing(end_whole(self._init, job))
         else:
             for output in self._outputs:
                 output.close()
@@ -436,7 +447,7 @@ class Commands:
     def __init__(self, init: InitProcess, watch: LimitWatch | None = None) -> None:
         self.init = init
         self.watch = watch
-        self._drained: dict[int, list[OutputPipe]] = {}
+        self.leftovers = LeftoverOutputs()
         self.interactive = Interactive(self)
 
     async def run(self, call: CommandCall) -> ExecResult:
@@ -462,27 +473,10 @@ class Commands:
         """Ends what commands that have exited left running."""
         await finished(end_leftovers(self.init))
 
-    def keep_draining(self, job: Job, outputs: list[OutputPipe]) -> None:
-        """Reads and drops what a command's leftovers write, for as long as they live."""
-        self._drained[job.number] = outputs
-        for output in outputs:
-            output.divert(Dropping())
-            output.resume()
-        job.gone.then(lambda: self._stop_draining(job.number))
-
     def close(self) -> None:
         """Closes what is still held for leftovers; the sandbox is ended by its own owner."""
         self.interactive.leave("the session has ended, and the command with it")
-        for number in list(self._drained):
-            self._stop_draining(number)
-
-    def _stop_draining(self, number: int) -> None:
-        outputs = self._drained.pop(number, None)
-        if outputs is None:
-            return
-        for output in outputs:
-            output.close()
-        descriptor_budget.give(DESCRIPTORS_PER_LEFTOVER)
+        self.leftovers.close()
 
 
 def _timeout_error(call: CommandCall, result: ExecResult, *, ended: bool) -> ExecTimeoutError:

@@ -58,6 +58,8 @@ class TerminalJob(Job):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        import sandyard.process.passing  # noqa: PLC0415, F401  # where a failure is told, not below
+
         self.born: Latch[None] = Latch()
         self._master: int | None = None
         self._forsaken = False

@@ -11,21 +11,27 @@ import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from sandyard.limits import (
     COPY_CHUNK_BYTES,
+    DESCRIPTORS_PER_LEFTOVER,
     PIPE_BULK_BYTES,
     PIPE_LARGE_BYTES,
     PIPE_READ_BYTES,
     PIPE_TURN_BYTES,
 )
+from sandyard.process.budget import descriptor_budget
 from sandyard.process.latch import wake
+
+if TYPE_CHECKING:
+    from sandyard.process.job import Job
 
 __all__ = [
     "ChunkSink",
     "Dropping",
     "InputPipe",
+    "LeftoverOutputs",
     "OutputPipe",
     "Sink",
     "StdinSource",
@@ -302,3 +308,37 @@ async def _chunks(source: StdinSource) -> AsyncIterator[bytes | bytearray | memo
     else:
         while chunk := await asyncio.to_thread(source.read, COPY_CHUNK_BYTES):
             yield chunk
+
+
+class LeftoverOutputs:
+    """What leftovers write to: if nobody read it, their next write would end them, or wait for ever."""
+
+    def __init__(self) -> None:
+        self._drained: dict[int, list[OutputPipe]] = {}
+
+    def drain(self, job: Job, outputs: list[OutputPipe]) -> None:
+        """Read and drop what a command's leftovers write, until the last of them is gone.
+
+        Takes over the outputs, and ``DESCRIPTORS_PER_LEFTOVER`` of the budget that were taken for them.
+
+        Raises:
+            OSError: the loop can't watch one more descriptor; what it has is closed with the job.
+        """
+        self._drained[job.number] = outputs
+        job.gone.then(lambda: self._close_of(job.number))
+        for output in outputs:
+            output.divert(Dropping())
+            output.resume()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for number in list(self._drained):
+            self._close_of(number)
+
+    def _close_of(self, number: int) -> None:
+        outputs = self._drained.pop(number, None)
+        if outputs is None:
+            return
+        for output in outputs:
+            output.close()
+        descriptor_budget.give(DESCRIPTORS_PER_LEFTOVER)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sandyard.limits import DESCENT_LEVELS
-from sandyard.workspace.kernel import open_child
+from sandyard.workspace.kernel import closed_on_error, open_child
 from sandyard.workspace.names import Names
 from sandyard.workspace.ward import ClosedError, Ward
 
 __all__ = ["Level", "descend", "refuse_rules"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a machine in trouble says, whatever is opened."""
 
 
 class Level(NamedTuple):
@@ -59,7 +61,7 @@ def descend(
 
     Raises:
         OSError: ESTALE if a directory was moved away meanwhile, EAGAIN if the tree is nested ever
-            deeper.
+            deeper; EMFILE, ENFILE or ENOMEM where there is no room to go on.
     """
     here = os.open(".", _DIRECTORY, dir_fd=top)
     names: list[str] = []
@@ -104,12 +106,14 @@ def _opened(directory: int, name: str, ward: Ward, names: list[str]) -> int:
     """Go into a directory, or return -1 where that is left out."""
     try:
         deeper = open_child(directory, name)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGE:  # says nothing about the directory
+            raise
         return -1
     try:
-        ward.admit(deeper)
+        with closed_on_error(deeper):
+            ward.admit(deeper)
     except ClosedError:
-        os.close(deeper)
         return -1
     names.append(name)
     return deeper
@@ -117,10 +121,10 @@ def _opened(directory: int, name: str, ward: Ward, names: list[str]) -> int:
 
 def _above(directory: int, expected: tuple[int, int]) -> int:
     above = os.open("..", _DIRECTORY, dir_fd=directory)
-    facts = os.fstat(above)
-    if (facts.st_dev, facts.st_ino) != expected:
-        os.close(above)
-        raise OSError(errno.ESTALE, "a directory was moved away while it was looked through")
+    with closed_on_error(above):
+        facts = os.fstat(above)
+        if (facts.st_dev, facts.st_ino) != expected:
+            raise OSError(errno.ESTALE, "a directory was moved away while it was looked through")
     return above
 
 

@@ -79,7 +79,8 @@ class LogPlace:
                 os.close(fd)
                 return
             try:
-                remove_logs(session, _inode(fd))
+                with suppress(OSError):
+                    remove_logs(session, _inode(fd))
             finally:
                 os.close(session)
                 os.close(fd)

@@ -22,6 +22,7 @@ from sandyard.workspace.kernel import (
     RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS,
     WALK,
+    closed_on_error,
     link_target,
     open_child,
     openat2,
@@ -214,7 +215,9 @@ class Opener:
                     if error.errno == errno.ENOTDIR and not _is_way(place.directory, name):
                         raise
                 else:
-                    if not follow or not stat.S_ISLNK(os.fstat(opened).st_mode):
+                    with closed_on_error(opened):
+                        is_link = follow and stat.S_ISLNK(os.fstat(opened).st_mode)
+                    if not is_link:
                         return self._admitted(opened)
                     os.close(opened)  # O_PATH opens the symlink itself
             # It became a symlink after the walk had looked: look again.

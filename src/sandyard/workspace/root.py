@@ -336,8 +336,10 @@ class WorkspaceRoot:
 
     @property
     def gone(self) -> bool:
-        """Whether somebody removed the directory that is held."""
-        return os.fstat(self.fd).st_nlink == 0
+        """Whether somebody removed the directory that is held; what can't be told is there."""
+        with suppress(OSError):
+            return os.fstat(self.fd).st_nlink == 0
+        return False
 
     def govern(self, ward: Ward, granted: tuple[Granted, ...]) -> None:
         """Take over what a start found out: rules, and trees that are reached besides."""
@@ -387,7 +389,7 @@ class WorkspaceRoot:
             return False
         parent, self.obstacle = -1, None
         try:
-            if self.gone:
+            if not os.fstat(fd).st_nlink:
                 return True
             parent = os.open(posixpath.dirname(self.real_path), _HANDLE & ~os.O_NOFOLLOW)
             name = posixpath.basename(self.real_path)
@@ -396,12 +398,10 @@ class WorkspaceRoot:
                 if failures and (failures := self._emptied_for_all(failures)):
                     raise failures[0]
                 os.rmdir(name, dir_fd=parent)
-            return self.gone
+            return not os.fstat(fd).st_nlink
         except OSError as error:
             self.obstacle = error
-            with suppress(OSError):  # what can't be told is as if it were there
-                return self.gone
-            return False
+            return self.gone
         finally:
             if parent >= 0:
                 os.close(parent)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sandyard.workspace.opener import open_child
+from sandyard.workspace.kernel import closed_on_error, open_child
 
 if TYPE_CHECKING:
     import threading
@@ -74,9 +74,11 @@ def measure_usage(top: int, stopped: threading.Event) -> int:
                 continue
             with suppress(OSError):
                 deeper = open_child(here, levels[-1].todo.pop())
+                with closed_on_error(deeper):
+                    level = _entered(deeper, look)
                 os.close(here)
                 here = deeper
-                levels.append(_entered(here, look))
+                levels.append(level)
     finally:
         os.close(here)
     return look.total
@@ -114,7 +116,8 @@ def _open_above(directory: int, expected: tuple[int, int]) -> int:
         above = os.open("..", _DIRECTORY, dir_fd=directory)
     except OSError:
         return -1
-    facts = os.fstat(above)
+    with closed_on_error(above):
+        facts = os.fstat(above)
     if (facts.st_dev, facts.st_ino) == expected:
         return above
     os.close(above)

@@ -1,0 +1,106 @@
+"""Verbs that keep a workspace, or make another of it: slower than the rest, so a soak has them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sandyard import Overlay, Policy, StoreSnapshotSpec
+from tests.faults.verbs import Place, Ready, Verb
+
+__all__ = ["KEEPING"]
+
+_BASE = {"gone": b"old", "file": b"old"}
+_APPLIED = {"file": b"new", "made": b"new"}
+
+
+# --- snapshots ------------------------------------------------------------------------------------
+
+
+async def begin(place: Place) -> None:
+    """A session that is saved by each stop, and runs."""
+    store = StoreSnapshotSpec(directory=str(place.source.parent / "store"))
+    place.made = await place.client.create(manifest=place.manifest(), snapshot=store)
+    await place.session.start()
+    await place.session.write("new", place.token.encode())
+
+
+async def save(place: Place) -> None:
+    await place.session.stop()
+    assert place.session.checkpoint is not None
+
+
+async def begin_saved(place: Place) -> None:
+    """A session whose workspace is nowhere but in its snapshot."""
+    await begin(place)
+    await place.session.stop()
+    state = place.session.state
+    await place.clear()
+    policy = Policy(reads=(str(place.source),))
+    place.made = await place.client.resume(state, policy=policy)
+
+
+async def restore(place: Place) -> None:
+    await place.session.start()
+    assert await place.session.read_range("new", size=100) == place.token.encode()
+
+
+async def fork(place: Place) -> None:
+    place.others.append(await place.client.fork(place.session))
+    await place.others[0].start()
+    assert await place.others[0].read_range("copied/link", size=100) == b"text"
+
+
+# --- overlays -------------------------------------------------------------------------------------
+
+
+def base_of(place: Place) -> Path:
+    return place.source.parent / "base"
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+async def begin_trying(place: Place) -> None:
+    """A session over a directory, with a change of each kind."""
+    base = base_of(place)
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir()
+    for name, content in _BASE.items():
+        (base / name).write_bytes(content)
+    place.made = await place.client.create(workspace=Overlay(base))
+    await place.session.start()
+    await place.session.rm("gone")
+    for name, content in _APPLIED.items():
+        await place.session.write(name, content)
+
+
+async def diff(place: Place) -> None:
+    assert len((await place.session.diff()).entries) == 3
+
+
+async def apply(place: Place) -> None:
+    await place.session.apply()
+
+
+async def look_at_base(place: Place) -> None:
+    """All of it, or nothing; what could not be undone at once is by the next start."""
+    await place.session.shutdown()
+    await place.session.start()
+    assert contents(base_of(place)) in (_BASE, _APPLIED)
+
+
+async def discard(place: Place) -> None:
+    await place.session.discard()
+    assert (await place.session.diff()).entries == ()
+
+
+KEEPING: dict[str, Verb] = {
+    "save": Verb(save, before=begin),
+    "restore": Verb(restore, Ready.MADE, before=begin_saved, keeps=False),
+    "fork": Verb(fork),
+    "diff": Verb(diff, before=begin_trying),
+    "apply": Verb(apply, before=begin_trying, after=look_at_base),
+    "discard": Verb(discard, before=begin_trying),
+}
