@@ -54,6 +54,7 @@ ONCE = (
     "process/test_wire_header.py",
     "session/test_claims.py",
     "session/test_interrupted.py",
+    "session/test_making.py",
     "session/test_odd_values.py",
     "session/test_sweep.py",
     "snapshot",

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -20,7 +21,7 @@ from sandyard.errors import (
 from sandyard.finishing import finished, in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
-from sandyard.overlay_verbs import lay_over, make_workspace
+from sandyard.overlay_verbs import lay_over
 from sandyard.policy import INHERITED_VARIABLES, OWN_VARIABLES, Policy
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
@@ -172,31 +173,27 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             )
         else:
             manifest = manifest.model_copy(deep=True)
-        from sandyard.admission import possible_accounts  # noqa: PLC0415  # with the first session
+        from sandyard.making import make_new  # noqa: PLC0415  # with the first session
         from sandyard.restating import with_grants  # noqa: PLC0415  # likewise
 
         whole, caller = self._with_variables(_checked_policy(policy) or self._policy)
         whole = with_grants(whole, manifest)
-        accounts = await in_thread(possible_accounts, manifest)
         kind = None if workspace is None else lay_over(workspace, manifest)
-        owned = kind is None and manifest.root == DEFAULT_ROOT
+        state = UnixLocalSandboxSessionState(
+            session_id=session_id,
+            manifest=manifest,
+            snapshot=kept,
+            workspace_root_owned=kind is None and manifest.root == DEFAULT_ROOT,
+            workspace_overlay=kind == "overlay",
+            workspace_layered=kind == "layers",
+            exposed_ports=ports,
+        )
         try:
-            asked = whole, manifest, kept, session_id, bool(shared)
-            root, lease = await in_thread(make_workspace, kind, accounts, *asked, undo)
-            state = UnixLocalSandboxSessionState(
-                session_id=session_id,
-                manifest=manifest,
-                snapshot=kept,
-                workspace_root_owned=owned,
-                workspace_overlay=kind == "overlay",
-                workspace_layered=kind == "layers",
-                exposed_ports=ports,
-            )
-            await in_thread(_seal, state)
+            made = await in_thread(make_new, whole, state, undo, shared=bool(shared))
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
-        return self._furnished(UnixLocalSandboxSession(state, whole, root, lease, caller))
+        return self._furnished(UnixLocalSandboxSession(state, whole, made.root, made.lease, caller))
 
     def _with_variables(self, policy: Policy) -> tuple[Policy, Caller]:
         """A policy that inherits what this client allows, and a caller with no other variables."""
@@ -349,8 +346,10 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             directory = self._caller.directory
             await in_thread(check_known, origin.state, whole, Named(), directory)
         session_id = uuid4()
-        kept = kept_likewise(origin.kept, str(session_id)) if snapshot is None else snapshot
-        kept = await in_thread(_resolved, kept, str(session_id))
+        if snapshot is None:
+            kept = kept_likewise(origin.kept, str(session_id))
+        else:
+            kept = await in_thread(_resolved, snapshot, str(session_id))
         whole = with_grants(whole, origin.manifest)
         return await self._forked(origin, session_id, kept, whole, caller, keep_path=keep_path)
 
@@ -364,37 +363,34 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         *,
         keep_path: bool,
     ) -> UnixLocalSandboxSession:
-        from sandyard.admission import possible_accounts  # noqa: PLC0415  # as create
         from sandyard.forking import moved_policy  # noqa: PLC0415  # see above
-        from sandyard.origins import make_room  # noqa: PLC0415  # likewise
+        from sandyard.making import make_new  # noqa: PLC0415  # as create
 
-        manifest, inside = origin.manifest, origin.inside if keep_path else None
-        manifest.root, undo = DEFAULT_ROOT, ExitStack()
-        accounts = await in_thread(possible_accounts, manifest)
+        inside = origin.inside if keep_path else None
+        origin.manifest.root, undo = DEFAULT_ROOT, ExitStack()
+        state = UnixLocalSandboxSessionState(
+            session_id=session_id,
+            manifest=origin.manifest,
+            snapshot=kept,
+            workspace_root_owned=origin.lay is None,
+            workspace_layered=origin.lay is not None,
+            workspace_root_ready=origin.ready,
+        )
         try:
-            asked = accounts, policy, manifest, kept, session_id, inside
-            root, lease, fill = await in_thread(make_room, origin, *asked, undo)
-            state = UnixLocalSandboxSessionState(
-                session_id=session_id,
-                manifest=manifest,
-                snapshot=kept,
-                workspace_root_owned=root is not None,
-                workspace_layered=root is None,
-                workspace_root_path=None if root is None or root.inside == root.path else root.path,
-                workspace_root_ready=origin.ready,
-            )
-            await in_thread(_seal, state)
+            make = partial(make_new, policy, state, undo, inside=inside, filled=False)
+            made = await in_thread(make)
         except BaseException:
             await in_thread(undo.close)  # nobody will hold what was made
             raise
         if not keep_path and origin.inside is not None:
-            outside = manifest.root if root is None else root.real_path
+            outside = state.manifest.root if made.root is None else made.root.real_path
             policy = moved_policy(policy, origin.inside, outside)
-        session = self._furnished(UnixLocalSandboxSession(state, policy, root, lease, caller))
+        made_of = state, policy, made.root, made.lease, caller
+        session = self._furnished(UnixLocalSandboxSession(*made_of))
         try:
-            await session.fill_from(origin.name, fill)
+            await session.fill_from(origin.name, origin.filling(made))
             if not isinstance(kept, NoopSnapshot):
-                await in_thread(lease.protect)
+                await in_thread(made.lease.protect)
         except BaseException:
             await finished(session.delete_workspace())  # nobody will hold it
             raise
@@ -436,13 +432,6 @@ def _resolved(asked: object, session_id: str) -> SnapshotBase:
     from sandyard.snapshot.specs import resolve_snapshot  # noqa: PLC0415  # where one is asked for
 
     return resolve_snapshot(asked, session_id)
-
-
-def _seal(state: UnixLocalSandboxSessionState) -> None:
-    from sandyard.preparing import state_place  # noqa: PLC0415  # likewise
-    from sandyard.restating import seal_state  # noqa: PLC0415  # with the first session
-
-    seal_state(state_place(), state)
 
 
 def _checked_policy(policy: object) -> Policy | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.finishing import in_thread
 from sandyard.platform import state_directory
-from sandyard.preparing import checked_places, prepare_again, sweep_left
+from sandyard.preparing import checked_places, sweep_left
 from sandyard.process.layering import LayeredTree
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.workspace import WorkspaceRoot
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace import Workspace
 
-__all__ = ["ForkPoints", "find_workspace", "freeze_left", "prepare_layers", "show_layers"]
+__all__ = ["ForkPoints", "find_layers", "freeze_left", "prepare_layers", "show_layers"]
 
 
 def prepare_layers(
@@ -57,19 +57,12 @@ def prepare_layers(
     return place, lease
 
 
-def find_workspace(
-    policy: Policy,
-    state: UnixLocalSandboxSessionState,
-    shared: bool,  # one of several things asked for
-    undo: ExitStack,
-) -> tuple[WorkspaceRoot | None, Lease]:
-    """Take the lease of a session that was left, and find its root or what stands for it. Blocks.
+def find_layers(policy: Policy, state: UnixLocalSandboxSessionState, undo: ExitStack) -> Lease:
+    """Take the lease of a session on layers that was left, and look for them. Blocks.
 
     Raises:
         LeaseHeldError, WorkspaceStartError, PolicyError: as for any session.
     """
-    if not state.workspace_layered:
-        return prepare_again(policy, state, shared, undo)
     places, identity = checked_places(policy, state.snapshot, None), str(state.session_id)
     path = changes_path(places, identity)
     lease = Lease.take(places, identity, root=path, owned=False, kept=True)
@@ -77,7 +70,7 @@ def find_workspace(
     sweep_left(places)  # not before: what this one left is its own again
     if LayeredPlace(lease).names() is None:
         state.workspace_root_ready = False
-    return None, lease
+    return lease
 
 
 def show_layers(place: LayeredPlace, inside: str) -> tuple[LayeredTree, WorkspaceRoot]:

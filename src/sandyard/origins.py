@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sandyard.admission import admit
 from sandyard.changes import Layered
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
 from sandyard.forking import copied_left, laid_left, laid_upon, restored_snapshot
-from sandyard.layered import prepare_layers
 from sandyard.manifest import DEFAULT_ROOT, Manifest
-from sandyard.preparing import prepare
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
 from sandyard.snapshot.records import Snapshot
@@ -21,18 +18,15 @@ from sandyard.state import UnixLocalSandboxSessionState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from contextlib import ExitStack
-    from uuid import UUID
 
-    from sandyard.accounts import Accounts
     from sandyard.dependencies import Dependencies
     from sandyard.forking import Forked
+    from sandyard.making import Made
     from sandyard.policy import Policy
     from sandyard.workspace import WorkspaceRoot
     from sandyard.workspace.layered_place import LayeredPlace
-    from sandyard.workspace.lease import Lease
 
-__all__ = ["Origin", "find_origin", "make_room"]
+__all__ = ["Origin", "find_origin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,54 +55,12 @@ class Origin:
     fill: Callable[[WorkspaceRoot], Awaitable[Forked]]
     lay: Callable[[LayeredPlace], Awaitable[Forked]] | None = None
 
-
-class Room(NamedTuple):
-    """Where a fork is made.
-
-    Attributes:
-        root: its directory; None where it lies upon layers.
-        lease: its lease.
-        fill: puts into it what it begins with.
-    """
-
-    root: WorkspaceRoot | None
-    lease: Lease
-    fill: Callable[[], Awaitable[Forked]]
-
-
-def make_room(
-    origin: Origin,
-    accounts: Accounts,
-    policy: Policy,
-    manifest: Manifest,
-    kept: SnapshotBase,
-    session_id: UUID,
-    inside: str | None,
-    undo: ExitStack,
-) -> Room:
-    """Make what a fork needs before it exists. Blocks.
-
-    Args:
-        origin: what it is made from.
-        accounts: its users.
-        policy: what its commands may touch.
-        manifest: its manifest, whose root is set to what commands will know.
-        kept: where it is saved.
-        session_id: its id.
-        inside: what commands know the workspace as; None leaves that to the fork.
-        undo: takes what undoes all of it.
-
-    Raises:
-        WorkspaceStartError, PolicyError: as for any session.
-    """
-    if origin.lay is not None:
-        place, lease = prepare_layers(policy, kept, session_id, undo, filled=False)
-        manifest.root = inside or DEFAULT_ROOT
-        return Room(None, lease, partial(origin.lay, place))
-    root, lease = prepare(policy, manifest, kept, session_id, False, undo, inside, filled=False)
-    assert root is not None  # noqa: S101  # a fork's is never the caller's
-    admit(root, accounts)
-    return Room(root, lease, partial(origin.fill, root))
+    def filling(self, made: Made) -> Callable[[], Awaitable[Forked]]:
+        """What puts into a fork's workspace, or beneath it, what it begins with."""
+        if self.lay is not None and made.place is not None:
+            return partial(self.lay, made.place)
+        assert made.root is not None  # noqa: S101  # a fork's is never the caller's
+        return partial(self.fill, made.root)
 
 
 async def find_origin(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.errors import (
@@ -27,16 +26,12 @@ from sandyard.workspace.root import WorkspaceRoot
 if TYPE_CHECKING:
     import asyncio
     from pathlib import PurePath
-    from uuid import UUID
 
-    from sandyard.accounts import Accounts
     from sandyard.changes import AppliedChanges, Changes
     from sandyard.confinement.footing import Footing
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
-    from sandyard.policy import Policy
     from sandyard.process.layering import LayeredTree
-    from sandyard.snapshot.kinds import SnapshotBase
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.types import User
     from sandyard.workspace.deletion import ChangesPlace
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.overlay_place import OverlayPlace
     from sandyard.workspace.root import Inode
 
-__all__ = ["OverlayVerbs", "lay_over", "make_workspace"]
+__all__ = ["OverlayVerbs", "lay_over"]
 
 Laid = Literal["overlay", "layers"]
 
@@ -314,55 +309,3 @@ def lay_over(workspace: object, manifest: Manifest) -> Laid:
         )
     manifest.root = path
     return "overlay"
-
-
-def make_workspace(
-    kind: Laid | None,
-    accounts: Accounts,
-    policy: Policy,
-    manifest: Manifest,
-    kept: SnapshotBase,
-    session_id: UUID,
-    shared: bool,  # one of several things asked for
-    undo: ExitStack,
-) -> tuple[WorkspaceRoot | None, Lease]:
-    """Make what a new session needs before it exists: its lease, and its root or what stands for it. Blocks.
-
-    Args:
-        kind: what the workspace is laid over; None for a directory that commands change.
-        accounts: its users.
-        policy: what its commands may touch.
-        manifest: its manifest, whose root is set to what commands will know.
-        kept: where it is saved.
-        session_id: its id.
-        shared: whether others may work in a directory of the caller's.
-        undo: takes what undoes all of it.
-
-    Raises:
-        WorkspaceStartError: something can't be made.
-        PolicyError: the policy can't be granted.
-    """
-    from sandyard.admission import admit  # noqa: PLC0415  # with the first session
-    from sandyard.preparing import prepare  # noqa: PLC0415  # likewise
-
-    if kind == "layers":
-        from sandyard.layered import prepare_layers  # noqa: PLC0415  # few sessions have some
-
-        place, lease = prepare_layers(policy, kept, session_id, undo)
-        place.begin(())
-        return None, lease
-    shared = shared or kind is not None  # an overlay only reads its directory
-    root, lease = prepare(policy, manifest, kept, session_id, shared, undo)
-    admit(root, accounts)
-    if kind is not None:
-        _begin_overlay(lease, manifest.root, undo)
-    return root, lease
-
-
-def _begin_overlay(lease: Lease, path: str, undo: ExitStack) -> None:
-    """Make the place of an overlay's changes, from when on what changes outside is noticed."""
-    from sandyard.workspace.overlay_place import OverlayPlace  # noqa: PLC0415  # few sessions do
-
-    place = OverlayPlace(lease, path)
-    undo.callback(place.remove)
-    place.prepare()

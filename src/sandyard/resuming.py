@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from sandyard.admission import admit, possible_accounts
 from sandyard.errors import ArgumentTypeError
 from sandyard.finishing import in_thread
+from sandyard.making import make_again
 from sandyard.policy import Policy
 from sandyard.preparing import state_place
-from sandyard.restating import check_grants, check_named, check_sources, seal_state
+from sandyard.restating import check_grants, check_named, check_sources
 from sandyard.snapshot.specs import resolve_snapshot
 from sandyard.state import UnixLocalSandboxSessionState
 
 if TYPE_CHECKING:
     from sandyard.changes import Layered, Overlay
+    from sandyard.making import Made
     from sandyard.snapshot.kinds import SnapshotBase
     from sandyard.snapshot.specs import SnapshotSpec
     from sandyard.workspace import WorkspaceRoot
@@ -88,20 +89,18 @@ async def take_up(
         )
     copied = state.model_copy(deep=True)
     check_grants(policy, copied.manifest)
-    accounts = await in_thread(possible_accounts, copied.manifest)
-    from sandyard.layered import find_workspace  # noqa: PLC0415  # where one is taken up again
-
     undo = ExitStack()
+
+    def make() -> Made:
+        check_known(copied, policy, named, directory)
+        return make_again(policy, copied, undo, shared=bool(shared))
+
     try:
-        await in_thread(check_known, copied, policy, named, directory)
-        together = bool(shared) or copied.workspace_overlay
-        root, lease = await in_thread(find_workspace, policy, copied, together, undo)
-        await in_thread(admit, root, accounts)
-        await in_thread(seal_state, state_place(), copied)
+        made = await in_thread(make)
     except BaseException:
         await in_thread(undo.close)
         raise
-    return TakenUp(copied, root, lease)
+    return TakenUp(copied, made.root, made.lease)
 
 
 def checked_policy(policy: object) -> Policy:
