@@ -131,7 +131,7 @@ class Terminal:
         init: InitProcess,
         call: TerminalCall,
         number: int,
-        on_end: Callable[[], None],
+        on_end: Callable[[Terminal], None],
         watch: LimitWatch | None = None,
     ) -> None:
         """Prepare a terminal; use ``session.terminal`` instead."""
@@ -483,7 +483,7 @@ class Terminal:
         self._result = self._account.result(exited, code, self._capture.total)
         self._done.set(None)
         self._audience.end()
-        self._on_end()
+        self._on_end(self)
 
 
 async def _waited(task: asyncio.Task[None]) -> None:

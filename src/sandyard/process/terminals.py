@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from weakref import WeakSet
 
 from sandyard.errors import ArgumentError, ResourceLimitError
@@ -31,6 +32,7 @@ class Terminals:
         self._watch = watch
         self._last = 0
         self._listed: dict[str, Terminal] = {}  # in the order of their births
+        self._over: list[tuple[int, str]] = []  # numbers and names of those that have ended, likewise
         self._starting: set[str | None] = set()  # names of those that are not listed yet
         self._unlisted: WeakSet[Terminal] = WeakSet()  # whoever opened them owns them
 
@@ -54,7 +56,8 @@ class Terminals:
         # Whoever lists them may close them, which one that is being started could not stand.
         if call.listed:
             self._listed[terminal.name] = terminal
-            self._forget_oldest()  # this one may have ended while it was started
+            if terminal.exit_code is not None:  # it has ended while it was started
+                self._outlive(terminal)
         else:
             self._unlisted.add(terminal)
         return terminal
@@ -101,17 +104,21 @@ class Terminals:
         if name in self._starting or (other is not None and other.exit_code is None):
             raise _taken(name)
         if other is not None:
+            self._over.remove((other.id, name))
             del self._listed[name]
         self._starting.add(name)
 
-    def _ended(self) -> None:
+    def _ended(self, terminal: Terminal) -> None:
         descriptor_budget.give(_DESCRIPTORS)
         descriptor_budget.move_out(_DESCRIPTORS)
-        self._forget_oldest()
+        if self._listed.get(terminal.name) is terminal:
+            self._outlive(terminal)
 
-    def _forget_oldest(self) -> None:
-        ended = [name for name, one in self._listed.items() if one.exit_code is not None]
-        for name in ended[:-TERMINALS_ENDED_KEPT]:
+    def _outlive(self, terminal: Terminal) -> None:
+        """Lists one that has ended, and no more of those that have than are kept."""
+        insort(self._over, (terminal.id, terminal.name))
+        if len(self._over) > TERMINALS_ENDED_KEPT:
+            _, name = self._over.pop(0)
             del self._listed[name]
 
 
