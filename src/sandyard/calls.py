@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -50,16 +50,13 @@ class CommandRequest:
     leftovers: Leftovers
     output_limit: int | None = None
     narrow: Narrowing | None = None
+    window: tuple[int, int] | None = None
+    presets: Mapping[bytes, bytes] | None = None  # variables, unless ``env`` says otherwise
 
     @property
     def looks(self) -> bool:
         """Whether preparing it looks at the disk: at what lies beside what it is denied."""
         return bool(getattr(self.narrow, "deny", ()))  # what it is, is checked later
-
-    def set_default(self, name: str, value: str, given: Collection[str]) -> None:
-        """Sets a variable, unless the caller or somebody else has given it."""
-        if name not in given and (self.env is None or isinstance(self.env, Mapping)):
-            self.env = {name: value, **(self.env or {})}
 
 
 def prepare_call(
@@ -89,6 +86,8 @@ def prepare_call(
     account = find_user("exec", request.user, accounts)
     timeout = checked_timeout(request.timeout)
     own = checked_environment(request.env)
+    if request.presets is not None:
+        own = {**request.presets, **own}
     narrowed: Narrowed | None = None
     held: tuple[EnforcedLimit, ...] = ()
     if request.narrow is not None:
@@ -107,6 +106,7 @@ def prepare_call(
             environment=environment,
             cwd=command_directory(request.cwd, root),
             end_leftovers=checked_leftovers(request.leftovers),
+            window=request.window,
             narrowed=narrowed,
             user=SpawnUser(account.number, account.groups)
             if account.number or account.groups
@@ -147,17 +147,16 @@ def _narrowed(
 
 def prepare_terminal(
     call: CommandCall,
-    window: tuple[int, int],
     name: str | None,
     scrollback: int,
     teller: Teller | None = None,
 ) -> TerminalCall:
-    """A prepared command, on a terminal instead of pipes."""
+    """A prepared command that has a window, on a terminal instead of pipes."""
     from sandyard.process.terminal import TerminalCall  # noqa: PLC0415  # not all use them
 
     return TerminalCall(
         words=call.words,
-        spawn=replace(call.spawn, window=window),
+        spawn=call.spawn,
         timeout_s=call.timeout_s,
         name=name,
         scrollback=scrollback,

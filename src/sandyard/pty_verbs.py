@@ -75,11 +75,11 @@ class PtyVerbs(TerminalVerbs):
             env=None,
             stdin=None,
             leftovers="keep",
+            window=(TERMINAL_ROWS, TERMINAL_COLUMNS) if tty else None,
         )
         prepare = self._prepared_for_terminal if tty else self._prepared
         call = await prepare(request)
-        window = (TERMINAL_ROWS, TERMINAL_COLUMNS)
-        terminal = prepare_terminal(call, window, None, 0) if tty else None
+        terminal = prepare_terminal(call, None, 0) if tty else None
         return await self._running_commands().interactive.slots.start(
             call, terminal, yield_s, tokens
         )

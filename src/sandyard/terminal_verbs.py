@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sandyard.calls import CommandRequest, Leftovers, prepare_terminal
 from sandyard.limits import (
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TerminalVerbs"]
 
+_PRESETS: Final = {b"TERM": TERMINAL_TYPE.encode()}
+
 
 class TerminalVerbs(CommandVerbBase):
     """What a session does with terminals."""
 
     async def _prepared_for_terminal(self, request: CommandRequest) -> CommandCall:
         """The same with TERM, unless the caller, the policy or the manifest sets it."""
-        given = {*dict(self.policy.environment), *self.state.manifest.environment.value}
-        request.set_default("TERM", TERMINAL_TYPE, given)
+        given = self.state.manifest.environment.value, dict(self.policy.environment)
+        if not any("TERM" in variables for variables in given):
+            request.presets = _PRESETS
         return await self._prepared(request)
 
     @observed("terminal")
@@ -112,13 +115,14 @@ class TerminalVerbs(CommandVerbBase):
             stdin=None,
             leftovers=leftovers,
             narrow=narrow,
+            window=window,
         )
         call = await self._prepared_for_terminal(request)
         terminals = self._running_commands().interactive.terminals
         from sandyard.explaining.shown import screen_teller  # noqa: PLC0415  # not all use them
 
         teller = screen_teller(self._explainer, call.spawn.cwd)
-        return await terminals.open(prepare_terminal(call, window, name, scrollback, teller))
+        return await terminals.open(prepare_terminal(call, name, scrollback, teller))
 
     def terminals(self) -> tuple[Terminal, ...]:
         """List the terminals of the running sandbox, in the order in which they were started.

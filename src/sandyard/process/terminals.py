@@ -32,7 +32,9 @@ class Terminals:
         self._watch = watch
         self._last = 0
         self._listed: dict[str, Terminal] = {}  # in the order of their births
-        self._over: list[tuple[int, str]] = []  # numbers and names of those that have ended, likewise
+        self._over: list[
+            tuple[int, str]
+        ] = []  # numbers and names of those that have ended, likewise
         self._starting: set[str | None] = set()  # names of those that are not listed yet
         self._unlisted: WeakSet[Terminal] = WeakSet()  # whoever opened them owns them
 
