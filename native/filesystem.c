@@ -69,6 +69,11 @@ int mount_attach(int tree, int target) {
     return (int)syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
+/* No symlink is followed, the last one neither. */
+int mount_attach_named(int tree, int parent, const char *name) {
+    return (int)syscall(SYS_move_mount, tree, "", parent, name, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 /* On top of "/" itself, the one directory that always exists: lookups of "/" go on finding what is
  * underneath, and the mount is reached by its descriptor. */
 int mount_cover(int tree) {

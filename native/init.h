@@ -123,6 +123,7 @@ int filesystem_make(const char *type, const struct option *options, size_t count
 int mount_set(int fd, const char *path, unsigned flags, uint64_t set, int idmap); /* idmap may be -1 */
 int mount_clone(int fd); /* recursive */
 int mount_attach(int tree, int target);
+int mount_attach_named(int tree, int parent, const char *name);
 int mount_cover(int tree);
 int mount_make_private(void); /* all mounts of our namespace */
 int mount_pivot(int root); /* in its place; the old root goes */

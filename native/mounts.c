@@ -100,6 +100,7 @@ static int step_into(int at, const char *name) {
 static struct {
     char path[PATH_MAX];
     int fd;
+    bool ours; /* on our own file system */
 } last_parent = {.fd = -1};
 
 static void forget_parent(void) {
@@ -139,12 +140,19 @@ static int open_parent(const char *path, const char **last) {
     if (last_parent.fd >= 0 && strlen(last_parent.path) == size && memcmp(last_parent.path, path, size) == 0)
         return last_parent.fd;
     forget_parent();
+    struct stat facts;
     int fd = walk_to(path, size);
     if (fd < 0)
         return fd;
+    int error = fstat(fd, &facts) == 0 ? 0 : errno;
+    if (error != 0) {
+        (void)close(fd);
+        return -error;
+    }
     memcpy(last_parent.path, path, size);
     last_parent.path[size] = '\0';
     last_parent.fd = fd;
+    last_parent.ours = facts.st_dev == own_device;
     return fd;
 }
 
@@ -158,32 +166,37 @@ static int open_existing(const char *path) {
     return fd < 0 ? -errno : fd;
 }
 
-/* Opens a mount point for `directory` or for a file, making it where the file system is ours. */
-static int open_target(uint32_t index, const char *path, bool directory) {
-    const char *last;
-    int parent = open_parent(path, &last);
-    if (parent < 0)
-        report_failure(STEP_MOUNT, index, -parent, path);
-    if (is_ours(parent)) {
-        int made = directory ? mkdirat(parent, last, 0755) : mknodat(parent, last, S_IFREG | 0644, 0);
-        if (made != 0 && errno != EEXIST)
-            report_failure(STEP_MOUNT, index, errno, path);
-    }
-    int fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        report_failure(STEP_MOUNT, index, errno, path);
-    return fd;
+/* What was opened beneath `path` before is covered now. */
+static void forget_covered(const char *path) {
+    size_t size = strlen(path);
+    if (strncmp(last_parent.path, path, size) == 0 && strchr("/", last_parent.path[size]) != NULL)
+        forget_parent();
 }
 
+/* Over what exists. */
 static void attach_at(uint32_t index, int tree, int target, const char *path) {
-    size_t size = strlen(path);
     if (mount_attach(tree, target) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(target);
     (void)close(tree);
-    /* What was opened beneath the target before is covered now. */
-    if (strncmp(last_parent.path, path, size) == 0 && strchr("/", last_parent.path[size]) != NULL)
-        forget_parent();
+    forget_covered(path);
+}
+
+/* At a mount point for `directory` or for a file, which is made where the file system is ours. */
+static void attach_new(uint32_t index, int tree, bool directory, const char *path) {
+    const char *last;
+    int parent = open_parent(path, &last);
+    if (parent < 0)
+        report_failure(STEP_MOUNT, index, -parent, path);
+    if (last_parent.ours) {
+        int made = directory ? mkdirat(parent, last, 0755) : mknodat(parent, last, S_IFREG | 0644, 0);
+        if (made != 0 && errno != EEXIST)
+            report_failure(STEP_MOUNT, index, errno, path);
+    }
+    if (mount_attach_named(tree, parent, last) != 0)
+        report_failure(STEP_MOUNT, index, errno, path);
+    (void)close(tree);
+    forget_covered(path);
 }
 
 /* --- file systems of our own -------------------------------------------------------------------- */
@@ -191,7 +204,7 @@ static void attach_at(uint32_t index, int tree, int target, const char *path) {
 static void mount_new(uint32_t index, const char *path, int mount) {
     if (mount < 0)
         report_failure(STEP_MOUNT, index, -mount, path);
-    attach_at(index, mount, open_target(index, path, true), path);
+    attach_new(index, mount, true, path);
 }
 
 /* The machine has 4,096, of which those that are no session's keep 1,024 (devpts.txt): without a bound
@@ -220,7 +233,7 @@ static int own_parent(uint32_t index, const char *path, const char **last) {
     int parent = open_parent(path, last);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
-    if (!is_ours(parent))
+    if (!last_parent.ours)
         report_failure(STEP_MOUNT, index, EROFS, path);
     return parent;
 }
@@ -394,7 +407,7 @@ static void add_inside(uint32_t index, const struct bind *bind, const char *sour
     if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, -1) != 0)
         report_failure(STEP_SOURCE, index, errno, source);
     (void)close(fd);
-    attach_at(index, tree, open_target(index, target, S_ISDIR(facts.st_mode)), target);
+    attach_new(index, tree, S_ISDIR(facts.st_mode), target);
 }
 
 static bool add_bind(uint32_t index, const unsigned char *data) {
@@ -410,7 +423,7 @@ static bool add_bind(uint32_t index, const unsigned char *data) {
         report_done(STEP_MOUNT, index, ENOENT);
         return false;
     }
-    attach_at(index, sources[index].mount, open_target(index, target, sources[index].directory), target);
+    attach_new(index, sources[index].mount, sources[index].directory, target);
     return true;
 }
 
