@@ -17,6 +17,7 @@ from _pytest.mark import ParameterSet
 from sandyard import SessionClosedError, UnixLocalSandboxSession
 from sandyard.process.budget import descriptor_budget
 from tests.faults.awaits import Moment, interrupt
+from tests.faults.keeping import KEEPING
 from tests.faults.programs import run_python
 from tests.faults.verbs import VERBS, Place, Verb
 from tests.session.host import (
@@ -33,6 +34,9 @@ SUSPENSIONS = 400
 EACH = 12
 STRIDE = 6
 """Of the first suspensions each is tried, then every sixth: a stream has one for each chunk."""
+
+QUICK = ("save", "apply")
+"""Of the verbs that keep a workspace, those that each run of the tests tries."""
 
 
 def look_around() -> dict[str, set[str]]:
@@ -95,6 +99,8 @@ async def try_moment(place: Place, verb: Verb, moment: Moment, number: int) -> b
                 "tasks": set(),
                 "budget": set(),
             }
+        if verb.after is not None:
+            await verb.after(place)
         if place.made is not None:
             assert await is_usable(place.made) or not verb.keeps
     finally:
@@ -107,14 +113,15 @@ async def try_moment(place: Place, verb: Verb, moment: Moment, number: int) -> b
 
 
 def list_cases() -> Iterator[ParameterSet]:
-    for name in VERBS:
+    for name in VERBS | KEEPING:
+        marks = [pytest.mark.soak] if name in KEEPING and name not in QUICK else []
         for moment in Moment:
-            yield pytest.param(name, moment, id=f"{name}-{moment}")
+            yield pytest.param(name, moment, marks=marks, id=f"{name}-{moment}")
 
 
 @pytest.mark.parametrize(("name", "moment"), list(list_cases()))
 async def test_cancelled_at_every_await(name: str, moment: Moment, tmp_path: Path) -> None:
-    verb = VERBS[name]
+    verb = (VERBS | KEEPING)[name]
     place = Place(tmp_path / "source", make_token())
     place.fill_source()
     async with gives_back():
