@@ -19,7 +19,7 @@ from sandyard.errors import (
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.copying import PERMISSIONS, Copied, Skipped, copy_file, opened_file
 from sandyard.workspace.copying_trees import ALL, Chosen, Tree, copy_tree
-from sandyard.workspace.kernel import PATH_ONLY
+from sandyard.workspace.kernel import PATH_ONLY, closed_on_error
 from sandyard.workspace.placing import (
     Target,
     facts_of,
@@ -143,7 +143,9 @@ def _opened_source(source: str | PurePath) -> tuple[int, bool]:
 
 def _open_either(handle: int) -> tuple[int, bool]:
     """Open the directory or regular file that an O_PATH descriptor leads to, and close that."""
-    if not stat.S_ISDIR(os.fstat(handle).st_mode):
+    with closed_on_error(handle):
+        is_dir = stat.S_ISDIR(os.fstat(handle).st_mode)
+    if not is_dir:
         return opened_file(handle), False
     try:
         return os.open(".", _DIRECTORY, dir_fd=handle), True
