@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import threading
+from contextlib import suppress
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -269,3 +273,34 @@ async def test_directories_that_were_there_stay_closed(
     modes = [stat.S_IMODE((own / name).stat().st_mode) for name in (".", "kept", "new")]
     assert modes == [0o700, 0o700, 0o777]
     assert (own / "kept/a").exists()
+
+
+def test_failed_looks_keep_nothing(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever look at an open file or directory it is, what was opened for it is closed."""
+    look, left = os.fstat, 0
+
+    def fail_once(fd: int) -> os.stat_result:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(fd)
+
+    with WorkspaceRoot.open(tmp_path / "ws") as root:
+        upload(root, project, "tree", Errand())
+        acts = [
+            partial(upload, root, project / "bin", "bin"),
+            partial(upload, root, project / "secret", "secret"),
+            partial(download, root, "tree/bin", tmp_path / "bin"),
+            partial(download, root, "tree/secret", tmp_path / "secret"),
+        ]
+        monkeypatch.setattr(os, "fstat", fail_once)
+        before = os.listdir("/proc/self/fd")
+        for act, number in product(acts, range(1, 5)):
+            left = number
+            with suppress(SandboxError):
+                act(Errand())
+            assert left <= 0, "there was no such look"
+            assert os.listdir("/proc/self/fd") == before, (act, number)
