@@ -32,7 +32,7 @@ from sandyard.planted import LIBRARY
 from sandyard.platform import Grant, is_within, resolve_denied, state_directory
 from sandyard.process.init import SandboxEndedError
 from sandyard.process.wire import Failure, Step
-from sandyard.workspace.kernel import PATH_ONLY, open_without_links
+from sandyard.workspace.kernel import PATH_ONLY, closed_on_error, open_without_links
 from sandyard.workspace.mount_points import MountPoint, make_point, point_path, remove_point
 from sandyard.workspace.opener import Opener
 from sandyard.workspace.survey import Tree, survey_trees
@@ -389,10 +389,14 @@ def _opened(grant: Grant, order: _Order) -> int:
         raise _bad_source(order, "it is not a directory", "not_a_directory") from error
     except OSError as error:
         raise _bad_source(order, f"it can't be opened: {error.strerror}", "changing") from error
-    facts = os.fstat(opened)
-    if (facts.st_dev, facts.st_ino) != grant.inode:
-        os.close(opened)
-        raise _bad_source(order, "it was replaced meanwhile; try again", "changing")
+    with closed_on_error(opened):
+        try:
+            facts = os.fstat(opened)
+        except OSError as error:
+            said = f"it can't be looked at: {error.strerror}"
+            raise _bad_source(order, said, "changing") from error
+        if (facts.st_dev, facts.st_ino) != grant.inode:
+            raise _bad_source(order, "it was replaced meanwhile; try again", "changing")
     return opened
 
 

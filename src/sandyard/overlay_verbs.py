@@ -91,8 +91,16 @@ class OverlayVerbs(Observable, ABC):
         return self._overlay_place() or self._layered_place()
 
     async def _open_root(self) -> WorkspaceRoot:
-        """The workspace's root, which the session holds from now on."""
-        return await in_thread(self._opened_root) if self._root is None else self._root
+        """The workspace's root, which the session holds from now on; applies to it are whole.
+
+        Raises:
+            WorkspaceStartError: it can't be opened, or an apply that was cut short can't be undone.
+        """
+        if self._root is None:
+            return await in_thread(self._opened_root)
+        if (place := self._overlay_place()) is not None:
+            await in_thread(place.settle)
+        return self._root
 
     def _opened_root(self) -> WorkspaceRoot:
         owned, place = self.state.workspace_root_owned, self._overlay_place()

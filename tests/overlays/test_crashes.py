@@ -238,3 +238,33 @@ async def test_step_that_fails_is_undone(
         monkeypatch.setattr(overlay_journal, "rename", rename)
         assert (await session.apply()).applied == ("a", "b", "c", "notes")
     assert (base / "notes").read_text() == "changed"
+
+
+async def test_next_start_undoes(
+    base: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be undone at once is when the same session starts anew."""
+    before, left = contents(base), 2
+
+    def fails(*args: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(5, "Input/output error")
+        rename(*args)  # type: ignore[arg-type]
+
+    async with opened() as session:
+        for name in ("a", "b", "c"):
+            await session.write(name, b"new")
+        with monkeypatch.context() as patched:
+            patched.setattr(overlay_journal, "rename", fails)
+            with pytest.raises(WorkspaceArchiveWriteError):
+                await session.apply()
+            assert contents(base) != before
+            await session.shutdown()
+            with pytest.raises(WorkspaceStartError) as refused:
+                await session.start()
+            assert refused.value.context["reason"] == "apply_cut_short"
+        await session.start()
+        assert contents(base) == before
+        assert (await session.apply()).applied == ("a", "b", "c")

@@ -161,7 +161,8 @@ def reopen_file(handle: int) -> int:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     opened = reopen(handle, _READ)
-    os.set_blocking(opened, True)
+    with closed_on_error(opened):
+        os.set_blocking(opened, True)
     return opened
 
 
@@ -266,9 +267,9 @@ def _open_stepwise(top: int, path: str, flags: int) -> int:
         opened = os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
     finally:
         os.close(here)
-    if stat.S_ISLNK(os.fstat(opened).st_mode):  # O_PATH opens the symlink itself
-        os.close(opened)
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    with closed_on_error(opened):
+        if stat.S_ISLNK(os.fstat(opened).st_mode):  # O_PATH opens the symlink itself
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     return opened
 
 

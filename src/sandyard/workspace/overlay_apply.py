@@ -269,7 +269,7 @@ class _Apply:
         finished(journal).write(self.directory)
 
     def _finish(self, journal: Journal) -> None:
-        """Remove what was replaced; what can't be removed is with the next apply, or the sweep."""
+        """Remove what was replaced; what can't be removed is with the next apply or start."""
         with suppress(OSError):
             with acting_as(self.owner):
                 failures = remove_tree(self.base.top, journal.stage)

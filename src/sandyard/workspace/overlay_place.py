@@ -98,6 +98,15 @@ class OverlayPlace:
                 context={"reason": "not_its_own"},
                 retryable=False,
             )
+        self.settle()
+        return self._begin(facts) if record is None else record
+
+    def settle(self) -> None:
+        """Undo an apply that was cut short, and remove what one left that was not.
+
+        Raises:
+            WorkspaceStartError: that can't be done now.
+        """
         try:
             settle_journal(self._directory)
         except OSError as error:
@@ -108,7 +117,6 @@ class OverlayPlace:
                 context={"reason": "apply_cut_short"},
                 cause=error,
             ) from error
-        return self._begin(facts) if record is None else record
 
     def record(self) -> OverlayRecord | None:
         """What was noted when the overlay began; None if it has not."""
