@@ -1,11 +1,11 @@
-"""Verbs that keep a workspace, or make another of it: slower than the rest, so a soak has them."""
+"""Verbs that keep a workspace, make another of it, or mount in it: slower than the rest, for a soak."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from sandyard import Overlay, Policy, StoreSnapshotSpec
+from sandyard import BindMount, Overlay, Policy, StoreSnapshotSpec, TmpfsMount
 from tests.faults.verbs import Place, Ready, Verb
 
 __all__ = ["KEEPING"]
@@ -103,10 +103,49 @@ async def look_at_changes(place: Place) -> None:
     assert len((await place.session.diff()).entries) in (0, 3)
 
 
+# --- mounts ---------------------------------------------------------------------------------------
+
+
+async def seen(place: Place, name: str) -> bool:
+    """Whether commands find a directory with something in it."""
+    return bool((await place.session.exec(f"ls {name}")).stdout)
+
+
+async def mount(place: Place) -> None:
+    await place.session.mount("deep/shown", BindMount(source=place.source, read_only=True))
+    await place.session.mount("memory", TmpfsMount())
+    assert await seen(place, "deep/shown")
+
+
+async def begin_mounted(place: Place) -> None:
+    place.made = await place.client.create(manifest=place.manifest())
+    await place.session.start()
+    await mount(place)
+
+
+async def unmount(place: Place) -> None:
+    await place.session.unmount("deep/shown")
+    await place.session.unmount("memory")
+
+
+async def look_at_mounts(place: Place) -> None:
+    """What is said to be mounted is, and nothing else; what is there can be taken out.
+
+    The empty directory of a mount point may stay, where it is its removal that failed.
+    """
+    told = [path.rpartition("/")[2] for path in place.session.mounts()]
+    assert await seen(place, "deep/shown") == ("shown" in told)
+    for path in place.session.mounts():
+        await place.session.unmount(path)
+    assert not await seen(place, "deep/shown")
+
+
 KEEPING: dict[str, Verb] = {
     "save": Verb(save, before=begin),
     "restore": Verb(restore, Ready.MADE, before=begin_saved, keeps=False),
     "fork": Verb(fork),
+    "mount": Verb(mount, after=look_at_mounts),
+    "unmount": Verb(unmount, before=begin_mounted, after=look_at_mounts),
     "diff": Verb(diff, before=begin_trying),
     "apply": Verb(apply, before=begin_trying, after=look_at_base),
     "discard": Verb(discard, before=begin_trying, after=look_at_changes, keeps=False),
