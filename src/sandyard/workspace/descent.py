@@ -16,7 +16,7 @@ from sandyard.workspace.ward import ClosedError, Ward
 __all__ = ["Level", "descend", "refuse_rules"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_TROUBLE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
 """What a machine in trouble says, whatever is opened."""
 
 
@@ -61,7 +61,7 @@ def descend(
 
     Raises:
         OSError: ESTALE if a directory was moved away meanwhile, EAGAIN if the tree is nested ever
-            deeper; EMFILE, ENFILE or ENOMEM where there is no room to go on.
+            deeper; EMFILE, ENFILE or ENOMEM where there is no room to go on; EIO if the disk fails.
     """
     here = os.open(".", _DIRECTORY, dir_fd=top)
     names: list[str] = []
@@ -107,7 +107,7 @@ def _opened(directory: int, name: str, ward: Ward, names: list[str]) -> int:
     try:
         deeper = open_child(directory, name)
     except OSError as error:
-        if error.errno in _SHORTAGE:  # says nothing about the directory
+        if error.errno in _TROUBLE:  # there is more than we could tell
             raise
         return -1
     try:
