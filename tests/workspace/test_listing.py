@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 from pathlib import Path
@@ -14,10 +15,11 @@ from sandyard.errors import (
     ArgumentError,
     InvalidManifestPathError,
     ResourceLimitError,
+    SandboxError,
     WorkspaceReadNotFoundError,
 )
 from sandyard.types import EntryKind
-from sandyard.workspace import WorkspaceRoot, listing
+from sandyard.workspace import WorkspaceRoot, descent, listing
 from sandyard.workspace.files import remove
 from sandyard.workspace.listing import describe, exists, find_matches, is_same, list_directory
 from sandyard.workspace.patterns import compile_glob, matches
@@ -55,6 +57,26 @@ def test_trees(root: WorkspaceRoot, base: Path) -> None:
     assert links == {"link": "src/m.c", "dir-link": "src", "dangling": "none", "loop": "loop"}
     times = {entry.path: entry.modified_ns for entry in found}
     assert times[str(base / "a.py")] == (base / "a.py").stat().st_mtime_ns
+
+
+def test_unopened_directories(root: WorkspaceRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is closed to us is left out; what a machine in trouble says is told."""
+    whole = len(list_directory(root, ".", recursive=True))
+    for number in (errno.EACCES, errno.ENOENT, errno.EMFILE, errno.ENOMEM, errno.EIO):
+
+        def refuse(*_: object, number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(descent, "open_child", refuse)
+        for work in (
+            lambda: list_directory(root, ".", recursive=True),
+            lambda: find_matches(root, "**/*", "."),
+        ):
+            if number in (errno.EACCES, errno.ENOENT):
+                assert 0 < len(work()) < whole
+            else:
+                with pytest.raises(SandboxError):
+                    work()
 
 
 def test_too_many(root: WorkspaceRoot, monkeypatch: pytest.MonkeyPatch) -> None:
