@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sandyard.forking import Forked
     from sandyard.layered import ForkPoints
     from sandyard.policy import Policy
+    from sandyard.process import InitProcess
     from sandyard.snapshot.records import Snapshot
     from sandyard.workspace import WorkspaceRoot
     from sandyard.workspace.layered_place import LayeredPlace
@@ -32,6 +33,7 @@ class ForkVerbs(WorkspaceVerbBase):
 
     forked: Forked | None = None
     _phase: Phase
+    _init: InitProcess | None
     _lease: Lease
     _points: ForkPoints | None = None
 
@@ -125,9 +127,17 @@ class ForkVerbs(WorkspaceVerbBase):
 
         workspace, place = self._open_workspace("fork", None), LayeredPlace(self._lease)
         if self._points is None:
-            self._points = ForkPoints()
+            self._points = ForkPoints(self._quiet)
         asked = workspace, place, self._unsaved_paths()
         return await laid_workspace(self._points, target, *asked, source=source)
+
+    def _quiet(self) -> object:
+        """Since when nothing of any command has been alive; None while something is."""
+        init = self._init
+        if init is None:
+            return True
+        since = init.quiet_since
+        return None if since is None else (init, since)
 
     @observed("fork")
     async def fill_from(self, source: str, fill: Callable[[], Awaitable[Forked]]) -> None:

@@ -20,7 +20,7 @@ from sandyard.workspace.layered_place import LayeredPlace, changes_path
 from sandyard.workspace.lease import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from sandyard.archive.naming import Path
@@ -91,13 +91,22 @@ def show_layers(place: LayeredPlace, inside: str) -> tuple[LayeredTree, Workspac
 
 
 class ForkPoints:
-    """What forks of one session lie upon. Forks that are asked for at once share what is made for them."""
+    """What forks of one session lie upon. Forks that are asked for at once share what is made for them.
 
-    def __init__(self) -> None:
+    A later one shares it where nothing looks changed, and no command lived when that was made: one that
+    lives on may write through a mapping (mmap(2)), which does not show.
+
+    Args:
+        quiet: says since when nothing of any command has been alive; None while something is.
+    """
+
+    def __init__(self, quiet: Callable[[], object]) -> None:
+        self._quiet = quiet
         self._turn = asyncio.Lock()  # one is made at a time, and used while it is the last
         self._asked = 0
         self._served = 0
         self._point: ForkPoint | None = None
+        self._excluded: frozenset[Path] = frozenset()
 
     async def lay_under(
         self,
@@ -121,19 +130,22 @@ class ForkPoints:
         self._asked += 1
         ticket = self._asked
         async with self._turn:
-            if self._point is None or self._served < ticket:
-                served, stopped = self._asked, threading.Event()
+            point, same = self._point, excluded == self._excluded
+            if point is None or not same or self._served < ticket:
+                served, stopped, quiet = self._asked, threading.Event(), self._quiet()
                 work = partial(
                     make_point,
                     place=place,
-                    before=self._point,
+                    before=point if same else None,
                     excluded=excluded,
                     stopped=stopped,
                 )
-                self._point = await workspace.run("fork", work, stopped)
-                self._served = served
-            await in_thread(target.begin, self._point.names)
-            return self._point
+                point = await workspace.run("fork", work, stopped)
+                if point.way != "layers" and (quiet is None or self._quiet() != quiet):
+                    point = point._replace(looks=b"")
+                self._point, self._excluded, self._served = point, excluded, served
+            await in_thread(target.begin, point.names)
+            return point
 
 
 def freeze_left(state: UnixLocalSandboxSessionState, target: LayeredPlace) -> ForkPoint | None:

@@ -16,8 +16,9 @@ from sandyard import (
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
+from sandyard.limits import LAYERS_SETTLED_NS
 from sandyard.workspace import layered_fork
-from tests.layered.conftest import assert_nothing_left, layers, said
+from tests.layered.conftest import assert_nothing_left, layers, said, state_place
 from tests.workspace.sample import fill
 
 CHANGES = """
@@ -114,6 +115,58 @@ async def test_many_forks_share_one_layer(client: UnixLocalSandboxClient) -> Non
     for fork in (*forks, later, latest, parent):
         await client.delete(fork)
     assert_nothing_left()
+
+
+MAPPING = """
+import mmap, os
+m = mmap.mmap(os.open("mapped", os.O_RDWR), 1)
+m[0:1] = b"1"
+open("/tmp/first", "w").close()
+open("again").close()
+m[0:1] = b"2"
+open("/tmp/second", "w").close()
+open("again").close()
+"""
+"""Writes twice to a page that was mapped once: only the first write shows in the file's times."""
+
+
+async def test_later_fork_misses_nothing(client: UnixLocalSandboxClient) -> None:
+    """It shares what was made for an earlier one only where nothing can have changed since."""
+    parent = await client.create(workspace=Layered())
+    forks = []
+
+    async def fork() -> str:
+        forks.append(await client.fork(parent))
+        assert forks[-1].forked is not None
+        return forks[-1].forked.way
+
+    async with parent:
+        await said(parent, "echo key > secret; printf 0 > mapped; mkfifo /tmp/again")
+        while await fork() != "layers":  # until its times are old enough to tell
+            pass
+        parent.register_persist_workspace_skip_path("secret")
+        assert await fork() == "changes"
+        assert not await _has(forks[-1], "secret")
+        await parent.write("mapping.py", MAPPING.replace("again", "/tmp/again").encode())
+        await parent.start_process("python3 mapping.py")
+        await said(parent, "until test -e /tmp/first; do sleep 0.01; done")
+        place = state_place() / "sessions" / str(parent.state.session_id) / "changes/upper/mapped"
+        settled = place.stat().st_ctime_ns + 2 * LAYERS_SETTLED_NS
+        while int(await said(parent, "date +%s%N")) < settled:
+            pass
+        await fork()
+        await said(parent, "echo > /tmp/again; until test -e /tmp/second; do sleep 0.01; done")
+        await fork()
+        async with forks[-1] as last:
+            assert await said(last, "cat mapped") == await said(parent, "cat mapped") == "2"
+    for each in (*forks, parent):
+        await client.delete(each)
+    assert_nothing_left()
+
+
+async def _has(session: UnixLocalSandboxSession, path: str) -> bool:
+    async with session:
+        return await session.exists(path)
 
 
 async def test_fork_of_what_was_left(client: UnixLocalSandboxClient) -> None:

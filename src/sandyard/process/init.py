@@ -345,6 +345,11 @@ class InitProcess:
             raise
         return await order.taken()
 
+    @property
+    def quiet_since(self) -> int | None:
+        """The number of the last command, if of none anything is alive; else None."""
+        return None if self._jobs or self._ended else self._last_job
+
     def leftovers(self) -> list[Job]:
         """The jobs whose commands have exited, and of which something is left."""
         return [job for job in self._jobs.values() if job.exited.is_set]
