@@ -169,6 +169,33 @@ async def _has(session: UnixLocalSandboxSession, path: str) -> bool:
         return await session.exists(path)
 
 
+async def test_left_out_stays_gone(client: UnixLocalSandboxClient) -> None:
+    """What a fork can't be given is not there as it was before, either."""
+    base = await client.create(workspace=Layered())
+    async with base:
+        await said(
+            base, "mkdir dir new; for f in pipe left dir/pipe new/pipe kept; do echo 1 > $f; done"
+        )
+    parent = await client.fork(base.state)
+    async with parent:
+        parent.register_persist_workspace_skip_path("left")
+        pipes = "pipe dir/pipe new/pipe new/sub/pipe"
+        await said(
+            parent, f"rm -r new pipe dir/pipe; mkdir -p new/sub; mkfifo {pipes}; echo 2 > left"
+        )
+        fork = await client.fork(parent)
+    assert fork.forked is not None
+    assert {(note.path, note.reason) for note in fork.forked.report.skipped} == {
+        ("left", "excluded"), *((path, "fifo") for path in pipes.split())
+    }  # fmt: skip
+    async with fork:
+        assert await said(fork, "find . | sort | tr '\\n' ' '") == ". ./dir ./kept ./new ./new/sub "
+        assert await said(fork, "rm -r *; ls; mkdir dir new; ls -A dir new") == "dir:\n\nnew:\n"
+    for session in (fork, parent, base):
+        await client.delete(session)
+    assert_nothing_left()
+
+
 async def test_fork_of_what_was_left(client: UnixLocalSandboxClient) -> None:
     """Nothing is copied, and the session goes on upon what was frozen."""
     entries = {"secret": File(content=b"key", ephemeral=True)}

@@ -23,6 +23,7 @@ from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.faults import translated
 from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.layer_marks import Beneath, is_opaque, lasting_attributes
 from sandyard.workspace.persist_facts import (
     REASONS,
     SPECIAL,
@@ -49,10 +50,6 @@ _PRIVATE_DIRECTORY: Final = 0o700
 _PERMISSIONS: Final = 0o777
 _SPECIAL_BITS: Final = 0o7000
 
-_KERNELS: Final = b"user.overlay."
-_OPAQUE: Final = b"user.overlay.opaque"
-_ESCAPED: Final = b"user.overlay.overlay."
-
 _CLONE: Final = 0x4004_9409
 """FICLONE (ioctl_ficlone(2)): two files share their blocks until one of them is written to."""
 
@@ -75,7 +72,7 @@ def duplicate(
     excluded: frozenset[Path],
     stopped: Event,
     *,
-    layer: bool = False,
+    beneath: Beneath | None = None,
 ) -> Duplicated:
     """Copy all of a workspace into another one, which is new and empty. Blocks.
 
@@ -84,8 +81,9 @@ def duplicate(
         target: a directory that the library made, and that no session has started in.
         excluded: paths that are left out, with all in them.
         stopped: set by whoever wants no more of it.
-        layer: True copies the changes of an overlay as overlayfs keeps them, with what says that
-            something beneath is gone.
+        beneath: what lies beneath the changes of an overlay, which are copied as overlayfs keeps
+            them, with what says that something beneath is gone; what of them is left out is gone as
+            well. None (default) for a workspace that is no overlay's changes.
 
     Raises:
         WorkspaceArchiveReadError: the source was removed, or can't be read.
@@ -96,21 +94,12 @@ def duplicate(
         raise gone_root(source.inside)
     with translated("fork", source.inside, source):
         owner = rightful_owner(source)
-    copying = _Copying(source, target, excluded, owner, stopped, layer=layer)
+    copying = _Copying(source, target, excluded, owner, stopped, beneath)
     with translated("fork", source.inside, target):
         copying.run()
     if source.gone:
         raise gone_root(source.inside)
     return Duplicated(copying.tally.report(), copying.shared)
-
-
-def _is_lasting(name: bytes) -> bool:
-    """Whether an attribute means the same in a copy of an overlay's changes.
-
-    overlayfs keeps some that tell where a file was copied up from; those of the workspace's own that
-    begin likewise, it keeps under a longer name.
-    """
-    return not name.startswith(_KERNELS) or name.startswith((_OPAQUE, _ESCAPED))
 
 
 class _Level(NamedTuple):
@@ -120,13 +109,15 @@ class _Level(NamedTuple):
         path: its path.
         facts: what it was when its parent was listed.
         attributes: its extended attributes that are kept.
-        waiting: what in it is still to be copied.
+        hiding: whether what is left out of it may lie beneath it.
+        waiting: what in it is still to be copied; None in place of facts for what is left out.
     """
 
     path: Path
     facts: os.stat_result
     attributes: dict[bytes, bytes] | None
-    waiting: deque[tuple[bytes, os.stat_result]]
+    hiding: bool
+    waiting: deque[tuple[bytes, os.stat_result | None]]
 
 
 class _Copying:
@@ -139,11 +130,10 @@ class _Copying:
         excluded: frozenset[Path],
         owner: Owner | None,
         stopped: Event,
-        *,
-        layer: bool,
+        beneath: Beneath | None,
     ) -> None:
         self.tally = Tally()
-        self._layer = layer
+        self._beneath = beneath
         self._source = source
         self._target = target
         self._excluded = excluded
@@ -168,7 +158,8 @@ class _Copying:
             Directories(self._source.fd, self._source.ward.admit) as old,
             Directories(self._target.fd) as new,
         ):
-            levels = [self._entered(old, (), os.fstat(self._source.fd))]
+            top, hiding = os.fstat(self._source.fd), self._beneath is not None
+            levels = [self._entered(old, (), top, hiding=hiding)]
             while levels:
                 level = levels[-1]
                 if not level.waiting:
@@ -177,28 +168,36 @@ class _Copying:
                     continue
                 name, facts = level.waiting.popleft()
                 path = (*level.path, name)
-                if not stat.S_ISDIR(facts.st_mode):
-                    self._copy_entry(old, new, path, facts)
-                    continue
-                below = self._try_enter(old, path, facts)
-                if below is not None:
-                    os.mkdir(name, _PRIVATE_DIRECTORY, dir_fd=new.at(level.path))
-                    levels.append(below)
+                copied = False
+                if facts is not None and stat.S_ISDIR(facts.st_mode):
+                    below = self._try_enter(old, path, facts, hiding=level.hiding)
+                    if below is not None:
+                        os.mkdir(name, _PRIVATE_DIRECTORY, dir_fd=new.at(level.path))
+                        levels.append(below)
+                        continue
+                elif facts is not None:
+                    copied = self._copy_entry(old, new, path, facts)
+                if level.hiding and not copied:
+                    self._hide(new, path)
 
     # --- directories ------------------------------------------------------------------------------
 
-    def _try_enter(self, old: Directories, path: Path, facts: os.stat_result) -> _Level | None:
+    def _try_enter(
+        self, old: Directories, path: Path, facts: os.stat_result, *, hiding: bool
+    ) -> _Level | None:
         try:
-            return self._entered(old, path, facts)
+            return self._entered(old, path, facts, hiding=hiding)
         except OSError as error:
             self._leave_out(path, error)
             return None
 
-    def _entered(self, old: Directories, path: Path, facts: os.stat_result) -> _Level:
+    def _entered(
+        self, old: Directories, path: Path, facts: os.stat_result, *, hiding: bool
+    ) -> _Level:
         """Look at all that is in a directory."""
         if self._stopped.is_set():
             raise Abandoned
-        waiting: deque[tuple[bytes, os.stat_result]] = deque()
+        waiting: deque[tuple[bytes, os.stat_result | None]] = deque()
         with acting_as(self._owner):
             opened = os.open(".", _LIST, dir_fd=old.at(path))
             try:
@@ -208,12 +207,13 @@ class _Copying:
                     except FileNotFoundError:
                         self.tally.note("skipped", b"/".join((*path, name)), "vanished")
                         continue
-                    if self._is_meant((*path, name), found):
-                        waiting.append((name, found))
+                    meant = self._is_meant((*path, name), found)
+                    if meant or hiding:
+                        waiting.append((name, found if meant else None))
                 attributes = attributes_of(opened, path, self.tally)
             finally:
                 os.close(opened)
-        return _Level(path, facts, attributes, waiting)
+        return _Level(path, facts, attributes, hiding and not is_opaque(attributes), waiting)
 
     def _is_meant(self, path: Path, facts: os.stat_result) -> bool:
         """Tell whether something is copied, whatever it is; if not, why is noted."""
@@ -234,7 +234,8 @@ class _Copying:
 
     def _is_whiteout(self, facts: os.stat_result) -> bool:
         """Whether something only says that what is beneath is gone."""
-        return self._layer and stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
+        of_changes = self._beneath is not None
+        return of_changes and stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
 
     def _finish(self, new: Directories, level: _Level) -> None:
         """Give a directory its look, last: a read-only one takes no files, and each changes its time."""
@@ -255,17 +256,18 @@ class _Copying:
 
     def _copy_entry(
         self, old: Directories, new: Directories, path: Path, facts: os.stat_result
-    ) -> None:
+    ) -> bool:
+        """Copy what is no directory; tell whether it is there now."""
         if self._stopped.is_set():
             raise Abandoned
         if self._is_whiteout(facts):
             os.mknod(path[-1], stat.S_IFCHR, dir_fd=new.at(path[:-1]))
-            return
+            return True
         several = facts.st_nlink > 1
         first = self._links.get((facts.st_dev, facts.st_ino)) if several else None
         if first is not None:
             self._link(new, path, first)
-            return
+            return True
         copied = (
             self._copy_link(old, new, path, facts)
             if stat.S_ISLNK(facts.st_mode)
@@ -273,6 +275,13 @@ class _Copying:
         )
         if several and copied:
             self._links[facts.st_dev, facts.st_ino] = path
+        return copied
+
+    def _hide(self, new: Directories, path: Path) -> None:
+        """Say that what lies beneath is gone, or it would show in the place of what was left out."""
+        # Where nothing lies beneath, such a mark would be seen.
+        if self._beneath is not None and self._beneath.has(path):
+            os.mknod(path[-1], stat.S_IFCHR, dir_fd=new.at(path[:-1]))
 
     def _link(self, new: Directories, path: Path, first: Path) -> None:
         # The second directory may be the one that the first call's descriptor is closed for.
@@ -351,8 +360,8 @@ class _Copying:
         self, opened: int, path: Path, attributes: dict[bytes, bytes] | None
     ) -> None:
         kept = attributes or {}
-        if self._layer:
-            kept = {name: value for name, value in kept.items() if _is_lasting(name)}
+        if self._beneath is not None:
+            kept = lasting_attributes(kept)
         for name in set_attributes(opened, kept):
             text = name.decode("utf-8", "backslashreplace")
             self.tally.note("dropped", b"/".join(path), f"xattr {text}")

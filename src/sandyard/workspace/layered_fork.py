@@ -18,6 +18,7 @@ from sandyard.limits import LAYERS_DEEP, LAYERS_SETTLED_NS
 from sandyard.workspace.copying import Abandoned
 from sandyard.workspace.duplicate import Duplicated, duplicate
 from sandyard.workspace.extract_tree import Directories
+from sandyard.workspace.layer_marks import Beneath
 from sandyard.workspace.persist_facts import REASONS
 from sandyard.workspace.root import WorkspaceRoot
 
@@ -90,9 +91,10 @@ def make_point(
         if before is not None and looks and before.looks == looks:
             return before._replace(report=ArchiveReport(), way="layers")
         whole = is_too_deep(names)
-        source, beneath = (root, ()) if whole else (changes, names)
-        name, done = _copied(source, place, excluded, stopped, whole=whole)
-        point = ForkPoint((name, *beneath), done.report, looks, "changes")
+        source, left = (root, ()) if whole else (changes, names)
+        beneath = None if whole else Beneath(map(place.store.tree, names))
+        name, done = _copied(source, place, excluded, stopped, beneath)
+        point = ForkPoint((name, *left), done.report, looks, "changes")
         if whole:
             point = point._replace(way="clone" if done.shared else "copy")
         place.store.leave_others(place.session_id, (name, *names))
@@ -104,12 +106,11 @@ def _copied(
     place: LayeredPlace,
     excluded: frozenset[Path],
     stopped: Event,
-    *,
-    whole: bool,
+    beneath: Beneath | None,
 ) -> tuple[str, Duplicated]:
     """Copy a workspace, or its changes, into a new layer that the session uses."""
     with place.filling() as layer:
-        done = duplicate(source, layer.root, excluded, stopped, layer=not whole)
+        done = duplicate(source, layer.root, excluded, stopped, beneath=beneath)
         if stopped.is_set():
             raise Abandoned
     return layer.name, done
