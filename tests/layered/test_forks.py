@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sandyard import (
     SnapshotStore,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
+    WorkspaceStartError,
 )
 from sandyard.limits import LAYERS_SETTLED_NS
 from sandyard.workspace import layered_fork
@@ -222,6 +224,30 @@ async def test_fork_of_what_was_left(client: UnixLocalSandboxClient) -> None:
     async with third:
         assert await said(third, "cat file") == "one\ntwo\n"
     for session in (again, third, *forks):
+        await client.delete(session)
+    assert_nothing_left()
+
+
+@pytest.mark.parametrize("mode", ["555", "444", "000"])
+async def test_closed_top_loses_nothing(client: UnixLocalSandboxClient, mode: str) -> None:
+    """A command can close the workspace's own directory: the session is forked and resumed all the same."""
+    parent = await client.create(workspace=Layered())
+    async with parent:
+        await said(parent, f"echo one > file; chmod {mode} .")
+        if mode == "444":
+            with suppress(WorkspaceStartError):  # root can look into it, and an ordinary user can't
+                fork = await client.fork(parent)
+                async with fork:
+                    assert await said(fork, "cat file") == "one\n"
+                await client.delete(fork)
+    fork = await client.fork(parent.state)
+    parent = await client.resume(parent.state)
+    expected = "555" if mode == "555" else "700"
+    for session in (fork, parent):
+        async with session:
+            assert await said(session, "cat file; stat -c %a .") == f"one\n{expected}\n"
+    second = await client.fork(parent.state)
+    for session in (second, fork, parent):
         await client.delete(session)
     assert_nothing_left()
 

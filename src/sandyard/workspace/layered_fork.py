@@ -149,7 +149,7 @@ def _walked(top: int) -> Iterator[tuple[Path, os.stat_result]]:
             try:
                 opened = os.open(".", _DIRECTORY, dir_fd=directories.at(above))
             except OSError as error:
-                if error.errno not in REASONS:
+                if not above or error.errno not in REASONS:
                     raise
                 continue  # gone, or closed to us, as its own look tells
             try:

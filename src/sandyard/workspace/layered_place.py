@@ -115,7 +115,7 @@ class LayeredPlace:
             return ()
         try:
             self._finish(names)
-            upper = os.open(self.upper, _DIRECTORY)
+            upper = self._opened_upper()
             try:
                 clear_abandoned(upper, None)
             finally:
@@ -234,9 +234,24 @@ class LayeredPlace:
         """Let the uppermost layer take what was changed, if it was to; then there is room for more."""
         tree = self.store.tree(names[0]) if names else ""
         if names and not os.path.lexists(tree):
-            os.rename(self.upper, tree)
+            self._move_upper(tree)
         if not os.path.lexists(self.upper):
             self._make_upper(names)
+
+    def _opened_upper(self) -> int:
+        """Open the changes, which their owner can look at, whatever a command has set."""
+        if ~os.lstat(self.upper).st_mode & (stat.S_IRUSR | stat.S_IXUSR):
+            os.chmod(self.upper, stat.S_IRWXU)  # as of any workspace of the library's own
+        return os.open(self.upper, _DIRECTORY)
+
+    def _move_upper(self, tree: str) -> None:
+        """Make a layer of the changes; a directory moves only if its owner may write to it."""
+        mode = stat.S_IMODE(os.lstat(self.upper).st_mode)
+        if not mode & stat.S_IWUSR:
+            os.chmod(self.upper, mode | stat.S_IWUSR)
+        os.rename(self.upper, tree)
+        if not mode & stat.S_IWUSR:
+            os.chmod(tree, mode)
 
     def _make_upper(self, names: tuple[str, ...]) -> None:
         """Make room for changes; the workspace's own directory looks as it did."""
