@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from sandyard import (
     BaseSandboxSession,
     Changes,
     ConfinementUnavailableError,
+    ExecTransportError,
     UnsupportedOperationError,
+    WorkspaceArchiveWriteError,
     WorkspaceStartError,
 )
 from sandyard.server.remote import RemoteSession
@@ -55,7 +59,19 @@ async def test_each_way_crosses() -> None:
         session.watch(".")
     with pytest.raises(UnsupportedOperationError, match="progress"):
         await session.apply_manifest(progress=lambda _: None)
+    async with asyncio.timeout(60):
+        with pytest.raises(WorkspaceArchiveWriteError, match="its server has gone"):
+            await session.write("file", _lost_source())
+        with pytest.raises(ExecTransportError, match="its server has gone"):
+            await session.exec("cat", stdin=_lost_source())
+    assert not await session.exists("file")
     await remote().delete(session)
+
+
+async def _lost_source() -> AsyncIterator[bytes]:
+    """What comes by a connection of the caller's own, which breaks: it is not that to the supervisor."""
+    yield b"the beginning"
+    raise ConnectionResetError("its server has gone")
 
 
 @pytest.mark.once

@@ -71,17 +71,21 @@ class CallerInput:
         await self._connection.say(InputEnd())
 
     async def pump(self, source: AsyncIterable[bytes]) -> None:
-        """Send what a source gives, asking it only when there is room.
+        """Send what a source gives, asking it only when there is room; a server that hangs up ends it.
 
         Raises:
-            ConnectionError: the server has hung up.
+            Exception: what the source raises.
         """
         chunks = aiter(source)
         await self.wait()
         async for data in chunks:
-            await self.send(data)
+            try:
+                await self.send(data)
+            except ConnectionError:  # not the source's, which may be a connection as well
+                return
             await self.wait()
-        await self.end()
+        with suppress(ConnectionError):
+            await self.end()
 
 
 class OutgoingCall:
@@ -242,7 +246,7 @@ async def pumping(
 
     def look(task: asyncio.Future[None]) -> None:
         error = None if task.cancelled() or left else task.exception()
-        if error is not None and not isinstance(error, ConnectionError) and block is not None:
+        if error is not None and block is not None:
             failed.append(error)
             block.cancel()
 
