@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,11 +25,13 @@ from sandyard.server.outcomes import (
     Failed,
     FromServer,
     Result,
+    Returned,
     SessionsInfo,
     parse_from_server,
 )
 from sandyard.server.serving import serve_connection
 from sandyard.server.sessions import HeldSession, Sessions
+from sandyard.server.verbs import VerbShape
 from sandyard.server.wording import Message
 from tests.archive.making import item, tar_of
 
@@ -198,6 +201,30 @@ async def test_cut_archive_leaves_nothing(sessions: Sessions) -> None:
         await caller.close()
         await task
     assert await held.session.ls(".") == []
+
+
+async def test_results_leave_loop_alone(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of a million files takes long to be written down, and other calls go on meanwhile."""
+    threads: list[threading.Thread] = []
+    pack = VerbShape.pack_result
+
+    def packed(shape: VerbShape, result: object) -> JsonValue:
+        threads.append(threading.current_thread())
+        return pack(shape, result)
+
+    monkeypatch.setattr(VerbShape, "pack_result", packed)
+    held = await make_session(sessions)
+    await held.session.write("file", b"")
+    async with calling(sessions) as (caller, _):
+        await begin(caller, asking(held, "ls", path="."))
+        said = await told(caller)
+        assert isinstance(said, Returned)
+        assert isinstance(said.value, list)
+        assert len(said.value) == 1
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
 
 
 async def test_slow_reader_of_archive(sessions: Sessions) -> None:

@@ -237,14 +237,17 @@ async def _result(call: OutgoingCall, shape: VerbShape) -> object:
     if not isinstance(said, Returned):
         raise senseless(FrameError(f"another answer than that of {shape.name}"))
     try:
-        value = await in_thread(_from_json, bytes(found)) if said.before else said.value
-        return shape.unpack_result(value)
+        if said.before:
+            return await in_thread(_unpacked, found, shape)
+        if isinstance(said.value, list | dict):
+            return await in_thread(shape.unpack_result, said.value)
+        return shape.unpack_result(said.value)
     except (ShapeError, json.JSONDecodeError) as error:
         raise senseless(FrameError(f"{shape.name} gives no such thing: {error}")) from error
 
 
-def _from_json(text: bytes) -> JsonValue:
-    return cast(JsonValue, json.loads(text))
+def _unpacked(text: bytearray, shape: VerbShape) -> object:
+    return shape.unpack_result(cast(JsonValue, json.loads(text)))
 
 
 async def _fetched(call: OutgoingCall, shape: VerbShape, path: str) -> FetchedFile:

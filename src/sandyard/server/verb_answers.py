@@ -61,7 +61,7 @@ async def answer_verb(
     result = await given if inspect.isawaitable(given) else given
     if shape.gives == "file":
         return await _pass_file(result, call, shape)
-    return await _told(shape.pack_result(result), call, shape)
+    return await _told(result, call, shape)
 
 
 async def _contents(shape: VerbShape, call: ServerCall) -> FedFile | bytes:
@@ -115,9 +115,11 @@ def _piece(file: io.BufferedIOBase, shape: VerbShape) -> bytes:
         raise WorkspaceArchiveReadError(path=shape.name, cause=error) from error
 
 
-async def _told(value: JsonValue, call: ServerCall, shape: VerbShape) -> Message:
+async def _told(result: object, call: ServerCall, shape: VerbShape) -> Message:
     """A result: in one message, or as JSON on the output channel where it is large."""
-    text = await in_thread(_as_json, value) if isinstance(value, str | list | dict) else b""
+    if result is None or isinstance(result, bool | int):
+        return Returned(value=shape.pack_result(result))
+    value, text = await in_thread(_packed, result, shape)  # a listing takes its time
     if len(text) <= FRAME_DATA_BYTES:
         return Returned(value=value)
     if len(text) > ANSWER_BYTES:
@@ -133,5 +135,10 @@ async def _told(value: JsonValue, call: ServerCall, shape: VerbShape) -> Message
     return Returned(before=True)
 
 
-def _as_json(value: JsonValue) -> bytes:
-    return json.dumps(value).encode()
+def _packed(result: object, shape: VerbShape) -> tuple[JsonValue, bytes]:
+    """A result as it travels, and as JSON; a long one part by part, so that the loop has its turns."""
+    value = shape.pack_result(result)
+    text = (
+        f"[{', '.join(map(json.dumps, value))}]" if isinstance(value, list) else json.dumps(value)
+    )
+    return value, text.encode()
