@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -115,6 +117,38 @@ async def test_goes_on_after_a_kill(tmp_path: Path, before: int, left: int) -> N
     assert (report.records, report.cut) == (before + 1, left)
 
 
+async def test_cut_is_told_later(tmp_path: Path) -> None:
+    """Where the next line can't be written, the one after it tells what was cut."""
+    path = tmp_path / "audit.jsonl"
+    sink = await written(path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole), kept[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            await sink.handle(event(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+    await sink.handle(event(4))
+    report = verify_audit(path)
+    first = whole.index(b"\n") + 1
+    assert (report.ok, report.records, report.cut) == (True, 2, len(whole) - 100 - first)
+
+
+async def test_forged_event_is_not_read(tmp_path: Path) -> None:
+    """Without a key anybody who may write the file can hash anything, such as what no parser gets out of."""
+    path = tmp_path / "audit.jsonl"
+    forged = b"[" * 200_000
+    zeros = b"0" * 64
+    own = hashlib.sha256(zeros + b"\n" + forged).hexdigest().encode()
+    path.write_bytes(
+        b'{"hash":"' + own + b'","previous":"' + zeros + b'","event":' + forged + b"}\n"
+    )
+    report = verify_audit(path)
+    assert (report.ok, report.records, report.head) == (True, 1, own.decode())
+
+
 async def test_follows_nothing_foreign(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_text("notes of somebody's\n")
@@ -137,7 +171,10 @@ async def test_nothing_undone_unwritten(tmp_path: Path) -> None:
         assert not await session.exists("made")
 
 
-@pytest.mark.parametrize("odd", [{"key": b"short"}, {"key": "text"}, {"head": "x"}])
+@pytest.mark.parametrize(
+    "odd",
+    [{"key": b"short"}, {"key": "text"}, {"head": "x"}, {"head": 10**63}, {"head": b"0" * 61}],
+)
 def test_odd_ones_are_refused(tmp_path: Path, odd: dict[str, object]) -> None:
     with pytest.raises(ArgumentError):
         verify_audit(tmp_path / "a", **odd)  # type: ignore[arg-type]  # on purpose
