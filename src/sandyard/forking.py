@@ -304,6 +304,7 @@ async def _files_in(root: WorkspaceRoot) -> AsyncIterator[Workspace]:
 def _opened_again(root: WorkspaceRoot, undo: ExitStack) -> WorkspaceRoot:
     again = WorkspaceRoot.adopt(os.dup(root.fd), root.path, inside=root.inside)
     undo.callback(again.close)
+    again.is_layer = root.is_layer
     return again
 
 

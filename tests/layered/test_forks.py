@@ -171,6 +171,43 @@ async def _has(session: UnixLocalSandboxSession, path: str) -> bool:
         return await session.exists(path)
 
 
+PLANTED = """
+import os
+os.makedirs("dir/sub")
+for name in ("file", "dir/file", "dir/sub/file"):
+    open(name, "w").close()
+    os.setxattr(name, "user.overlay.whiteout", b"")
+for name in (".", "dir", "dir/sub"):
+    os.setxattr(name, "user.overlay.opaque", b"x")
+"""
+"""Attributes by which overlayfs takes files of a layer for gone (Linux 6.7)."""
+
+
+async def test_planted_attributes_hide_nothing(
+    client: UnixLocalSandboxClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever way files come into a layer."""
+    plain = await client.create()
+    async with plain:
+        await plain.write("plant.py", PLANTED.encode())
+        if await said(plain, "python3 plant.py"):
+            pytest.skip("this file system has no such attributes")
+        expected = await said(plain, "find . | sort")
+        saved = await plain.save_snapshot()
+        forks = [await client.fork(one, workspace=Layered()) for one in (plain, saved)]
+    async with forks[0]:
+        monkeypatch.setattr(layered_fork, "LAYERS_DEEP", 0)
+        await said(forks[0], "touch dir")
+        forks.append(await client.fork(forks[0]))
+        assert await said(forks[0], "find . | sort") == expected
+    for fork in forks[1:]:
+        async with fork:
+            assert await said(fork, "find . | sort") == expected
+    for session in (plain, *forks):
+        await client.delete(session)
+    assert_nothing_left()
+
+
 async def test_left_out_stays_gone(client: UnixLocalSandboxClient) -> None:
     """What a fork can't be given is not there as it was before, either."""
     base = await client.create(workspace=Layered())

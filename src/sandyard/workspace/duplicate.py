@@ -23,7 +23,12 @@ from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.faults import translated
 from sandyard.workspace.kernel import PATH_ONLY, reopen_file
-from sandyard.workspace.layer_marks import Beneath, is_opaque, lasting_attributes
+from sandyard.workspace.layer_marks import (
+    Beneath,
+    escaped_attributes,
+    is_opaque,
+    lasting_attributes,
+)
 from sandyard.workspace.persist_facts import (
     REASONS,
     SPECIAL,
@@ -362,6 +367,8 @@ class _Copying:
         kept = attributes or {}
         if self._beneath is not None:
             kept = lasting_attributes(kept)
+        elif self._target.is_layer:
+            kept = escaped_attributes(kept)
         for name in set_attributes(opened, kept):
             text = name.decode("utf-8", "backslashreplace")
             self.tally.note("dropped", b"/".join(path), f"xattr {text}")

@@ -283,7 +283,9 @@ def _restore_all(
         stack.enter_context(acting_as(owner))
         look = stack.enter_context(_RootLook(root))
         stage = stack.enter_context(Stage(root.fd, owner, root.ward, root.marks))
-        looks = make(_Restoring(stage, root.ward, meter, tally, stopped), owner)
+        restoring = _Restoring(stage, root.ward, meter, tally, stopped)
+        restoring.into_layer = root.is_layer
+        looks = make(restoring, owner)
         if () in looks:  # set once the stage has gone as well
             look.mtime = looks[()].mtime
         publish(stage, root.fd, looks, tally, root.ward, strict=False, finish=finish)
@@ -352,11 +354,15 @@ class _Restoring:
         meter: counts against the limits.
         tally: counts for the report.
         stopped: set by whoever wants no more of it.
+
+    Attributes:
+        into_layer: whether they come into a layer, which overlayfs reads.
     """
 
     def __init__(
         self, stage: Stage, ward: Ward, meter: ArchiveMeter, tally: Tally, stopped: Event
     ) -> None:
+        self.into_layer = False
         self._stage = stage
         self._ward = ward
         self._meter = meter
@@ -396,6 +402,7 @@ class _Restoring:
                 ward=self._ward,
             )
             unpacking.ids, unpacking.as_program = ids or {}, self._stage.as_program
+            unpacking.into_layer = self.into_layer
             for member in members:
                 unpacking.add(member)
             unpacking.finish()

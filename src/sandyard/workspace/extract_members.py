@@ -12,6 +12,7 @@ from sandyard.archive.naming import NameRules, check_links, check_target
 from sandyard.limits import KERNEL_COPY_BYTES
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.handing import handing_over
+from sandyard.workspace.layer_marks import escaped_attributes
 from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Unpacking:
         ids: ids on disk of the users and groups that a member's owner may name; nothing gives all to
             whoever makes them.
         as_program: acts as this program, which alone may give files away.
+        into_layer: whether the tree becomes a layer, which overlayfs reads.
     """
 
     def __init__(  # what is made, where, by which rules, and who hears of it
@@ -97,6 +99,7 @@ class Unpacking:
         self._above: Path = ()
         self.looks: dict[Path, Look] = {}
         self.ids: Mapping[bytes, int] = {}
+        self.into_layer = False
         self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
         self._owners: list[tuple[Path, tuple[int, int]]] = []
 
@@ -230,7 +233,7 @@ class Unpacking:
                 kept[name] = value
             else:
                 self._tally.note("dropped", b"/".join(path), f"xattr {os.fsdecode(name)}")
-        return kept
+        return escaped_attributes(kept) if self.into_layer else kept
 
     def _add_symlink(self, member: Member, path: Path) -> None:
         check_target(member.name, member.link, inside=self._strict)

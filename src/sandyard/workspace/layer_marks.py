@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sandyard.archive.naming import Path
 
-__all__ = ["Beneath", "is_opaque", "lasting_attributes"]
+__all__ = ["Beneath", "escaped_attributes", "is_kernels", "is_opaque", "lasting_attributes"]
 
 _KERNELS: Final = b"user.overlay."
 _OPAQUE: Final = b"user.overlay.opaque"
@@ -25,6 +25,11 @@ _CLOSED: Final = frozenset({errno.EACCES, errno.EPERM})
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def is_kernels(name: bytes) -> bool:
+    """Whether an attribute of a layer is overlayfs's own."""
+    return name.startswith(_KERNELS) and not name.startswith(_ESCAPED)
+
+
 def lasting_attributes(attributes: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Attributes of an overlay's changes that mean the same in a copy of them.
 
@@ -33,7 +38,15 @@ def lasting_attributes(attributes: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {
         name: value
         for name, value in attributes.items()
-        if not name.startswith(_KERNELS) or name.startswith((_OPAQUE, _ESCAPED))
+        if not is_kernels(name) or name.startswith(_OPAQUE)
+    }
+
+
+def escaped_attributes(attributes: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Attributes of a workspace as a layer has them, so that overlayfs obeys none of them."""
+    return {
+        _ESCAPED + name[len(_KERNELS) :] if name.startswith(_KERNELS) else name: value
+        for name, value in attributes.items()
     }
 
 

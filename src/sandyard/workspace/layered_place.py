@@ -16,6 +16,7 @@ from sandyard.errors import WorkspaceStartError, WorkspaceStopError
 from sandyard.limits import LAYERS_RECORD_BYTES
 from sandyard.plan import Layer
 from sandyard.workspace.extract_stage import clear_abandoned
+from sandyard.workspace.layer_marks import is_kernels
 from sandyard.workspace.layer_store import LayerStore
 from sandyard.workspace.overlay_place import remove_changes
 from sandyard.workspace.removal import remove_tree
@@ -201,6 +202,7 @@ class LayeredPlace:
             except OSError as error:
                 raise WorkspaceStartError(path=new, cause=error) from error
             with root:
+                root.is_layer = True
                 yield NewLayer(name, root)
             try:
                 os.rename(new, self.store.tree(name))
@@ -261,7 +263,7 @@ class LayeredPlace:
         tree = self.store.tree(names[0])
         facts = os.lstat(tree)
         for name in os.listxattr(tree):
-            if name.startswith("user.") and not name.startswith("user.overlay."):
+            if name.startswith("user.") and not is_kernels(os.fsencode(name)):
                 os.setxattr(self.upper, name, os.getxattr(tree, name))
         os.chmod(self.upper, stat.S_IMODE(facts.st_mode))
         os.utime(self.upper, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -114,6 +114,7 @@ class WorkspaceRoot:
         names: what users and groups besides the owner are called, by their ids on disk.
         layered: the tree that is the directory, if it is one of several layers over the directory at
             ``path``; it is this object's, and closed with it. Else None.
+        is_layer: whether it is a layer that is being filled: overlayfs will read what is in it.
     """
 
     def __init__(self, fd: int, path: str, *, inside: str | None = None, owned: bool) -> None:
@@ -134,6 +135,7 @@ class WorkspaceRoot:
         self.names: Mapping[int, str] = {}
         self._deputies: Deputies | None = None
         self.layered: Layered | None = None
+        self.is_layer = False
         self._past: tuple[Granted, ...] = ()  # of former starts: work may be under way in them
 
     @classmethod
