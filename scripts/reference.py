@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import enum
+import importlib
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -53,7 +55,7 @@ CHAPTERS = (
     ("Files", ("sandyard.file_verbs.", "sandyard.workspace.events")),
     ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
-    ("Values", ("sandyard.types", "sandyard.truncation", "sandyard.network.")),
+    ("Values", ("sandyard.types", "sandyard.network.")),
     (
         "What a machine can hold",
         (
@@ -67,6 +69,7 @@ CHAPTERS = (
     ("Events", ("sandyard.events.",)),
     ("Dependencies", ("sandyard.dependencies",)),
     ("Errors", ("sandyard.errors",)),
+    ("Helpers", ("sandyard.truncation", "sandyard.util.")),
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -183,6 +186,25 @@ def describe_method(function: Function) -> str:
     return f"```text\n{signature}\n```\n\n{first_paragraph(function)}\n"
 
 
+def describe_value(name: str) -> str:
+    """A constant, or another name of a type: what it is, and the words beneath it."""
+    body = parse(inspect.getsourcefile(importlib.import_module(homes()[name])) or "").body
+    for line, after in itertools.pairwise(body):
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+        if named and isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+            said = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+            shown = f"{name} = {ast.unparse(line.value)}"
+            code = f"```text\n{shown}\n```\n\n" if len(shown) <= WIDTH else ""
+            return f"### {name}\n\n{code}{' '.join(said.split())}\n"
+    raise SystemExit(f"{name} is not assigned in {homes()[name]}")
+
+
+def is_ours(thing: object) -> bool:
+    """Whether a class or function was written here."""
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == "sandyard"
+
+
 def describe(name: str) -> str:
     """One public name."""
     thing = getattr(sandyard, name)
@@ -192,6 +214,8 @@ def describe(name: str) -> str:
         return f"### {name}\n\n{describe_method(next(found))}"
     if isinstance(thing, TypeVar):
         return f"### {name}\n\nA type variable: some `{thing.__bound__.__forward_arg__}`.\n"
+    if not inspect.isclass(thing) or not is_ours(thing):
+        return describe_value(name)
     if thing.__name__ != name:
         return f"### {name}\n\nThe same as `{thing.__name__}`.\n"
     node = find_class(thing)
@@ -218,9 +242,18 @@ def public_names() -> frozenset[str]:
     return frozenset(sandyard.__all__)
 
 
+@cache
+def homes() -> dict[str, str]:
+    """The module that each public name is loaded from."""
+    stub = parse(str(Path(sandyard.__file__).with_suffix(".pyi")))
+    lines = [line for line in stub.body if isinstance(line, ast.ImportFrom)]
+    return {one.name: str(line.module) for line in lines for one in line.names}
+
+
 def belongs(name: str, modules: tuple[str, ...]) -> bool:
     """Whether a public name comes from one of a chapter's modules."""
-    module = getattr(sandyard, name).__module__
+    thing = getattr(sandyard, name)
+    module = thing.__module__ if is_ours(thing) else homes()[name]
     return any(module == one or (one.endswith(".") and module.startswith(one)) for one in modules)
 
 

@@ -69,6 +69,7 @@ ONCE = (
     "test_policy.py",
     "test_state.py",
     "test_types.py",
+    "util",
     "workspace/race",
 )
 """What shows the same for every user, or nearly so and takes long; beneath this directory: marked

@@ -42,6 +42,7 @@ from sandyard.contract.handles import (
 )
 from sandyard.dependencies import (
     Dependencies as Dependencies,
+    DependencyKey as DependencyKey,
 )
 from sandyard.errors import (
     ApplyPatchDecodeError as ApplyPatchDecodeError,
@@ -82,6 +83,7 @@ from sandyard.errors import (
     MountArtifactError as MountArtifactError,
     MountConfigError as MountConfigError,
     MountFailedError as MountFailedError,
+    OpName as OpName,
     PolicyDeniedError as PolicyDeniedError,
     PolicyError as PolicyError,
     PtySessionNotFoundError as PtySessionNotFoundError,
@@ -98,6 +100,7 @@ from sandyard.errors import (
     SnapshotPersistError as SnapshotPersistError,
     SnapshotRestoreError as SnapshotRestoreError,
     TerminalEndedError as TerminalEndedError,
+    UnsafeTarMemberError as UnsafeTarMemberError,
     UnscriptedCommandError as UnscriptedCommandError,
     UnsupportedOperationError as UnsupportedOperationError,
     WorkspaceArchiveReadError as WorkspaceArchiveReadError,
@@ -170,6 +173,9 @@ from sandyard.manifest.mounts import (
     RemoteMount as RemoteMount,
     TmpfsMount as TmpfsMount,
 )
+from sandyard.manifest.paths import (
+    resolve_workspace_path as resolve_workspace_path,
+)
 from sandyard.narrowing import (
     Narrowing as Narrowing,
 )
@@ -219,6 +225,7 @@ from sandyard.snapshot.specs import (
     LocalSnapshotSpec as LocalSnapshotSpec,
     NoopSnapshotSpec as NoopSnapshotSpec,
     RemoteSnapshotSpec as RemoteSnapshotSpec,
+    SnapshotSpec as SnapshotSpec,
     StoreSnapshotSpec as StoreSnapshotSpec,
     resolve_snapshot as resolve_snapshot,
 )
@@ -235,9 +242,21 @@ from sandyard.state import (
     UnixLocalSandboxSessionState as UnixLocalSandboxSessionState,
 )
 from sandyard.truncation import (
+    APPROX_BYTES_PER_TOKEN as APPROX_BYTES_PER_TOKEN,
     TruncationPolicy as TruncationPolicy,
+    approx_bytes_for_tokens as approx_bytes_for_tokens,
+    approx_token_count as approx_token_count,
+    approx_tokens_from_byte_count as approx_tokens_from_byte_count,
+    assemble_truncated_output as assemble_truncated_output,
+    format_truncation_marker as format_truncation_marker,
     formatted_truncate_text as formatted_truncate_text,
+    formatted_truncate_text_with_token_count as formatted_truncate_text_with_token_count,
+    removed_units_for_source as removed_units_for_source,
+    split_budget as split_budget,
+    split_string as split_string,
     truncate_text as truncate_text,
+    truncate_with_byte_estimate as truncate_with_byte_estimate,
+    truncate_with_token_budget as truncate_with_token_budget,
 )
 from sandyard.types import (
     Denial as Denial,
@@ -252,6 +271,40 @@ from sandyard.types import (
     RefusedCall as RefusedCall,
     ResourceUsage as ResourceUsage,
     User as User,
+)
+from sandyard.util.listing import (
+    parse_ls_la as parse_ls_la,
+)
+from sandyard.util.merging import (
+    deep_merge as deep_merge,
+)
+from sandyard.util.retrying import (
+    DEFAULT_TRANSIENT_RETRY_BACKOFF as DEFAULT_TRANSIENT_RETRY_BACKOFF,
+    DEFAULT_TRANSIENT_RETRY_INTERVAL_S as DEFAULT_TRANSIENT_RETRY_INTERVAL_S,
+    DEFAULT_TRANSIENT_RETRY_MAX_ATTEMPT as DEFAULT_TRANSIENT_RETRY_MAX_ATTEMPT,
+    TRANSIENT_HTTP_STATUS_CODES as TRANSIENT_HTTP_STATUS_CODES,
+    BackoffStrategy as BackoffStrategy,
+    exception_chain_contains_type as exception_chain_contains_type,
+    exception_chain_has_status_code as exception_chain_has_status_code,
+    iter_exception_chain as iter_exception_chain,
+    retry_async as retry_async,
+)
+from sandyard.util.streams import (
+    IteratorIO as IteratorIO,
+    sha256_file as sha256_file,
+    sha256_io as sha256_io,
+)
+from sandyard.util.tar_extraction import (
+    safe_extract_tarfile as safe_extract_tarfile,
+)
+from sandyard.util.tar_rules import (
+    safe_tar_member_rel_path as safe_tar_member_rel_path,
+    should_skip_tar_member as should_skip_tar_member,
+    validate_tar_bytes as validate_tar_bytes,
+    validate_tarfile as validate_tarfile,
+)
+from sandyard.util.tasks import (
+    gather_in_order as gather_in_order,
 )
 from sandyard.workspace.copying import (
     MaterializationResult as MaterializationResult,

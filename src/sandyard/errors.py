@@ -17,6 +17,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── PolicyError                     [ValueError]  what a command may touch
     │   ├── ManifestError                   [ValueError]  what should exist before work starts
     │   │   └── InvalidManifestPathError    a path is absolute or leaves the workspace
+    │   ├── UnsafeTarMemberError            [ValueError]  a helper refuses an archive's member
     │   ├── SessionNotFoundError            [LookupError]  no session has this id or name
     │   ├── UnscriptedCommandError          [AssertionError]  a test's script does not know it
     │   └── UnsupportedOperationError       [NotImplementedError]  not with this kind of session
@@ -141,6 +142,7 @@ __all__ = [
     "SnapshotPersistError",
     "SnapshotRestoreError",
     "TerminalEndedError",
+    "UnsafeTarMemberError",
     "UnscriptedCommandError",
     "UnsupportedOperationError",
     "WorkspaceArchiveReadError",
@@ -215,6 +217,7 @@ OpName = Literal[
     "apply",
     "discard",
     "wait_for_port",
+    "util",
 ]
 """The operation in which an error happened."""
 
@@ -224,10 +227,12 @@ class ErrorCode(StrEnum):
 
     ARGUMENT_INVALID = "argument_invalid"
     ARGUMENT_TYPE = "argument_type"
+    SANDBOX_CONFIG_INVALID = "sandbox_config_invalid"
     POLICY_INVALID = "policy_invalid"
     MANIFEST_INVALID = "manifest_invalid"
     INVALID_MANIFEST_PATH = "invalid_manifest_path"
     INVALID_COMPRESSION_SCHEME = "invalid_compression_scheme"
+    UNSAFE_TAR_MEMBER = "unsafe_tar_member"
     DEPENDENCIES_INVALID = "dependencies_invalid"
     DEPENDENCY_MISSING = "dependency_missing"
     CONFINEMENT_UNAVAILABLE = "confinement_unavailable"
@@ -381,7 +386,10 @@ def _restore(kind: type[SandboxError], args: tuple[object, ...], facts: Context)
 
 
 class ConfigurationError(SandboxError):
-    """The caller asked for something impossible; the same call never succeeds."""
+    """The caller asked for something impossible; the same call never succeeds.
+
+    One of your own that none of its classes fits has the code ``SANDBOX_CONFIG_INVALID``.
+    """
 
 
 class SandboxRuntimeError(SandboxError):
@@ -452,6 +460,36 @@ class InvalidCompressionSchemeError(ConfigurationError, ValueError):
             cause,
             retryable=False,
         )
+
+
+class UnsafeTarMemberError(ConfigurationError, ValueError):
+    """A member of a tar archive is refused by ``validate_tarfile`` and its kind.
+
+    Args:
+        member: its name, or ``<tar>`` where the archive itself can't be read.
+        reason: a stable phrase, such as ``parent traversal``, followed by a path where it ends in a
+            colon.
+    """
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        reason: str,
+        context: Context | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
+        facts = {"member": member, "reason": reason, **(context or {})}
+        super().__init__(
+            f"the archive's member {shown(member)} is refused: {reason}",
+            ErrorCode.UNSAFE_TAR_MEMBER,
+            "extract",
+            facts,
+            cause,
+            retryable=False,
+        )
+        self.member = member
+        self.reason = reason
 
 
 class DependenciesError(ConfigurationError, RuntimeError):

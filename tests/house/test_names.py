@@ -16,9 +16,13 @@ OLD_API = frozenset({
     "PtySessionNotFoundError",
     "UnixLocalSandboxClientOptions",
     "UnixLocalSandboxSessionState",
+    "approx_tokens_from_byte_count",
+    "exception_chain_has_status_code",
+    "formatted_truncate_text_with_token_count",
     "WorkspaceReadNotFoundError",
     "WorkspaceRootNotFoundError",
     "register_persist_workspace_skip_path",
+    "safe_tar_member_rel_path",
     "should_provision_manifest_accounts_on_resume",
 })  # fmt: skip
 

@@ -11,8 +11,8 @@ from sandyard.process.gathering import whole_characters
 from sandyard.truncation import (
     approx_bytes_for_tokens,
     approx_token_count,
-    approx_tokens_from_bytes,
-    formatted_truncate_with_count,
+    approx_tokens_from_byte_count,
+    formatted_truncate_text_with_token_count,
 )
 
 texts = st.text(st.sampled_from("ab \n\ré漢🎉\ud800"), max_size=300)
@@ -36,7 +36,7 @@ texts = st.text(st.sampled_from("ab \n\ré漢🎉\ud800"), max_size=300)
     ],
 )
 def test_examples(text: str, tokens: int | None, shown: str, count: int | None) -> None:
-    assert formatted_truncate_with_count(text, tokens) == (shown, count)
+    assert formatted_truncate_text_with_token_count(text, tokens) == (shown, count)
 
 
 LINES = "".join(f"line {number}\n" for number in range(100))
@@ -68,7 +68,7 @@ def test_exact_forms(policy: TruncationPolicy, shown: str) -> None:
 @given(texts, st.integers(-1, 90))
 def test_budget_of_tokens_is_kept(text: str, tokens: int) -> None:
     size = len(text.encode("utf-8", "surrogatepass"))
-    shown, count = formatted_truncate_with_count(text, tokens)
+    shown, count = formatted_truncate_text_with_token_count(text, tokens)
     assert len(shown.encode("utf-8", "surrogatepass")) <= max(0, tokens) * 4 or shown == text
     assert (count is None) == (shown == text and size <= max(0, tokens) * 4)
     assert count in {None, -(-size // 4)}
@@ -99,8 +99,8 @@ def test_budgets() -> None:
         9,
         36,
     )
-    assert (approx_token_count("漢字"), approx_tokens_from_bytes(0)) == (2, 0)
-    assert (approx_bytes_for_tokens(-1), approx_tokens_from_bytes(-1)) == (0, 0)
+    assert (approx_token_count("漢字"), approx_tokens_from_byte_count(0)) == (2, 0)
+    assert (approx_bytes_for_tokens(-1), approx_tokens_from_byte_count(-1)) == (0, 0)
 
 
 @given(st.binary(max_size=12))

@@ -1,15 +1,16 @@
-"""Rules for the names and paths that a manifest may use; all of it pure."""
+"""Rules for the names and paths that a manifest may use."""
 
 from __future__ import annotations
 
+import os
 import posixpath
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from sandyard.errors import InvalidManifestPathError, ManifestError, shown
 from sandyard.limits import PATH_COMPONENT_BYTES, PATH_TOTAL_BYTES
 from sandyard.manifest.base import plain_text
 
-__all__ = ["ROOT_KEY", "absolute_path", "entry_key"]
+__all__ = ["ROOT_KEY", "absolute_path", "entry_key", "resolve_workspace_path"]
 
 ROOT_KEY = "."
 """The key of an entry that is the workspace's root itself."""
@@ -66,6 +67,41 @@ def absolute_path(path: object, what: str) -> str:
         _check_length(name, PATH_COMPONENT_BYTES, "name")
     _check_length(normal, PATH_TOTAL_BYTES, "path")
     return normal
+
+
+def resolve_workspace_path(
+    workspace_root: str | PurePath,
+    rel: str | PurePath,
+    *,
+    allow_absolute_within_root: bool = False,
+) -> Path:
+    """Join a path to a workspace's root, and refuse one that leaves it.
+
+    It holds nobody: links may change after it. The file verbs of a session do not need it, and hold.
+
+    Args:
+        workspace_root: the root.
+        rel: the path; relative, without a ``..``.
+        allow_absolute_within_root: True takes an absolute one as well, if it lies in the root, and its
+            links lead into the root where that is on this machine.
+
+    Raises:
+        InvalidManifestPathError: it leaves the root (``escape_root``) or is absolute (``absolute``).
+        ManifestError: no system call could carry it.
+    """
+    root, text = _text(workspace_root, "workspace_root"), _text(rel, "path")
+    names = text.split("/")
+    if not text.startswith("/"):
+        if ".." in names:
+            raise InvalidManifestPathError(rel=text, reason="escape_root")
+        return Path(root, text)
+    path, top = Path(posixpath.normpath(text)), Path(posixpath.normpath(root))
+    within = allow_absolute_within_root and path.is_relative_to(top)
+    if within and os.path.lexists(top):
+        within = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(top))
+    if not within:
+        raise InvalidManifestPathError(rel=text, reason="absolute")
+    return path
 
 
 def _text(path: object, what: str) -> str:

@@ -34,7 +34,7 @@ from sandyard.process.gathering import Gathering
 from sandyard.process.piped import PipedProcess
 from sandyard.process.terminal import Terminal, TerminalCall
 from sandyard.process.updates import PtyExecUpdate
-from sandyard.truncation import formatted_truncate_with_count
+from sandyard.truncation import formatted_truncate_text_with_token_count
 
 if TYPE_CHECKING:
     from sandyard.process.commands import CommandCall, Commands
@@ -217,7 +217,7 @@ class PtySlots:
             if failure is not None and not data:
                 raise failure
         text = data.decode("utf-8", "replace")
-        shown, count = formatted_truncate_with_count(text, tokens)
+        shown, count = formatted_truncate_text_with_token_count(text, tokens)
         return PtyExecUpdate(
             process_id=slot.number if code is None else None,
             output=shown.encode(),

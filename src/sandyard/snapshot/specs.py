@@ -104,32 +104,32 @@ SnapshotSpec = Annotated[
 """What a caller may ask for."""
 
 
-def resolve_snapshot(asked: object, snapshot_id: str) -> SnapshotBase:
+def resolve_snapshot(spec: object, snapshot_id: str) -> SnapshotBase:
     """Turn what a caller asked for into a snapshot.
 
     Args:
-        asked: a snapshot, which is returned as it is; a spec, or a mapping that says one; or None for
+        spec: a snapshot, which is returned as it is; a spec, or a mapping that says one; or None for
             a ``NoopSnapshot``.
         snapshot_id: the id of one that is made.
 
     Raises:
         ArgumentError: it is none of these.
     """
-    if asked is None:
+    if spec is None:
         return NoopSnapshot(id=snapshot_id)
-    if isinstance(asked, SnapshotBase):
-        return asked
+    if isinstance(spec, SnapshotBase):
+        return spec
     try:
-        if isinstance(asked, Mapping):
+        if isinstance(spec, Mapping):
             adapter: TypeAdapter[SnapshotSpec] = TypeAdapter(SnapshotSpec)
-            asked = adapter.validate_python(dict(asked))
+            spec = adapter.validate_python(dict(spec))
     except ValidationError as error:
-        raise _unknown(asked) from error
+        raise _unknown(spec) from error
     if isinstance(
-        asked, NoopSnapshotSpec | LocalSnapshotSpec | RemoteSnapshotSpec | StoreSnapshotSpec
+        spec, NoopSnapshotSpec | LocalSnapshotSpec | RemoteSnapshotSpec | StoreSnapshotSpec
     ):
-        return asked.build(snapshot_id)
-    raise _unknown(asked)
+        return spec.build(snapshot_id)
+    raise _unknown(spec)
 
 
 def _unknown(asked: object) -> ArgumentError:
