@@ -171,6 +171,30 @@ def test_every_class_has_an_example_and_a_line_in_the_tree() -> None:
         assert kind in concrete or kind.__subclasses__(), f"{kind.__name__} has no example"
 
 
+@pytest.mark.parametrize(
+    ("error", "retryable", "context"),
+    [
+        (GitMissingInImageError(), False, {"repo": None, "ref": None}),
+        (GitCloneError(url="u", ref="r"), None, {"url": "u", "ref": "r"}),
+        (MountConfigError(message="m"), False, {}),
+        (MountConfigError("m", path="a"), False, {"path": "a"}),
+        (WorkspaceRootNotFoundError(path="/w"), False, {"path": "/w"}),
+        (
+            ExposedPortUnavailableError(port=1, exposed_ports=(2,), reason="not_configured"),
+            False,
+            {"port": 1, "exposed_ports": [2], "reason": "not_configured"},
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_known_by_little(
+    error: SandboxError, retryable: bool | None, context: dict[str, object]
+) -> None:
+    assert error.retryable is retryable
+    assert context.items() <= error.context.items()
+    assert "None" not in str(error)
+
+
 def test_codes_are_all_in_use() -> None:
     assert {error.error_code for error in EVERY} == set(ErrorCode)
 

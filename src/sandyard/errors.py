@@ -726,7 +726,7 @@ class ExposedPortUnavailableError(SandboxRuntimeError):
         retryable: bool | None = None,
     ) -> None:
         listed = tuple(exposed_ports)
-        facts = {"port": port, "exposed_ports": listed, "reason": reason, **(context or {})}
+        facts = {"port": port, "exposed_ports": [*listed], "reason": reason, **(context or {})}
         made_with = f"with {shown(listed)}" if listed else "without any"
         text = message or (
             f"port {shown(port)} can't be reached ({reason}): the session was made {made_with}"
@@ -880,6 +880,7 @@ class _PathError(SandboxRuntimeError):
     _code: ErrorCode
     _op: OpName
     _says: str
+    _retryable: bool | None = None
 
     def __init__(
         self,
@@ -892,7 +893,8 @@ class _PathError(SandboxRuntimeError):
     ) -> None:
         text = message or self._says.format(shown(str(path))) + _because(cause)
         facts = {"path": str(path), **(context or {})}
-        super().__init__(text, self._code, self._op, facts, cause, retryable)
+        later = self._retryable if retryable is None else retryable
+        super().__init__(text, self._code, self._op, facts, cause, later)
 
 
 def _because(cause: BaseException | None) -> str:
@@ -927,6 +929,7 @@ class WorkspaceRootNotFoundError(_PathError):
     """The workspace's root directory, ``path``, is gone."""
 
     _code = ErrorCode.WORKSPACE_ROOT_NOT_FOUND
+    _retryable = False
     _op: OpName = "exec"
     _says = (
         "the workspace {} no longer exists; somebody removed or replaced its directory: "
@@ -1525,23 +1528,29 @@ class GitArtifactError(ArtifactError):
     """A Git repository could not be copied into the workspace."""
 
 
+def _colon(said: str | None) -> str:
+    """What somebody said, at the end of a message."""
+    return f": {_cut(said.strip())}" if said else ""
+
+
 class GitMissingInImageError(GitArtifactError):
     """There is no git among the programs that commands see.
 
     Args:
-        repo: the repository as given.
+        repo: the repository as given; None where that is not known.
         ref: the branch, tag or commit as given.
     """
 
     def __init__(
         self,
         *,
-        repo: str,
+        repo: str | None = None,
         ref: str | None = None,
         context: Context | None = None,
         cause: BaseException | None = None,
     ) -> None:
-        text = f"the repository {shown(repo)} can't be cloned: there is no git; install it"
+        which = "a repository" if repo is None else f"the repository {shown(repo)}"
+        text = f"{which} can't be cloned: there is no git; install it"
         facts = {"repo": repo, "ref": ref, **(context or {})}
         code = ErrorCode.GIT_MISSING_IN_IMAGE
         super().__init__(text, code, "materialize", facts, cause, retryable=False)
@@ -1554,7 +1563,7 @@ class GitCloneError(GitArtifactError):
         url: what Git was given.
         ref: the branch, tag or commit as given.
         stderr: what Git said, or what else kept it from cloning.
-        repo: the repository as given.
+        repo: the repository as given; None where that is not known.
         subpath: the directory of it that was wanted.
     """
 
@@ -1563,14 +1572,14 @@ class GitCloneError(GitArtifactError):
         *,
         url: str,
         ref: str | None,
-        stderr: str,
-        repo: str,
+        stderr: str | None = None,
+        repo: str | None = None,
         subpath: str | None = None,
         context: Context | None = None,
         cause: BaseException | None = None,
     ) -> None:
         which = f" at {shown(ref)}" if ref else ""
-        text = f"the repository {shown(url)}{which} could not be cloned: {_cut(stderr.strip())}"
+        text = f"the repository {shown(url)}{which} could not be cloned{_colon(stderr)}"
         facts: dict[str, object] = {
             "url": url,
             "ref": ref,
@@ -1624,32 +1633,35 @@ class MountArtifactError(ArtifactError):
     Args:
         message: what, why, and what to change.
         op: the operation.
-        path: where it was to stand, or stands.
+        path: where it was to stand, or stands; None where that is not known.
         context: further facts, such as ``reason``.
         cause: the error behind it.
         retryable: whether the same call may succeed later.
     """
 
     _code: ErrorCode
+    _retryable: bool | None = None
 
     def __init__(
         self,
         message: str,
         *,
-        op: OpName,
-        path: str | PurePath,
+        op: OpName = "materialize",
+        path: str | PurePath | None = None,
         context: Context | None = None,
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
-        facts = {"path": str(path), **(context or {})}
-        super().__init__(message, self._code, op, facts, cause, retryable)
+        place: dict[str, object] = {} if path is None else {"path": str(path)}
+        later = self._retryable if retryable is None else retryable
+        super().__init__(message, self._code, op, {**place, **(context or {})}, cause, later)
 
 
 class MountConfigError(MountArtifactError, ValueError):
     """What was asked for can't be mounted there; nothing was mounted."""
 
     _code = ErrorCode.MOUNT_CONFIG_INVALID
+    _retryable = False
 
 
 class MountFailedError(MountArtifactError):

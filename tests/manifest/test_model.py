@@ -365,6 +365,19 @@ def test_json_round_trip() -> None:
     assert dumped["entries"]["d"]["children"]["deep/er"]["content"] == {"base64": "/wA="}
 
 
+def test_permissions_of_directories_say_so() -> None:
+    shared = Permissions(owner=6)
+    entries = {"d": Dir(permissions=shared), "e": Dir(), "l": LocalDir(), "f": File(content=b"")}
+    dumped = Manifest(entries=entries).model_dump(mode="json")["entries"]
+    assert [dumped[key]["permissions"]["directory"] for key in "def"] == [True, True, False]
+    assert not shared.directory
+    assert str(entries["d"].permissions) == "drw-------"
+    # Nobody chose those of the copy, and so they are not saved.
+    assert "permissions" not in dumped["l"]
+    again = Manifest.model_validate(Manifest(entries=entries).model_dump(mode="json"))
+    assert again.model_dump(mode="json")["entries"] == dumped
+
+
 def test_permissions_nobody_chose_stay_unchosen() -> None:
     back = Manifest.from_saved(_full().model_dump_json())
     source, chosen = back.entries["src"], back.entries["cfg"]

@@ -6,9 +6,10 @@ import base64
 import binascii
 import builtins
 import importlib
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Final, Literal, TypedDict, Unpack
+from typing import Annotated, Final, Literal, Self, TypedDict, Unpack
 
 from pydantic import (
     BeforeValidator,
@@ -20,6 +21,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from sandyard.errors import ManifestError, shown
@@ -45,6 +47,12 @@ __all__ = [
 
 def _default_permissions() -> Permissions:
     return Permissions(owner=7, group=5, other=5)
+
+
+def _chosen(permissions: Permissions) -> bool:
+    """Whether somebody chose them, as far as they themselves can tell."""
+    bits = stat.S_IMODE(permissions.to_mode())
+    return bits != stat.S_IMODE(_default_permissions().to_mode())
 
 
 _REMOTE_TYPES: Final = frozenset({
@@ -87,6 +95,15 @@ class BaseEntry(Tagged):
         super().__init__(**fields)
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @model_validator(mode="after")
+    def _mark_directory(self) -> Self:
+        """Let the permissions of a directory say that they are one's."""
+        if self.is_dir and not self.permissions.directory:
+            # Of its own, as the caller's may be a file's too; and not as a field that was chosen.
+            marked = self.permissions.model_copy(update={"directory": True})
+            self.__dict__["permissions"] = marked
+        return self
 
     @classmethod
     def registered_types(cls) -> dict[str, builtins.type[Tagged]]:
@@ -279,9 +296,7 @@ class Copied(BaseEntry):
 
     def given_permissions(self) -> Permissions | None:
         """Return the permissions that somebody chose, or None to keep those of the source."""
-        chosen = (
-            "permissions" in self.model_fields_set or self.permissions != _default_permissions()
-        )
+        chosen = "permissions" in self.model_fields_set or _chosen(self.permissions)
         return self.permissions if chosen else None
 
     @model_serializer(mode="wrap")
@@ -412,7 +427,8 @@ class Mount(BaseEntry):
     def _keep_own(
         cls, value: Permissions | Group | User | None, info: ValidationInfo
     ) -> Permissions | Group | User | None:
-        if value is not None and value != _default_permissions():
+        chosen = _chosen(value) if isinstance(value, Permissions) else value is not None
+        if chosen:
             raise ManifestError(
                 f"a mount's {info.field_name} is that of what is mounted: leave it out",
                 field=info.field_name,
