@@ -10,23 +10,7 @@ from sandyard import SandboxError
 from sandyard.cli.blueprint import ManifestFile
 from sandyard.cli.execution import refused
 from sandyard.cli.order import Order
-from sandyard.cli.permissions import (
-    Accept,
-    Denied,
-    Devices,
-    Home,
-    Limits,
-    Network,
-    Protected,
-    Read,
-    Require,
-    Syscalls,
-    Toolchains,
-    Unprotected,
-    Variables,
-    Write,
-    make_policy,
-)
+from sandyard.cli.permissions import PolicyMaker, policy_options
 from sandyard.cli.reaching import Json, attended, print_objects, supervised
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.run import Copy, Ports, Workspace
@@ -39,26 +23,15 @@ Name = Annotated[
 ]
 
 
-def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
+@policy_options()
+def create(
     name: Name = None,
     workspace: Workspace = None,
     copy: Copy = None,
     listed: ManifestFile = None,
-    read: Read = None,
-    write: Write = None,
-    deny: Denied = None,
-    protect: Protected = None,
-    no_protect: Unprotected = False,
-    env: Variables = None,
-    net: Network = "none",
+    *,
+    permitted: PolicyMaker,
     port: Ports = None,
-    device: Devices = None,
-    syscalls: Syscalls = None,
-    no_toolchains: Toolchains = False,
-    home: Home = "private",
-    limit: Limits = None,
-    accept: Accept = None,
-    require: Require = None,
     json: Json = False,
 ) -> int:
     """Make a session that stays, and print its name.
@@ -70,22 +43,7 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Exit codes: 0; 125 where sandyard refuses.
     """
     try:
-        policy = make_policy(
-            read=read,
-            write=write,
-            deny=deny,
-            protect=protect,
-            no_protect=no_protect,
-            env=env,
-            net=net,
-            device=device,
-            syscalls=syscalls,
-            no_toolchains=no_toolchains,
-            home=home,
-            limit=limit,
-            accept=accept,
-            require=require,
-        )
+        policy = permitted()
         manifest, sources = Order((), workspace, copy, policy, None, listed).manifest()
     except SandboxError as error:
         return PlainTeller().end(refused(error))

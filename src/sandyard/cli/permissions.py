@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast, get_type_hints
 
 import typer
 
@@ -15,23 +17,7 @@ from sandyard.resources import LIMIT_UNITS
 if TYPE_CHECKING:
     from sandyard.policy import DeviceOption, Dimension, Requirement, SyscallOption
 
-__all__ = [
-    "Accept",
-    "Denied",
-    "Devices",
-    "Home",
-    "Limits",
-    "Network",
-    "Protected",
-    "Read",
-    "Require",
-    "Syscalls",
-    "Toolchains",
-    "Unprotected",
-    "Variables",
-    "Write",
-    "make_policy",
-]
+__all__ = ["PolicyMaker", "Variables", "make_policy", "policy_options"]
 
 Read = Annotated[
     list[str] | None,
@@ -118,20 +104,20 @@ _FRACTIONS: Final = ("cpus", "wall_time")
 
 def make_policy(  # noqa: PLR0913  # one parameter for each option
     *,
-    read: Iterable[str] | None = None,
-    write: Iterable[str] | None = None,
-    deny: Iterable[str] | None = None,
-    protect: Iterable[str] | None = None,
-    no_protect: bool = False,
-    env: Iterable[str] | None = None,
-    net: Literal["none", "host"] = "none",
-    device: Iterable[str] | None = None,
-    syscalls: Iterable[str] | None = None,
-    no_toolchains: bool = False,
-    home: Literal["private", "workspace"] = "private",
-    limit: Iterable[str] | None = None,
-    accept: Iterable[str] | None = None,
-    require: Iterable[str] | None = None,
+    read: Read = None,
+    write: Write = None,
+    deny: Denied = None,
+    protect: Protected = None,
+    no_protect: Unprotected = False,
+    env: Variables = None,
+    net: Network = "none",
+    device: Devices = None,
+    syscalls: Syscalls = None,
+    no_toolchains: Toolchains = False,
+    home: Home = "private",
+    limit: Limits = None,
+    accept: Accept = None,
+    require: Require = None,
 ) -> Policy:
     """The policy that options say.
 
@@ -161,6 +147,43 @@ def make_policy(  # noqa: PLR0913  # one parameter for each option
         require=required,
         limits=_limits(limit or ()),
     )
+
+
+PolicyMaker = Callable[[], Policy]
+"""What makes the policy that the options of a call say, or raises what ``make_policy`` raises."""
+
+
+def policy_options(
+    *, without: Collection[str] = ()
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a verb the options of ``make_policy``, in the place of its parameter ``permitted``.
+
+    The verb calls that parameter for the policy, where it can tell of an error in its own way.
+
+    Args:
+        without: options that the verb does not have, by their parameters.
+    """
+    listed = inspect.signature(make_policy, eval_str=True).parameters.values()
+    options = [one for one in listed if one.name not in without]
+
+    def decorate(verb: Callable[..., int]) -> Callable[..., int]:
+        hints = get_type_hints(verb, include_extras=True)
+        shown: list[inspect.Parameter] = []
+        for one in inspect.signature(verb).parameters.values():
+            own = one.replace(kind=one.KEYWORD_ONLY, annotation=hints[one.name])
+            shown += options if one.name == "permitted" else [own]
+
+        @wraps(verb)
+        def asked(**words: object) -> int:
+            said = {one.name: words.pop(one.name) for one in options}
+            return verb(**words, permitted=lambda: make_policy(**said))  # type: ignore[arg-type]  # read as it says
+
+        # What typer makes the options of.
+        asked.__annotations__ = {one.name: one.annotation for one in shown} | {"return": int}
+        asked.__signature__ = inspect.Signature(shown, return_annotation=int)  # type: ignore[attr-defined]  # as PEP 362 has it
+        return asked
+
+    return decorate
 
 
 def _limits(given: Iterable[str]) -> ResourceLimits:

@@ -7,23 +7,7 @@ import typer
 from sandyard import SandboxError
 from sandyard.cli.create import Name
 from sandyard.cli.execution import refused
-from sandyard.cli.permissions import (
-    Accept,
-    Denied,
-    Devices,
-    Home,
-    Limits,
-    Network,
-    Protected,
-    Read,
-    Require,
-    Syscalls,
-    Toolchains,
-    Unprotected,
-    Variables,
-    Write,
-    make_policy,
-)
+from sandyard.cli.permissions import PolicyMaker, policy_options
 from sandyard.cli.reaching import Json, attended, print_objects, supervised
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.snapshot_names import Kept
@@ -31,23 +15,12 @@ from sandyard.cli.snapshot_names import Kept
 __all__ = ["resume"]
 
 
-def resume(  # noqa: PLR0913, PLR0917  # one parameter for each option
+@policy_options()
+def resume(
     snapshot: Kept,
     name: Name = None,
-    read: Read = None,
-    write: Write = None,
-    deny: Denied = None,
-    protect: Protected = None,
-    no_protect: Unprotected = False,
-    env: Variables = None,
-    net: Network = "none",
-    device: Devices = None,
-    syscalls: Syscalls = None,
-    no_toolchains: Toolchains = False,
-    home: Home = "private",
-    limit: Limits = None,
-    accept: Accept = None,
-    require: Require = None,
+    *,
+    permitted: PolicyMaker,
     json: Json = False,
 ) -> int:
     """Make a session that stays of a snapshot, and print its name.
@@ -58,22 +31,7 @@ def resume(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Exit codes: 0; 125 where sandyard refuses.
     """
     try:
-        policy = make_policy(
-            read=read,
-            write=write,
-            deny=deny,
-            protect=protect,
-            no_protect=no_protect,
-            env=env,
-            net=net,
-            device=device,
-            syscalls=syscalls,
-            no_toolchains=no_toolchains,
-            home=home,
-            limit=limit,
-            accept=accept,
-            require=require,
-        )
+        policy = permitted()
     except SandboxError as error:
         return PlainTeller().end(refused(error))
 

@@ -11,23 +11,7 @@ from sandyard import SandboxError
 from sandyard.cli.blueprint import ManifestFile
 from sandyard.cli.execution import carry_out, refused
 from sandyard.cli.order import Order
-from sandyard.cli.permissions import (
-    Accept,
-    Denied,
-    Devices,
-    Home,
-    Limits,
-    Network,
-    Protected,
-    Read,
-    Require,
-    Syscalls,
-    Toolchains,
-    Unprotected,
-    Variables,
-    Write,
-    make_policy,
-)
+from sandyard.cli.permissions import PolicyMaker, policy_options
 from sandyard.cli.report import JsonTeller, PlainTeller
 
 __all__ = ["AsUser", "Command", "Json", "Ports", "Quiet", "Timeout", "run"]
@@ -103,28 +87,17 @@ Json = Annotated[
 ]
 
 
-def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
+@policy_options()
+def run(  # noqa: PLR0913  # one parameter for each option
     command: Command,
     workspace: Workspace = None,
     copy: Copy = None,
     overlaid: Try = False,
     applies: Apply = False,
     listed: ManifestFile = None,
-    read: Read = None,
-    write: Write = None,
-    deny: Denied = None,
-    protect: Protected = None,
-    no_protect: Unprotected = False,
-    env: Variables = None,
-    net: Network = "none",
+    *,
+    permitted: PolicyMaker,
     port: Ports = None,
-    device: Devices = None,
-    syscalls: Syscalls = None,
-    no_toolchains: Toolchains = False,
-    home: Home = "private",
-    limit: Limits = None,
-    accept: Accept = None,
-    require: Require = None,
     timeout: Timeout = None,
     user: AsUser = None,
     quiet: Quiet = False,
@@ -142,22 +115,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter for each option
     """
     teller = JsonTeller() if json else PlainTeller(quiet=quiet)
     try:
-        policy = make_policy(
-            read=read,
-            write=write,
-            deny=deny,
-            protect=protect,
-            no_protect=no_protect,
-            env=env,
-            net=net,
-            device=device,
-            syscalls=syscalls,
-            no_toolchains=no_toolchains,
-            home=home,
-            limit=limit,
-            accept=accept,
-            require=require,
-        )
+        policy = permitted()
     except SandboxError as error:
         return teller.end(refused(error))
     given = tuple(command), workspace, copy, policy, timeout, listed, user, overlaid, applies

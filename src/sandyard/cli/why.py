@@ -13,18 +13,7 @@ import typer
 from sandyard import Explanation, Manifest, SandboxError, UnixLocalSandboxClient
 from sandyard.cli.execution import refused
 from sandyard.cli.order import Order
-from sandyard.cli.permissions import (
-    Denied,
-    Devices,
-    Network,
-    Protected,
-    Read,
-    Syscalls,
-    Toolchains,
-    Unprotected,
-    Write,
-    make_policy,
-)
+from sandyard.cli.permissions import PolicyMaker, policy_options
 from sandyard.cli.report import JsonTeller, PlainTeller, option_for
 from sandyard.cli.run import Copy, Workspace
 from sandyard.cli.stopping import Stopping
@@ -48,19 +37,13 @@ Subject = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
-def explain(  # noqa: PLR0913, PLR0917  # one parameter for each option
+@policy_options(without=("env", "home", "limit", "accept", "require"))
+def explain(
     subject: Subject,
     workspace: Workspace = None,
     copy: Copy = None,
-    read: Read = None,
-    write: Write = None,
-    deny: Denied = None,
-    protect: Protected = None,
-    no_protect: Unprotected = False,
-    net: Network = "none",
-    device: Devices = None,
-    syscalls: Syscalls = None,
-    no_toolchains: Toolchains = False,
+    *,
+    permitted: PolicyMaker,
     json: Json = False,
 ) -> int:
     """Say what a command may do with something, by which rule, and what would allow more.
@@ -73,18 +56,7 @@ def explain(  # noqa: PLR0913, PLR0917  # one parameter for each option
     """
     teller = JsonTeller() if json else PlainTeller()
     try:
-        policy = make_policy(
-            read=read,
-            write=write,
-            deny=deny,
-            protect=protect,
-            no_protect=no_protect,
-            net=net,
-            device=device,
-            syscalls=syscalls,
-            no_toolchains=no_toolchains,
-        )
-        order = Order((), workspace, copy, policy, None)
+        order = Order((), workspace, copy, permitted(), None)
         told = asyncio.run(_ask(order, subject))
     except SandboxError as error:
         return teller.end(refused(error))
