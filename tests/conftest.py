@@ -33,6 +33,7 @@ ONCE = (
     "cli/test_pumping.py",
     "cli/test_sessions.py",
     "cli/test_snapshots.py",
+    "cli/test_trying.py",
     "confinement",
     "contract",
     "docs/test_site.py",

@@ -247,7 +247,8 @@ class OverlayVerbs(Observable, ABC):
         place = self._overlay_place()
         if place is None:
             raise ArgumentError(
-                "the workspace is no overlay; create the session with workspace=Overlay(path)",
+                "the workspace is no overlay; create the session with workspace=Overlay(path), on the "
+                "command line with --try",
                 op=op,
                 argument="workspace",
                 value=None,

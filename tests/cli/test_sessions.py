@@ -281,6 +281,8 @@ def test_refusal_is_sentence(web: str) -> None:
         ["rm", "other"],
         ["attach", web],
         ["shell", web],
+        ["diff", web],
+        ["create", "--try", "--copy", "."],
     ):
         done = call(*words)
         assert (done.returncode, done.stdout) == (125, b""), words

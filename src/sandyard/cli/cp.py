@@ -13,8 +13,8 @@ from sandyard.cli.execution import refused
 from sandyard.cli.places import Place, place_of
 from sandyard.cli.progress import Progress
 from sandyard.cli.pumping import Inlet
-from sandyard.cli.reaching import attended, printable, supervised
-from sandyard.cli.report import PlainTeller
+from sandyard.cli.reaching import attended, supervised
+from sandyard.cli.report import PlainTeller, printable
 
 if TYPE_CHECKING:
     from sandyard.archive.report import ArchiveReport

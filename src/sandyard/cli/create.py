@@ -22,12 +22,22 @@ Name = Annotated[
     typer.Option(metavar="NAME", help="What it is called (default: from its id)."),
 ]
 
+Overlaid = Annotated[
+    bool,
+    typer.Option(
+        "--try",
+        help="Work on an overlay over the directory (default: the present one), which stays as it is; "
+        "diff, apply and discard are for what was changed.",
+    ),
+]
+
 
 @policy_options()
 def create(
     name: Name = None,
     workspace: Workspace = None,
     copy: Copy = None,
+    overlaid: Overlaid = False,
     listed: ManifestFile = None,
     *,
     permitted: PolicyMaker,
@@ -38,13 +48,16 @@ def create(
 
     It takes the options of run, which hold for all its commands. A supervisor of yours holds it in
     the background until 'sandyard rm', and is started by this command if need be. Without
-    --workspace its directory is private, and deleted with it.
+    --workspace its directory is private, and deleted with it. With --try it works on a directory of
+    yours that stays as it is.
 
     Exit codes: 0; 125 where sandyard refuses.
     """
     try:
         policy = permitted()
-        manifest, sources = Order((), workspace, copy, policy, None, listed).manifest()
+        order = Order((), workspace, copy, policy, None, listed, overlaid=overlaid)
+        overlay = order.overlay()
+        manifest, sources = order.manifest()
     except SandboxError as error:
         return PlainTeller().end(refused(error))
 
@@ -55,6 +68,7 @@ def create(
             manifest=manifest,
             directory=sources,
             exposed_ports=port or (),
+            overlay=None if overlay is None else str(overlay.path),
         )
         if session.info is not None:
             if json:

@@ -14,7 +14,7 @@ import typer
 
 from sandyard import SandboxError
 from sandyard.cli.execution import refused
-from sandyard.cli.report import PlainTeller
+from sandyard.cli.report import PlainTeller, printable
 from sandyard.cli.stopping import Stopping
 from sandyard.finishing import in_thread
 
@@ -31,7 +31,6 @@ __all__ = [
     "found_client",
     "print_objects",
     "print_table",
-    "printable",
     "session_names",
     "supervised",
 ]
@@ -130,8 +129,3 @@ async def _attended(work: Callable[[], Awaitable[int]]) -> int:
             if stopping.cause is None:
                 raise
             return _SIGNALLED + stopping.cause
-
-
-def printable(text: str) -> str:
-    """Text that a terminal shows and does not obey: names in a session are its commands' choice."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

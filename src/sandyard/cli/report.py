@@ -19,7 +19,16 @@ from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.policy import DIMENSIONS
 from sandyard.process.capture import Capture, Captured
 
-__all__ = ["JsonTeller", "Outcome", "PlainTeller", "Teller", "option_for"]
+__all__ = [
+    "JsonTeller",
+    "Outcome",
+    "PlainTeller",
+    "Teller",
+    "change_lines",
+    "error_fields",
+    "option_for",
+    "printable",
+]
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -90,8 +99,9 @@ class PlainTeller:
 
     def changed(self, changes: Changes, *, applied: bool) -> None:
         """Write a line for each, deletions first, and one about all."""
-        for line in str(changes).splitlines():
+        for line in change_lines(changes):
             _say(line)
+        self.explain(changes)
         number = f"{len(changes.entries)}{'' if changes.complete else ' and more'}"
         if not changes.entries:
             _say("nothing was changed")
@@ -99,6 +109,14 @@ class PlainTeller:
             _say(f"{number} changes, applied")
         else:
             _say(f"{number} changes, not applied; --apply does, if the command exits with 0")
+
+    def explain(self, changes: Changes) -> None:
+        """Write a line for each change that programs outside would run, and for what is not known."""
+        for change in changes.entries:
+            if change.planted is not None:
+                _say(printable(f"{change.path} would be run or obeyed outside: {change.planted}"))
+        for note in changes.notes:
+            _say(printable(note))
 
     def end(self, outcome: Outcome) -> int:
         """Write a line about an error, one for each denial and for each limit that was reached."""
@@ -148,6 +166,17 @@ class JsonTeller:
         except BrokenPipeError:
             return _BROKEN_PIPE
         return outcome.exit_code
+
+
+def change_lines(changes: Changes) -> list[str]:
+    """A line for each change, as a terminal shows it: a letter for its kind, and the path."""
+    lines = [printable(str(change)) for change in changes.entries]
+    return lines if changes.complete else [*lines, "… and more"]
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: names in a session are its commands' choice."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def option_for(grant: str | None) -> str | None:
@@ -211,7 +240,7 @@ def _report(
         "limit_hits": [] if result is None else [asdict(hit) for hit in result.limit_hits],
         "leftovers": [] if result is None else [asdict(left) for left in result.leftovers],
         "confinement": confinement,
-        "error": None if error is None else _error_fields(error),
+        "error": None if error is None else error_fields(error),
     }
     return fields
 
@@ -231,7 +260,8 @@ def _stream_fields(name: str, kept: Captured) -> dict[str, object]:
     }
 
 
-def _error_fields(error: SandboxError) -> dict[str, object]:
+def error_fields(error: SandboxError) -> dict[str, object]:
+    """An error as JSON has it."""
     return {
         "code": error.code,
         "message": error.message,

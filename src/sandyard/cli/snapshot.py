@@ -19,9 +19,9 @@ from sandyard.cli.reaching import (
     attended,
     print_objects,
     print_table,
-    printable,
     supervised,
 )
+from sandyard.cli.report import printable
 from sandyard.cli.snapshot_names import Kept, KeptList
 from sandyard.finishing import in_thread
 from sandyard.snapshot.upkeep import Reclaimed

@@ -14,7 +14,7 @@ from sandyard import Explanation, Manifest, SandboxError, UnixLocalSandboxClient
 from sandyard.cli.execution import refused
 from sandyard.cli.order import Order
 from sandyard.cli.permissions import PolicyMaker, policy_options
-from sandyard.cli.report import JsonTeller, PlainTeller, option_for
+from sandyard.cli.report import JsonTeller, PlainTeller, option_for, printable
 from sandyard.cli.run import Copy, Workspace
 from sandyard.cli.stopping import Stopping
 from sandyard.finishing import in_thread
@@ -103,8 +103,4 @@ def _lines(told: Explanation) -> list[str]:
     if told.grant is not None:
         option = option_for(told.grant)
         lines.append(f"  to allow more: {option or told.grant}")
-    return [_printable(line) for line in lines]
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return [printable(line) for line in lines]
