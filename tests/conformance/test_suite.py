@@ -104,7 +104,7 @@ def test_page_names_behaviours() -> None:
 
 @pytest.mark.soak
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_page_is_true() -> None:
     program = ROOT / "scripts" / "conformance.py"
     done = subprocess.run(
