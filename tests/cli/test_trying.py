@@ -1,4 +1,4 @@
-"""`sandyard create --try`, `diff`, `apply`, `discard`: a session that stays works on a directory that does."""
+"""`sandyard create --try` and `--layered`: what a session that stays is laid over, and what it changed."""
 
 from __future__ import annotations
 
@@ -50,6 +50,22 @@ def test_changes_land_when_asked(home: Path, base: Path) -> None:
     assert (partly.returncode, lines(partly)) == (1, [".envrc", r"e\x1b", "tool"])
     assert b"pipe: left out" in partly.stderr
     assert not (base / "tool").exists()
+
+
+def test_layered_fork_copies_changes(home: Path, base: Path) -> None:
+    refused = call("create", "--layered", "--workspace", str(base))
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    assert b"--workspace and --layered exclude each other" in refused.stderr
+    assert call("create", "--layered", "--copy", str(base), "--name", "web").returncode == 0
+    (made,) = map(json.loads, lines(call("fork", "web", "--json", "--name", "other")))
+    assert made["forked"] in {"changes", "layers"}
+    work = "cat notes; echo mine > notes; rm -r src"
+    assert call("exec", "other", "--", "sh", "-c", work).stdout == b"one\ntwo\nthree\n"
+    assert call("exec", "web", "--", "cat", "notes", "src/main.py").stdout == (
+        b"one\ntwo\nthree\nprint('hello')\n"
+    )
+    assert call("rm", "web").returncode == 0  # the fork lies upon what stays
+    assert call("cat", "other:notes", "other:tool").stdout == b"mine\n#!/bin/sh\n"
 
 
 def test_discard_begins_anew(home: Path, base: Path) -> None:

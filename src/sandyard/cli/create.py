@@ -15,7 +15,7 @@ from sandyard.cli.reaching import Json, attended, print_objects, supervised
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.run import Copy, Ports, Workspace
 
-__all__ = ["create"]
+__all__ = ["LayeredOption", "Name", "create"]
 
 Name = Annotated[
     str | None,
@@ -31,13 +31,19 @@ Overlaid = Annotated[
     ),
 ]
 
+LayeredOption = Annotated[
+    bool,
+    typer.Option("--layered", help="Let its forks copy only what was changed since it began."),
+]
+
 
 @policy_options()
-def create(
+def create(  # noqa: PLR0913  # one parameter for each option
     name: Name = None,
     workspace: Workspace = None,
     copy: Copy = None,
     overlaid: Overlaid = False,
+    layered: LayeredOption = False,
     listed: ManifestFile = None,
     *,
     permitted: PolicyMaker,
@@ -55,7 +61,7 @@ def create(
     """
     try:
         policy = permitted()
-        order = Order((), workspace, copy, policy, None, listed, overlaid=overlaid)
+        order = Order((), workspace, copy, policy, None, listed, overlaid=overlaid, layered=layered)
         overlay = order.overlay()
         manifest, sources = order.manifest()
     except SandboxError as error:
@@ -69,6 +75,7 @@ def create(
             directory=sources,
             exposed_ports=port or (),
             overlay=None if overlay is None else str(overlay.path),
+            layered=layered,
         )
         if session.info is not None:
             if json:

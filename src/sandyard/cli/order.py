@@ -28,6 +28,7 @@ class Order:
         user: whom it runs as, by name, or None for ``agent``.
         overlaid: whether it works on an overlay over the directory, which stays as it is.
         applies: whether what it changed is put into the directory, if it exits with 0.
+        layered: whether its workspace lies upon layers.
         ports: on which its servers are reached from this machine.
     """
 
@@ -41,6 +42,7 @@ class Order:
     overlaid: bool = False
     applies: bool = False
     ports: tuple[int, ...] = ()
+    layered: bool = False
 
     def overlay(self) -> Overlay | None:
         """What its workspace is an overlay over, if it is one: the present directory, if none is named.
@@ -65,6 +67,7 @@ class Order:
             ArgumentError: a directory or file does not exist, or options exclude each other.
             ManifestError: the file is no manifest.
         """
+        self._check_layers()
         if self.copy is not None:
             for other, option in ((self.workspace, "--workspace"), (self.listed, "--manifest")):
                 if other is not None:
@@ -87,6 +90,17 @@ class Order:
             # With a slash at its end it is never "/workspace", the name for a private directory.
             manifest = manifest.model_copy(update={"root": path.rstrip("/") + "/"})
         return manifest, sources
+
+    def _check_layers(self) -> None:
+        """Refuse layers in the place of a directory of the caller's."""
+        if not self.layered:
+            return
+        for given, option in (
+            (self.workspace is not None, "--workspace"),
+            (self.overlaid, "--try"),
+        ):
+            if given:
+                raise _refusal(f"{option} and --layered exclude each other", "--layered", "")
 
 
 def absolute_path(text: str, option: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from sandyard import SandboxError
-from sandyard.cli.create import Name
+from sandyard.cli.create import LayeredOption, Name
 from sandyard.cli.execution import refused
 from sandyard.cli.permissions import PolicyMaker, policy_options
 from sandyard.cli.reaching import Json, attended, print_objects, supervised
@@ -19,6 +19,7 @@ __all__ = ["resume"]
 def resume(
     snapshot: Kept,
     name: Name = None,
+    layered: LayeredOption = False,
     *,
     permitted: PolicyMaker,
     json: Json = False,
@@ -36,7 +37,9 @@ def resume(
         return PlainTeller().end(refused(error))
 
     async def work() -> int:
-        session = await supervised().create(name=name, policy=policy, snapshot=snapshot)
+        session = await supervised().create(
+            name=name, policy=policy, snapshot=snapshot, layered=layered
+        )
         if session.info is not None:
             if json:
                 print_objects((session.info,))

@@ -96,6 +96,7 @@ class Create(Message):
             name of its history; None for nothing.
         exposed_ports: ports on which its servers are reached on the server's machine.
         overlay: the directory that its workspace is an overlay over; None for no overlay.
+        layered: whether it lies upon layers, so that its forks copy only what was changed.
         start: whether it is started, too.
     """
 
@@ -108,6 +109,7 @@ class Create(Message):
     snapshot: Text | None = None
     exposed_ports: tuple[int, ...] = ()
     overlay: Text | None = None
+    layered: bool = False
     start: bool = True
 
 

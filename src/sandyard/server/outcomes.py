@@ -71,6 +71,7 @@ class SessionInfo(Message):
         removed: when it was removed; None of all others.
         processes: how many background processes and terminals it has that have not ended.
         confinement: what holds in it: ``ConfinementReport.document()``.
+        forked: how its files came, if it was made of another session or a snapshot: ``Forked.way``.
     """
 
     type: Literal["session"] = "session"
@@ -83,6 +84,7 @@ class SessionInfo(Message):
     removed: float | None = None
     processes: int = 0
     confinement: dict[str, str] | None = None
+    forked: Text | None = None
 
 
 class SessionsInfo(Message):

@@ -78,6 +78,7 @@ class RemoteClient:
         snapshot: str | None = None,
         exposed_ports: Iterable[int] = (),
         overlay: str | None = None,
+        layered: bool = False,
         start: bool = True,
     ) -> RemoteSession:
         """Make a session and start it; it lives until it is deleted, or the server ends.
@@ -94,6 +95,8 @@ class RemoteClient:
                 snapshot (default: none).
             overlay: the directory that its workspace is an overlay over, absolute; not with a snapshot
                 (default: no overlay).
+            layered: True lets it lie upon layers, so that its forks copy only what it has changed; not
+                with an overlay (default: False).
             start: False leaves the start to ``session.start`` (default: True).
 
         Raises:
@@ -111,6 +114,7 @@ class RemoteClient:
             snapshot=snapshot,
             exposed_ports=tuple(exposed_ports),
             overlay=overlay,
+            layered=layered,
             start=start,
         )
         info = await asked(self._connect, request, SessionInfo)
@@ -472,4 +476,5 @@ def _state_of(
         exposed_ports=request.exposed_ports,
         workspace_root_owned=info.private,
         workspace_overlay=request.overlay is not None,
+        workspace_layered=request.layered,
     )

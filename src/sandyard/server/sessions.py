@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from sandyard.changes import Overlay
+from sandyard.changes import Layered, Overlay
 from sandyard.client import UnixLocalSandboxClient
 from sandyard.errors import ArgumentError, OpName, SandboxError, SessionNotFoundError, shown
 from sandyard.finishing import finished, in_thread
@@ -67,7 +67,7 @@ class HeldSession:
         if running:
             alive += sum(one.state != "ended" for one in self.session.processes())
             alive += sum(one.exit_code is None for one in self.session.terminals())
-        held = self.session.confinement
+        held, forked = self.session.confinement, self.session.forked
         return SessionInfo(
             id=self.id,
             name=self.name,
@@ -77,6 +77,7 @@ class HeldSession:
             created=self.created,
             processes=alive,
             confinement=None if held is None else held.document(),
+            forked=None if forked is None else forked.way,
         )
 
     async def end(self) -> None:
@@ -140,23 +141,32 @@ class Sessions:
             manifest = Manifest.model_validate(request.manifest)
         except ValidationError as error:
             raise manifest_error(error) from error
+        if request.layered and request.overlay is not None:
+            raise ArgumentError(
+                "a workspace is an overlay or lies upon layers, not both; leave one of the two out",
+                op="create",
+                argument="layered",
+                value=request.layered,
+            )
         policy = await in_thread(self._apart, request.policy, manifest, request.overlay)
         client = UnixLocalSandboxClient(
             policy=policy, environ=request.environ, directory=request.directory
         )
+
+        layers = Layered() if request.layered else None
 
         async def make() -> UnixLocalSandboxSession:
             if request.snapshot is None:
                 return await client.create(
                     manifest=manifest,
                     options={"exposed_ports": request.exposed_ports},
-                    workspace=None if request.overlay is None else Overlay(request.overlay),
+                    workspace=layers if request.overlay is None else Overlay(request.overlay),
                     shared=True,
                 )
             for name in ("exposed_ports", "overlay"):
                 if getattr(request, name):
                     raise _not_of_snapshots(name, getattr(request, name))
-            return await client.fork(request.snapshot, manifest=manifest)
+            return await client.fork(request.snapshot, manifest=manifest, workspace=layers)
 
         return await self._held_new(client, name, make, start=request.start)
 
