@@ -109,13 +109,15 @@ class BackgroundVerbs(CommandVerbBase):
         limit = checked_log_limit(log_limit)
         call = await self._prepared(request)
         call.lasting, call.typed = True, stdin is True
-        return await self._processes().start(
+        process = await self._processes().start(
             commands,
             call,
             lambda run, label: ExplainedProcess(run, label=label, explainer=self._explainer),
             name=name,
             limit=limit,
         )
+        await self._follow("process_run", (process.id, process.name, process.command), process.wait)
+        return process
 
     def processes(self) -> tuple[BackgroundProcess, ...]:
         """The background processes of this session, oldest first.

@@ -218,6 +218,9 @@ OpName = Literal[
     "discard",
     "wait_for_port",
     "util",
+    "process_run",
+    "terminal_run",
+    "refused_calls",
 ]
 """The operation in which an error happened."""
 

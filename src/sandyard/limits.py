@@ -639,3 +639,7 @@ PORT_WAIT_TIMEOUT_S: Final = 30.0
 PORT_RETRY_S: Final = 0.01
 PORT_RETRY_MAX_S: Final = 0.25
 """Seconds between two tries to reach a server that does not listen yet, at first and at most."""
+
+ENDS_TOLD_S: Final = 2.0
+"""Seconds in which a sandbox that has ended lets its terminals and processes tell how they ended. All
+have been signalled by then, so that it is the work of a moment; what is slower is told as lost."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextvars import Context
 from functools import wraps
 from io import IOBase
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from sandyard.errors import OpName
+from sandyard.errors import OpName, SandboxError
+from sandyard.limits import ENDS_TOLD_S
 from sandyard.loading import UNLOADED, as_told
 
 __all__ = [
+    "Followed",
     "Observable",
     "Observer",
     "Operation",
@@ -195,3 +199,77 @@ def observed_pieces(op: OpName) -> Callable[[Pieces[O, P, T]], Pieces[O, P, T]]:
         return told
 
     return decorate
+
+
+class Followed:
+    """Operations that go on after the calls that began them; owns what waits for their ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def follow(
+        self,
+        observer: Observer,
+        op: OpName,
+        about: tuple[str, str, tuple[str, ...]],
+        end: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Tell that something runs from now on, and, when it has ended, how; this returns at once.
+
+        Args:
+            observer: who hears of it; nobody keeps it from going on.
+            op: what it is.
+            about: its id, its name and its command.
+            end: waits for its end, and gives what it ended with, or raises why it did not.
+        """
+        operation = await observer.begin(op, _running, about, {}, nests=False, ends=True)
+        self._take(_told_end(operation, end))
+
+    def report(self, observer: Observer, op: OpName, result: object) -> None:
+        """Tell of something that has happened by itself; this returns at once."""
+
+        async def tell() -> None:
+            operation = await observer.begin(op, _happened, (), {}, nests=False, ends=True)
+            await operation.finish(result)
+
+        # It is nobody's call: not a part of what happens to be called meanwhile.
+        self._take(tell(), Context())
+
+    def _take(self, work: Coroutine[None, None, None], context: Context | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Have all ends told, now that nothing runs any more; what is not heard of then is told as lost."""
+        # A loop that is closed tells nothing any more.
+        own = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is own]
+        self._tasks.clear()
+        if not tasks:
+            return
+        try:
+            await asyncio.wait(tasks, timeout=ENDS_TOLD_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _running(session: object, process_id: str, name: str, command: tuple[str, ...]) -> None:
+    """Nothing: it says what is told of what runs, as the verbs do by their arguments."""
+
+
+def _happened(session: object) -> None:
+    """Nothing, likewise."""
+
+
+async def _told_end(operation: Operation, end: Callable[[], Awaitable[object]]) -> None:
+    try:
+        result = await end()
+    except BaseException as error:
+        await operation.fail(error)
+        if not isinstance(error, SandboxError):
+            raise
+    else:
+        await operation.finish(result)

@@ -218,8 +218,7 @@ class UnixLocalSandboxSession(
 
     async def _enter_workspace(self) -> Workspace:
         root = await self._open_root()
-        if self._workspace is None:
-            self._workspace = Workspace(root)
+        self._workspace = self._workspace or Workspace(root)
         if self._accounts.further:
             first = await in_thread(first_parked, self._accounts.further)
             self._accounts = replace(self._accounts, first=first)
@@ -230,6 +229,7 @@ class UnixLocalSandboxSession(
         root = workspace.root
         self._init = await self._ladder.start(root, partial(self._plan, root), self._tree)
         self.state.confinement = self._ladder.document()
+        self._hear_refusals(self._init)
         self._commands = Commands(self._init, self.limits.watch(self._init, workspace))
 
     @observed("stop")
@@ -455,6 +455,7 @@ class UnixLocalSandboxSession(
             await self._close_ports()
         finally:
             await self._take_down(init)
+            await self._tell_ends()
 
     async def _take_down(self, init: InitProcess | None) -> None:
         try:

@@ -122,7 +122,10 @@ class TerminalVerbs(CommandVerbBase):
         from sandyard.explaining.shown import screen_teller  # noqa: PLC0415  # not all use them
 
         teller = screen_teller(self._explainer, call.spawn.cwd)
-        return await terminals.open(prepare_terminal(call, name, scrollback, teller))
+        terminal = await terminals.open(prepare_terminal(call, name, scrollback, teller))
+        about = (str(terminal.id), terminal.name, terminal.command)
+        await self._follow("terminal_run", about, terminal.result)
+        return terminal
 
     def terminals(self) -> tuple[Terminal, ...]:
         """List the terminals of the running sandbox, in the order in which they were started.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from sandyard.observing import Observable
+from sandyard.observing import Followed, Observable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sandyard.calls import CommandRequest
     from sandyard.errors import OpName
     from sandyard.explaining import Explainer
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from sandyard.manifest import Manifest
     from sandyard.policy import Policy
     from sandyard.process import CommandCall, Commands
+    from sandyard.process.init import InitProcess
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.types import User
     from sandyard.workspace import Workspace
@@ -59,6 +62,8 @@ class WorkspaceVerbBase(VerbBase):
 class CommandVerbBase(VerbBase):
     """What it lends to verbs that start something inside."""
 
+    _followed: Followed | None = None
+
     @abstractmethod
     def _running_commands(self, op: OpName = "exec") -> Commands:
         """The commands of the running sandbox.
@@ -74,3 +79,29 @@ class CommandVerbBase(VerbBase):
         Raises:
             ArgumentError, ArgumentTypeError: an argument is impossible.
         """
+
+    async def _follow(
+        self,
+        op: OpName,
+        about: tuple[str, str, tuple[str, ...]],
+        end: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Tell whoever hears of this session what runs from now on, and how it ends."""
+        if self.observer is not None:
+            await self._followers().follow(self.observer, op, about, end)
+
+    def _hear_refusals(self, init: InitProcess) -> None:
+        """Tell what processes are refused that have outlived their commands, once they have ended."""
+        observer = self.observer
+        if observer is not None:
+            followed = self._followers()
+            init.unowned.heard = lambda calls: followed.report(observer, "refused_calls", calls)
+
+    async def _tell_ends(self) -> None:
+        """Tell the ends of all that ran, now that the sandbox has ended."""
+        if self._followed is not None:
+            await self._followed.settle()
+
+    def _followers(self) -> Followed:
+        self._followed = self._followed or Followed()
+        return self._followed

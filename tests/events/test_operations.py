@@ -22,6 +22,7 @@ from sandyard import (
     WorkspaceReadNotFoundError,
 )
 from sandyard.events.model import event_to_json_line
+from sandyard.observing import Followed
 from tests.events.telling import Told, finished, keep, telling
 
 
@@ -253,3 +254,65 @@ async def test_closing_is_a_stop_and_a_shutdown() -> None:
     assert all(event.ok for event in told if isinstance(event, SandboxSessionFinishEvent))
     await client.delete(session)
     await client.delete(idle)
+
+
+async def test_ends_are_told_once() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        process = await session.start_process("exit 3", name="short")
+        await process.wait()
+        terminal = await session.terminal("cat /etc/shadow", name="shown")
+        (result, again) = await asyncio.gather(terminal.result(), terminal.result())
+        assert result is again
+        await session.start_process("sleep 600", name="server")
+        await session.terminal("sleep 600", name="shell")
+        await session.shutdown()
+    first, last = [at for at, event in enumerate(told) if event.op == "shutdown"][:2]
+    ended = [event for event in told[first:last] if isinstance(event, SandboxSessionFinishEvent)]
+    assert {event.data["name"] for event in ended} == {"server", "shell"}
+    assert not any(event.ok for event in ended)
+    runs = [event for event in told if event.op in {"process_run", "terminal_run"}]
+    assert Counter((event.data["name"], event.phase) for event in runs) == Counter(
+        (name, phase)
+        for name in ("short", "shown", "server", "shell")
+        for phase in ("start", "finish")
+    )
+    short = next(event for event in runs if event.phase == "finish")
+    assert (short.data["name"], short.data["exit_code"]) == ("short", 3)
+    assert (short.data["process_id"], short.data["command"]) == ("p1", list(process.command))
+    began = next(event for event in told if event.op == "start_process")
+    assert short.parent_span_id == began.span_id
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+    assert told[-1].op == "delete"
+
+
+async def test_refused_leftovers_are_told() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        # What it leaves running is refused when the command has long been told of.
+        text = "(read line < fifo; unshare --user true) & exit 0"
+        await session.exec("mkfifo fifo")
+        await session.exec(text)
+        await session.exec("echo go > fifo; while pgrep unshare; do :; done")
+        while not session.refused_calls:
+            await session.exec("true")
+    event = finished(told, "refused_calls")
+    assert event.ok
+    assert event.parent_span_id is None
+    assert event.data["refused_calls"] == 1
+    calls = event.data["calls"]
+    assert isinstance(calls, list)
+    assert [call["program"] for call in calls if isinstance(call, dict)] == ["unshare"]
+
+
+async def test_lost_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandyard.observing.ENDS_TOLD_S", 0)
+    told: Told = []
+    async with telling(keep(told)) as session:
+        assert session.observer is not None
+        followed = Followed()
+        about = ("p1", "stuck", ("stuck",))
+        await followed.follow(session.observer, "process_run", about, asyncio.Event().wait)
+        await followed.settle()
+    event = finished(told, "process_run")
+    assert (event.ok, event.error_type) == (False, "CancelledError")

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from sandyard.errors import ExecTimeoutError, ExecTransportError, SandboxError
 from sandyard.events.limits import TOLD_CHARS, TOLD_ITEMS
 from sandyard.process import CommandStream
-from sandyard.types import ExecResult, User
+from sandyard.types import ExecResult, RefusedCall, User
 
 __all__ = ["Outcome", "describe_arguments", "describe_error", "describe_result", "readable"]
 
@@ -109,6 +109,8 @@ def describe_result(op: str, result: object) -> Outcome:
         data["alive" if op == "running" else "result"] = result
     elif isinstance(result, bytes | bytearray):
         data["bytes"] = len(result)
+    elif op == "refused_calls" and isinstance(result, tuple):
+        data |= _refused(result)
     elif isinstance(result, list | tuple):
         data["count"] = len(result)
     elif isinstance(result, BufferedReader):
@@ -160,6 +162,21 @@ def _command_ended(result: ExecResult) -> Outcome:
     if result.limit_hits:
         data["limit_hits"] = _sentences(result.limit_hits)
     return Outcome(ok=code == 0, data=data, stdout=result.stdout, stderr=result.stderr)
+
+
+def _refused(calls: Iterable[RefusedCall]) -> dict[str, JsonValue]:
+    """What leftovers were refused: how often, and which calls of which programs."""
+    known = tuple(calls)
+    told: list[JsonValue] = [
+        {
+            "times": one.times,
+            "number": one.number,
+            "error": one.error,
+            "program": readable(one.program),
+        }
+        for one in known[:TOLD_ITEMS]
+    ]
+    return {"refused_calls": sum(one.times for one in known), "calls": told}
 
 
 def _sentences(values: Iterable[object]) -> list[JsonValue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 from sandyard.limits import UNOWNED_KINDS
 from sandyard.process.latch import Latch
@@ -126,7 +127,13 @@ def refused_since(exited: Exited, gone: Gone) -> tuple[RefusedCall, ...]:
 
 
 class UnownedRefusals:
-    """The kinds of refused calls of one sandbox that no command's result tells."""
+    """The kinds of refused calls of one sandbox that no command's result tells.
+
+    Attributes:
+        heard: called with what leftovers were refused when the last of them has ended; None for nobody.
+    """
+
+    heard: Callable[[tuple[RefusedCall, ...]], None] | None = None
 
     def __init__(self) -> None:
         self._calls: dict[tuple[int, int], RefusedCall] = {}
@@ -135,7 +142,10 @@ class UnownedRefusals:
         """Adds what a job's leftovers were refused."""
         if not isinstance(outcome, Exited):
             return
-        for call in refused_since(outcome, gone):
+        calls = tuple(refused_since(outcome, gone))
+        if calls and self.heard is not None:
+            self.heard(calls)
+        for call in calls:
             kind = call.number, call.error
             if (known := self._calls.get(kind)) is not None:
                 self._calls[kind] = known._replace(times=known.times + call.times)

@@ -110,6 +110,7 @@ class Terminal:
         "_done",
         "_ending",
         "_expiry",
+        "_explaining",
         "_failure",
         "_init",
         "_job",
@@ -142,6 +143,7 @@ class Terminal:
         self._timeout_s = call.timeout_s
         self._wall_time = call.wall_time
         self._teller = call.teller
+        self._explaining = asyncio.Lock()
         self._account = Account(call.words, call.held, watch)
         self._result: ExecResult | None = None
         self._size = call.spawn.window or (0, 0)
@@ -238,9 +240,10 @@ class Terminal:
         await self.wait()
         if self._result is None:
             raise AssertionError("it is made when the command ends")
-        teller, self._teller = self._teller, None
-        if self._result.exit_code and teller is not None:
-            await teller(self._result, self.scrollback().data)
+        async with self._explaining:  # whoever comes meanwhile wants what it finds, too
+            if self._result.exit_code and self._teller is not None:
+                await self._teller(self._result, self.scrollback().data)
+            self._teller = None
         return self._result
 
     @property
