@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json as json_format
+import os
 import shlex
 from typing import Annotated, Final
 
@@ -117,7 +118,8 @@ def _tell_refusal(session: str, error: ApplyRefusedError) -> int:
         teller.say(f"and {len(error.paths) - _TOLD} more")
     code = teller.end(refused(error))
     if error.reason == "conflict":
-        teller.say("--overwrite applies them all the same")
+        if not any(map(os.path.isabs, error.paths)):  # that is the directory itself, which has gone
+            teller.say("--overwrite applies them all the same")
     elif all(map(str.isprintable, error.paths)):
         named = shlex.join((session, ".", *error.paths[:_TOLD]))
         teller.say(f"everything, with those: sandyard apply {named}")

@@ -42,14 +42,13 @@ def show_changes(session: Session, text: Texts = False, json: Json = False) -> i
 
 
 def _tell(changes: Changes) -> None:
-    # Whoever reads our output into a file or a program wants what the files say.
+    # Whoever reads our output into a file or a program wants what the files say, and names as they are.
     shown = sys.stdout.isatty()
     for line in change_lines(changes):
         typer.echo(line)
     for change in changes.entries:
         if change.text is not None:
-            lines = change.text.split("\n")
-            told = "\n".join(map(_tabbed, lines)) if shown else change.text
+            told = "\n".join(map(_tabbed, change.text.split("\n"))) if shown else change.text
             typer.echo(told.encode(errors="surrogateescape"), nl=not told.endswith("\n"))
         if change.truncated:
             PlainTeller().say(printable(f"{change.path}: the diff is cut, or left out: it is long"))

@@ -14,7 +14,8 @@ def fork(session: Session, name: Name = None, json: Json = False) -> int:
     """Make another session from the same point, and print its name.
 
     Its files are a copy of the session's as they are now, under the same path inside; commands go on
-    meanwhile. Of a session that was made with --layered only what it changed is copied. The fork has the session's permissions, and is removed by itself.
+    meanwhile. Of a session that was made with --layered only what it changed is copied. The fork has
+    the session's permissions, and is removed by itself.
 
     Exit codes: 0; 125 where sandyard refuses.
     """
