@@ -185,14 +185,14 @@ static void keep(struct job *job) {
             obey(job);
         if (reap(job))
             pace_quicken(&pace);
+        if (job->command == 0)
+            terminal_close(&job->terminal);
         if (job->command == 0 && (job->flags & SPAWN_END_LEFTOVERS) != 0)
             job->ending = true;
         if (job->ending && job->children && pace_is_due(&pace))
             end_tree(job);
         if (job->command == 0 && !job->reported && !(job->ending && job->children))
             report_exit(job);
-        if (job->command == 0) /* after the report: the host need not wait while the kernel takes it apart */
-            terminal_close(&job->terminal);
         if (job->command == 0 && !job->children)
             return;
     }
