@@ -452,7 +452,9 @@ async def test_names_and_numbers(session: Session) -> None:
 
 async def test_ended_are_listed_for_a_while(session: Session) -> None:
     first = await session.terminal("cat")
-    ended = [await session.terminal("true") for _ in range(70)]
+    await (await session.terminal("true", name="again")).wait()
+    ended = [await session.terminal("true", name="again")]  # which takes the other's place
+    ended += [await session.terminal("true") for _ in range(69)]
     for terminal in ended:
         await terminal.wait()
     assert session.terminals() == (first, *ended[-64:])
