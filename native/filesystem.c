@@ -65,6 +65,16 @@ int mount_clone(int fd) {
     return (int)syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 }
 
+int filesystem_empty(unsigned mode) {
+    struct option options[2];
+    option_number(&options[0], "mode", mode, 8);
+    option_number(&options[1], "size", 4096, 10);
+    int mount = filesystem_make("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    if (mount < 0)
+        errno = -mount;
+    return mount;
+}
+
 int mount_attach(int tree, int target) {
     return (int)syscall(SYS_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }

@@ -120,6 +120,7 @@ struct option {
 void option_number(struct option *option, const char *name, uint64_t number, unsigned base);
 void option_word(struct option *option, const char *name, const char *word); /* "" for a flag */
 int filesystem_make(const char *type, const struct option *options, size_t count, uint64_t flags); /* or -errno */
+int filesystem_empty(unsigned mode); /* a directory that stays so; or -1 and errno */
 int mount_set(int fd, const char *path, unsigned flags, uint64_t set, int idmap); /* idmap may be -1 */
 int mount_clone(int fd); /* recursive */
 int mount_attach(int tree, int target);

@@ -144,11 +144,8 @@ static int open_parent(const char *path, const char **last) {
     int fd = walk_to(path, size);
     if (fd < 0)
         return fd;
-    int error = fstat(fd, &facts) == 0 ? 0 : errno;
-    if (error != 0) {
-        (void)close(fd);
-        return -error;
-    }
+    if (fstat(fd, &facts) != 0)
+        return -errno; /* which ends us, and closes it */
     memcpy(last_parent.path, path, size);
     last_parent.path[size] = '\0';
     last_parent.fd = fd;
@@ -343,16 +340,6 @@ static bool add_read_only(uint32_t index, const char *path) {
     return true;
 }
 
-static int make_nothing(unsigned mode) {
-    struct option options[2];
-    option_number(&options[0], "mode", mode, 8);
-    option_number(&options[1], "size", 4096, 10);
-    int mount = filesystem_make("tmpfs", options, 2, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-    if (mount < 0)
-        errno = -mount;
-    return mount;
-}
-
 static int open_null(void) {
     int null = open_source("/dev/null"); /* of the old root: the plan need not have one */
     int tree = null < 0 ? -1 : mount_clone(null);
@@ -385,7 +372,7 @@ static bool add_cover(uint32_t index, const char *path, bool denied) {
         report_failure(STEP_MOUNT, index, errno, path);
     int tree;
     if (S_ISDIR(facts.st_mode))
-        tree = make_nothing(denied ? 0 : 0555);
+        tree = filesystem_empty(denied ? 0 : 0555);
     else
         tree = denied ? make_closed() : open_null();
     if (tree < 0 || mount_set(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, -1) != 0)

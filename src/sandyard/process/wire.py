@@ -190,9 +190,7 @@ class _BindFlag(IntFlag):
     INSIDE = 64
 
 
-class _SpawnFlag:
-    """Plain numbers: each spawn adds some up, which takes an IntFlag microseconds."""
-
+class _SpawnFlag:  # plain numbers: each spawn adds some up, which takes an IntFlag microseconds
     REPORT: Final = 1
     END_LEFTOVERS: Final = 2
     TERMINAL: Final = 4
