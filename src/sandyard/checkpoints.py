@@ -176,7 +176,7 @@ class Checkpoints:
         from sandyard.workspace.deletion import is_empty  # noqa: PLC0415  # where that matters
 
         begun = lease.restoring
-        with self._start_errors(workspace.root.inside):
+        with self.start_errors(workspace.root.inside):
             if not await self._snapshot.restorable(dependencies=dependencies):
                 if begun is None:
                     return False
@@ -198,7 +198,7 @@ class Checkpoints:
     async def _restore(
         self, workspace: Workspace, lease: Lease, dependencies: Dependencies | None
     ) -> None:
-        with self._start_errors(workspace.root.inside):
+        with self.start_errors(workspace.root.inside):
             if isinstance(self._snapshot, StoreSnapshot):
                 await self._restore_tree(self._snapshot, workspace, lease)
                 return
@@ -227,7 +227,15 @@ class Checkpoints:
         await workspace.run("hydrate_workspace", work, stopped)
 
     @contextmanager
-    def _start_errors(self, path: str) -> Iterator[None]:
+    def start_errors(self, path: str) -> Iterator[None]:
+        """Say of what goes wrong that the workspace could not be restored.
+
+        Args:
+            path: what commands know the workspace as.
+
+        Raises:
+            WorkspaceStartError: something went wrong.
+        """
         try:
             yield
         except SandboxError as error:

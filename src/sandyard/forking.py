@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+import time
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from sandyard.archive.report import ArchiveReport
 from sandyard.errors import (
     ArgumentError,
     ConfinementUnavailableError,
@@ -18,6 +21,7 @@ from sandyard.errors import (
     shown,
 )
 from sandyard.finishing import finished, in_thread
+from sandyard.limits import SAVED_LAYER_PAUSE_S, SAVED_LAYER_WAIT_S
 from sandyard.platform import is_within, state_directory
 from sandyard.resources import ResourceLimits
 from sandyard.snapshot.kinds import (
@@ -35,8 +39,8 @@ from sandyard.workspace.sweep import clear_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-    from sandyard.archive.report import ArchiveReport
     from sandyard.confinement.footing import Footing
     from sandyard.dependencies import Dependencies
     from sandyard.layered import ForkPoints
@@ -54,6 +58,7 @@ __all__ = [
     "copied_workspace",
     "kept_likewise",
     "laid_left",
+    "laid_saved",
     "laid_upon",
     "laid_workspace",
     "moved_policy",
@@ -71,7 +76,8 @@ class Forked:
         source: id of that session, or of that snapshot.
         way: how its files came: ``"clone"`` if they share their blocks with the source's until one
             of the two is written to (reflinks), ``"copy"`` if bytes were copied, ``"snapshot"`` if
-            they were restored from a store. Of a session on layers: ``"layers"`` if nothing was copied,
+            they were restored from a store. Of a session on layers: ``"layers"`` if nothing was copied
+            or restored,
             ``"changes"`` if what the session had changed was.
         report: what was copied or restored, and what of the source was not.
     """
@@ -131,9 +137,12 @@ async def laid_left(
     """
     from sandyard.layered import freeze_left  # noqa: PLC0415  # where one is forked
 
-    point = await in_thread(freeze_left, state, target)
+    point, source = await in_thread(freeze_left, state, target), str(state.session_id)
     if point is not None:
-        return Forked(source=str(state.session_id), way=point.way, report=point.report)
+        return Forked(source=source, way=point.way, report=point.report)
+    if isinstance(state.snapshot, StoreSnapshot):
+        store, last = await _last_saved(state.snapshot, state.host_root)
+        return replace(await laid_saved(store, last, target), source=source)
 
     async def fill(root: WorkspaceRoot) -> Forked:
         async with _files_in(root) as files:
@@ -142,27 +151,78 @@ async def laid_left(
     return await laid_upon(fill, target)
 
 
+async def laid_saved(store: SnapshotStore, snapshot: Snapshot, target: LayeredPlace) -> Forked:
+    """Let a session lie upon a layer that holds a snapshot: one that is kept, or a new one, which is then.
+
+    Args:
+        store: where the snapshot is.
+        snapshot: it.
+        target: where the session keeps its changes; there are none yet.
+
+    Raises:
+        WorkspaceStartError: the layer can't be made.
+        SnapshotRestoreError, WorkspaceArchiveWriteError: as ``restored_snapshot``.
+    """
+    from sandyard.workspace.saved_layers import HeldSnapshot, SavedLayers  # noqa: PLC0415  # few do
+
+    saved, fill = SavedLayers(target.state), partial(restored_snapshot, store, snapshot)
+    held = HeldSnapshot(snapshot.id, snapshot.tree, store.record_path(snapshot))
+
+    def keep(layer: str, forked: Forked) -> None:
+        if forked.report.is_whole:  # else a session that is not on layers would have another tree
+            with suppress(OSError):  # then the next one makes its own
+                saved.keep(held, layer)
+
+    until = time.monotonic() + SAVED_LAYER_WAIT_S
+    while True:
+        async with _turn_of(saved.making(held)) as mine:
+            name = await in_thread(saved.use, held, target.session_id)
+            if name is not None:
+                await in_thread(target.lay_under, name)
+                return Forked(source=snapshot.id, way="layers", report=ArchiveReport())
+            if mine:
+                return await laid_upon(fill, target, keep)
+        if time.monotonic() > until:
+            return await laid_upon(fill, target)
+        await asyncio.sleep(SAVED_LAYER_PAUSE_S)
+
+
+@asynccontextmanager
+async def _turn_of(turn: AbstractContextManager[bool]) -> AsyncIterator[bool]:
+    """Enter and leave, in threads, what blocks for a moment."""
+    held = ExitStack()
+    try:
+        yield await in_thread(held.enter_context, turn)
+    finally:
+        await finished(in_thread(held.close))
+
+
 async def laid_upon(
-    fill: Callable[[WorkspaceRoot], Awaitable[Forked]], target: LayeredPlace
+    fill: Callable[[WorkspaceRoot], Awaitable[Forked]],
+    target: LayeredPlace,
+    keep: Callable[[str, Forked], None] | None = None,
 ) -> Forked:
     """Let a fork lie upon a new layer.
 
     Args:
         fill: puts the files into it.
-        target: where the fork keeps its changes; it is made.
+        target: where the fork keeps its changes; there are none yet.
+        keep: is told the layer when it is whole; it blocks (default: nobody is).
 
     Raises:
         WorkspaceStartError: the layer can't be made.
     """
     made = ExitStack()
-    layer = await in_thread(made.enter_context, target.filling())
     try:
+        layer = await in_thread(made.enter_context, target.filling())
         forked = await fill(layer.root)
     except BaseException as error:
         await finished(in_thread(made.__exit__, type(error), error, error.__traceback__))
         raise
     await finished(in_thread(made.close))
-    await in_thread(target.begin, (layer.name,))
+    if keep is not None:
+        await in_thread(keep, layer.name, forked)
+    await in_thread(target.lay_under, layer.name)
     return forked
 
 
@@ -212,10 +272,7 @@ async def _restored_saved(
     """Restore what a session whose workspace is gone has saved."""
     kept, source = state.snapshot, str(state.session_id)
     if isinstance(kept, StoreSnapshot):
-        store = SnapshotStore(kept.directory)
-        last = await in_thread(store.last_of, kept.id)
-        if last is None:
-            raise SnapshotNotRestorableError(snapshot_id=kept.id, path=state.host_root)
+        store, last = await _last_saved(kept, state.host_root)
         done = await _restored_tree(store, last, files)
         return replace(done, source=source)
     if not await kept.restorable(dependencies=dependencies):
@@ -226,6 +283,15 @@ async def _restored_saved(
     finally:
         stream.close()
     return Forked(source=source, way="snapshot", report=report)
+
+
+async def _last_saved(kept: StoreSnapshot, path: str) -> tuple[SnapshotStore, Snapshot]:
+    """The newest snapshot of a session that is gone, and the store that has it."""
+    store = SnapshotStore(kept.directory)
+    last = await in_thread(store.last_of, kept.id)
+    if last is None:
+        raise SnapshotNotRestorableError(snapshot_id=kept.id, path=path)
+    return store, last
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.layered_fork import ForkPoint, is_too_deep, make_point
 from sandyard.workspace.layered_place import LayeredPlace, changes_path
 from sandyard.workspace.lease import Lease
+from sandyard.workspace.saved_layers import SavedLayers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace import Workspace
 
-__all__ = ["ForkPoints", "find_layers", "freeze_left", "prepare_layers", "show_layers"]
+__all__ = [
+    "ForkPoints",
+    "find_layers",
+    "forget_saved",
+    "freeze_left",
+    "prepare_layers",
+    "show_layers",
+]
 
 
 def prepare_layers(
@@ -88,6 +96,11 @@ def show_layers(place: LayeredPlace, inside: str) -> tuple[LayeredTree, Workspac
     changes, lowers = place.stack(place.prepare())
     tree = LayeredTree.make(changes, lowers)
     return tree, WorkspaceRoot.show(tree, inside)
+
+
+def forget_saved() -> None:
+    """Let go of layers that are kept for snapshots that are there no more. Blocks."""
+    SavedLayers(state_directory(os.environ)).settle()
 
 
 class ForkPoints:

@@ -511,6 +511,25 @@ LAYERS_SETTLED_NS: Final = 50_000_000
 """Age at which the time of a change tells that nothing came after: the kernel's clock for files advances
 every 10 ms at the slowest."""
 
+SAVED_LAYER_BYTES: Final = 32 * 1024
+"""Longest note of a layer that holds a snapshot: the longest path, each byte in two, and the rest."""
+
+SAVED_LAYERS_COUNT: Final = 16
+"""Layers that are kept for the next start from a snapshot while no session lies upon them: as many bases
+as one program is likely to change between."""
+
+SAVED_LAYERS_BYTES: Final = 8 * 1024**3
+"""Bytes that these take on the disk together."""
+
+SAVED_LAYERS_AGE_S: Final = 7 * 24 * 3600.0
+"""Age at which one goes that no session has begun upon since: a week, so that a base in daily use stays."""
+
+SAVED_LAYER_PAUSE_S: Final = 0.02
+"""Between two looks whether a layer is there that somebody else makes; short beside any restore."""
+
+SAVED_LAYER_WAIT_S: Final = 600.0
+"""How long that is waited for: a very large restore. After that, each makes its own."""
+
 STAGE_MARK_BYTES: Final = 64 * 1024 * 1024
 """Longest mark of a stage that is read: it lists what the policy keeps, some hundred bytes each."""
 

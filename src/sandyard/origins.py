@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.changes import Layered
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
-from sandyard.forking import copied_left, laid_left, laid_upon, restored_snapshot
+from sandyard.forking import copied_left, laid_left, laid_saved, laid_upon, restored_snapshot
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
@@ -43,6 +43,7 @@ class Origin:
         ready: whether nothing of the manifest is to be added at the start.
         fill: puts the files into the fork's workspace.
         lay: lets the fork lie upon layers that hold them; None where they are copied.
+        lay_new: does so where that is asked for; None where they are copied into a new layer.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Origin:
     ready: bool = True
     fill: Callable[[WorkspaceRoot], Awaitable[Forked]]
     lay: Callable[[LayeredPlace], Awaitable[Forked]] | None = None
+    lay_new: Callable[[LayeredPlace], Awaitable[Forked]] | None = None
 
     def filling(self, made: Made) -> Callable[[], Awaitable[Forked]]:
         """What puts into a fork's workspace, or beneath it, what it begins with."""
@@ -96,7 +98,7 @@ async def find_origin(
                 "workspace=Layered()",
                 field="users" if origin.manifest.users else "groups",
             )
-        return replace(origin, lay=partial(laid_upon, origin.fill))
+        return replace(origin, lay=origin.lay_new or partial(laid_upon, origin.fill))
     return origin
 
 
@@ -202,4 +204,5 @@ async def _snapshot_origin(
         inside=inside or None,
         ready=not own.entries,
         fill=fill,
+        lay_new=partial(laid_saved, place, snapshot),
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
     from sandyard.changes import AppliedChanges, Changes
+    from sandyard.checkpoints import Checkpoints
     from sandyard.confinement.footing import Footing
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
@@ -54,6 +55,7 @@ class OverlayVerbs(Observable, ABC):
     _inode: Inode | None
     _tree: LayeredTree | None = None  # the root's, which closes it
     _workspace: Workspace | None
+    _checkpoints: Checkpoints | None
     _phase: Phase
     _turn: asyncio.Lock
     _discarded: bool = False  # then nothing is restored over the directory as it is
@@ -97,10 +99,36 @@ class OverlayVerbs(Observable, ABC):
             WorkspaceStartError: it can't be opened, or an apply that was cut short can't be undone.
         """
         if self._root is None:
+            if self._phase is Phase.NEW:
+                await self._lay_saved()
             return await in_thread(self._opened_root)
         if (place := self._overlay_place()) is not None:
             await in_thread(place.settle)
         return self._root
+
+    async def _lay_saved(self) -> None:
+        """Let a workspace on layers in which there is nothing lie upon what was saved in a store.
+
+        Raises:
+            WorkspaceStartError: it can't.
+        """
+        from sandyard.snapshot.kinds import StoreSnapshot  # noqa: PLC0415  # few sessions have one
+
+        place, kept, saving = self._layered_place(), self.state.snapshot, self._checkpoints
+        if place is None or saving is None or not isinstance(kept, StoreSnapshot):
+            return
+        if self._lease.restoring is not None or not await in_thread(place.is_untouched):
+            return
+        from sandyard.forking import laid_saved  # noqa: PLC0415  # few sessions do
+        from sandyard.snapshot.store import SnapshotStore  # noqa: PLC0415  # likewise
+
+        with saving.start_errors(self.state.manifest.root):
+            store = SnapshotStore(kept.directory)
+            last = await in_thread(store.last_of, kept.id)
+            if last is None:
+                return
+            await laid_saved(store, last, place)
+        self.state.workspace_root_ready = True
 
     def _opened_root(self) -> WorkspaceRoot:
         owned, place = self.state.workspace_root_owned, self._overlay_place()

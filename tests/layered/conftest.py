@@ -39,7 +39,12 @@ def layers() -> set[str]:
     return set(os.listdir(place)) if place.exists() else set()
 
 
-def assert_nothing_left() -> None:
-    """Neither a layer nor a session's directory."""
-    assert layers() == set()
+def assert_nothing_left(*, saved: int = 0) -> None:
+    """Neither a session's directory nor a layer, but those that are kept for so many snapshots."""
+    place = state_place() / "saved-layers"
+    kept = os.listdir(place) if place.exists() else []
+    assert len(kept) == len(layers()) == saved
+    for name in layers():
+        assert {*os.listdir(state_place() / "layers" / name)} == {"tree", "users"}
+        assert len(os.listdir(state_place() / "layers" / name / "users")) == 1
     assert os.listdir(state_place() / "sessions") == []

@@ -55,6 +55,11 @@ class ArchiveReport:
     dropped: tuple[ArchiveNote, ...] = ()
     unlisted: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is in the result as it was."""
+        return not (self.skipped or self.changed or self.dropped or self.unlisted)
+
 
 class Tally:
     """Counts towards a report.

@@ -24,6 +24,7 @@ from sandyard.cli.reaching import (
 from sandyard.cli.report import printable
 from sandyard.cli.snapshot_names import Kept, KeptList
 from sandyard.finishing import in_thread
+from sandyard.layered import forget_saved
 from sandyard.snapshot.upkeep import Reclaimed
 
 __all__ = ["snapshot"]
@@ -217,6 +218,7 @@ def prune(
                 history=history, max_age=age, max_count=keep, max_bytes=size
             )
             done = await progress.during(pruning)
+        await in_thread(forget_saved)
         return _tell_freed(done, json=json)
 
     return attended(work)
@@ -234,6 +236,7 @@ def remove(which: KeptList, json: Json = False) -> int:
         found = [await store.resolve(one) for one in which]
         with Progress("removing") as progress:
             done = await progress.during(store.remove(*dict.fromkeys(one.id for one in found)))
+        await in_thread(forget_saved)
         return _tell_freed(done, json=json)
 
     return attended(work)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.snapshot.place import Place
 
-__all__ = ["History", "Snapshot", "check_name", "check_words"]
+__all__ = ["History", "Snapshot", "check_name", "check_words", "file_of"]
 
 _VERSION: Final = 1
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
@@ -153,7 +153,7 @@ class History:
 
     def _read(self, directory: int, name: str, file: str) -> Snapshot:
         snapshot = Snapshot.decode(self._place.read_file(directory, file, RECORD_BYTES))
-        if snapshot.history != name or _file_of(snapshot) != file:
+        if snapshot.history != name or file_of(snapshot) != file:
             raise ValueError("it stands in another's place")
         return snapshot
 
@@ -204,7 +204,7 @@ class History:
             if not any(map(_FILE.fullmatch, os.listdir(directory))):
                 # Before, and whoever made it: where a record is, its directory is known to survive.
                 place.disk.sync(top)
-            place.write_file(directory, _file_of(snapshot), snapshot.encode())
+            place.write_file(directory, file_of(snapshot), snapshot.encode())
 
     def remove(self, snapshot: Snapshot) -> None:
         """Remove a record; its bytes stay until space is reclaimed."""
@@ -212,7 +212,7 @@ class History:
             suppress(FileNotFoundError),
             self._place.opened("history", snapshot.history) as directory,
         ):
-            self._place.disk.remove(directory, _file_of(snapshot))
+            self._place.disk.remove(directory, file_of(snapshot))
 
     def find(self, id: str) -> Snapshot | None:  # noqa: A002  # what it is called everywhere
         """Look for a snapshot by its id, or a beginning of it that no other has.
@@ -226,7 +226,8 @@ class History:
         return next((each for each in found if each.id == id), found[0] if found else None)
 
 
-def _file_of(snapshot: Snapshot) -> str:
+def file_of(snapshot: Snapshot) -> str:
+    """Name of a snapshot's record in the directory of its history."""
     return f"{snapshot.number:010d}-{snapshot.id}.json"
 
 

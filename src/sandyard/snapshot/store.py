@@ -25,7 +25,7 @@ from sandyard.snapshot.beside import NoteReader, NoteWriter
 from sandyard.snapshot.objects import Lists
 from sandyard.snapshot.place import Place
 from sandyard.snapshot.reading import TreeReader
-from sandyard.snapshot.records import History, Snapshot, check_name, check_words
+from sandyard.snapshot.records import History, Snapshot, check_name, check_words, file_of
 from sandyard.snapshot.saving import Saver
 from sandyard.snapshot.sizes import LOCK_WAIT_S
 from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, expired, reclaim, verify_store
@@ -143,6 +143,10 @@ class SnapshotStore:
         """
         with self._restore_errors(history):
             return History(self._place).last(check_name(history, "snapshot_restore"))
+
+    def record_path(self, snapshot: Snapshot) -> str:
+        """Path of a file that is there for as long as a snapshot of this store is."""
+        return os.path.join(self.directory, "history", snapshot.history, file_of(snapshot))
 
     def noted(self, history: str) -> NoteReader:
         """What somebody noted beside a history, as a context manager; for threads."""

@@ -1,7 +1,8 @@
 """Owns frozen layers: directories of the user's state directory that workspaces lie upon, never changed.
 
 ``layers/NAME/tree`` is what is seen, as overlayfs keeps it. ``layers/NAME/users`` has an empty file for
-each session that lies upon it, made before the session relies on it. A layer can be removed as soon as
+each session that lies upon it, made before the session relies on it, and for a snapshot that it is kept
+for. A layer can be removed as soon as
 that directory can: rmdir(2) refuses while a name is in it, and nobody can put one into it afterwards. So
 whoever is killed between any two steps leaves a layer too much at worst, which the sweep finds: the
 directory of the session that is named is gone. It blocks on the file system.
@@ -20,7 +21,7 @@ from sandyard.plan import Layer
 from sandyard.workspace.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 __all__ = ["LayerStore"]
 
@@ -75,6 +76,13 @@ class LayerStore:
         for name in names:
             os.close(os.open(self._mark(name, session_id), _NEW, 0o600))
 
+    def users(self, name: str) -> set[str]:
+        """Who uses a layer; nobody if it is gone."""
+        try:
+            return set(os.listdir(posixpath.join(self._place, name, _USERS)))
+        except OSError:
+            return set()
+
     def layers(self, names: Iterable[str]) -> tuple[Layer, ...]:
         """What the kernel is told of layers.
 
@@ -116,18 +124,23 @@ class LayerStore:
         with suppress(FileNotFoundError):
             self.leave(session_id, [each for each in os.listdir(self._place) if each not in kept])
 
-    def settle(self) -> None:
-        """Forget users that are gone, and remove what nobody uses: killed programs left it."""
+    def settle(self, is_user: Callable[[str, str], bool]) -> None:
+        """Forget users that are gone, and remove what nobody uses: killed programs left it.
+
+        Args:
+            is_user: tells of a layer's name whether somebody uses it who is no session.
+        """
         with suppress(OSError):
             for name in os.listdir(self._place):
                 with suppress(OSError):
-                    self._forget_users(name)
+                    self._forget_users(name, is_user)
                 self._remove_unused(name)
             os.rmdir(self._place)
 
-    def _forget_users(self, name: str) -> None:
+    def _forget_users(self, name: str, is_user: Callable[[str, str], bool]) -> None:
         for user in os.listdir(posixpath.join(self._place, name, _USERS)):
-            if not os.path.lexists(posixpath.join(self._state, _SESSIONS, user)):
+            here = os.path.lexists(posixpath.join(self._state, _SESSIONS, user))
+            if not here and not is_user(name, user):
                 os.unlink(self._mark(name, user))
 
     def _remove_unused(self, name: str) -> None:

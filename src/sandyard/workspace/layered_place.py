@@ -9,7 +9,7 @@ import json
 import os
 import posixpath
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.errors import WorkspaceStartError, WorkspaceStopError
@@ -77,7 +77,8 @@ class LayeredPlace:
     def __init__(self, lease: Lease) -> None:
         self._directory = lease.directory
         self.session_id = posixpath.basename(lease.directory)
-        self.store = LayerStore(posixpath.dirname(posixpath.dirname(lease.directory)))
+        self.state = posixpath.dirname(posixpath.dirname(lease.directory))
+        self.store = LayerStore(self.state)
 
     @property
     def upper(self) -> str:
@@ -103,6 +104,38 @@ class LayeredPlace:
             self._note(names)
         except OSError as error:
             raise WorkspaceStartError(path=self._path(_CHANGES), cause=error) from error
+
+    def is_untouched(self) -> bool:
+        """Whether nothing lies beneath, and nothing was changed.
+
+        Raises:
+            WorkspaceStartError: that can't be told.
+        """
+        if self.names():
+            return False
+        try:
+            return not os.listdir(self.upper)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise WorkspaceStartError(path=self.upper, cause=error) from error
+
+    def lay_under(self, name: str) -> None:
+        """Put a layer that the session uses beneath a workspace in which nothing was changed.
+
+        Raises:
+            WorkspaceStartError: it can't be done.
+        """
+        if self.names() is None:
+            self.begin((name,))
+            return
+        try:
+            with suppress(FileNotFoundError):
+                os.rmdir(self.upper)  # the new one looks as the layer does
+            self._note((name,))
+            self._finish((name,))
+        except OSError as error:
+            raise WorkspaceStartError(path=self.upper, cause=error) from error
 
     def prepare(self) -> tuple[str, ...]:
         """Find the place as it was left, or make an empty one; return the layers beneath.
@@ -257,16 +290,19 @@ class LayeredPlace:
 
     def _make_upper(self, names: tuple[str, ...]) -> None:
         """Make room for changes; the workspace's own directory looks as it did."""
-        os.mkdir(self.upper, 0o700)
-        if not names:
-            return
-        tree = self.store.tree(names[0])
-        facts = os.lstat(tree)
-        for name in os.listxattr(tree):
-            if name.startswith("user.") and not is_kernels(os.fsencode(name)):
-                os.setxattr(self.upper, name, os.getxattr(tree, name))
-        os.chmod(self.upper, stat.S_IMODE(facts.st_mode))
-        os.utime(self.upper, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        new = f"{self.upper}.new"
+        with suppress(FileNotFoundError):
+            os.rmdir(new)  # a killed program began it
+        os.mkdir(new, 0o700)
+        if names:
+            tree = self.store.tree(names[0])
+            facts = os.lstat(tree)
+            for name in os.listxattr(tree):
+                if name.startswith("user.") and not is_kernels(os.fsencode(name)):
+                    os.setxattr(new, name, os.getxattr(tree, name))
+            os.chmod(new, stat.S_IMODE(facts.st_mode))
+            os.utime(new, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        os.rename(new, self.upper)
 
     def _clear(self) -> None:
         """Remove what a killed program began."""

@@ -23,7 +23,6 @@ from sandyard.limits import SWEEP_EVERY_S, SWEEP_LEASES, SWEEP_WAIT_S
 from sandyard.workspace.acting import rightful_owner
 from sandyard.workspace.claim import forget_claims
 from sandyard.workspace.extract_stage import clear_stages, forget_stages, has_stages
-from sandyard.workspace.layer_store import LayerStore
 from sandyard.workspace.lease import (
     LEASE_NAME,
     Lease,
@@ -37,6 +36,7 @@ from sandyard.workspace.overlay_journal import settle_journal
 from sandyard.workspace.overlay_place import remove_changes
 from sandyard.workspace.record import LeaseRecord, Unreadable
 from sandyard.workspace.root import WorkspaceRoot
+from sandyard.workspace.saved_layers import SavedLayers
 from sandyard.workspace.state_place import open_sessions
 
 __all__ = ["clear_left", "sweep", "sweep_sometimes"]
@@ -96,7 +96,7 @@ def sweep(state: str) -> None:
         for name in names[:SWEEP_LEASES]:
             with suppress(OSError, SandboxError):
                 _sweep_session(sessions, name)
-        LayerStore(state).settle()
+        SavedLayers(state).settle()
     except OSError:
         return
     finally:
