@@ -256,8 +256,8 @@ class ArchiveVerbs(WorkspaceVerbBase):
     async def _save(self, workspace: Workspace | None) -> None:
         """Save a workspace that is ready, where it is to be kept."""
         if self._checkpoints is not None and workspace is not None:
-            unsaved, dependencies = self._unsaved_paths(), self._dependencies
-            await self._checkpoints.save(workspace, unsaved, dependencies)
+            asked = self._unsaved_paths(), self._dependencies, self._layered_place()
+            await self._checkpoints.save(workspace, *asked)
 
     def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
         """Leave a path, with all beneath it, out of what is saved of the workspace.

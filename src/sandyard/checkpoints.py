@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
     from sandyard.snapshot.store import SnapshotStore
     from sandyard.workspace import Workspace, WorkspaceRoot
+    from sandyard.workspace.layered_place import LayeredPlace
     from sandyard.workspace.lease import Lease
 
 __all__ = ["Checkpoint", "Checkpoints", "save_into"]
@@ -69,6 +70,7 @@ class Checkpoints:
         workspace: Workspace,
         excluded: frozenset[tuple[str, ...]],
         dependencies: Dependencies | None,
+        place: LayeredPlace | None = None,
     ) -> None:
         """Save the workspace.
 
@@ -76,6 +78,7 @@ class Checkpoints:
             workspace: it.
             excluded: paths that are left out, with all in them.
             dependencies: what the snapshot may need.
+            place: where its changes are, if it lies upon layers.
 
         Raises:
             WorkspaceStopError: it can't be saved, and why; nothing that was saved before is lost.
@@ -83,7 +86,7 @@ class Checkpoints:
         async with self._turn:
             try:
                 if isinstance(self._snapshot, StoreSnapshot):
-                    self.last = await self._save_tree(self._snapshot, workspace, excluded)
+                    self.last = await self._save_tree(self._snapshot, workspace, excluded, place)
                 else:
                     self.last = await self._save_archive(workspace, excluded, dependencies)
             except SandboxError as error:
@@ -116,9 +119,10 @@ class Checkpoints:
         snapshot: StoreSnapshot,
         workspace: Workspace,
         excluded: frozenset[tuple[str, ...]],
+        place: LayeredPlace | None,
     ) -> Checkpoint:
         store = self._opened_store(snapshot)
-        return await save_into(store, snapshot.id, workspace, excluded)
+        return await save_into(store, snapshot.id, workspace, excluded, place)
 
     def _opened_store(self, snapshot: StoreSnapshot) -> SnapshotStore:
         if self._store is None:
@@ -265,6 +269,7 @@ async def save_into(
     history: str,
     workspace: Workspace,
     excluded: frozenset[tuple[str, ...]],
+    place: LayeredPlace | None = None,
     *,
     label: str = "",
     tags: tuple[str, ...] = (),
@@ -276,6 +281,7 @@ async def save_into(
         history: the history that the snapshot belongs to.
         workspace: what is saved.
         excluded: paths that are left out, with all in them.
+        place: where its changes are, if it lies upon layers: it is saved with the costs of these.
         label: what the snapshot is called.
         tags: further words.
 
@@ -291,6 +297,7 @@ async def save_into(
         store=store,
         history=history,
         excluded=paths,
+        place=place,
         stopped=stopped,
         label=label,
         tags=tags,
@@ -304,11 +311,16 @@ def _saved(
     store: SnapshotStore,
     history: str,
     excluded: frozenset[tuple[bytes, ...]],
+    place: LayeredPlace | None,
     stopped: threading.Event,
     label: str = "",
     tags: tuple[str, ...] = (),
 ) -> Checkpoint:
     """Save a workspace into a store; in a deputy where it has files of others."""
+    from sandyard.workspace.layered_notes import (  # noqa: PLC0415  # where one is saved
+        known_tree,
+        note_stack,
+    )
     from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
     from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex  # noqa: PLC0415  # saved
 
@@ -320,8 +332,14 @@ def _saved(
         before, after = StatIndex(notes.size, notes.read_at), IndexWriter(noting.write)
         if not saver.trusts(before.tree):
             before = StatIndex()  # what it speaks of may be gone
-        saved = save_tree(root, saver, Looks(before, after), excluded, stopped)
+        stack = () if place is None else place.names() or ()
+        known = None
+        if place is not None and stack:
+            known = known_tree(place, stack, before, excluded, saver.recorded)
+        saved = save_tree(root, saver, Looks(before, after), excluded, stopped, known)
         made = saver.finish(saved.top, saved.report, label, tags, root=root.inside)
+        if stack:
+            note_stack(after, stack, excluded, saved.report)
         after.finish(made.tree)
         noting.publish()
         return Checkpoint(snapshot=made.id, report=saved.report)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sandyard.snapshot.records import Snapshot
     from sandyard.workspace import WorkspaceRoot
     from sandyard.workspace.layered_place import LayeredPlace
-    from sandyard.workspace.lease import Lease
 
 __all__ = ["ForkVerbs"]
 
@@ -34,7 +33,6 @@ class ForkVerbs(WorkspaceVerbBase):
     forked: Forked | None = None
     _phase: Phase
     _init: InitProcess | None
-    _lease: Lease
     _points: ForkPoints | None = None
 
     @abstractmethod
@@ -86,7 +84,13 @@ class ForkVerbs(WorkspaceVerbBase):
         check_name(name, "snapshot_persist")
         store = SnapshotStore(kept.directory if isinstance(kept, StoreSnapshot) else None)
         made = await save_into(
-            store, name, workspace, self._unsaved_paths(), label=words[0], tags=words[1]
+            store,
+            name,
+            workspace,
+            self._unsaved_paths(),
+            self._layered_place(),
+            label=words[0],
+            tags=words[1],
         )
         return await store.get(made.snapshot)
 

@@ -72,6 +72,10 @@ class OverlayVerbs(Observable, ABC):
     async def _end_sandbox(self) -> None:
         """End the sandbox, and what runs in it."""
 
+    @abstractmethod
+    def _layered_place(self) -> LayeredPlace | None:
+        """Where the changes are, if the workspace lies upon layers."""
+
     def _overlay_place(self) -> OverlayPlace | None:
         """Where the changes are, if the workspace is an overlay."""
         if not self.state.workspace_overlay:
@@ -79,14 +83,6 @@ class OverlayVerbs(Observable, ABC):
         from sandyard.workspace.overlay_place import OverlayPlace  # noqa: PLC0415  # few are
 
         return OverlayPlace(self._lease, self.state.manifest.root)
-
-    def _layered_place(self) -> LayeredPlace | None:
-        """Where the changes are, if the workspace lies upon layers."""
-        if not self.state.workspace_layered:
-            return None
-        from sandyard.workspace.layered_place import LayeredPlace  # noqa: PLC0415  # few do
-
-        return LayeredPlace(self._lease)
 
     def _changes_place(self) -> ChangesPlace | None:
         """Where the changes are, if they are kept apart."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.types import User
     from sandyard.workspace import Workspace
+    from sandyard.workspace.layered_place import LayeredPlace
+    from sandyard.workspace.lease import Lease
 
 __all__ = ["CommandVerbBase", "VerbBase", "WorkspaceVerbBase"]
 
@@ -48,6 +50,16 @@ class VerbBase(Observable, ABC):
 
 class WorkspaceVerbBase(VerbBase):
     """What it lends to verbs that use its workspace."""
+
+    _lease: Lease
+
+    def _layered_place(self) -> LayeredPlace | None:
+        """Where the changes are, if the workspace lies upon layers."""
+        if not self.state.workspace_layered:
+            return None
+        from sandyard.workspace.layered_place import LayeredPlace  # noqa: PLC0415  # few do
+
+        return LayeredPlace(self._lease)
 
     @abstractmethod
     def _open_workspace(self, op: OpName, user: str | User | None) -> Workspace:

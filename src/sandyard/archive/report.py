@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 from sandyard.archive.model import Kind
 from sandyard.limits import ARCHIVE_NOTES
 
-__all__ = ["ArchiveNote", "ArchiveReport", "Tally"]
+__all__ = ["ArchiveNote", "ArchiveReport", "Fate", "Tally"]
 
-_Fate = Literal["skipped", "changed", "dropped"]
+Fate = Literal["skipped", "changed", "dropped"]
 
 
 class ArchiveNote(NamedTuple):
@@ -72,7 +72,7 @@ class Tally:
         self.noted = 0
         self._counts = dict.fromkeys(Kind, 0)
         self._size = 0
-        self._notes: dict[_Fate, list[ArchiveNote]] = {"skipped": [], "changed": [], "dropped": []}
+        self._notes: dict[Fate, list[ArchiveNote]] = {"skipped": [], "changed": [], "dropped": []}
         self._unlisted = 0
 
     def count(self, kind: Kind, size: int = 0) -> None:
@@ -80,7 +80,20 @@ class Tally:
         self._counts[kind] += 1
         self._size += size
 
-    def note(self, fate: _Fate, path: bytes, reason: str) -> None:
+    def count_report(self, report: ArchiveReport) -> None:
+        """Count all that a report tells of; its notes excepted."""
+        self._counts[Kind.FILE] += report.files
+        self._counts[Kind.DIRECTORY] += report.directories
+        self._counts[Kind.SYMLINK] += report.symlinks
+        self._counts[Kind.HARD_LINK] += report.hard_links
+        self._size += report.size
+
+    def discount(self, kind: Kind, size: int = 0) -> None:
+        """Count something no longer that is not there any more."""
+        self._counts[kind] -= 1
+        self._size -= size
+
+    def note(self, fate: Fate, path: bytes, reason: str) -> None:
         """Take note of something that is not as it was."""
         self.noted += 1
         notes = self._notes[fate]

@@ -178,6 +178,16 @@ class History:
                     ) from error
         return None
 
+    def at(self, name: str, file: str) -> Snapshot | None:
+        """The snapshot of a history whose record has a name; None if there is none, or it is damaged."""
+        if not _NAME.fullmatch(name) or not _FILE.fullmatch(file):
+            return None
+        try:
+            with self._place.opened("history", name) as directory:
+                return self._read(directory, name, file)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def last_number(self, name: str) -> int:
         """The highest number in a history, of broken records too; 0 if there is none."""
         with suppress(FileNotFoundError), self._place.opened("history", name) as directory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import posixpath
 import secrets
 import time
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from sandyard.archive.trees import Node, decode_nodes, encode_nodes
 from sandyard.errors import SnapshotPersistError
 from sandyard.snapshot.objects import Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError, PackWriter
-from sandyard.snapshot.records import History, Snapshot
+from sandyard.snapshot.records import History, Snapshot, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -134,9 +135,21 @@ class Saver:
         Args:
             tree: its digest, in hexadecimal.
         """
-        if self.last is None or self.last.tree != tree or self._objects.damaged:
-            return False
-        return bool(self.nodes_of(bytes.fromhex(tree)))
+        return self.last is not None and self.last.tree == tree and self._has_tree(tree)
+
+    def _has_tree(self, tree: str) -> bool:
+        return not self._objects.damaged and bool(self.nodes_of(bytes.fromhex(tree)))
+
+    def recorded(self, path: str) -> Snapshot | None:
+        """A snapshot of this store that is not known to be lost, by the path of its record."""
+        name = posixpath.basename(posixpath.dirname(path))
+        found = self._history.at(name, posixpath.basename(path))
+        here = (
+            None
+            if found is None
+            else posixpath.join(self._place.directory, "history", name, file_of(found))
+        )
+        return found if found is not None and here == path and self._has_tree(found.tree) else None
 
     def _has(self, digest: bytes) -> bool:
         # What a damaged pack still has may be damaged, too: it is kept once more.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from sandyard.archive.report import Tally
+from sandyard.archive.report import ArchiveNote, Tally
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.faults import translated
 from sandyard.workspace.persist_stream import gone_root
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.trees import Intake, Node
+    from sandyard.workspace.layered_known import KnownTree
     from sandyard.workspace.root import WorkspaceRoot
     from sandyard.workspace.stat_index import Looks
 
@@ -41,6 +43,7 @@ def save_tree(
     looks: Looks,
     excluded: frozenset[Path],
     stopped: threading.Event,
+    known: KnownTree | None = None,
 ) -> SavedTree:
     """Save a workspace; what looks as it did before is not read.
 
@@ -50,19 +53,67 @@ def save_tree(
         looks: how everything looked before, and what takes how it looks.
         excluded: paths that are left out, with all in them.
         stopped: set by whoever wants no more of it.
+        known: of a workspace on layers, what was saved of it; what is not touched since is not even
+            looked at (default: all of it is walked).
 
     Raises:
         WorkspaceArchiveReadError: the workspace was removed, or can't be read.
     """
     if root.gone:
         raise gone_root(root.inside)
-    tally = Tally()
     with translated("persist_workspace", root.inside, root):
-        owner = rightful_owner(root)
-        saving = TreeSaving(root.fd, intake, looks, excluded, tally, root.ward, owner, stopped)
-        saving.names = root.names
-        with acting_as(owner):
-            top = saving.run()
+        saved = (
+            None if known is None else _saved_above(root, intake, looks, excluded, stopped, known)
+        )
+        if saved is None:
+            tally, owner = Tally(), rightful_owner(root)
+            rules = tally, root.ward, owner, stopped
+            saving = TreeSaving(root.fd, intake, looks, excluded, *rules)
+            saving.names = root.names
+            with acting_as(owner):
+                saved = SavedTree(saving.run(), tally.report())
         if os.fstat(root.fd).st_nlink == 0:
             raise gone_root(root.inside)
-    return SavedTree(top, tally.report())
+    return saved
+
+
+def _saved_above(  # as its caller, which may have to do without
+    root: WorkspaceRoot,
+    intake: Intake,
+    looks: Looks,
+    excluded: frozenset[Path],
+    stopped: threading.Event,
+    known: KnownTree,
+) -> SavedTree | None:
+    """Save a workspace on layers, with the costs of what was touched; None if it has to be walked."""
+    from sandyard.workspace.layered_known import Touched  # noqa: PLC0415  # few lie upon layers
+    from sandyard.workspace.layered_saving import (  # noqa: PLC0415  # likewise
+        LayeredSaving,
+        UnknownTreeError,
+    )
+
+    if root.ward.closes or known.report.unlisted:
+        return None
+    try:
+        touched = Touched(known.above, excluded)
+    except OSError:  # somebody inside shut what we would look into
+        return None
+    tally, owner = Tally(), rightful_owner(root)
+    saving = LayeredSaving(root.fd, intake, looks, excluded, tally, root.ward, owner, stopped)
+    try:
+        with acting_as(owner):
+            saving.follow(known, touched)
+            top = saving.run()
+    except UnknownTreeError:
+        return None
+    report = tally.report()
+    skipped, changed, dropped = (
+        tuple(sorted(notes, key=_place_of))
+        for notes in (report.skipped, report.changed, report.dropped)
+    )
+    return SavedTree(top, replace(report, skipped=skipped, changed=changed, dropped=dropped))
+
+
+def _place_of(note: ArchiveNote) -> tuple[str, ...]:
+    """Where a walk comes past a note."""
+    return () if note.path == "." else tuple(note.path.split("/"))

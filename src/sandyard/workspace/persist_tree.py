@@ -44,18 +44,18 @@ if TYPE_CHECKING:
     from sandyard.archive.trees import Intake
     from sandyard.workspace.ward import Ward
 
-__all__ = ["TreeSaving"]
+__all__ = ["Entry", "Frame", "TreeSaving"]
 
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PERMISSIONS: Final = 0o777
 _SPECIAL_BITS: Final = 0o7000
 
-_Entry = tuple[bytes, os.stat_result, bytes]
+Entry = tuple[bytes, os.stat_result, bytes]
 """Name, facts, and how it looks."""
 
 
-class _Frame:
+class Frame:
     """One directory that is being saved.
 
     Attributes:
@@ -91,7 +91,7 @@ class _Frame:
         self,
         path: Path,
         node: Node,
-        entries: list[_Entry],
+        entries: list[Entry],
         left_out: dict[bytes, str],
         old: Known | None,
     ) -> None:
@@ -109,7 +109,7 @@ class _Frame:
         self.nodes: list[Node] = []
         self.looks: list[bytes] = []
         self.was_nodes: dict[bytes, Node] | None = None
-        self.was_looks: dict[bytes, bytes] = {}
+        self.was_looks: dict[bytes, bytes] | None = None
 
 
 class TreeSaving:
@@ -185,7 +185,7 @@ class TreeSaving:
 
     # --- directories ------------------------------------------------------------------------------
 
-    def _try_enter(self, tree: Directories, path: Path, facts: os.stat_result) -> _Frame | None:
+    def _try_enter(self, tree: Directories, path: Path, facts: os.stat_result) -> Frame | None:
         try:
             return self._enter(tree, path, path[-1], facts)
         except OSError as error:
@@ -194,20 +194,13 @@ class TreeSaving:
             self._tally.note("skipped", b"/".join(path), REASONS[error.errno])
             return None
 
-    def _enter(self, tree: Directories, path: Path, name: bytes, facts: os.stat_result) -> _Frame:
+    def _enter(self, tree: Directories, path: Path, name: bytes, facts: os.stat_result) -> Frame:
         """Look at all that is in a directory."""
         if self._stopped.is_set():
             raise Abandoned
         opened = os.open(".", _LIST, dir_fd=tree.at(path))
         try:
-            entries: list[_Entry] = []
-            for each in sorted(os.fsencode(each) for each in os.listdir(opened)):
-                try:
-                    found = os.stat(each, dir_fd=opened, follow_symlinks=False)
-                except FileNotFoundError:
-                    self._tally.note("skipped", b"/".join((*path, each)), "vanished")
-                    continue
-                entries.append((each, found, look_of(each, found)))
+            entries = self._looked_at(opened, path, sorted(map(os.fsencode, os.listdir(opened))))
             attributes = attributes_of(opened, path, self._tally)
         finally:
             os.close(opened)
@@ -220,9 +213,21 @@ class TreeSaving:
         if path:
             self._tally.count(Kind.DIRECTORY)
         left_out = self._left_out(path, entries)
-        return _Frame(path, node, entries, left_out, self._before.get(b"/".join(path)))
+        return Frame(path, node, entries, left_out, self._before.get(b"/".join(path)))
 
-    def _left_out(self, path: Path, entries: list[_Entry]) -> dict[bytes, str]:
+    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> list[Entry]:
+        """Look at entries of a directory."""
+        entries: list[Entry] = []
+        for each in names:
+            try:
+                found = os.stat(each, dir_fd=opened, follow_symlinks=False)
+            except FileNotFoundError:
+                self._tally.note("skipped", b"/".join((*path, each)), "vanished")
+                continue
+            entries.append((each, found, look_of(each, found)))
+        return entries
+
+    def _left_out(self, path: Path, entries: list[Entry]) -> dict[bytes, str]:
         """What of a directory is not to be saved, whatever it is, and why."""
         found: dict[bytes, str] = {}
         holds_excluded, closes = path in self._holders, self._ward.closes
@@ -235,7 +240,7 @@ class TreeSaving:
                 found[name] = "temporary"
         return found
 
-    def _next_directory(self, tree: Directories, frame: _Frame) -> _Entry | None:
+    def _next_directory(self, tree: Directories, frame: Frame) -> Entry | None:
         """Save entries up to the next directory, and return that."""
         while frame.at < len(frame.entries):
             entry = frame.entries[frame.at]
@@ -248,7 +253,7 @@ class TreeSaving:
                 self._save_entry(tree, frame, entry)
         return None
 
-    def _take(self, frame: _Frame, node: Node, was: Known | None) -> None:
+    def _take(self, frame: Frame, node: Node, was: Known | None) -> None:
         """Note what a directory in a directory has become."""
         name, facts, _ = frame.entries[frame.at]
         frame.at += 1
@@ -256,13 +261,13 @@ class TreeSaving:
         frame.nodes.append(node)
         frame.looks.append(settled_look(name, facts, self._since))
 
-    def _drop(self, frame: _Frame) -> None:
+    def _drop(self, frame: Frame) -> None:
         """Go on without a directory that can't be read, and try it again the next time."""
         frame.looks.append(unlike(frame.entries[frame.at][2]))
         frame.at += 1
         frame.fresh = True
 
-    def _leave(self, tree: Directories, frame: _Frame) -> Node:
+    def _leave(self, tree: Directories, frame: Frame) -> Node:
         old = frame.old
         key = b"/".join(frame.path)
         if frame.same and old is not None:
@@ -275,7 +280,7 @@ class TreeSaving:
         self._after.add(key, Known(digest, frame.linked, b"".join(frame.looks)))
         return frame.node._replace(digest=digest)
 
-    def _fill_in(self, tree: Directories, frame: _Frame) -> None:
+    def _fill_in(self, tree: Directories, frame: Frame) -> None:
         """Add the files of a directory of which only directories in it have changed."""
         below = {node.name: node for node in frame.nodes}
         looks = dict(looks_in(b"".join(frame.looks)))
@@ -296,7 +301,7 @@ class TreeSaving:
 
     # --- entries ----------------------------------------------------------------------------------
 
-    def _count(self, frame: _Frame, entry: _Entry) -> None:
+    def _count(self, frame: Frame, entry: Entry) -> None:
         """Count what looks as it did."""
         facts = entry[1]
         if stat.S_ISREG(facts.st_mode):
@@ -304,7 +309,7 @@ class TreeSaving:
         elif stat.S_ISLNK(facts.st_mode):
             self._tally.count(Kind.SYMLINK)
 
-    def _save_entry(self, tree: Directories, frame: _Frame, entry: _Entry) -> None:
+    def _save_entry(self, tree: Directories, frame: Frame, entry: Entry) -> None:
         """Save one entry that is no directory, or note why not."""
         name, facts, look = entry
         noted = self._tally.noted
@@ -323,7 +328,7 @@ class TreeSaving:
         else:  # it is looked at again, to be told again
             frame.looks.append(unlike(look))
 
-    def _node_of(self, tree: Directories, frame: _Frame, entry: _Entry) -> Node | None:
+    def _node_of(self, tree: Directories, frame: Frame, entry: Entry) -> Node | None:
         name, facts, look = entry
         path = (*frame.path, name)
         form = stat.S_IFMT(facts.st_mode)
@@ -349,17 +354,18 @@ class TreeSaving:
             self._links[inode] = b"/".join(path)
         return node
 
-    def _known_node(self, frame: _Frame, name: bytes, look: bytes) -> Node | None:
+    def _known_node(self, frame: Frame, name: bytes, look: bytes) -> Node | None:
         """What was saved of an entry, if it looks as it did."""
         if frame.old is None:
             return None
-        if frame.was_nodes is None:
+        if frame.was_looks is None:
             frame.was_looks = dict(looks_in(frame.old.looks))
+        if frame.was_looks.get(name) != look:
+            return None
+        if frame.was_nodes is None:
             with self._as_program():
                 nodes = self._intake.nodes_of(frame.old.digest)
             frame.was_nodes = {node.name: node for node in nodes}
-        if frame.was_looks.get(name) != look:
-            return None
         node = frame.was_nodes.get(name)
         return None if node is None or node.kind is Kind.HARD_LINK else node
 
