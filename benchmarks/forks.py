@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Cleaning, Row, interleaved, shown
-from sandyard import Layered, UnixLocalSandboxClient
+from sandyard import Layered, StoreSnapshotSpec, UnixLocalSandboxClient
 
 __all__ = ["fork_rows"]
 
 FILES = 5_000
+SAVED_FILES = 20_000
 PER_DIRECTORY = 100
 COUNT = 5
 LARGE = 100_000_000
@@ -33,6 +34,7 @@ async def fork_rows() -> list[Row]:
         Row(f"fork with {FILES:,} files, beside cp -a", small[0], SMALL_BAR, small[1]),
         Row("fork with one file of 100 MB, beside cp -a", large[0], LARGE_BAR, large[1]),
         *await _layered_rows(),
+        *await _saved_rows(),
     ]
 
 
@@ -89,6 +91,72 @@ async def _layered_rows() -> list[Row]:
     ]
 
 
+async def _saved_rows() -> list[Row]:
+    """Sessions upon the layer that holds a snapshot: the start of another one, and a save."""
+    client = UnixLocalSandboxClient()
+    plain = await client.create()
+    root = plain.state.host_root
+    copy = f"{root}-copy"
+    async with plain:
+        await asyncio.to_thread(_fill_small, Path(root), SAVED_FILES)
+        snapshot = await plain.save_snapshot()
+        kept = StoreSnapshotSpec()
+        session = await client.fork(snapshot, workspace=Layered(), snapshot=kept)
+        rounds = 0
+
+        async def start() -> Cleaning:
+            return partial(client.delete, await client.fork(snapshot, workspace=Layered()))
+
+        async def cp() -> Cleaning:
+            words = ("cp", "-a", "--reflink=auto", root, copy)
+            process = await asyncio.create_subprocess_exec(*words)
+            if await process.wait():
+                raise RuntimeError("cp failed")
+            return partial(asyncio.to_thread, shutil.rmtree, copy)
+
+        async def change() -> None:
+            nonlocal rounds
+            rounds += 1
+            for number in range(CHANGED):
+                await session.write(f"d{number * PER_DIRECTORY}/f1", b"%d" % rounds)
+
+        async def save() -> Cleaning:
+            await session.stop()
+            return change
+
+        async def walk() -> None:
+            await asyncio.to_thread(_walk, root)
+
+        async with session:
+            await change()
+            starts = await interleaved({"ours": start, "cp": cp}, COUNT, 1)
+            saves = await interleaved({"ours": save, "walk": walk}, LAYERED_COUNT, 1)
+        await client.delete(session)
+    await client.delete(plain)
+    files = f"{SAVED_FILES:,} files"
+    return [
+        Row(
+            f"another start from a snapshot of {files} on layers, beside cp -a --reflink=auto",
+            starts["ours"].median / starts["cp"].median,
+            LAYERED_BAR,
+            shown(starts),
+        ),
+        Row(
+            f"save on layers with {files} after {CHANGED} changed, beside a stat walk",
+            saves["ours"].median / saves["walk"].median,
+            LAYERED_BAR,
+            shown(saves),
+        ),
+    ]
+
+
+def _walk(top: str) -> None:
+    """Look at everything, and do nothing else."""
+    for directory, _, names in os.walk(top):
+        for name in names:
+            os.lstat(f"{directory}/{name}")
+
+
 async def _measured(fill: Callable[[Path], None]) -> tuple[float, str]:
     client = UnixLocalSandboxClient()
     session = await client.create()
@@ -112,8 +180,8 @@ async def _measured(fill: Callable[[Path], None]) -> tuple[float, str]:
     return taken["ours"].median / taken["cp"].median, shown(taken)
 
 
-def _fill_small(top: Path) -> None:
-    for first in range(0, FILES, PER_DIRECTORY):
+def _fill_small(top: Path, files: int = FILES) -> None:
+    for first in range(0, files, PER_DIRECTORY):
         directory = top / f"d{first}"
         directory.mkdir()
         for number in range(PER_DIRECTORY):

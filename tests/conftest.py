@@ -46,6 +46,7 @@ ONCE = (
     "integrations/test_sessions.py",
     "ladder/test_explaining.py",
     "layered/test_crashes.py",
+    "layered/test_killed.py",
     "manifest",
     "overlays/test_crashes.py",
     "overlays/test_try.py",

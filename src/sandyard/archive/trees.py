@@ -113,7 +113,7 @@ def decode_nodes(raw: bytes) -> list[Node]:
     if not raw.startswith(_MAGIC):
         raise ArchiveError(_CORRUPT)
     try:
-        return list(_nodes(_Bytes(raw, len(_MAGIC))))
+        return list(_nodes(raw, len(_MAGIC)))
     except (struct.error, IndexError) as error:
         raise ArchiveError(_CORRUPT) from error
 
@@ -136,27 +136,31 @@ class _Bytes:
         return form.unpack(self.take(form.size))
 
 
-def _nodes(raw: _Bytes) -> Iterator[Node]:
-    end = len(raw.raw)
+def _nodes(raw: bytes, at: int) -> Iterator[Node]:
+    end = len(raw)
     before = b""
-    while raw.at < end:
-        kind, flags, mode, name_size, link_size, mtime, size = raw.numbers(_HEAD)
-        name = raw.take(name_size)
+    while at < end:
+        kind, flags, mode, name_size, link_size, mtime, size = _HEAD.unpack_from(raw, at)
+        at += _HEAD.size
+        name_end = at + name_size
+        link_end = name_end + link_size
+        digest_end = link_end + (DIGEST_BYTES if flags & _HAS_DIGEST else 0)
+        if digest_end > end:
+            raise ArchiveError(_CORRUPT)
+        name, link, digest = raw[at:name_end], raw[name_end:link_end], raw[link_end:digest_end]
         if (name <= before and before) or b"/" in name or name in {b"", b".."}:
             raise ArchiveError(_CORRUPT)
-        before = name
-        yield Node(
-            name,
-            _KINDS[kind],
-            mode,
-            mtime,
-            size,
-            link=raw.take(link_size),
-            digest=raw.take(DIGEST_BYTES) if flags & _HAS_DIGEST else b"",
-            sparse=_extents(raw, size) if flags & _HAS_EXTENTS else None,
-            attributes=_attributes(raw) if flags & _HAS_ATTRIBUTES else None,
-            owner=raw.take(*raw.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
-        )
+        before, at = name, digest_end
+        node = Node(name, _KINDS[kind], mode, mtime, size, digest, link)
+        if flags > _HAS_DIGEST:  # few have more
+            rest = _Bytes(raw, at)
+            node = node._replace(
+                sparse=_extents(rest, size) if flags & _HAS_EXTENTS else None,
+                attributes=_attributes(rest) if flags & _HAS_ATTRIBUTES else None,
+                owner=rest.take(*rest.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
+            )
+            at = rest.at
+        yield node
 
 
 def _extents(raw: _Bytes, size: int) -> tuple[Extent, ...]:
