@@ -135,10 +135,12 @@ async def assert_killed_anywhere(client: UnixLocalSandboxClient, place: Path, ro
     assert len(os.listdir(state_place() / "saved-layers")) <= 3 * (rounds + 1)
 
 
+@pytest.mark.timeout(240)
 async def test_killed_program_loses_nothing(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
     await assert_killed_anywhere(client, tmp_path, 3)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(2400)
 async def test_killed_programs_lose_nothing(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
-    await assert_killed_anywhere(client, tmp_path, 60)
+    await assert_killed_anywhere(client, tmp_path, 40)

@@ -199,6 +199,7 @@ async def test_what_cannot_be_followed_is_walked(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(10))
 async def test_random_changes_are_saved(
     client: UnixLocalSandboxClient, tmp_path: Path, seed: int
