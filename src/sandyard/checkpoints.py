@@ -338,8 +338,8 @@ def _saved(
             known = known_tree(place, stack, before, excluded, saver.recorded)
         saved = save_tree(root, saver, Looks(before, after), excluded, stopped, known)
         made = saver.finish(saved.top, saved.report, label, tags, root=root.inside)
-        if stack:
-            note_stack(after, stack, excluded, saved.report)
+        if place is not None and stack:
+            note_stack(after, place, stack, excluded, saved.report)
         after.finish(made.tree)
         noting.publish()
         return Checkpoint(snapshot=made.id, report=saved.report)

@@ -169,7 +169,7 @@ async def laid_saved(store: SnapshotStore, snapshot: Snapshot, target: LayeredPl
     held = HeldSnapshot(snapshot.id, snapshot.tree, store.record_path(snapshot))
 
     def keep(layer: str, forked: Forked) -> None:
-        if forked.report.is_whole:  # else a session that is not on layers would have another tree
+        if forked.report.is_whole:  # else it is not what the snapshot says
             with suppress(OSError):  # then the next one makes its own
                 saved.keep(held, layer)
 

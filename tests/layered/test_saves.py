@@ -143,6 +143,26 @@ async def test_save_is_exact_after_freezing(
     assert ways.followed >= 6
 
 
+async def test_sessions_share_a_history(
+    client: UnixLocalSandboxClient, session: UnixLocalSandboxSession
+) -> None:
+    """What one has changed is not taken for what lies beneath the other, though the layers are the same."""
+    other = await client.fork(base_of(session), workspace=Layered())
+    async with session, other:
+        await said(session, "echo mine > d/mine; rm -r shut")
+        await session.save_snapshot(history="both")
+        await said(other, "echo other > other")
+        ours = await other.save_snapshot(history="both", label="kept")
+        assert told(ours) == told(await walked(other, "walked"))
+    await client.delete(other)
+
+
+def base_of(session: UnixLocalSandboxSession) -> str:
+    """The snapshot that a session was made from."""
+    assert session.forked is not None
+    return session.forked.source
+
+
 async def test_save_costs_what_was_touched(client: UnixLocalSandboxClient, ways: Ways) -> None:
     base = await client.create()
     async with base:

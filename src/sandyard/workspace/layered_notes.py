@@ -65,11 +65,13 @@ class _Note(NamedTuple):
     """What was noted of a save.
 
     Attributes:
+        session: whose changes were saved: those of another one upon the same layers are others.
         stack: the layers beneath, the uppermost first.
         excluded: digest of what was left out by its path.
         report: what was saved, and what could not be.
     """
 
+    session: str
     stack: tuple[str, ...]
     excluded: str
     report: ArchiveReport
@@ -95,8 +97,8 @@ def known_tree(
         The tree of its last save, or of the snapshot that the lowest layer holds; None if neither is
         known.
     """
-    note = _noted(before)
-    if note is not None and note.stack and note.excluded == _digest_of(excluded):
+    note, asked = _noted(before), (place.session_id, _digest_of(excluded))
+    if note is not None and (note.session, note.excluded) == asked:
         depth = len(stack) - len(note.stack)
         if depth >= 0 and stack[depth:] == note.stack:
             return KnownTree(before.tree, note.report, _above(place, stack[:depth]))
@@ -110,6 +112,7 @@ def known_tree(
 
 def note_stack(
     after: IndexWriter,
+    place: LayeredPlace,
     stack: tuple[str, ...],
     excluded: frozenset[Path],
     report: ArchiveReport,
@@ -118,12 +121,14 @@ def note_stack(
 
     Args:
         after: takes what the next save needs.
+        place: where it keeps its changes.
         stack: the layers beneath, the uppermost first.
         excluded: paths that were left out.
         report: what was saved.
     """
     told = {field.name: getattr(report, field.name) for field in fields(report)}
-    said = {"stack": stack, "excluded": _digest_of(excluded), "report": told}
+    said: dict[str, object] = {"session": place.session_id, "excluded": _digest_of(excluded)}
+    said |= {"stack": stack, "report": told}
     after.add(_KEY, Known(_NO_DIGEST, False, json.dumps(said).encode()))
 
 
@@ -139,7 +144,9 @@ def _noted(before: StatIndex) -> _Note | None:
     said = json.loads(known.looks)
     told = said["report"]
     lists = {name: tuple(ArchiveNote(*note) for note in told[name]) for name in _LISTS}
-    return _Note(tuple(said["stack"]), said["excluded"], ArchiveReport(**(told | lists)))
+    return _Note(
+        said["session"], tuple(said["stack"]), said["excluded"], ArchiveReport(**(told | lists))
+    )
 
 
 def _digest_of(paths: frozenset[Path]) -> str:
