@@ -86,11 +86,13 @@ STARTS = {
     (True, True, True): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
 }
 STOPS = {
-    # (running, end)
-    (False, False): ["SAVE"],
-    (False, True): ["SAVE"],
-    (True, False): ["SAVE"],
-    (True, True): ["TERMINALS", "PROCESSES", "SAVE"],
+    # (running, processes)
+    (False, "keep"): ["SAVE"],
+    (False, "end"): ["SAVE"],
+    (False, "freeze"): ["SAVE"],
+    (True, "keep"): ["SAVE"],
+    (True, "end"): ["TERMINALS", "PROCESSES", "SAVE"],
+    (True, "freeze"): ["FREEZE", "SAVE"],
 }
 DELETIONS = {False: ["CHECK", "LET_GO", "REMOVE"], True: ["LET_GO", "REMOVE"]}
 
@@ -103,7 +105,7 @@ def test_starting_has_its_order() -> None:
 
 
 def test_stopping_has_its_order() -> None:
-    made = {facts: plan_stop(running=facts[0], end=facts[1]) for facts in STOPS}
+    made = {facts: plan_stop(running=facts[0], processes=facts[1]) for facts in STOPS}
     assert {facts: [step.name for step in plan] for facts, plan in made.items()} == STOPS
 
 

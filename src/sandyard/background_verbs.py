@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.calls import CommandRequest
-from sandyard.errors import ArgumentError, ResourceLimitError
+from sandyard.errors import ArgumentError, ResourceLimitError, WorkspaceStopError, shown
 from sandyard.finishing import finished, in_thread
+from sandyard.lifecycle import StopStep, plan_stop
 from sandyard.observing import observed
 from sandyard.types import User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
     from sandyard.narrowing import Narrowing
-    from sandyard.process import Commands, StdinSource
+    from sandyard.process import Commands, InitProcess, StdinSource
     from sandyard.process.background import BackgroundProcess
     from sandyard.process.background_list import BackgroundProcesses
     from sandyard.workspace.lease import Lease
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BackgroundVerbs", "Processes", "check_processes"]
 
-Processes = Literal["keep", "end"]
-"""What becomes of what runs in the background."""
+Processes = Literal["keep", "end", "freeze"]
+"""What becomes of what runs while a workspace is saved."""
 
 
 class BackgroundVerbs(CommandVerbBase):
@@ -34,6 +36,8 @@ class BackgroundVerbs(CommandVerbBase):
     """
 
     _lease: Lease
+    _commands: Commands | None
+    _init: InitProcess | None
     _background: tuple[BackgroundProcesses, LogPlace] | None = None
 
     @observed("start_process")
@@ -157,6 +161,28 @@ class BackgroundVerbs(CommandVerbBase):
 
     # --- inside -----------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _quieted(self, processes: Processes) -> AsyncIterator[None]:
+        """What a stop does before the workspace is saved, which is done in the block.
+
+        Raises:
+            WorkspaceStopError: something could not be held still.
+        """
+        commands, init = self._commands, self._init  # which a shutdown meanwhile lets go
+        running = commands is not None and init is not None
+        async with AsyncExitStack() as still:
+            for step in plan_stop(running=running, processes=processes):
+                if step is StopStep.SAVE or commands is None or init is None:
+                    break
+                self._check_open("stop")
+                if step is StopStep.TERMINALS:
+                    await commands.interactive.end_all()
+                elif step is StopStep.PROCESSES:
+                    await self._end_processes(commands)
+                else:
+                    await still.enter_async_context(_held(init, self.state.manifest.root))
+            yield
+
     async def _end_processes(self, commands: Commands) -> None:
         """Ends the background processes, and what commands left running."""
         if self._background is not None:
@@ -184,6 +210,27 @@ class BackgroundVerbs(CommandVerbBase):
         return self._background[0]
 
 
+@asynccontextmanager
+async def _held(init: InitProcess, path: str) -> AsyncIterator[None]:
+    """Holds still what runs, or says why that can't be."""
+    from sandyard.process.freezing import held_still  # noqa: PLC0415  # few saves ask for it
+
+    async with AsyncExitStack() as still:
+        try:
+            await still.enter_async_context(held_still(init.stillness))
+        except OSError as error:  # a TimeoutError as well
+            raise WorkspaceStopError(
+                path=path,
+                message=f"the workspace {shown(path)} was not saved: what runs in the sandbox could "
+                f"not be held still ({error.strerror or 'something did not stop in time'}); give "
+                "processes='keep' to save it while that runs, or processes='end' to end it",
+                context={"reason": "not_frozen"},
+                retryable=True,
+                cause=error,
+            ) from error
+        yield
+
+
 async def _let_go(processes: BackgroundProcesses, place: LogPlace) -> None:
     await processes.close()
     try:
@@ -193,12 +240,15 @@ async def _let_go(processes: BackgroundProcesses, place: LogPlace) -> None:
 
 
 def check_processes(processes: object) -> None:
-    """Refuse what is neither "keep" nor "end".
+    """Refuse what is neither "keep" nor "end" nor "freeze".
 
     Raises:
         ArgumentError: it is not.
     """
-    if processes not in ("keep", "end"):
+    if processes not in ("keep", "end", "freeze"):
         raise ArgumentError(
-            "processes is 'keep' or 'end'", op="stop", argument="processes", value=processes
+            "processes is 'keep', 'end' or 'freeze'",
+            op="stop",
+            argument="processes",
+            value=processes,
         )

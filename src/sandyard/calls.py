@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["CommandRequest", "Leftovers", "find_user", "prepare_call", "prepare_terminal"]
 
 Leftovers = Literal["keep", "end"]
-Processes = Literal["keep", "end"]
 
 
 @dataclass(slots=True, kw_only=True)

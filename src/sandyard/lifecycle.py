@@ -61,17 +61,26 @@ class StopStep(StrEnum):
 
     TERMINALS = "end the terminals, and what pty_exec_start started"
     PROCESSES = "end background processes, and what commands left running"
+    FREEZE = "hold still all that runs, until the stop has ended"
     SAVE = "save the workspace, if it was made ready"
 
 
-def plan_stop(*, running: bool, end: bool) -> tuple[StopStep, ...]:
+def plan_stop(*, running: bool, processes: str) -> tuple[StopStep, ...]:
     """The steps that stop a session, in their order.
 
     Args:
         running: whether its sandbox stands.
-        end: whether what runs in it is to end.
+        processes: what becomes of what runs in it: ``keep``, ``end`` or ``freeze``.
     """
-    return tuple(step for step in StopStep if (running and end) or step is StopStep.SAVE)
+    before = _BEFORE_SAVE[processes] if running else ()
+    return (*before, StopStep.SAVE)
+
+
+_BEFORE_SAVE: Final = {
+    "keep": (),
+    "end": (StopStep.TERMINALS, StopStep.PROCESSES),
+    "freeze": (StopStep.FREEZE,),
+}
 
 
 class DeleteStep(StrEnum):

@@ -364,6 +364,13 @@ unless it waits for a file server that has gone silent."""
 CLOSE_TIMEOUT_S: Final = 5.0
 """Seconds that the outer process has to end when its channel is closed, before it is killed."""
 
+FREEZE_TIMEOUT_S: Final = 5.0
+"""Seconds in which all of a sandbox has to stop for a save: what runs stops within microseconds, what the
+kernel is at work for when that is done."""
+
+FREEZE_PAUSE_S: Final = 0.002
+"""Seconds between two looks at whether it has."""
+
 SEND_TIMEOUT_S: Final = 5.0
 """Seconds without room on the channel after which init counts as lost: it reads within microseconds,
 unless it is stopped or no longer ours."""

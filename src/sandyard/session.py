@@ -34,14 +34,12 @@ from sandyard.lifecycle import (
     DeleteStep,
     Phase,
     StartStep,
-    StopStep,
     check_alive,
     check_loop,
     check_phase,
     plan_close,
     plan_delete,
     plan_start,
-    plan_stop,
 )
 from sandyard.loading import loading
 from sandyard.manifest import Manifest
@@ -236,30 +234,26 @@ class UnixLocalSandboxSession(
     async def stop(self, *, processes: Processes = "keep") -> None:
         """Makes a checkpoint: saves the workspace to the session's snapshot; the session goes on.
 
-        Commands may write meanwhile: what changed while it was read is told in ``checkpoint.report``.
+        Unless they are held, commands may write meanwhile: what changed while it was read is told in
+        ``checkpoint.report``.
         Without a snapshot nothing is saved.
 
         Args:
-            processes: what becomes of background processes, of terminals, and of what earlier
-                commands left running: ``"keep"`` (default) leaves them alone, ``"end"`` ends them.
+            processes: what becomes of what runs. ``"keep"`` (default) leaves it alone. ``"end"`` ends
+                background processes, terminals, and what earlier commands left running.
+                ``"freeze"`` holds all still, running commands included, until it is saved: what is
+                saved is of one moment. Commands that are started meanwhile begin afterwards, and
+                time that is held counts towards timeouts.
 
         Raises:
-            WorkspaceStopError: the workspace can't be saved, and why; what was saved before is whole.
-            ArgumentError: ``processes`` is neither.
+            WorkspaceStopError: the workspace can't be saved, or what runs not be held still, and
+                why; what was saved before is whole.
+            ArgumentError: ``processes`` is none of these.
         """
         check_phase("stop", self._phase)
         check_processes(processes)
-        commands = self._commands  # which a shutdown meanwhile lets go
-        for step in plan_stop(running=commands is not None, end=processes == "end"):
-            if step is StopStep.SAVE or commands is None:
-                await self._save(self._workspace if self.state.workspace_root_ready else None)
-                continue
-            self._check_loop("stop")
-            await (
-                commands.interactive.end_all()
-                if step is StopStep.TERMINALS
-                else self._end_processes(commands)
-            )
+        async with self._quieted(processes):
+            await self._save(self._workspace if self.state.workspace_root_ready else None)
 
     @observed("shutdown", ends=True)
     async def shutdown(self) -> None:

@@ -162,6 +162,16 @@ async def stop_ends(session: UnixLocalSandboxSession) -> None:
     check((await session.exec("echo on")).stdout == b"on\n")
 
 
+async def stop_freezes(session: UnixLocalSandboxSession) -> None:
+    process = await session.start_process("while read line; do echo $line; done", stdin=True)
+    await session.stop(processes="freeze")  # only when it was seen to be stopped
+    await process.stdin.write(b"on\n")
+    async for chunk in process.logs():
+        check(chunk.data == b"on\n", chunk)
+        break
+    await process.close()
+
+
 def packed() -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
@@ -283,7 +293,7 @@ FEATURES: Final[dict[str, tuple[Feature, ...]]] = {
     "`terminal`, `pty_exec_start` with `tty=True`": (
         terminal, terminal_ends, terminal_narrow, pty_tty,
     ),
-    '`stop(processes="end")`': (stop_ends,),
+    '`stop(processes="end")`, `stop(processes="freeze")`': (stop_ends, stop_freezes),
     "`read`, `write` and the other file verbs": (files,),
     "`grep`": (grep,),
     "`watch`": (watch,),

@@ -30,7 +30,7 @@ from sandyard.process.ending import await_readable, kill_both, kill_init, reap
 from sandyard.process.events import SocketMade
 from sandyard.process.failures import untold_signal
 from sandyard.process.job import Job, TerminalJob, UnownedRefusals
-from sandyard.process.latch import Latch, wake
+from sandyard.process.latch import Latch, Stillness, wake
 from sandyard.process.launching import Launched, discard, launch
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
@@ -87,6 +87,7 @@ class InitProcess:
         owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
         group: its control groups, or None where no limit needed one.
         unowned: what processes were refused whose command had exited.
+        stillness: holds still what runs; commands wait for its end.
     """
 
     def __init__(self, launched: Launched) -> None:
@@ -102,6 +103,7 @@ class InitProcess:
         self.report: Started = Started(())
         self.unowned = UnownedRefusals()
         self._jobs: dict[int, Job] = {}
+        self.stillness = Stillness(launched.pid, self._jobs)
         # Terminals whose master, and orders whose socket, has not come yet.
         self._births: dict[int, TerminalJob | SocketOrder] = {}
         self._last_job = 0
@@ -276,6 +278,7 @@ class InitProcess:
             job.end(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
             job.gone.set(None)
             return job
+        await self.stillness.wait_over()
         self._jobs[job.number] = job
         try:
             if self._send_now(Request.SPAWN, job.number, body, fds) is not None:
@@ -490,7 +493,8 @@ class InitProcess:
             self._channel.shutdown(socket.SHUT_RDWR)
         self._channel.close()
         self._started.set(None)
-        jobs, self._jobs = self._jobs, {}
+        jobs = self._jobs.copy()
+        self._jobs.clear()
         births, self._births = self._births, {}
         for born in births.values():
             born.end(None)

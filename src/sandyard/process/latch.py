@@ -1,12 +1,12 @@
-"""Owns a value that is set once and may be waited for by many, each of whom may give up alone."""
+"""Owns what may be waited for by many, each of whom may give up alone: a value that is set once, stillness."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Generic, TypeVar
 
-__all__ = ["Latch", "wake"]
+__all__ = ["Latch", "Stillness", "wake"]
 
 T = TypeVar("T")
 
@@ -81,3 +81,27 @@ def wake(waiter: asyncio.Future[None]) -> None:
     """Wakes whoever waits; on a loop that is closed nobody does any more."""
     if not waiter.done() and not waiter.get_loop().is_closed():
         waiter.set_result(None)
+
+
+class Stillness:
+    """What a sandbox's commands wait for before they are sent, while somebody holds it still.
+
+    Args:
+        outer: number of the sandbox's outer process.
+        jobs: the commands that were sent and of which something is left.
+
+    Attributes:
+        turn: of who holds it: one lets only those go on that it stopped itself.
+        over: set when it is over; None where nobody holds anything.
+    """
+
+    def __init__(self, outer: int, jobs: Sized) -> None:
+        self.outer = outer
+        self.jobs = jobs
+        self.turn = asyncio.Lock()
+        self.over: asyncio.Event | None = None
+
+    async def wait_over(self) -> None:
+        """Return when commands may be begun: at once where nobody holds them."""
+        while self.over is not None:
+            await self.over.wait()

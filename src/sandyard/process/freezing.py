@@ -1,0 +1,217 @@
+"""Freezer: holds still all that commands of a sandbox have started, and lets it go on.
+
+Everything is stopped by SIGSTOP, which nothing can catch, but init and its keepers: they stay able to
+end it all when this program dies, which a frozen control group would keep them from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sandyard.errors import ResourceLimitError
+from sandyard.finishing import finished, in_thread
+from sandyard.limits import FREEZE_PAUSE_S, FREEZE_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sized
+
+    from sandyard.process.latch import Stillness
+
+__all__ = ["Freezer", "held_still"]
+
+_DEAD: Final = frozenset("ZX")
+_STOPPED: Final = frozenset("TtZX")
+_WAITS: Final = "D"
+"""Also where a process waits for the child that has its memory (vfork(2)), and runs nothing itself."""
+
+_COMMANDS: Final = 3
+"""How far below the outer process commands are: it has init, that has keepers, and these have them."""
+
+_STAT_BYTES: Final = 1024
+_STARTED_AT: Final = 19
+"""Place of the start's time behind the name in proc_pid_stat(5)."""
+
+
+class _Seen(NamedTuple):
+    """A process as it was seen.
+
+    Attributes:
+        pid: its number here.
+        parent: its parent's.
+        state: a letter of proc_pid_stat(5).
+        started: when; with the number, this tells it from any other.
+    """
+
+    pid: int
+    parent: int
+    state: str
+    started: int
+
+
+class Freezer:
+    """Stops the processes of one sandbox, and lets those go on that it stopped.
+
+    Its methods block for a moment; they are for threads, one after the other.
+
+    Args:
+        outer: number of the sandbox's outer process.
+
+    Attributes:
+        busy: how many keepers had a command at the last look.
+    """
+
+    def __init__(self, outer: int) -> None:
+        self._outer = outer
+        self.busy = 0
+        self._frozen: list[_Seen] = []
+
+    def freeze(self) -> bool:
+        """Stop what runs. It is called again and again until it found nothing to do.
+
+        Returns:
+            Whether nothing ran any more, not even a thread.
+
+        Raises:
+            OSError: processes can't be seen, or not be stopped.
+        """
+        levels = _descendants(self._outer)
+        keepers = {each.pid for level in levels[_COMMANDS - 1 : _COMMANDS] for each in level}
+        commands = [each for level in levels[_COMMANDS:] for each in level]
+        self.busy = len({each.parent for each in commands} & keepers)
+        known = {(each.pid, each.started) for each in self._frozen}
+        fresh = False
+        for each in commands:  # parents before their children
+            if each.state in _STOPPED or (each.pid, each.started) in known:
+                continue
+            fresh = True
+            with suppress(ProcessLookupError, FileNotFoundError):
+                _signal(each, signal.SIGSTOP)
+                self._frozen.append(each)
+        if fresh:
+            return False
+        parents = {each.parent for each in commands if each.state in _STOPPED}
+        return all(each.state in _DEAD or _is_held(each, parents) for each in commands)
+
+    def thaw(self) -> None:
+        """Let all go on that was stopped: children first, so that no shell sees one that is stopped."""
+        while self._frozen:
+            with suppress(ProcessLookupError, FileNotFoundError):
+                _signal(self._frozen.pop(), signal.SIGCONT)
+
+
+def _is_held(process: _Seen, parents: set[int]) -> bool:
+    """Whether no thread of a process can run a thing, or it waits for a child that can't either."""
+    try:
+        threads = os.listdir(f"/proc/{process.pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    waits = process.pid in parents
+    found = (_look(f"/proc/{process.pid}/task/{each}/stat") for each in threads)
+    return all(
+        each is None or each.state in _STOPPED or (waits and each.state == _WAITS) for each in found
+    )
+
+
+def _signal(process: _Seen, number: int) -> None:
+    """Send a signal to that very process, and to none that has its number since.
+
+    Raises:
+        ProcessLookupError: it has gone.
+        OSError: it may not be signalled, or there is no descriptor.
+    """
+    handle = os.pidfd_open(process.pid)
+    try:
+        now = _look(f"/proc/{process.pid}/stat")
+        if now is None or now.started != process.started:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)
+
+
+def _look(path: str) -> _Seen | None:
+    """Read one process or thread; None if it has gone."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        said = os.read(file, _STAT_BYTES)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(file)
+    head, _, rest = said.rpartition(b")")  # the name before it is the process's own to choose
+    words = rest.split()
+    if len(words) <= _STARTED_AT:
+        return None
+    state = words[0].decode("ascii", "replace")
+    return _Seen(int(head.split(b" ", 1)[0]), int(words[1]), state, int(words[_STARTED_AT]))
+
+
+def _processes() -> Iterator[_Seen]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            seen = _look(f"/proc/{name}/stat")
+            if seen is not None:
+                yield seen
+
+
+def _descendants(outer: int) -> list[list[_Seen]]:
+    """What descends from a process, by how far below it is; itself is the first."""
+    children: dict[int, list[_Seen]] = {}
+    for each in _processes():
+        children.setdefault(each.parent, []).append(each)
+    itself = _look(f"/proc/{outer}/stat")
+    levels: list[list[_Seen]] = []
+    ours = itself is not None and itself.parent == os.getpid()  # else it has ended
+    level = [itself] if itself is not None and ours else []
+    while level:
+        levels.append(level)
+        level = [child for each in level for child in children.pop(each.pid, ())]
+    return levels
+
+
+@asynccontextmanager
+async def held_still(stillness: Stillness) -> AsyncIterator[None]:
+    """Hold a sandbox still in the block; however that is left, all goes on.
+
+    Raises:
+        TimeoutError: something did not stop.
+        OSError: processes can't be seen, or not be stopped.
+        ResourceLimitError: there is no thread.
+    """
+    freezer = Freezer(stillness.outer)
+    async with stillness.turn:
+        stillness.over = over = asyncio.Event()
+        try:
+            await _freeze(freezer, stillness.jobs)
+            yield
+        finally:
+            try:
+                await finished(_thaw(freezer))
+            finally:
+                stillness.over = None
+                over.set()
+
+
+async def _freeze(freezer: Freezer, jobs: Sized) -> None:
+    deadline = time.monotonic() + FREEZE_TIMEOUT_S
+    # A command that was sent and is not seen yet is waited for: each has a keeper of its own.
+    while not await in_thread(freezer.freeze) or freezer.busy < len(jobs):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        await asyncio.sleep(FREEZE_PAUSE_S)
+
+
+async def _thaw(freezer: Freezer) -> None:
+    try:
+        await in_thread(freezer.thaw)
+    except ResourceLimitError:  # there is no thread: then it is done here
+        freezer.thaw()

@@ -1,0 +1,190 @@
+"""Saves that hold still what runs: of one moment, and over whatever becomes of the save."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sandyard import (
+    Dependencies,
+    RemoteSnapshotSpec,
+    SnapshotStore,
+    StoreSnapshotSpec,
+    UnixLocalSandboxClient,
+    WorkspaceStopError,
+)
+from tests.session.host import find_survivors, make_token, until
+
+BETWEEN = 500
+"""Files between the two that are compared: looking at them takes longer than writing these does."""
+
+WRITER = """
+import os, sys, threading
+first, last = (os.open(name, os.O_RDWR | os.O_CREAT) for name in ("a", "z"))
+def write():
+    count = 0
+    while True:
+        count += 1
+        for file in first, last:
+            os.pwrite(file, b"%12d" % count, 0)
+threading.Thread(target=write, daemon=True).start()
+threading.Event().wait()
+"""
+
+HOST = """
+import asyncio, sys
+from tests.session.test_frozen import save_and_signal
+asyncio.run(save_and_signal(sys.argv[1]))
+"""
+
+
+class Service:
+    """A service that takes its time with what is uploaded, and may fail."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.fails = False
+
+    async def upload(self, name: str, stream: io.IOBase) -> None:
+        self.asked.set()
+        await self.go_on.wait()
+        if self.fails:
+            raise ConnectionError("the service is away")
+
+    async def download(self, name: str) -> io.BytesIO:
+        raise AssertionError(name)
+
+    async def exists(self, name: str) -> bool:
+        return False
+
+
+def client_of(service: Service) -> UnixLocalSandboxClient:
+    return UnixLocalSandboxClient(dependencies=Dependencies.with_values({"service": service}))
+
+
+REMOTE = RemoteSnapshotSpec(client_dependency_key="service")
+
+
+def states_of(token: str) -> set[str]:
+    """The states of the living processes with a token."""
+    return {found.split()[1] for found in find_survivors(token)}
+
+
+async def save_and_signal(token: str) -> None:
+    """Say that a save holds still, and wait to be killed."""
+    service = Service()
+    session = await client_of(service).create(snapshot=REMOTE)
+    async with session:
+        await session.exec(f"sleep {token} & setsid sleep {token} &")
+        stop = asyncio.create_task(session.stop(processes="freeze"))
+        await service.asked.wait()
+        sys.stdout.write("held\n")
+        sys.stdout.flush()
+        await stop
+
+
+async def test_held_writer_leaves_one_moment(tmp_path: Path) -> None:
+    client = UnixLocalSandboxClient()
+    spec = StoreSnapshotSpec(directory=str(tmp_path / "store"))
+    session = await client.create(snapshot=spec)
+    async with session:
+        await session.exec(f"for i in $(seq {BETWEEN}); do echo $i > f$i; done")
+        await session.write("writer.py", WRITER.encode())
+        await session.start_process("python3 writer.py")
+        root = Path(session.state.manifest.root)
+        await until(lambda: (root / "z").exists() and (root / "z").read_bytes())
+        saved = []
+        for _ in range(2):
+            before = (root / "z").read_bytes()
+            await session.stop(processes="freeze")
+            assert session.checkpoint is not None
+            assert not session.checkpoint.report.changed
+            saved.append(await _pair(SnapshotStore(spec.directory), session.checkpoint.snapshot))
+            await until(lambda before=before: (root / "z").read_bytes() != before)  # type: ignore[misc]
+    await client.delete(session)
+    assert all(first - last in {0, 1} for first, last in saved), saved
+    assert len(set(saved)) == len(saved)
+
+
+async def _pair(store: SnapshotStore, snapshot: str) -> tuple[int, int]:
+    raw = io.BytesIO(b"".join([piece async for piece in store.export(snapshot)]))
+    with tarfile.open(fileobj=raw) as archive:
+        first, last = (archive.extractfile(f"./{name}") for name in ("a", "z"))
+        assert first is not None
+        assert last is not None
+        return int(first.read()), int(last.read())
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+async def test_all_goes_on_afterwards(end: str) -> None:
+    service, token = Service(), make_token()
+    service.fails = end == "failed"
+    client = client_of(service)
+    session = await client.create(snapshot=REMOTE)
+    async with session:
+        running = asyncio.create_task(session.exec(f"sleep {token}; sleep {token}", timeout=60))
+        await session.exec(f"sh -c 'kill -STOP $$; sleep {token}' & (setsid sleep {token} &)")
+        await until(lambda: "T" in states_of(token) and "S" in states_of(token))
+        before = states_of(token)
+        stop = asyncio.create_task(session.stop(processes="freeze"))
+        await service.asked.wait()
+        assert states_of(token) == {"T"}
+        begun = asyncio.create_task(session.exec("echo begun"))
+        other = asyncio.create_task(session.stop(processes="freeze"))
+        for number in range(10):  # the file verbs are the caller's own
+            await session.write("meanwhile", b"%d" % number)
+        assert not begun.done()
+        assert not other.done()
+        other.cancel()
+        if end == "cancelled":
+            stop.cancel()
+        service.go_on.set()
+        found = (await asyncio.gather(stop, other, return_exceptions=True))[0]
+        expected = {"done": type(None), "failed": WorkspaceStopError}
+        assert type(found) is expected.get(end, asyncio.CancelledError)
+        assert (await begun).stdout == b"begun\n"
+        await until(lambda: states_of(token) == before)  # and what was stopped before still is
+        running.cancel()
+        await asyncio.wait([running])
+        service.fails = False
+    await client.delete(session)
+
+
+def test_host_that_dies_leaves_nothing(tmp_path: Path) -> None:
+    token = make_token()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST, token],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+    ) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"held\n"
+        assert states_of(token) >= {"T"}
+        os.kill(host.pid, signal.SIGKILL)
+    asyncio.run(until(lambda: not find_survivors(token)))
+
+
+async def test_what_does_not_stop_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandyard.process.freezing.FREEZE_TIMEOUT_S", -1)
+    client = client_of(Service())
+    session = await client.create(snapshot=REMOTE)
+    async with session:
+        token = make_token()
+        await session.exec(f"sleep {token} &")
+        with pytest.raises(WorkspaceStopError, match="held still") as caught:
+            await session.stop(processes="freeze")
+        assert caught.value.context["reason"] == "not_frozen"
+        await until(lambda: states_of(token) == {"S"})
+        assert (await session.exec("true")).ok()
+        await session.aclose(save=False)
+    await client.delete(session)
