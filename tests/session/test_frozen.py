@@ -159,6 +159,7 @@ async def test_all_goes_on_afterwards(end: str) -> None:
     await client.delete(session)
 
 
+@pytest.mark.once
 def test_host_that_dies_leaves_nothing(tmp_path: Path) -> None:
     token = make_token()
     with subprocess.Popen(

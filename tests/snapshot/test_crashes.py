@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import stat
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ from sandyard.errors import SnapshotPersistError
 from sandyard.snapshot.disk import Disk
 from sandyard.snapshot.place import Place
 from sandyard.snapshot.store import SnapshotStore
+from sandyard.workspace import WorkspaceRoot
+from sandyard.workspace.extract import restore_members
+from sandyard.workspace.extract_stage import clear_abandoned
 from tests.snapshot.breaking import Breaking, Orderly, full, killed
 from tests.snapshot.trees import archive_of, exported, facts_of, files_of
+from tests.workspace.sample import looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +38,10 @@ FIRST = archive_of({"a": b"first", "big": BIG, "text": b"so it is\n" * 9_000})
 SECOND = archive_of({"a": b"second", "big": BIG, "d/new": BIG[:400_000]})
 OLD = archive_of({"old": BIG[::-1]})
 WANT = {b"1": facts_of(FIRST), b"2": facts_of(SECOND)}
+
+
+RESTORES = 3
+"""Which of the programs that are killed restores."""
 
 
 def save(store: SnapshotStore) -> None:
@@ -241,7 +250,7 @@ def test_forked_worker_holds_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(500))  # four kills each
 def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
-    """Several programs save and reclaim at once, and are killed when chance says so."""
+    """Several programs save, reclaim and restore at once, and are killed when chance says so."""
     chance = random.Random(seed)  # noqa: S311  # likewise
     base = base_of(tmp_path)
     children = []
@@ -254,7 +263,22 @@ def test_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
         time.sleep(chance.random() * 0.2)  # the moment is what is tried, nothing waits for it
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+    places = tmp_path / "restored", tmp_path / "whole"
+    for place in places:  # what a killed one left is made whole, and nothing else is there
+        restore(SnapshotStore(base), place)
+    begun, fresh = (dict(looks(os.fsencode(place))) for place in places)
+    assert begun == fresh
     check(base, done=False, others=True)
+
+
+def restore(store: SnapshotStore, place: Path) -> None:
+    """Restore as the start of a session does whose last one was killed."""
+    place.mkdir(exist_ok=True)
+    kept = store.last_of("one")
+    assert kept is not None
+    with WorkspaceRoot.open(place) as root, store.reading(kept.id) as reader:
+        clear_abandoned(root.fd, None)
+        restore_members(root, reader.members(kept.tree), threading.Event(), finish=True)
 
 
 def work(directory: Path, number: int) -> None:
@@ -265,6 +289,10 @@ def work(directory: Path, number: int) -> None:
         if number == 0:
             compact(store)
             prune(store)
+        elif number == RESTORES:
+            place = directory.parent / "restored"
+            restore(store, place)
+            shutil.rmtree(place)
         else:
             archive = archive_of({"a": b"%d" % chance.getrandbits(64), "big": BIG})
             store.take_tar(f"work{number}", io.BytesIO(archive).read)

@@ -29,6 +29,39 @@ def packs_of(store: SnapshotStore) -> dict[str, bytes]:
     return {path: raw for path, raw in files_of(store).items() if path.endswith(".pack")}
 
 
+class Odd:
+    """A stream whose ``read`` gives anything, or raises it."""
+
+    def __init__(self, given: object) -> None:
+        self._given = given
+
+    def read(self, size: int) -> object:
+        del size
+        if isinstance(self._given, Exception):
+            raise self._given
+        return self._given
+
+
+async def _nothing() -> None:
+    """Is never awaited."""
+
+
+async def test_odd_sources_are_told(store: SnapshotStore) -> None:
+    await store.add_tar("one", io.BytesIO(archive_of(FILES)))
+    closed = io.BytesIO()
+    closed.close()
+    for source in (None, b"bytes", object(), Odd("text"), Odd(None), Odd(_nothing())):
+        with pytest.raises(ArgumentTypeError, match="binary stream") as wrong:
+            await store.add_tar("one", source)  # type: ignore[arg-type]
+        assert wrong.value.context["argument"] == "source"
+    for unreadable in (closed, Odd(BrokenPipeError("gone")), Odd(io.UnsupportedOperation("read"))):
+        with pytest.raises(SnapshotPersistError, match="could not be read") as caught:
+            await store.add_tar("one", unreadable)  # type: ignore[arg-type]
+        assert caught.value.context["reason"] == "source_unreadable"
+    assert len(await store.list("one")) == 1
+    assert (await store.verify()).ok
+
+
 async def test_saved_is_restored(store: SnapshotStore) -> None:
     archive = archive_of(FILES)
     saved = await store.add_tar("one", io.BytesIO(archive), label="first", tags=["x"])

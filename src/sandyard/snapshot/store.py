@@ -422,12 +422,16 @@ class SnapshotStore:
             tags: further words.
 
         Raises:
-            SnapshotPersistError: it is refused, with the ``reason``, or can't be written; then nothing
-                was saved.
+            SnapshotPersistError: it is refused, with the ``reason``, or can't be read or written; then
+                nothing was saved.
             ArgumentError: the name or a word is none.
+            ArgumentTypeError: the source is no binary stream.
         """
+        from sandyard.snapshot.tarring import reader_of  # noqa: PLC0415  # asked for by few
+
         words = check_words(label, tags)
-        return await in_thread(self.take_tar, history, source.read, *words)
+        read = reader_of(source, check_name(history, "snapshot_persist"), self.directory)
+        return await in_thread(self.take_tar, history, read, *words)
 
     def take_tar(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.bounds import UNLIMITED, ArchiveMeter
@@ -13,15 +14,16 @@ from sandyard.archive.tar_fields import BLOCK
 from sandyard.archive.tar_reading import is_tar, read_tar
 from sandyard.archive.tar_writing import END, headers_of, padding
 from sandyard.archive.trees import Node, encode_nodes
+from sandyard.errors import ArgumentTypeError, SnapshotPersistError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sandyard.archive.model import Member, Read
     from sandyard.archive.naming import Path
     from sandyard.archive.trees import Intake
 
-__all__ = ["tar_pieces", "tree_from_tar"]
+__all__ = ["reader_of", "tar_pieces", "tree_from_tar"]
 
 _PERMISSIONS: Final = 0o777
 _DIRECTORY_MODE: Final = 0o755
@@ -69,6 +71,54 @@ def tree_from_tar(read: Read, intake: Intake, tally: Tally) -> Node:
         growing.add(member)
     content.drain()
     return growing.finish()
+
+
+def reader_of(source: object, name: str, directory: str) -> Callable[[int], bytes]:
+    """What reads a stream of a caller's, whatever that is.
+
+    Args:
+        source: the stream.
+        name: of the history that it is for, and ``directory`` of the store, for errors.
+
+    Returns:
+        A function that raises ArgumentTypeError for what is not bytes, and SnapshotPersistError where
+        the stream can't be read.
+
+    Raises:
+        ArgumentTypeError: it is no stream.
+    """
+    read = getattr(source, "read", None)
+    if not callable(read):
+        raise _no_stream(source)
+
+    def checked(size: int) -> bytes:
+        try:
+            piece = read(size)
+        except (OSError, ValueError) as error:  # of a file that is closed, a ValueError
+            raise SnapshotPersistError(
+                snapshot_id=name,
+                path=directory,
+                message=f"nothing was saved for {shown(name)}, because its source could not be read: "
+                f"{error}",
+                context={"reason": "source_unreadable"},
+                cause=error,
+            ) from error
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            if isinstance(piece, Coroutine):
+                piece.close()
+            raise _no_stream(piece)
+        return bytes(piece)
+
+    return checked
+
+
+def _no_stream(value: object) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        "the source is a binary stream, whose read(size) returns bytes, and awaits nothing",
+        op="snapshot_persist",
+        argument="source",
+        value=value,
+    )
 
 
 class _Branch:
