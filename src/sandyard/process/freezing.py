@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Freezer", "held_still"]
 
-_DEAD: Final = frozenset("ZX")
 _STOPPED: Final = frozenset("TtZX")
 _WAITS: Final = "D"
 """Also where a process waits for the child that has its memory (vfork(2)), and runs nothing itself."""
@@ -84,25 +83,27 @@ class Freezer:
         keepers = {each.pid for level in levels[_COMMANDS - 1 : _COMMANDS] for each in level}
         commands = [each for level in levels[_COMMANDS:] for each in level]
         self.busy = len({each.parent for each in commands} & keepers)
-        known = {(each.pid, each.started) for each in self._frozen}
-        fresh = False
-        for each in commands:  # parents before their children
-            if each.state in _STOPPED or (each.pid, each.started) in known:
-                continue
-            fresh = True
-            with suppress(ProcessLookupError, FileNotFoundError):
-                _signal(each, signal.SIGSTOP)
-                self._frozen.append(each)
-        if fresh:
-            return False
         parents = {each.parent for each in commands if each.state in _STOPPED}
-        return all(each.state in _DEAD or _is_held(each, parents) for each in commands)
+        running = [each for each in commands if not _is_held(each, parents)]
+        known = {(each.pid, each.started) for each in self._frozen}
+        for each in running:  # parents before their children; again, if another has let it go on
+            with suppress(ProcessLookupError):
+                _signal(each, signal.SIGSTOP)
+                if (each.pid, each.started) not in known:
+                    self._frozen.append(each)
+        return not running
 
     def thaw(self) -> None:
         """Let all go on that was stopped: children first, so that no shell sees one that is stopped."""
         while self._frozen:
-            with suppress(ProcessLookupError, FileNotFoundError):
-                _signal(self._frozen.pop(), signal.SIGCONT)
+            each = self._frozen.pop()
+            try:
+                _signal(each, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+            except OSError:  # no descriptor is left to tell it by; going on harms no other either
+                with suppress(OSError):
+                    os.kill(each.pid, signal.SIGCONT)
 
 
 def _is_held(process: _Seen, parents: set[int]) -> bool:
