@@ -122,6 +122,14 @@ async def test_background_process(session: Session) -> None:
     assert text_of(await read_whole(process.logs())) == b"reviewer\ntyped\nheard\n"
 
 
+async def test_all_are_held_still(session: Session) -> None:
+    process = await session.start_process("read line; whoami", user="other", stdin=True)
+    await session.exec("sleep 300 &", user="reviewer")
+    await session.stop(processes="freeze")  # which fails unless all were seen to be stopped
+    await process.stdin.write(b"on\n")
+    assert text_of(await read_whole(process.logs())) == b"other\n"
+
+
 async def test_terminal_is_its_own(session: Session) -> None:
     script = "id -un; echo again > $(tty); stat -c '%U %G %a' $(tty); echo $HOME; read line"
     terminal = await session.terminal(script, user="reviewer")
