@@ -92,6 +92,13 @@ async def test_each_is_who_it_says(session: Session) -> None:
     assert os.stat(f"{session.state.manifest.root}/share").st_gid == first + 2
 
 
+async def test_all_are_held_still(session: Session) -> None:
+    process = await session.start_process("read line; id -un", user="other", stdin=True)
+    await session.stop(processes="freeze")  # which fails unless all were seen to be stopped
+    await process.stdin.write(b"on\n")
+    assert (await process.wait()).exit_code == 0
+
+
 async def test_verbs_and_shell_agree(session: Session) -> None:
     await said(session, "mkdir -m 700 own; touch own/file file; echo old > shut; chmod 600 shut")
     before = await said(session, "ls -lR --time-style=full-iso")
