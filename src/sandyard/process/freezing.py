@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -82,7 +83,8 @@ class Freezer:
         levels = _descendants(self._outer)
         keepers = {each.pid for level in levels[_COMMANDS - 1 : _COMMANDS] for each in level}
         commands = [each for level in levels[_COMMANDS:] for each in level]
-        self.busy = len({each.parent for each in commands} & keepers)
+        busy = {each.parent for each in commands} & keepers
+        self.busy = len(busy) if levels else sys.maxsize  # where the sandbox has ended, all have
         parents = {each.parent for each in commands if each.state in _STOPPED}
         running = [each for each in commands if not _is_held(each, parents)]
         known = {(each.pid, each.started) for each in self._frozen}

@@ -87,7 +87,7 @@ class InitProcess:
         owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
         group: its control groups, or None where no limit needed one.
         unowned: what processes were refused whose command had exited.
-        stillness: holds still what runs; commands wait for its end.
+        stillness: what commands wait for where somebody holds all still.
     """
 
     def __init__(self, launched: Launched) -> None:
@@ -486,18 +486,15 @@ class InitProcess:
         self._ended = True
         if not self._loop.is_closed():
             self._loop.remove_reader(self._channel.fileno())
-        if self._writable is not None:
-            self._wake_writers()
+        self._wake_writers()
         # Also where a forked worker of the host holds a copy of the socket.
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
         self._channel.close()
         self._started.set(None)
-        jobs = self._jobs.copy()
-        self._jobs.clear()
-        births, self._births = self._births, {}
-        for born in births.values():
-            born.end(None)
+        jobs, self._jobs = self._jobs, {}
+        while self._births:
+            self._births.popitem()[1].end(None)
         for job in jobs.values():
             job.end(None)
             job.gone.set(None)
