@@ -411,7 +411,7 @@ async def test_checkpoint_leaves_them_alone(session: Session) -> None:
     assert await is_running(terminal)
     await session.stop(processes="end")
     assert await terminal.wait() == -9
-    with pytest.raises(ArgumentError, match="'keep' or 'end'"):
+    with pytest.raises(ArgumentError, match="'keep', 'end' or 'freeze'"):
         await session.stop(processes="some")  # type: ignore[arg-type]
 
 

@@ -190,11 +190,11 @@ class _BindFlag(IntFlag):
     INSIDE = 64
 
 
-class _SpawnFlag:  # plain numbers: each spawn adds some up, which takes an IntFlag microseconds
-    REPORT: Final = 1
-    END_LEFTOVERS: Final = 2
-    TERMINAL: Final = 4
-    NARROWED: Final = 8
+class _SpawnFlag(IntEnum):  # each spawn adds some up, which takes an IntFlag microseconds
+    REPORT = 1
+    END_LEFTOVERS = 2
+    TERMINAL = 4
+    NARROWED = 8
 
 
 _MODES: Final = {HostIdentity.CALLER: 0, HostIdentity.LEASED: 1, HostIdentity.SUBORDINATE: 2}
