@@ -43,7 +43,7 @@ async def _layered_rows() -> list[Row]:
     client = UnixLocalSandboxClient()
     plain = await client.create()
     root = plain.state.host_root
-    copy = f"{root}-copy"
+    cp = partial(_copied, root, "--reflink=auto")
     async with plain:
         await asyncio.to_thread(_fill_small, Path(root))
         session = await client.fork(plain, workspace=Layered())
@@ -59,13 +59,6 @@ async def _layered_rows() -> list[Row]:
                     await client.delete(fork)
 
             return clean
-
-        async def cp() -> Cleaning:
-            words = ("cp", "-a", "--reflink=auto", root, copy)
-            process = await asyncio.create_subprocess_exec(*words)
-            if await process.wait():
-                raise RuntimeError("cp failed")
-            return partial(asyncio.to_thread, shutil.rmtree, copy)
 
         async with session:
             for number in range(CHANGED):
@@ -96,7 +89,7 @@ async def _saved_rows() -> list[Row]:
     client = UnixLocalSandboxClient()
     plain = await client.create()
     root = plain.state.host_root
-    copy = f"{root}-copy"
+    cp = partial(_copied, root, "--reflink=auto")
     async with plain:
         await asyncio.to_thread(_fill_small, Path(root), SAVED_FILES)
         snapshot = await plain.save_snapshot()
@@ -106,13 +99,6 @@ async def _saved_rows() -> list[Row]:
 
         async def start() -> Cleaning:
             return partial(client.delete, await client.fork(snapshot, workspace=Layered()))
-
-        async def cp() -> Cleaning:
-            words = ("cp", "-a", "--reflink=auto", root, copy)
-            process = await asyncio.create_subprocess_exec(*words)
-            if await process.wait():
-                raise RuntimeError("cp failed")
-            return partial(asyncio.to_thread, shutil.rmtree, copy)
 
         async def change() -> None:
             nonlocal rounds
@@ -161,7 +147,7 @@ async def _measured(fill: Callable[[Path], None]) -> tuple[float, str]:
     client = UnixLocalSandboxClient()
     session = await client.create()
     root = session.state.host_root
-    copy = f"{root}-copy"
+    cp = partial(_copied, root)
     async with session:
         await asyncio.to_thread(fill, Path(root))
 
@@ -169,15 +155,17 @@ async def _measured(fill: Callable[[Path], None]) -> tuple[float, str]:
             fork = await client.fork(session)
             return partial(client.delete, fork)
 
-        async def cp() -> Cleaning:
-            process = await asyncio.create_subprocess_exec("cp", "-a", root, copy)
-            if await process.wait():
-                raise RuntimeError("cp failed")
-            return partial(asyncio.to_thread, shutil.rmtree, copy)
-
         taken = await interleaved({"ours": ours, "cp": cp}, COUNT, 1)
     await client.delete(session)
     return taken["ours"].median / taken["cp"].median, shown(taken)
+
+
+async def _copied(tree: str, *options: str) -> Cleaning:
+    copy = f"{tree}-copy"
+    process = await asyncio.create_subprocess_exec("cp", "-a", *options, tree, copy)
+    if await process.wait():
+        raise RuntimeError("cp failed")
+    return partial(asyncio.to_thread, shutil.rmtree, copy)
 
 
 def _fill_small(top: Path, files: int = FILES) -> None:

@@ -205,8 +205,8 @@ static void mount_new(uint32_t index, const char *path, int mount) {
 }
 
 /* The machine has 4,096, of which those that are no session's keep 1,024 (devpts.txt): without a bound
- * one sandbox takes the rest from all others. */
-#define TERMINALS_LIMIT 512
+ * one sandbox takes the rest from all others. This one lets a thousand be used, and leaves more than half. */
+#define TERMINALS_LIMIT 1280
 
 static void add_devpts(uint32_t index, const char *path) {
     struct option options[3];

@@ -121,7 +121,7 @@ def _unborn_error(failure: Failure, words: tuple[str, ...], cwd: str, reason: st
     if failure.step is Step.SPAWN_TERMINAL and failure.error in _SHORT:
         return ResourceLimitError(
             f"the sandbox has no room for one more terminal ({reason}); close some of its own, of which "
-            "there are 512 at most, or raise the machine's limit (kernel.pty.max) or the sandbox's on "
+            "there are 1,280 at most, or raise the machine's limit (kernel.pty.max) or the sandbox's on "
             "open files",
             limit="terminals",
             value=failure.error,

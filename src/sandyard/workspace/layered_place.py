@@ -12,13 +12,13 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sandyard.errors import WorkspaceStartError, WorkspaceStopError
+from sandyard.errors import WorkspaceStartError
 from sandyard.limits import LAYERS_RECORD_BYTES
 from sandyard.plan import Layer
 from sandyard.workspace.extract_stage import clear_abandoned
 from sandyard.workspace.layer_marks import is_kernels
 from sandyard.workspace.layer_store import LayerStore
-from sandyard.workspace.overlay_place import remove_changes
+from sandyard.workspace.overlay_place import clear_changes
 from sandyard.workspace.removal import remove_tree
 from sandyard.workspace.root import WorkspaceRoot
 
@@ -251,18 +251,7 @@ class LayeredPlace:
         Raises:
             WorkspaceStopError: something can't be removed; all else is gone.
         """
-        try:
-            session = os.open(self._directory, _DIRECTORY)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise WorkspaceStopError(path=self._directory, cause=error) from error
-        try:
-            failures = remove_changes(session)
-        finally:
-            os.close(session)
-        if failures:
-            raise WorkspaceStopError(path=self._path(_CHANGES), cause=failures[0])
+        clear_changes(self._directory)
         self.store.leave(self.session_id)
 
     def _finish(self, names: tuple[str, ...]) -> None:

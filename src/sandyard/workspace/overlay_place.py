@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sandyard.workspace.lease import Lease
 
-__all__ = ["OverlayPlace", "OverlayRecord", "remove_changes"]
+__all__ = ["OverlayPlace", "OverlayRecord", "clear_changes", "remove_changes"]
 
 _CHANGES: Final = "changes"
 _RECORD: Final = "overlay"
@@ -226,18 +226,7 @@ class OverlayPlace:
                 context={"reason": "apply_cut_short"},
                 cause=error,
             ) from error
-        try:
-            session = os.open(self._directory, _DIRECTORY)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise WorkspaceStopError(path=self._directory, cause=error) from error
-        try:
-            failures = remove_changes(session)
-        finally:
-            os.close(session)
-        if failures:
-            raise WorkspaceStopError(path=self._path(_CHANGES), cause=failures[0])
+        clear_changes(self._directory)
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._directory, name)
@@ -296,6 +285,29 @@ class OverlayPlace:
             json.dump(said | {"device": inode[0], "inode": inode[1], "began": began}, file)
         os.rename(new, self._path(_RECORD))
         return OverlayRecord(self._root, inode, began)
+
+
+def clear_changes(directory: str) -> None:
+    """Remove what an overlay left in a session's directory; nothing to do where that is gone.
+
+    Args:
+        directory: absolute path of it.
+
+    Raises:
+        WorkspaceStopError: something can't be removed; all else is gone.
+    """
+    try:
+        session = os.open(directory, _DIRECTORY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WorkspaceStopError(path=directory, cause=error) from error
+    try:
+        failures = remove_changes(session)
+    finally:
+        os.close(session)
+    if failures:
+        raise WorkspaceStopError(path=posixpath.join(directory, _CHANGES), cause=failures[0])
 
 
 def remove_changes(session: int) -> list[OSError]:
