@@ -278,6 +278,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(180)
 def test_a_thousand_at_once(tmp_path: Path) -> None:
     done = subprocess.run(
