@@ -14,11 +14,9 @@ from sandyard import (
     ArgumentTypeError,
     BaseSandboxSession,
     Changes,
-    ConfinementUnavailableError,
     ExecTransportError,
     UnsupportedOperationError,
     WorkspaceArchiveWriteError,
-    WorkspaceStartError,
 )
 from sandyard.server.remote import RemoteSession
 from sandyard.testing import run_conformance
@@ -79,10 +77,7 @@ async def test_overlay_is_applied(home: Path) -> None:
     base = home / "base"
     base.mkdir()
     (base / "old").write_text("old")
-    try:
-        session = await remote().create(overlay=str(base))
-    except (ConfinementUnavailableError, WorkspaceStartError) as error:
-        pytest.skip(f"no overlays here: {error.message}")
+    session = await remote().create(overlay=str(base))
     await session.exec("echo new > fresh; echo x > .envrc; rm old")
     changes = await session.diff(text=False)
     assert isinstance(changes, Changes)
