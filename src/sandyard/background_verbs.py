@@ -116,7 +116,9 @@ class BackgroundVerbs(CommandVerbBase):
         process = await self._processes().start(
             commands,
             call,
-            lambda run, label: ExplainedProcess(run, label=label, explainer=self._explainer),
+            lambda run, label: ExplainedProcess(
+                run, label=label, explainer=self._explainer, narrow=narrow
+            ),
             name=name,
             limit=limit,
         )

@@ -117,7 +117,7 @@ class CommandVerbs(CommandVerbBase):
             narrow=narrow,
         )
         call = await self._prepared(request)
-        return await self._explainer.told(commands.run(call), call.spawn.cwd)
+        return await self._explainer.told(commands.run(call), call.spawn, narrow)
 
     @observed_block("exec")
     @asynccontextmanager
@@ -161,7 +161,7 @@ class CommandVerbs(CommandVerbBase):
         call = await self._prepared(request)
         from sandyard.explaining.stream import ExplainedStream  # noqa: PLC0415  # not all use them
 
-        async with ExplainedStream(commands, call, self._explainer) as stream:
+        async with ExplainedStream(commands, call, self._explainer, narrow) as stream:
             yield stream
 
     # --- what they may do -----------------------------------------------------------------------

@@ -121,7 +121,7 @@ class TerminalVerbs(CommandVerbBase):
         terminals = self._running_commands().interactive.terminals
         from sandyard.explaining.shown import screen_teller  # noqa: PLC0415  # not all use them
 
-        teller = screen_teller(self._explainer, call.spawn.cwd)
+        teller = screen_teller(self._explainer, call.spawn, narrow)
         terminal = await terminals.open(prepare_terminal(call, name, scrollback, teller))
         about = (str(terminal.id), terminal.name, terminal.command)
         await self._follow("terminal_run", about, terminal.result)

@@ -125,7 +125,8 @@ class Denial:
         operation: what was tried: ``"create"``, ``"write"``, ``"remove"``, ``"move"`` or
             ``"read"``; None where the command did not say.
         grant: the least to be written to allow it, such as ``Policy(reads=('/srv/data',))``, in
-            addition to what the policy says; None where nothing does, and for what the policy
+            addition to what the policy says, or the narrowing of the command, whose grant is written
+            as ``Narrowing(writes=('build',))``; None where nothing does, and for what the policy
             denies by name or what belongs to the system itself. Whether the host has a path that
             is not shown is not looked up: a policy that names a missing one is refused.
         program: the name of the first process that was refused a system call, of at most 15 bytes,

@@ -10,6 +10,7 @@ import posixpath
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from sandyard.confinement.explaining_narrowing import lessened
 from sandyard.confinement.explanation import (
     Enforced,
     Explanation,
@@ -41,7 +42,7 @@ from sandyard.platform import Grant, device_option, is_beneath, is_within
 if TYPE_CHECKING:
     from sandyard.plan import MountStep
 
-__all__ = ["explain_path"]
+__all__ = ["explain_path", "is_open_to_owner"]
 
 _LINK_HOPS: Final = 40
 """As many symlinks as the kernel follows (path_resolution(7))."""
@@ -118,6 +119,12 @@ def explain_path(
     return replace(around, subject=subject, fixed=False)
 
 
+def is_open_to_owner(path: str, enforced: Enforced, look: Look) -> bool:
+    """Whether something is at an absolute path inside, and its mode lets commands write to it."""
+    found = _Walk(enforced, look).to(path).found
+    return found.exists and found.writable
+
+
 def _judged(subject: str, place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
     told = _explained(place, walk, writing=writing)
     if place.real != posixpath.normpath(subject):
@@ -126,6 +133,11 @@ def _judged(subject: str, place: _Place, walk: _Walk, *, writing: bool) -> Expla
 
 
 def _explained(place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
+    told = _shown(place, walk, writing=writing)
+    return lessened(told, place.real, walk.enforced, walk.stands, writing=writing)
+
+
+def _shown(place: _Place, walk: _Walk, *, writing: bool) -> Explanation:
     real, step = place.real, place.step
     mounted = walk.enforced.mounted(real)
     if mounted is not None:
@@ -328,6 +340,13 @@ class _Walk:
                 return replace(self._place(posixpath.join(here.real, *rest)), found=_NOTHING)
             at = here.real
         return self._place(at)
+
+    def stands(self, path: str) -> bool:
+        """Whether something is known to be there."""
+        place = self._place(path)
+        if isinstance(place.step, Bind):
+            return place.found.exists
+        return path in self.enforced.skeleton or path in self.enforced.steps
 
     def grant(self, path: str, *, writing: bool) -> str | None:
         """The grant of a path that is not shown; None where it can't be granted."""

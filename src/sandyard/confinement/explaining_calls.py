@@ -7,6 +7,11 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement.etc import HOSTNAME
+from sandyard.confinement.explaining_narrowing import (
+    lessened_address,
+    lessened_call,
+    own_limit,
+)
 from sandyard.confinement.explanation import Explanation, policy_text
 from sandyard.confinement.launch import call_options
 from sandyard.confinement.seccomp import seccomp_rules
@@ -64,17 +69,20 @@ def explain_address(host: str, port: int | None, enforced: Enforced) -> Explanat
     named = f"[{host}]" if ":" in host else host
     subject = named if port is None else f"{named}:{port}"
     if enforced.policy.network != "none":
-        return Explanation(subject, "write", 'Policy.network is "host"', None)
-    if enforced.bare or not _is_loopback(host):
-        return _unreachable(subject, enforced)
-    rule = "the session has a loopback of its own: only what runs in it listens there"
-    return Explanation(subject, "read", rule, _NETWORK_GRANT)
+        told = Explanation(subject, "write", 'Policy.network is "host"', None)
+    elif enforced.bare or not _is_loopback(host):
+        told = _unreachable(subject, enforced)
+    else:
+        rule = "the session has a loopback of its own: only what runs in it listens there"
+        told = Explanation(subject, "read", rule, _NETWORK_GRANT)
+    return lessened_address(told, enforced)
 
 
 def explain_network(enforced: Enforced) -> Explanation:
     """Explain whether commands have a network at all."""
     if enforced.policy.network != "none":
-        return Explanation("network", "write", 'Policy.network is "host"', None)
+        told = Explanation("network", "write", 'Policy.network is "host"', None)
+        return lessened_address(told, enforced)
     return _unreachable("network", enforced)
 
 
@@ -83,6 +91,10 @@ def explain_syscall(name: str, enforced: Enforced) -> Explanation | None:
     table = SYSCALL_TABLES.get(enforced.machine)
     if table is None or name not in table.numbers:
         return None
+    return lessened_call(_explained_call(name, enforced), enforced)
+
+
+def _explained_call(name: str, enforced: Enforced) -> Explanation:
     options = _options(enforced)
     found = [rule for rule in seccomp_rules(**options) if name in rule.calls]
     if not found:
@@ -153,6 +165,8 @@ def explain_limit(
         "scratch_size": None if scratch is None else scratch.size,
         "file_size": limits.file_size,
     }.get(name)
+    if (own := own_limit(name, enforced, ceiling)) is not None:
+        return own
     if value is None:
         return Explanation(name, "write", "no limit of the policy", None)
     if ceiling < value:

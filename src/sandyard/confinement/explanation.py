@@ -12,11 +12,22 @@ from sandyard.confinement.placement import step_path
 from sandyard.platform import is_within
 
 if TYPE_CHECKING:
-    from sandyard.plan import LaunchPlan, MountStep
+    from sandyard.narrowing import Narrowing
+    from sandyard.plan import LandlockRuleset, LaunchPlan, MountStep
     from sandyard.platform import Grant
     from sandyard.policy import Policy, Rung
 
-__all__ = ["Access", "Enforced", "Explanation", "Found", "Look", "Obstacle", "policy_text"]
+__all__ = [
+    "Access",
+    "Enforced",
+    "Explanation",
+    "Found",
+    "Less",
+    "Look",
+    "Obstacle",
+    "narrowing_text",
+    "policy_text",
+]
 
 Access = Literal["none", "read", "write"]
 
@@ -33,7 +44,8 @@ class Explanation:
             of files decide besides.
         rule: what decides, in words.
         grant: the least to be written to allow more, such as ``Policy(reads=('/srv/data',))``, in
-            addition to what the policy says; None where nothing does, and for what the policy
+            addition to what the policy says, or the narrowing of a command, whose grant is written
+            as ``Narrowing(writes=('build',))``; None where nothing does, and for what the policy
             denies by name or what belongs to the system itself.
         fixed: True if it can't be moved, replaced or removed, whatever else is allowed.
     """
@@ -48,6 +60,19 @@ class Explanation:
         """One line: the subject, the rule, the grant."""
         told = f"{self.subject}: {self.rule}"
         return told if self.grant is None else f"{told}; to allow it: {self.grant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Less:
+    """What one command has less than its session.
+
+    Attributes:
+        narrowing: in words.
+        layer: what it was made into, for paths; None where no path is withheld.
+    """
+
+    narrowing: Narrowing
+    layer: LandlockRuleset | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,7 @@ class Enforced:
             as one with it would.
         mounts: what was mounted in the workspace since, by its path inside: whether commands may
             write there.
+        less: what one command has less; None for all the others.
     """
 
     policy: Policy
@@ -75,6 +101,7 @@ class Enforced:
     denied: tuple[str, ...] = ()
     rung: Rung = "full"
     mounts: tuple[tuple[str, bool], ...] = ()
+    less: Less | None = None
 
     @property
     def bare(self) -> bool:
@@ -125,3 +152,8 @@ Obstacle = Callable[[str], str]
 def policy_text(field: str, value: object) -> str:
     """How a policy with one field is written."""
     return f"Policy({field}={value!r})"
+
+
+def narrowing_text(field: str, value: object) -> str:
+    """How a narrowing with one field is written."""
+    return f"Narrowing({field}={value!r})"

@@ -11,6 +11,7 @@ from sandyard.plan import LandlockRule, LandlockRuleset
 __all__ = [
     "READING",
     "READ_DIR",
+    "READ_FILE",
     "REFER",
     "SCOPE_SIGNAL",
     "TRUNCATE",
@@ -24,7 +25,7 @@ __all__ = [
 # LANDLOCK_ACCESS_FS_* (linux/landlock.h, Documentation/userspace-api/landlock.rst).
 _EXECUTE: Final = 1 << 0
 WRITE_FILE: Final = 1 << 1
-_READ_FILE: Final = 1 << 2
+READ_FILE: Final = 1 << 2
 READ_DIR: Final = 1 << 3
 REFER: Final = 1 << 13  # ABI 2: rename and link between directories
 TRUNCATE: Final = 1 << 14  # ABI 3
@@ -33,7 +34,7 @@ _IOCTL_DEV: Final = 1 << 15  # ABI 5
 _FIRST_ABI: Final = (1 << 13) - 1
 """Every right of ABI 1, bits 0 to 12."""
 
-READING: Final = _EXECUTE | _READ_FILE | READ_DIR
+READING: Final = _EXECUTE | READ_FILE | READ_DIR
 """All that is reading, which executing is as well."""
 
 WRITING: Final = (_FIRST_ABI & ~READING) | REFER | TRUNCATE
@@ -66,7 +67,7 @@ def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | Non
     rules = (
         LandlockRule("/", READING),
         # Terminals need ioctl; which devices there are is decided by the mounts.
-        LandlockRule("/dev", (_READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV) & handled),
+        LandlockRule("/dev", (READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV) & handled),
         # oom_score_adj, comm and the like; a shell's ">" truncates, also here.
         LandlockRule("/proc", (READING | WRITE_FILE | TRUNCATE) & handled),
         *(LandlockRule(path, handled) for path in writable),
@@ -90,7 +91,7 @@ def bare_ruleset(
         devices: device nodes to be read and written.
     """
     handled = _handled(abi)
-    node = (_READ_FILE | WRITE_FILE | TRUNCATE | _IOCTL_DEV) & handled
+    node = (READ_FILE | WRITE_FILE | TRUNCATE | _IOCTL_DEV) & handled
     # What can be written to is no place for devices that are made elsewhere: no ioctl there.
     whole = handled & ~_IOCTL_DEV
     rules = (

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sandyard.resources import LimitScope
     from sandyard.types import LimitName
 
-__all__ = ["NarrowedCommand", "plan_narrowing"]
+__all__ = ["NarrowedCommand", "narrowed_place", "plan_narrowing", "private_directories"]
 
 _RESOURCES: Final[dict[LimitName, int]] = {
     "memory": RLIMIT_DATA,
@@ -154,7 +154,7 @@ def _layer(
             "own with a narrower policy",
         )
     rules = _Rules(enforced)
-    private = list(_private_directories(enforced))
+    private = list(private_directories(enforced))
     handled = REFER
     if narrowing.reads is not None:
         handled |= READING
@@ -205,7 +205,7 @@ class _Rules:
             PolicyError: nothing of the caller's or the system's is shown there.
         """
         place = self.named(path, "deny")
-        for private in _private_directories(self._enforced):
+        for private in private_directories(self._enforced):
             nearest = [step.target for step in self._binds() if is_within(place, step.target)]
             if is_within(place, private) and not any(is_within(each, private) for each in nearest):
                 raise PolicyError(
@@ -225,10 +225,7 @@ class _Rules:
         Raises:
             PolicyError: the session does not have it.
         """
-        place = posixpath.normpath(posixpath.join(self._enforced.workspace, path))
-        for grant in self._enforced.grants:
-            if is_within(place, grant.path):
-                place = grant.source + place[len(grant.path) :]
+        place = narrowed_place(path, self._enforced)
         if not any(is_within(place, tree) for tree in self._trees(writable=field == "writes")):
             can = "can write to" if field == "writes" else "shows"
             raise PolicyError(
@@ -240,7 +237,7 @@ class _Rules:
         return place
 
     def _trees(self, *, writable: bool) -> Iterator[str]:
-        yield from _private_directories(self._enforced)
+        yield from private_directories(self._enforced)
         for step in self._binds():
             if step.writable or not writable:
                 yield step.target
@@ -256,7 +253,17 @@ class _Rules:
         ]
 
 
-def _private_directories(enforced: Enforced) -> Iterator[str]:
+def narrowed_place(path: str, enforced: Enforced) -> str:
+    """Where a path of a narrowing is inside, by its words."""
+    place = posixpath.normpath(posixpath.join(enforced.workspace, path))
+    for grant in enforced.grants:
+        if is_within(place, grant.path):
+            place = grant.source + place[len(grant.path) :]
+    return place
+
+
+def private_directories(enforced: Enforced) -> Iterator[str]:
+    """The session's own directories, the one for temporary files first."""
     found = [step.path for step in enforced.plan.steps if isinstance(step, Private)]
     # The one that everybody expects first, then the others that are emptied with the session.
     yield from sorted(

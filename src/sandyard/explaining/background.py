@@ -11,6 +11,7 @@ from sandyard.process.background import BackgroundProcess
 
 if TYPE_CHECKING:
     from sandyard.explaining.explainer import Explainer
+    from sandyard.narrowing import Narrowing
     from sandyard.process.background_run import ProcessRun
     from sandyard.types import ExecResult
 
@@ -20,11 +21,18 @@ __all__ = ["ExplainedProcess"]
 class ExplainedProcess(BackgroundProcess):
     """A background process that explains why it failed."""
 
-    def __init__(self, run: ProcessRun, *, label: tuple[str, str], explainer: Explainer) -> None:
+    def __init__(
+        self,
+        run: ProcessRun,
+        *,
+        label: tuple[str, str],
+        explainer: Explainer,
+        narrow: Narrowing | None,
+    ) -> None:
         """Prepare a process; use ``session.start_process`` instead."""
         super().__init__(run, label=label)
         self._explainer = explainer
-        self._cwd = run.call.spawn.cwd
+        self._spawn, self._narrow = run.call.spawn, narrow
         self._explained: ExecResult | None = None
 
     @loading("process")
@@ -46,7 +54,7 @@ class ExplainedProcess(BackgroundProcess):
             stderr, stdout = await self._last("stderr"), await self._last("stdout")
         except SandboxError:  # the log is gone: nothing is told, and the result stands
             return
-        await self._explainer.explain(result, self._cwd, stderr, stdout)
+        await self._explainer.explain(result, self._spawn, self._narrow, stderr, stdout)
 
     async def _last(self, stream: Literal["stdout", "stderr"]) -> bytes:
         reader = self.logs(last_bytes=TAIL_BYTES, stream=stream, follow=False)

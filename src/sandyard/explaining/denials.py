@@ -7,9 +7,10 @@ import os
 import posixpath
 import resource
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.explaining import explain_path
+from sandyard.confinement.explaining import explain_path, is_open_to_owner
 from sandyard.confinement.explaining_calls import (
     explain_address,
     explain_limit,
@@ -123,6 +124,7 @@ class _Judge:
 
     def __init__(self, enforced: Enforced, cwd: str) -> None:
         self._enforced = enforced
+        self._whole = replace(enforced, less=None)
         self._cwd = cwd
         self._look: Look = make_look()
 
@@ -165,16 +167,36 @@ class _Judge:
                 continue
             if complaint.phrase.error == "ENOENT" and _is_vague(path):
                 continue
-            told = self._explained(absolute, complaint)
+            if self._enforced.less is not None:
+                less = self._less_denial(absolute, complaint)
+                if less is not None:
+                    return less
+            told = self._explained(absolute, complaint, self._whole)
             if _is_denied(told, complaint):
                 return _denial("path", complaint, told)
         return None
 
-    def _explained(self, path: str, complaint: Complaint) -> Explanation:
+    def _less_denial(self, path: str, complaint: Complaint) -> Denial | None:
+        """The denial of what the session may do, and this command may not."""
+        if complaint.phrase.error not in {"EACCES", "EXDEV"}:
+            return None  # nothing else is what Landlock answers
+        told = self._explained(path, complaint, self._enforced)
+        whole = self._explained(path, complaint, self._whole)
+        if told.access == whole.access:
+            return None
+        if complaint.operation not in _WRITING:
+            # The words may be about something else, and a mode may be the reason.
+            if not is_open_to_owner(path, self._whole, self._look):
+                return None
+            if told.access != "none" and complaint.operation is not None:
+                return None
+        return _denial("path", complaint, told)
+
+    def _explained(self, path: str, complaint: Complaint, enforced: Enforced) -> Explanation:
         operation, error = complaint.operation, complaint.phrase.error
         writing = operation in _WRITING or error in {"EROFS", "EXDEV"}
         entry = operation in _ENTRY_OPERATIONS and error != "EBUSY"
-        return explain_path(path, self._enforced, entry=entry, writing=writing, look=self._look)
+        return explain_path(path, enforced, entry=entry, writing=writing, look=self._look)
 
 
 def _is_vague(path: str) -> bool:

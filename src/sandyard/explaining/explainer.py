@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced, Explanation
+    from sandyard.narrowing import Narrowing
+    from sandyard.plan import Spawn
     from sandyard.types import Denial, ExecResult, RefusedCall
 
 __all__ = ["Explainer"]
@@ -66,32 +69,54 @@ class Explainer:
             raise _refusal("a path is not empty and holds no NUL", "subject", subject)
         return await in_thread(_explained_path, path, enforced)
 
-    async def told(self, running: Awaitable[ExecResult], cwd: bytes) -> ExecResult:
+    async def told(
+        self, running: Awaitable[ExecResult], spawn: Spawn, narrow: Narrowing | None
+    ) -> ExecResult:
         """Wait for a command, and put its denials into its result if it failed."""
         try:
             result = await running
         except ExecTimeoutError as error:
             if error.result is not None:
-                await self.explain(error.result, cwd, error.result.stderr, error.result.stdout)
+                said = error.result.stderr, error.result.stdout
+                await self.explain(error.result, spawn, narrow, *said)
             raise
         if result.exit_code:
-            await self.explain(result, cwd, result.stderr, result.stdout)
+            await self.explain(result, spawn, narrow, result.stderr, result.stdout)
         return result
 
-    async def explain(self, result: ExecResult, cwd: bytes, stderr: bytes, stdout: bytes) -> None:
+    async def explain(
+        self,
+        result: ExecResult,
+        spawn: Spawn,
+        narrow: Narrowing | None,
+        stderr: bytes,
+        stdout: bytes,
+    ) -> None:
         """Put the denials of a command that failed into its result.
 
         Args:
             result: of the command.
-            cwd: where it began.
+            spawn: the command.
+            narrow: what it has less than its session, in words; None for nothing.
             stderr: the end of what it wrote, at least; ``stdout`` likewise.
         """
-        if self._enforced is not None and (stderr or stdout or result.refused_calls):
-            refused = result.refused_calls
-            result.denials = await in_thread(_denials, stderr, stdout, self._enforced, cwd, refused)
+        enforced = self._enforced
+        if enforced is None or not (stderr or stdout or result.refused_calls):
+            return
+        if narrow is not None:
+            enforced = _lessened(enforced, spawn, narrow)
+        refused = result.refused_calls
+        result.denials = await in_thread(_denials, stderr, stdout, enforced, spawn.cwd, refused)
 
 
 # What explains is loaded where it is needed, in a thread: most sessions never ask.
+
+
+def _lessened(enforced: Enforced, spawn: Spawn, narrow: Narrowing) -> Enforced:
+    from sandyard.confinement.explanation import Less  # noqa: PLC0415  # seldom needed
+
+    layer = None if spawn.narrowed is None else spawn.narrowed.landlock
+    return replace(enforced, less=Less(narrow, layer))
 
 
 def _denials(

@@ -8,23 +8,26 @@ from sandyard.explaining.complaints import TAIL_BYTES
 
 if TYPE_CHECKING:
     from sandyard.explaining.explainer import Explainer
+    from sandyard.narrowing import Narrowing
+    from sandyard.plan import Spawn
     from sandyard.process.terminal_result import Teller
     from sandyard.types import ExecResult
 
 __all__ = ["screen_teller"]
 
 
-def screen_teller(explainer: Explainer, cwd: bytes) -> Teller:
+def screen_teller(explainer: Explainer, spawn: Spawn, narrow: Narrowing | None) -> Teller:
     """What explains a terminal's result.
 
     Args:
         explainer: the session's.
-        cwd: where the command began.
+        spawn: the command.
+        narrow: what it has less than its session; None for nothing.
     """
 
     async def tell(result: ExecResult, shown: bytes) -> None:
         # A terminal shows both streams as one, and ends lines as printers did.
         said = shown[-TAIL_BYTES:].replace(b"\r\n", b"\n")
-        await explainer.explain(result, cwd, said, b"")
+        await explainer.explain(result, spawn, narrow, said, b"")
 
     return tell

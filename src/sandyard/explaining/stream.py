@@ -11,6 +11,7 @@ from sandyard.process import CommandStream
 
 if TYPE_CHECKING:
     from sandyard.explaining.explainer import Explainer
+    from sandyard.narrowing import Narrowing
     from sandyard.process import CommandCall, Commands, OutputChunk
     from sandyard.types import ExecResult
 
@@ -20,11 +21,17 @@ __all__ = ["ExplainedStream"]
 class ExplainedStream(CommandStream):
     """A command stream whose result tells what was denied."""
 
-    def __init__(self, commands: Commands, call: CommandCall, explainer: Explainer) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        call: CommandCall,
+        explainer: Explainer,
+        narrow: Narrowing | None,
+    ) -> None:
         """Prepare a command; use ``session.stream`` instead."""
         super().__init__(commands, call)
         self._explainer = explainer
-        self._cwd = call.spawn.cwd
+        self._spawn, self._narrow = call.spawn, narrow
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
 
     async def __anext__(self) -> OutputChunk:
@@ -46,7 +53,7 @@ class ExplainedStream(CommandStream):
         stderr, stdout = (self._tails[name].content() for name in ("stderr", "stdout"))
         # Of a program that could not be run at all, the words are the result's own.
         stderr += result.stderr
-        await self._explainer.explain(result, self._cwd, stderr, stdout)
+        await self._explainer.explain(result, self._spawn, self._narrow, stderr, stdout)
 
 
 class _Tail:
