@@ -216,7 +216,9 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             from sandyard.events.recorder import SessionEvents  # noqa: PLC0415  # who wants them
 
             identity = session.state.session_id
-            session.observer = SessionEvents(session, identity, self._instrumentation)
+            session.observer = SessionEvents(
+                session, identity, self._instrumentation, lambda: session.state.confinement
+            )
         return session
 
     @loading("resume")

@@ -23,6 +23,7 @@ from sandyard import (
 )
 from sandyard.events.model import event_to_json_line
 from sandyard.observing import Followed
+from sandyard.policy import DIMENSIONS
 from tests.events.telling import Told, finished, keep, telling
 
 
@@ -92,6 +93,10 @@ async def test_each_verb_is_told() -> None:  # noqa: PLR0915  # a line for each
     assert command.data["command"] == ["exit 3"]
     assert command.data["exit_code"] == command.data["process.exit.code"] == 3
     assert finished(told, "write").data == {"path": "d/a.txt", "user": None, "bytes": 5}
+    held = finished(told, "start").data["confinement"]
+    assert isinstance(held, dict)
+    assert held["rung"] == "full"
+    assert {name: held[name] for name in DIMENSIONS} == dict.fromkeys(DIMENSIONS, "enforced")
 
 
 async def test_failures_are_told() -> None:

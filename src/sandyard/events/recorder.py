@@ -7,6 +7,7 @@ import contextvars
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -35,12 +36,23 @@ class SessionEvents:
 
     Numbers are given in the order in which events are queued, without gaps: both happen in one turn
     of the loop.
+
+    Args:
+        session: which sinks may ask.
+        session_id: its id.
+        instrumentation: its sinks.
+        standing: tells what held at the last start, which the end of a start is told with.
     """
 
     def __init__(
-        self, session: SinkSession, session_id: UUID, instrumentation: Instrumentation
+        self,
+        session: SinkSession,
+        session_id: UUID,
+        instrumentation: Instrumentation,
+        standing: Callable[[], Mapping[str, str] | None] = lambda: None,
     ) -> None:
         self.session_id = session_id
+        self.standing = standing
         self.outlet: Outlet = instrumentation.outlet(session)
         self._numbers = itertools.count(1)
 
@@ -121,7 +133,11 @@ class _Span:
         Raises:
             EventSinkError: a sink failed that is marked to fail operations.
         """
-        await self._end(describe_result(self._op, result), wait=True)
+        outcome = describe_result(self._op, result)
+        held = self._events.standing() if self._op == "start" else None
+        if held is not None:
+            outcome = replace(outcome, data={**outcome.data, "confinement": dict(held)})
+        await self._end(outcome, wait=True)
 
     async def fail(self, error: BaseException) -> None:
         """Tells why it failed; the operation's own error stays the one that is raised."""
