@@ -32,6 +32,7 @@ from sandyard.confinement.doctor_plans import (
 from sandyard.confinement.doctor_values import DoctorCanary, DoctorReport, DoctorRow
 from sandyard.errors import ResourceLimitError, SandboxError
 from sandyard.finishing import finished, in_thread
+from sandyard.limits import OPEN_FILES_DEFAULT
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
 from sandyard.platform.host import bare_facts
@@ -287,6 +288,7 @@ def _lay_bait(kept: ExitStack) -> _Bait:
             "socket": f"{directory}/socket",
             "variable": f"SANDYARD_DOCTOR_{token[:8].upper()}",
             "port": "0",
+            "open_files": str(OPEN_FILES_DEFAULT),
         }
         with open(spec["secret"], "x", encoding="utf-8") as file:
             file.write(token)

@@ -18,6 +18,7 @@ from sandyard import UnixLocalSandboxSession
 from sandyard.checkup import doctor
 from sandyard.confinement.doctor_canaries import CANARIES
 from sandyard.confinement.doctor_values import DoctorReport
+from sandyard.policy import DIMENSIONS
 from tests.doctor.calling import DOCTOR, ask
 
 REPORT_KEYS = {
@@ -28,7 +29,7 @@ ROW_KEYS = {
     "key", "group", "purpose", "state", "required", "kernel", "found", "cause", "step", "errno",
     "fix", "commands",
 }  # fmt: skip
-CANARY_KEYS = {"key", "purpose", "state", "inside", "outside"}
+CANARY_KEYS = {"key", "dimension", "purpose", "state", "inside", "outside"}
 ROOT_ONLY = {"identities", "owners_temporary", "owners_current"}
 USER_ONLY = {"subordinate_ids"}
 ROWS = {
@@ -74,6 +75,8 @@ def test_every_attempt_has_its_control() -> None:
     expected = set(CANARIES) - (set() if os.geteuid() == 0 else {"read_shadow"})
     assert told.canaries() == dict.fromkeys(expected, "held")
     assert all(canary["outside"] == "it worked" for canary in told.report["canaries"])
+    tried = {canary["dimension"] for canary in told.report["canaries"]}
+    assert tried == {*DIMENSIONS, ""}
 
 
 @pytest.mark.once
@@ -111,6 +114,7 @@ async def test_open_wall_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
             inherit=tuple(variables),
             writes=(f"{tempfile.gettempdir()}/{directory}",),
             network="host",
+            syscalls=("ptrace",),
         )
         await begin(session)
 
@@ -118,8 +122,9 @@ async def test_open_wall_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     report = await doctor()
     states = {canary.key: canary.state for canary in report.canaries}
     got_out = {"read_file", "write_file", "connect_port", "connect_path", "see_variable"}
+    got_out |= {"trace_process"}
     assert {key for key, state in states.items() if state == "broken"} == got_out
-    assert states["see_process"] == "held"
+    assert states["see_process"] == states["open_many"] == "held"
     assert (report.holds, report.proven) == (False, False)
     assert report.cause is not None
     assert report.cause.startswith("commands got out: ")

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from sandyard.confinement.doctor_values import DoctorCanary
+
+if TYPE_CHECKING:
+    from sandyard.policy import Dimension
 
 __all__ = ["CANARIES", "Findings", "judge_canaries", "parse_findings"]
 
 Findings = Mapping[str, tuple[bool, str]]
 """Of each attempt whether it worked, and what was said."""
 
-CANARIES: Final = {
-    "read_file": "read a private file of yours",
-    "read_shadow": "read the host's /etc/shadow",
-    "write_file": "write a file outside the workspace",
-    "see_process": "see a process of the host",
-    "connect_port": "connect to a port of the host's loopback",
-    "connect_abstract": "connect to an abstract Unix socket of the host",
-    "connect_path": "connect to a Unix socket of the host by its path",
-    "see_variable": "see a variable of your environment",
+CANARIES: Final[dict[str, tuple[Dimension | Literal[""], str]]] = {
+    "read_file": ("read", "read a private file of yours"),
+    "read_shadow": ("read", "read the host's /etc/shadow"),
+    "write_file": ("write", "write a file outside the workspace"),
+    "see_process": ("processes", "see a process of the host"),
+    "connect_port": ("network", "connect to a port of the host's loopback"),
+    "connect_abstract": ("ipc", "connect to an abstract Unix socket of the host"),
+    "connect_path": ("ipc", "connect to a Unix socket of the host by its path"),
+    "trace_process": ("syscalls", "trace a process, by a call that a filter refuses"),
+    "open_many": ("resources", "open more files than a session may"),
+    "see_variable": ("", "see a variable of your environment"),
 }
-"""The attempts, in words."""
+"""The attempts: what of the wall they try, and in words."""
 
 
 def parse_findings(said: bytes) -> Findings:
@@ -50,12 +55,13 @@ def judge_canaries(
     return tuple(
         DoctorCanary(
             key=key,
+            dimension=dimension,
             purpose=purpose,
             state=_state(key, inside, outside),
             inside=inside.get(key, missing)[1],
             outside=outside.get(key, (False, "it was not attempted"))[1],
         )
-        for key, purpose in CANARIES.items()
+        for key, (dimension, purpose) in CANARIES.items()
         if root or key != "read_shadow"
     )
 

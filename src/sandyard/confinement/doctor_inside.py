@@ -7,8 +7,10 @@ package, and nothing of it needs to be visible inside.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import socket
 import sys
 
@@ -69,6 +71,33 @@ def connect_path(spec: dict[str, str]) -> bool:
         return True
 
 
+def trace_process(_spec: dict[str, str]) -> bool:
+    """Let the parent trace a child, which needs no right and works wherever no filter refuses it."""
+    child = os.fork()
+    if child == 0:
+        os._exit(ctypes.CDLL(None).ptrace(0, 0, None, None) & 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def open_many(spec: dict[str, str]) -> bool:
+    """Hold one descriptor more than a session's limit, which is raised for that if it can be."""
+    most = int(spec["open_files"])
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = most + 1
+    held: list[int] = []
+    try:
+        raised = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, raised))
+        while len(held) < wanted - 3:
+            held.append(os.dup(0))
+    except ValueError as error:  # how Python tells that it may not be raised
+        raise OSError(str(error)) from error
+    finally:
+        for each in held:
+            os.close(each)
+    return True
+
+
 def see_variable(spec: dict[str, str]) -> bool:
     """Find the variable that the doctor has put into its own environment."""
     return os.environ.get(spec["variable"]) == spec["token"]
@@ -82,6 +111,8 @@ ATTEMPTS = (
     connect_port,
     connect_abstract,
     connect_path,
+    trace_process,
+    open_many,
     see_variable,
 )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sandyard.policy import Dimension
 
 __all__ = ["DoctorCanary", "DoctorReport", "DoctorRow", "Rung"]
 
@@ -50,6 +53,8 @@ class DoctorCanary:
 
     Attributes:
         key: its name.
+        dimension: what of the wall it tries, such as ``network``; "" for the environment, which is
+            built and not walled.
         purpose: what was attempted.
         state: ``held``: refused inside, and the same attempt worked outside. ``broken``: it worked
             inside. ``uncontrolled``: refused inside, but it did not work outside either, so that
@@ -59,6 +64,7 @@ class DoctorCanary:
     """
 
     key: str
+    dimension: Dimension | Literal[""]
     purpose: str
     state: Literal["held", "broken", "uncontrolled", "unknown"]
     inside: str
