@@ -152,6 +152,10 @@ class Ladder:
         Raises:
             ConfinementUnavailableError: a dimension, or the rung, is less than the policy asks for.
         """
+        if trees := circumstances.shown():
+            from sandyard.platform.listening import find_listening  # noqa: PLC0415  # not all show any
+
+            circumstances = replace(circumstances, sockets=find_listening(trees))
         report = report_holding(self._policy, circumstances, footing)
         check_enough(self._policy, report)
         check_given(circumstances, footing)

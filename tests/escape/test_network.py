@@ -140,4 +140,7 @@ for name in ("STREAM", "SEQPACKET"):
         assert result.stdout.split() == [b"TOPSECRET"] * 2
         beside = await session.exec(f"rm {bait.base}/doors/stream; cat {bait.base}/home/data")
         assert b"TOPSECRET" not in beside.stdout
+        report = session.confinement
+        assert report is not None
+        assert f"{bait.base}/doors/" in report.ipc.why, "the start says which"
     assert (bait.base / "doors" / "stream").is_socket()

@@ -22,10 +22,8 @@ __all__ = ["Circumstances", "check_enough", "check_given", "report_holding"]
 _SCOPE_ABI: Final = 6
 
 _HOST_NETWORK: Final = Held("absent", "the policy shares the host's network", chosen=True)
-_GRANTED_SOCKETS: Final = Held(
-    "partial",
-    "Unix sockets that programs of the host put into granted directories can be connected to",
-    chosen=True,
+_GRANTED_SOCKETS: Final = (
+    "Unix sockets that programs of the host put into granted directories can be connected to"
 )
 _METADATA_SHOWS: Final = (
     "there is no mount namespace: whoever knows a path can ask for the size, owner, mode, times "
@@ -58,6 +56,7 @@ class Circumstances:
         denied: what it denies, as found on the host.
         protected: paths in what can be written to that are to be kept as they are.
         limits: what holds its limits.
+        sockets: paths in the workspace and in grants on which programs of the host listen.
     """
 
     facts: HostFacts
@@ -67,6 +66,12 @@ class Circumstances:
     denied: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
     limits: tuple[EnforcedLimit, ...] = ()
+    sockets: tuple[str, ...] = ()
+
+    def shown(self) -> tuple[str, ...]:
+        """Directories in which programs of the host may listen on sockets."""
+        granted = tuple(grant.source for grant in self.grants)
+        return granted if self.owned else (self.workspace, *granted)
 
 
 def report_holding(
@@ -91,9 +96,11 @@ def report_holding(
 def _ipc(policy: Policy, circumstances: Circumstances) -> Held:
     # Abstract sockets are closed by the network namespace, by Landlock, or with all Unix sockets.
     closed = "no-unix-sockets" in policy.syscalls
-    if closed or (circumstances.owned and not circumstances.grants):
+    if closed or not circumstances.shown():
         return Held()
-    return _GRANTED_SOCKETS
+    found = circumstances.sockets
+    why = f"{_GRANTED_SOCKETS}; now there is {_some(found)}" if found else _GRANTED_SOCKETS
+    return Held("partial", why, chosen=True)
 
 
 def _bare_read(circumstances: Circumstances) -> Held:
