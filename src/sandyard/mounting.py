@@ -35,6 +35,7 @@ from sandyard.process.wire import Failure, Step
 from sandyard.workspace.kernel import PATH_ONLY, closed_on_error, open_without_links
 from sandyard.workspace.mount_points import MountPoint, make_point, point_path, remove_point
 from sandyard.workspace.opener import Opener
+from sandyard.workspace.overlay_marks import find_hiding
 from sandyard.workspace.survey import Tree, survey_trees
 
 if TYPE_CHECKING:
@@ -251,6 +252,9 @@ class Mounts:
                 grant = self._granted(order, root)
                 source = _opened(grant, order)
                 stack.callback(os.close, source)
+                hides = isinstance(entry, OverlayMount) and find_hiding(grant.source)
+                if hides:
+                    raise _bad_source(order, hides, "hides_files")
                 if grant.writable:
                     parts = self._kept(grant, source, order.path)
             with ExitStack() as undo:

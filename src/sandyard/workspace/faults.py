@@ -68,7 +68,8 @@ _NOT_ASKED: Final = _Fault(
 )
 _FORBIDDEN: Final = _Fault(
     "permission_denied",
-    "the system forbids it: it is marked as immutable (see 'lsattr'), or is somebody else's",
+    "the system forbids it: it is marked as immutable (see 'lsattr'), or is somebody else's, or an "
+    "overlay can't show it, since it has an attribute user.overlay.metacopy (see 'getfattr')",
 )
 _CHANGING: Final = _Fault(
     "changing",

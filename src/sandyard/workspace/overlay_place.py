@@ -19,6 +19,7 @@ from sandyard.errors import ApplyRefusedError, WorkspaceStartError, WorkspaceSto
 from sandyard.limits import OVERLAY_RECORD_BYTES
 from sandyard.plan import Layer
 from sandyard.workspace.overlay_journal import settle_journal
+from sandyard.workspace.overlay_marks import find_hiding
 from sandyard.workspace.removal import remove_tree
 from sandyard.workspace.root import Inode
 
@@ -170,7 +171,12 @@ class OverlayPlace:
             yield upper, base
 
     def layers(self, record: OverlayRecord) -> tuple[Layer, Layer]:
-        """The layer of changes, and the one beneath."""
+        """The layer of changes, and the one beneath.
+
+        Raises:
+            WorkspaceStartError: they can't be found, or files would be hidden in the one beneath.
+        """
+        self._refuse_hiding()
         path = self._path(_CHANGES)
         try:
             facts = os.lstat(path)
@@ -181,6 +187,16 @@ class OverlayPlace:
         )
         changes = Layer(os.path.realpath(path), (facts.st_dev, facts.st_ino))
         return changes, Layer(real, (record.inode.device, record.inode.number))
+
+    def _refuse_hiding(self) -> None:
+        why = find_hiding(self._root)
+        if why is not None:
+            raise WorkspaceStartError(
+                path=self._root,
+                message=f"no overlay can be laid over {shown(self._root)}: {why}",
+                context={"reason": "hides_files"},
+                retryable=False,
+            )
 
     def renew(self) -> None:
         """Put all changes aside, and begin anew; no overlay may use them.
