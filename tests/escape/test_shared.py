@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import Manifest, UnixLocalSandboxClient, UnixLocalSandboxSession, User
+from sandyard import (
+    Manifest,
+    Policy,
+    ResourceLimits,
+    UnixLocalSandboxClient,
+    UnixLocalSandboxSession,
+    User,
+)
 from tests.escape.attacks import read_prelude
 from tests.escape.inside import run_python, sandbox
 
@@ -83,6 +90,14 @@ async def test_descriptors_in_flight() -> None:
         with ours, theirs:
             socket.send_fds(ours, [b"x"], [0])
             os.close(socket.recv_fds(theirs, 1, 1)[1][0])
+
+
+@pytest.mark.usefixtures("usual_limit")
+async def test_descriptors_below_a_limit() -> None:
+    """The way out that the threat model names, for those whom the kernel counts as one user."""
+    policy = Policy(limits=ResourceLimits(open_files=USUAL_LIMIT // 2 - 64))
+    async with sandbox(policy) as session, sandbox() as other, holding(session, FLIGHT):
+        assert (await other.exec("echo on", timeout=10)).stdout == b"on\n"
 
 
 @pytest.mark.skipif(
