@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from sandyard.errors import ExecTransportError, ResourceLimitError
 
 __all__ = [
@@ -34,9 +36,14 @@ def stdin_failed(words: tuple[str, ...], error: BaseException) -> ExecTransportE
 
 def no_descriptor(error: OSError) -> ResourceLimitError:
     """The host program has no descriptor for a command."""
+    way = "close some, or raise its limit on open files"
+    if error.errno == errno.ETOOMANYREFS:
+        way = (
+            "those that this user's programs are sending through Unix sockets count as well: if a session's "
+            "commands do that, give it ResourceLimits(open_files=…) below half of this program's own limit"
+        )
     return ResourceLimitError(
-        f"the host program has no descriptor left for a command ({error.strerror}); close some, or "
-        "raise its limit on open files",
+        f"the host program has no descriptor left for a command ({error.strerror}); {way}",
         limit="open_files",
         value=error.errno or 0,
         unit="errno",
