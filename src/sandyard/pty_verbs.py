@@ -15,7 +15,11 @@ from sandyard.terminal_verbs import TerminalVerbs
 from sandyard.types import User
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sandyard.errors import OpName
     from sandyard.process.updates import PtyExecUpdate
+    from sandyard.types import ExecResult
 
 __all__ = ["PtyVerbs"]
 
@@ -80,9 +84,13 @@ class PtyVerbs(TerminalVerbs):
         prepare = self._prepared_for_terminal if tty else self._prepared
         call = await prepare(request)
         terminal = prepare_terminal(call, None, 0) if tty else None
-        return await self._running_commands().interactive.slots.start(
-            call, terminal, yield_s, tokens
-        )
+
+        async def follow(number: str, end: Callable[[], Awaitable[ExecResult]]) -> None:
+            op: OpName = "terminal_run" if tty else "process_run"
+            await self._follow(op, (number, number, call.words), end)
+
+        slots = self._running_commands().interactive.slots
+        return await slots.start(call, terminal, yield_s, tokens, follow)
 
     @observed("pty_write_stdin")
     async def pty_write_stdin(

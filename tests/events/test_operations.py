@@ -291,6 +291,47 @@ async def test_ends_are_told_once() -> None:
     assert told[-1].op == "delete"
 
 
+async def test_old_verbs_tell_ends() -> None:
+    told: Told = []
+    async with telling(keep(told)) as session:
+        began = [await session.pty_exec_start("exit 3", tty=tty) for tty in (True, False)]
+        assert [update.exit_code for update in began] == [3, 3]
+        late = await session.pty_exec_start("sleep 600", timeout=0.1, yield_time_s=30)
+        assert late.exit_code == -9
+        lasting = [
+            await session.pty_exec_start("sleep 600", tty=tty, yield_time_s=0.25)
+            for tty in (True, False)
+        ]
+        await session.pty_exec_start("sleep 600", yield_time_s=0.25)
+        await session.pty_terminate_all()
+        lasting.append(await session.pty_exec_start("sleep 600", yield_time_s=0.25))
+        await session.shutdown()
+    runs = [event for event in told if event.op in {"process_run", "terminal_run"}]
+    assert Counter((event.op, event.phase) for event in runs) == Counter(
+        {
+            ("terminal_run", "start"): 2,
+            ("terminal_run", "finish"): 2,
+            ("process_run", "start"): 5,
+            ("process_run", "finish"): 5,
+        }
+    )
+    ended = {
+        event.data["process_id"]: event
+        for event in runs
+        if isinstance(event, SandboxSessionFinishEvent)
+    }
+    assert [event.data.get("exit_code") for event in [*ended.values()][:3]] == [3, 3, -9]
+    for update in lasting[:2]:
+        event = ended[str(update.process_id)]
+        assert (event.ok, event.data["exit_code"]) == (False, -9)
+    assert "exit_code" not in ended[str(lasting[2].process_id)].data  # the sandbox ended first
+    starts = [event for event in told if event.op == "pty_exec_start"]
+    assert [event.data.get("exit_code") for event in starts[1::2]][:3] == [3, 3, -9]
+    assert starts[7].data["process_id"] == lasting[0].process_id
+    assert runs[0].parent_span_id == starts[0].span_id
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+
+
 async def test_refused_leftovers_are_told() -> None:
     told: Told = []
     async with telling(keep(told)) as session:

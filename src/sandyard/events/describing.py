@@ -120,6 +120,8 @@ def describe_result(op: str, result: object) -> Outcome:
         for name, key in (
             ("id", "id"),
             ("pid", "pid"),
+            ("process_id", "process_id"),
+            ("exit_code", "exit_code"),
             ("bytes", "bytes"),
             ("host", "server.address"),
         ):

@@ -11,6 +11,7 @@ from sandyard.process.capture import Captured
 from sandyard.process.commands import CommandCall, Commands, RunningCommand
 from sandyard.process.gathering import Gathering
 from sandyard.process.pipes import ChunkSink
+from sandyard.types import ExecResult
 
 __all__ = ["PipedProcess"]
 
@@ -25,7 +26,16 @@ class PipedProcess:
         failure: why it could not be run or be told of; None while all is well.
     """
 
-    __slots__ = ("_call", "_command", "_ending", "_expiry", "_gathering", "exit_code", "failure")
+    __slots__ = (
+        "_call",
+        "_command",
+        "_ending",
+        "_expiry",
+        "_gathering",
+        "_result",
+        "exit_code",
+        "failure",
+    )
 
     def __init__(self, commands: Commands, call: CommandCall, gathering: Gathering) -> None:
         sink = ChunkSink(gathering.take)
@@ -36,6 +46,7 @@ class PipedProcess:
         self._expiry: asyncio.TimerHandle | None = None
         self.exit_code: int | None = None
         self.failure: SandboxError | None = None
+        self._result: ExecResult | None = None
 
     async def start(self) -> None:
         """Starts it.
@@ -53,6 +64,17 @@ class PipedProcess:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(self._call.timeout_s, self._begin_end, notice)
         self._command.on_exit(self._begin_end)
+
+    async def result(self) -> ExecResult:
+        """Waits until it has exited, and tells what ``exec`` would, but for the output.
+
+        Raises:
+            SandboxError: it could not be run or be told of.
+        """
+        await self._gathering.ended.wait()
+        if self._result is None:
+            raise self.failure or AssertionError("it is made when the command ends")
+        return self._result
 
     async def close(self, notice: str = "") -> None:
         """Ends it with all that descends from it, unless it has exited."""
@@ -77,6 +99,8 @@ class PipedProcess:
         else:
             self._gathering.take(result.stderr)  # why the program could not be run
             self.exit_code = -signal.SIGKILL if asked else result.exit_code
+            result.exit_code = self.exit_code
+            self._result = result
         if asked and notice:
             self._gathering.take(f"\nsandyard: {notice}\n".encode())
         self._gathering.wake()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,8 +38,12 @@ from sandyard.truncation import formatted_truncate_text_with_token_count
 
 if TYPE_CHECKING:
     from sandyard.process.commands import CommandCall, Commands
+    from sandyard.types import ExecResult
 
-__all__ = ["PtySlots", "choose_victim", "poll_yield", "start_yield", "write_yield"]
+__all__ = ["Follow", "PtySlots", "choose_victim", "poll_yield", "start_yield", "write_yield"]
+
+Follow = Callable[[str, "Callable[[], Awaitable[ExecResult]]"], Awaitable[None]]
+"""Hears that a process runs: its number, and what waits for its end."""
 
 
 def start_yield(seconds: float | None) -> float:
@@ -136,7 +140,12 @@ class PtySlots:
         self._evicted: dict[int, None] = {}  # the newest of those that made room
 
     async def start(
-        self, call: CommandCall, terminal: TerminalCall | None, yield_s: float, tokens: int | None
+        self,
+        call: CommandCall,
+        terminal: TerminalCall | None,
+        yield_s: float,
+        tokens: int | None,
+        follow: Follow,
     ) -> PtyExecUpdate:
         """Starts a process and collects what it writes for a while.
 
@@ -144,6 +153,7 @@ class PtySlots:
             call: the command, ``terminal`` the same on a terminal, or None for pipes.
             yield_s: seconds after which it is told of as it is, if it has not exited.
             tokens: what the output is shortened to; None for no limit.
+            follow: hears that it runs.
 
         Raises:
             SandboxError: as ``exec`` and ``terminal`` raise it; nothing is left then.
@@ -154,6 +164,7 @@ class PtySlots:
         try:
             notice = b"" if victim is None else await _put_out(victim)
             slot.process = await self._started(slot, call, terminal)
+            await follow(str(slot.number), slot.process.result)
             if slot.number not in self._slots:  # all were ended meanwhile, so this one, too
                 await slot.close()
             await slot.gathering.ended.wait(yield_s)
