@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import venv
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +23,9 @@ from sandyard import (
     ConfinementUnavailableError,
     File,
     Group,
+    LocalFileReadError,
     Manifest,
+    Progress,
     SandboxError,
     SnapshotStore,
     StoreSnapshotSpec,
@@ -31,10 +34,12 @@ from sandyard import (
     User,
 )
 from sandyard.subordinate import own_range
+from sandyard.workspace.deputy import Deputy
 from sandyard.workspace.sweep import sweep
 from tests.house.leaks import find_descendants, read_proc
 from tests.session.host import until
 from tests.terminal.screen import watching
+from tests.users import test_files as files
 from tests.users.conftest import PEOPLE, SHARED, is_refused, people, said
 from tests.users.test_files import VERBS
 
@@ -126,9 +131,82 @@ async def test_verbs_and_shell_agree(session: Session) -> None:
     with pytest.raises(SandboxError, match="permission denied"):
         await session.read("share/a/moved")
     assert await session.glob("share/**/moved", user=user) == ["share/a/moved"]
-    with pytest.raises(ConfinementUnavailableError, match="by a command of that user"):
-        async with session.watch("share", user=user):
-            pass
+
+
+@pytest.mark.parametrize(
+    "verbs",
+    [files.test_changes_are_seen, files.test_links_lead_no_further],
+)
+async def test_verbs_as_root_has_them(
+    session: Session, verbs: Callable[[Session], Awaitable[None]]
+) -> None:
+    await verbs(session)
+
+
+@pytest.mark.parametrize(
+    "verbs", [files.test_transfers_are_the_users, files.test_downloads_are_ours]
+)
+async def test_transfers_as_root_has(
+    session: Session, tmp_path: Path, verbs: Callable[[Session, Path], Awaitable[None]]
+) -> None:
+    await verbs(session, tmp_path)
+
+
+async def test_transfers_from_here(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths of the host's are this program's, and so is who hears how far it is."""
+    await said(session, SHARED)
+    source, heard = tmp_path / "source", list[Progress]()
+    source.mkdir()
+    for name in ("a", "b", "left.tmp"):
+        (source / name).write_text(name)
+    (tmp_path / "link").symlink_to("source")
+    monkeypatch.chdir(tmp_path)
+    done = await session.upload(
+        "link", "share/tree", exclude=["*.tmp"], progress=heard.append, user="reviewer"
+    )
+    assert (done.files, done.size, [one.path for one in done.skipped]) == (
+        2,
+        2,
+        ["share/tree/left.tmp"],
+    )
+    await until(lambda: heard and heard[-1].entries == 1)
+    assert (heard[-1].files, heard[-1].total) == (2, 1)
+    done = await session.download("share/tree", "copy", progress=heard.append, user="reviewer")
+    assert sorted(os.listdir("copy")) == ["a", "b"]
+    with pytest.raises(LocalFileReadError, match="missing"):
+        await session.upload("missing", "share/none", user="reviewer")
+    async with session.watch("share/tree", user="reviewer") as changes:
+        await said(session, "mkdir share/tree/own share/tree/own/deep", "reviewer")
+        seen = set[str]()
+        async for batch in changes:
+            seen |= {change.path.rpartition("/")[2] for change in batch}
+            if "deep" in seen:
+                await said(session, "echo x > share/tree/own/deep/last", "reviewer")
+            if "last" in seen:
+                break
+
+
+async def test_watch_outlives_its_deputy(session: Session) -> None:
+    """A deputy that is lost while a watch goes on is replaced, and the watch goes on."""
+    await said(session, SHARED)
+    async with session.watch("share", user="reviewer") as changes:
+        (deputy,) = deputies()
+        os.kill(deputy, signal.SIGKILL)
+        await until(lambda: not deputies())
+        await said(session, "mkdir -m 777 share/new")
+        assert [change.kind for change in await anext(changes)] == ["created"]
+        await said(session, "touch share/new/file")
+        assert (await anext(changes))[0].path.endswith("share/new/file")
+
+
+def test_only_values_go_there() -> None:
+    with (
+        Deputy("user") as deputy,
+        pytest.raises(ConfinementUnavailableError, match="by a command of that user"),
+    ):
+        deputy.do(lambda: None)
 
 
 class Failing:
@@ -150,15 +228,20 @@ def has_been_sent() -> bool:
     return False
 
 
+def deputies() -> list[int]:
+    """The programs that stand in for other users."""
+    return [
+        pid for pid in find_descendants() if "deputy_service" in read_proc(f"/proc/{pid}/cmdline")
+    ]
+
+
 async def test_deputy_may_be_lost(session: Session) -> None:
     await said(session, SHARED)
     await session.write("share/file", b"x", user="reviewer")
     with pytest.raises(LookupError, match="own"):
         await session.write("share/other", Failing(), user="reviewer")  # type: ignore[arg-type]  # a stream by its method
     assert not await session.exists("share/other", user="reviewer")
-    (deputy,) = [
-        pid for pid in find_descendants() if "deputy_service" in read_proc(f"/proc/{pid}/cmdline")
-    ]
+    (deputy,) = deputies()
     os.kill(deputy, signal.SIGSTOP)
     reading = asyncio.ensure_future(session.ls("share", user="reviewer"))
     for _ in range(2):  # once may be a thread that wakes the loop

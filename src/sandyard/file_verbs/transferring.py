@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ class TransferVerbs(WorkspaceVerbBase):
             gitignore: True leaves out what .gitignore files in the directory say (default: False).
             progress: called on the event loop with the newest ``Progress``.
             user: whom it is written as, and whose it is then: ``"agent"`` (default) or another user
-                of the manifest's, where this program is root. The source is read as this program.
+                of the manifest's. The source is read as this program.
 
         Returns:
             What was written, and what was left out and why.
@@ -70,15 +69,14 @@ class TransferVerbs(WorkspaceVerbBase):
             214
         """
         from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
-        from sandyard.workspace.transfer import Errand, upload  # noqa: PLC0415
+        from sandyard.workspace.transfer import Errand  # noqa: PLC0415  # likewise
 
         workspace = self._open_workspace("upload", user)
         _check_host_path("upload", "source", source)
         _check_hearer("upload", progress)
         chosen = _chosen("upload", include, exclude, gitignore=gitignore)
         errand = Errand(chosen, threading.Event(), tracked(progress))
-        work = partial(upload, source=source, path=path, errand=errand)
-        return await workspace.run("upload", work, errand.stopped)
+        return await workspace.upload(source, path, errand)
 
     @observed("download")
     async def download(
@@ -114,8 +112,8 @@ class TransferVerbs(WorkspaceVerbBase):
             outer_links: True copies symlinks that lead out of the directory as well (default:
                 False).
             progress: called on the event loop with the newest ``Progress``.
-            user: whom it is read as: ``"agent"`` (default) or another user of the manifest's, where
-                this program is root. The copy is this program's.
+            user: whom it is read as: ``"agent"`` (default) or another user of the manifest's. The
+                copy is this program's.
 
         Returns:
             What was written, and what was left out and why.
@@ -132,7 +130,7 @@ class TransferVerbs(WorkspaceVerbBase):
             >>> done = await session.download("results", "out", exclude=["*.tmp"])
         """
         from sandyard.workspace.progress import tracked  # noqa: PLC0415  # not all use it
-        from sandyard.workspace.transfer import Errand, download  # noqa: PLC0415
+        from sandyard.workspace.transfer import Errand  # noqa: PLC0415  # likewise
 
         workspace = self._open_workspace("download", user)
         _check_host_path("download", "destination", destination)
@@ -141,8 +139,7 @@ class TransferVerbs(WorkspaceVerbBase):
             "download", include, exclude, gitignore=gitignore, inner_links=not outer_links
         )
         errand = Errand(chosen, threading.Event(), tracked(progress))
-        work = partial(download, path=path, destination=destination, errand=errand)
-        return await workspace.run("download", work, errand.stopped)
+        return await workspace.download(path, destination, errand)
 
 
 def _check_host_path(op: OpName, argument: str, value: object) -> None:

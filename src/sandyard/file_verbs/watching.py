@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self
 
@@ -13,10 +12,8 @@ from sandyard.observing import observed_block
 from sandyard.types import User
 from sandyard.verb_bases import WorkspaceVerbBase
 from sandyard.workspace import Workspace
-from sandyard.workspace.faults import translated
 
 if TYPE_CHECKING:
-    from sandyard.workspace import WorkspaceRoot
     from sandyard.workspace.events import FileChange
     from sandyard.workspace.watching import Watcher
 
@@ -41,7 +38,7 @@ class FileWatch:
     async def __anext__(self) -> list[FileChange]:
         """Wait for the next changes: all that are known, one for each path."""
         while self._watcher.descriptor >= 0:
-            changes = await self._workspace.run("watch", lambda _: self._watcher.take())
+            changes = await self._workspace.changes(self._watcher)
             if changes:
                 return changes
             await self._wait_readable()
@@ -102,16 +99,8 @@ class WatchingVerbs(WorkspaceVerbBase):
             ...             print(change.kind, change.path)
         """
         workspace = self._open_workspace("watch", user)
-        watcher = await workspace.run("watch", partial(_opened, path=path, recursive=recursive))
+        watcher = await workspace.watch(path, recursive=recursive)
         try:
             yield FileWatch(workspace, watcher)
         finally:
             watcher.close()
-
-
-def _opened(root: WorkspaceRoot, *, path: str | PurePath, recursive: bool) -> Watcher:
-    # Loaded when it is needed, from files that may have become unreadable since.
-    with translated("watch", root.inside, root):
-        from sandyard.workspace.watching import Watcher  # noqa: PLC0415  # seldom needed
-
-    return Watcher.open(root, path, recursive=recursive)

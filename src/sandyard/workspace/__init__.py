@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.manifest import Manifest
     from sandyard.workspace.copying import Materialized
+    from sandyard.workspace.events import FileChange
     from sandyard.workspace.materialize import Attempt
     from sandyard.workspace.persist_stream import WorkspaceArchive
+    from sandyard.workspace.transfer import Errand, Transferred
+    from sandyard.workspace.watching import Hand, Watcher
 
 __all__ = ["Inode", "Owner", "Workspace", "WorkspaceRoot"]
 
@@ -140,6 +143,33 @@ class Workspace:
         """Remove a file, symlink or directory; see ``files.remove``."""
         work = partial(files.remove, self.root, path, recursive=recursive)
         await self.in_thread("rm", work)
+
+    async def upload(
+        self, source: str | PurePath, path: str | PurePath, errand: Errand
+    ) -> Transferred:
+        """Copy a file or a tree of the host in; see ``transfer.upload``."""
+        from sandyard.workspace import transfer  # noqa: PLC0415  # not all use it
+
+        work = partial(transfer.upload, self.root, source, path, errand)
+        return await self.in_thread("upload", work, errand.stopped)
+
+    async def download(
+        self, path: str | PurePath, destination: str | PurePath, errand: Errand
+    ) -> Transferred:
+        """Copy a file or a tree out to the host; see ``transfer.download``."""
+        from sandyard.workspace import transfer  # noqa: PLC0415  # not all use it
+
+        work = partial(transfer.download, self.root, path, destination, errand)
+        return await self.in_thread("download", work, errand.stopped)
+
+    async def watch(self, path: str | PurePath, *, recursive: bool) -> Watcher:
+        """Watch a directory from now on; see ``watching.Watcher``."""
+        work = partial(_watched, self.root, path, recursive=recursive, hand=None)
+        return await self.in_thread("watch", work)
+
+    async def changes(self, watcher: Watcher) -> list[FileChange]:
+        """What a watcher has seen since it was asked last."""
+        return await self.in_thread("watch", watcher.take)
 
     async def extract(
         self,
@@ -304,14 +334,66 @@ class _DeputedWorkspace(_ActingWorkspace):
         self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None = None
     ) -> _Result:
         """Have blocking work done as the user."""
-        root, uid, groups = self.root, self._user.uid, self._groups
+        return await self._whole.in_thread(op, partial(self._deputed, op, work, stopped), stopped)
 
-        def deputed() -> _Result:
-            with translated(op, root.inside, root):
-                deputy = root.deputies.of("user")
-            return deputy.do(work, uid=uid, groups=groups, stopped=stopped)
+    async def upload(
+        self, source: str | PurePath, path: str | PurePath, errand: Errand
+    ) -> Transferred:
+        """Copy a file or a tree in that is opened as this program."""
+        from sandyard.workspace import transfer  # noqa: PLC0415  # not all use it
+        from sandyard.workspace.deputy_wire import Passed  # noqa: PLC0415  # likewise
 
-        return await self._whole.in_thread(op, deputed, stopped)
+        def uploaded() -> Transferred:
+            opened = transfer.opened_source(source)
+            try:
+                put = partial(
+                    transfer.put,
+                    self.root,
+                    Passed(opened),
+                    path,
+                    source=str(source),
+                    errand=errand,
+                )
+                return self._deputed("upload", put, errand.stopped)
+            finally:
+                os.close(opened)
+
+        return await self._whole.in_thread("upload", uploaded, errand.stopped)
+
+    async def download(
+        self, path: str | PurePath, destination: str | PurePath, errand: Errand
+    ) -> Transferred:
+        """Copy a file or a tree out to where this program means, wherever the deputy stands."""
+        from sandyard.workspace import transfer  # noqa: PLC0415  # not all use it
+
+        def downloaded() -> Transferred:
+            place = os.path.abspath(destination)
+            work = partial(transfer.download, self.root, path, place, errand)
+            return self._deputed("download", work, errand.stopped)
+
+        return await self._whole.in_thread("download", downloaded, errand.stopped)
+
+    async def watch(self, path: str | PurePath, *, recursive: bool) -> Watcher:
+        """Watch a directory that the user may read."""
+
+        def hand(work: Callable[[], _Result]) -> _Result:
+            return self._deputed("watch", work, None)
+
+        work = partial(_watched, self.root, path, recursive=recursive, hand=hand)
+        return await self._whole.in_thread("watch", work)
+
+    async def changes(self, watcher: Watcher) -> list[FileChange]:
+        """What a watcher has seen, which asks for the user's rights by itself."""
+        return await self._whole.changes(watcher)
+
+    def _deputed(
+        self, op: OpName, work: Callable[[], _Result], stopped: threading.Event | None
+    ) -> _Result:
+        """Have work done as the user (blocking)."""
+        root = self.root
+        with translated(op, root.inside, root):
+            deputy = root.deputies.of("user")
+        return deputy.do(work, uid=self._user.uid, groups=self._groups, stopped=stopped)
 
     async def read_piece(self, step: Callable[[], _Result], path: str | PurePath) -> _Result:
         """Do a step of reading a file that is open already, and so needs nobody's rights."""
@@ -324,6 +406,16 @@ def _applied(
     from sandyard.workspace.materialize import apply_manifest  # noqa: PLC0415  # not all have one
 
     return apply_manifest(root, manifest, base_dir=base_dir, attempt=attempt)
+
+
+def _watched(
+    root: WorkspaceRoot, path: str | PurePath, *, recursive: bool, hand: Hand | None
+) -> Watcher:
+    # Loaded when it is needed, from files that may have become unreadable since.
+    with translated("watch", root.inside, root):
+        from sandyard.workspace.watching import Watcher  # noqa: PLC0415  # seldom needed
+
+    return Watcher.open(root, path, recursive=recursive, hand=hand)
 
 
 def _measured(root: WorkspaceRoot, stopped: threading.Event) -> int:

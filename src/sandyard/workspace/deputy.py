@@ -24,6 +24,7 @@ from sandyard.platform.interpreter import own_interpreter
 from sandyard.subordinate import IdRange, own_range, write_id_maps
 from sandyard.workspace import deputy_wire
 from sandyard.workspace.deputy_wire import Task
+from sandyard.workspace.progress import Progress, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ class Deputy:
 
         Args:
             work: a function of a module, with arguments that can be pickled; trees, descriptors as
-                ``Passed``, one binary stream and ``stopped`` go along as they are.
+                ``Passed``, one binary stream, one tracker and ``stopped`` go along as they are.
             uid: whom it is done as, by the id on disk; for ``"user"`` only.
             groups: those of its groups besides its own.
             stopped: tells the work, once set, that nobody wants more.
@@ -123,13 +124,13 @@ class Deputy:
             Exception: what the work raised.
         """
         try:
-            data, fds, sources = deputy_wire.packed(Task(work, uid, groups))
+            data, fds, kept = deputy_wire.packed(Task(work, uid, groups))
         except Exception as error:
             raise _unsayable(str(error)) from error
         with self._lock:
             try:
                 deputy_wire.send(self._channel, data, fds)
-                kind, value = self._heard(sources[0] if sources else None, stopped)
+                kind, value = self._heard(kept, stopped)
             except OSError as error:
                 self._broken = True  # before the kernel tells of its end
                 raise _lost(error.strerror or "it has ended") from error
@@ -139,8 +140,8 @@ class Deputy:
             raise value
         return cast("_T", value)
 
-    def _heard(self, source: object, stopped: threading.Event | None) -> tuple[str, object]:
-        """Serve what the work asks for, until it has an outcome: of which kind, and which."""
+    def _heard(self, kept: list[object], stopped: threading.Event | None) -> tuple[str, object]:
+        """Serve what the work asks for and tells, until it has an outcome: of which kind, and which."""
         broken: BaseException | None = None
         while True:
             self._wait(stopped)
@@ -157,10 +158,13 @@ class Deputy:
                         os.close(fd)
             if kind == "raised" and broken is not None and not isinstance(broken, OSError):
                 return kind, broken  # the caller's own
-            if kind != "read":
+            if kind == "progress" and isinstance(value, Progress):
+                _tell(kept, value)
+            elif kind == "read":
+                piece, broken = _piece(kept, value)
+                self._say(piece)
+            else:
                 return kind, value
-            piece, broken = _piece(source, value)
-            self._say(piece)
 
     def _wait(self, stopped: threading.Event | None) -> None:
         """Wait for a word; a cancellation is passed on once."""
@@ -308,9 +312,15 @@ def _places() -> list[str]:
     return list(places)
 
 
-def _piece(source: object, size: object) -> tuple[object, BaseException | None]:
+def _tell(kept: list[object], progress: Progress) -> None:
+    for one in kept:
+        if isinstance(one, Tracker):
+            one.take(progress)
+
+
+def _piece(kept: list[object], size: object) -> tuple[object, BaseException | None]:
     """The next piece of a caller's stream; or what is said of its failure, and the failure itself."""
-    read = getattr(source, "read", None)
+    read = getattr(kept[0] if kept else None, "read", None)
     if not callable(read):
         return ValueError("there is no stream"), None
     try:

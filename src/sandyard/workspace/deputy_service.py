@@ -17,6 +17,7 @@ from typing import Final
 
 from sandyard.workspace import acting, deputy_wire
 from sandyard.workspace.deputy_wire import Frame, Task
+from sandyard.workspace.progress import Progress, Tracker
 from sandyard.workspace.root import Owner
 
 __all__ = ["serve"]
@@ -78,6 +79,11 @@ class _Talk:
                 raise said
             return said
 
+    def tell(self, progress: Progress) -> None:
+        """Tell the principal how far the task is."""
+        data, _, _ = deputy_wire.packed(("progress", progress))
+        deputy_wire.send(self._channel, data, [])
+
     def _heard(self) -> Frame:
         frame = deputy_wire.receive(self._channel)
         if frame is None:
@@ -127,7 +133,11 @@ def _answer(link: socket.socket, frame: Frame) -> None:
     talk = _Talk(link)
     result: object = None
     try:
-        stand_ins: dict[str, object] = {"stopped": _Stopped(talk), "source": _Source(talk)}
+        stand_ins: dict[str, object] = {
+            "stopped": _Stopped(talk),
+            "source": _Source(talk),
+            "tracker": Tracker(talk.tell),
+        }
         try:
             task = deputy_wire.unpacked(frame, stand_ins)
         except Exception as error:  # noqa: BLE001  # a class of the caller's that nobody has here

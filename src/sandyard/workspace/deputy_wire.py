@@ -19,10 +19,11 @@ from types import NotImplementedType
 from typing import Final, NamedTuple
 
 from sandyard.limits import DEPUTY_DESCRIPTORS
+from sandyard.workspace.progress import Tracker
 from sandyard.workspace.root import Granted, WorkspaceRoot
 from sandyard.workspace.ward import Ward
 
-__all__ = ["Frame", "Passed", "Task", "packed", "receive", "send", "unpacked"]
+__all__ = ["Frame", "Handed", "Passed", "Task", "packed", "receive", "send", "unpacked"]
 
 _HEAD: Final = struct.Struct("=QI")
 _ITEM: Final = array.array("i").itemsize
@@ -44,6 +45,12 @@ class Task(NamedTuple):
 
 class Passed(int):
     """A descriptor that goes along; at the other end there is another number in its place."""
+
+    __slots__ = ()
+
+
+class Handed(int):
+    """The same in an answer, for good: it is for whoever gets the answer to close."""
 
     __slots__ = ()
 
@@ -111,7 +118,7 @@ class _Pickler(pickle.Pickler):
     def __init__(self, into: io.BytesIO) -> None:
         super().__init__(into, protocol=pickle.HIGHEST_PROTOCOL)
         self.fds: list[int] = []
-        self.sources: list[object] = []
+        self.kept: list[object] = []  # what is asked for, or told, from there
 
     def persistent_id(self, obj: object) -> tuple[str, int] | None:
         """What does not go by its value."""
@@ -122,8 +129,11 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, io.TextIOBase):
             return (f"text {type(obj).__name__}", 0)
         if not isinstance(obj, type) and callable(getattr(obj, "read", None)):
-            self.sources.append(obj)
+            self.kept.append(obj)
             return ("source", 0)
+        if isinstance(obj, Tracker):
+            self.kept.append(obj)
+            return ("tracker", 0)
         return None
 
     def _passed(self, kind: str, fd: int) -> tuple[str, int]:
@@ -165,6 +175,8 @@ class _Answer(_Pickler):
         """An open file is handed over."""
         if isinstance(obj, io.BufferedReader):
             return self._passed("file", obj.fileno())
+        if isinstance(obj, Handed):
+            return self._passed("handed", int(obj))
         return self._passed("fd", int(obj)) if isinstance(obj, Passed) else None
 
     def reducer_override(self, obj: object) -> NotImplementedType:
@@ -185,6 +197,9 @@ class _Unpickler(pickle.Unpickler):  # noqa: S301  # only our own process speaks
         kind, number = pid
         if kind == "fd":
             return self._fds[number]
+        if kind == "handed":
+            fd, self._fds[number] = self._fds[number], -1
+            return fd
         if kind == "file":
             fd, self._fds[number] = self._fds[number], -1
             return open(fd, "rb")
@@ -194,7 +209,7 @@ class _Unpickler(pickle.Unpickler):  # noqa: S301  # only our own process speaks
 
 
 def packed(value: object, *, answer: bool = False) -> tuple[bytes, list[int], list[object]]:
-    """Pickle a value: its bytes, the descriptors that go along, and the streams that stay.
+    """Pickle a value: its bytes, the descriptors that go along, and the streams and trackers that stay.
 
     Raises:
         Exception: what pickle raises for what it can't take.
@@ -202,7 +217,7 @@ def packed(value: object, *, answer: bool = False) -> tuple[bytes, list[int], li
     into = io.BytesIO()
     pickler = (_Answer if answer else _Pickler)(into)
     pickler.dump(value)
-    return into.getvalue(), pickler.fds, pickler.sources
+    return into.getvalue(), pickler.fds, pickler.kept
 
 
 def unpacked(frame: Frame, stand_ins: dict[str, object] | None = None) -> object:

@@ -50,6 +50,12 @@ class Tracker:
         with self._lock:
             self._now = Progress("", 0, 0, 0, total)
 
+    def take(self, now: Progress) -> None:
+        """Note what somebody else has counted."""
+        with self._lock:
+            self._now = now
+            self._tell(now)
+
     def wrote(self, path: str, size: int) -> None:
         """Note a file or symlink."""
         with self._lock:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.progress import Tracker
     from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["Errand", "Transferred", "download", "upload"]
+__all__ = ["Errand", "Transferred", "download", "opened_source", "put", "upload"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _HANDLE: Final = PATH_ONLY | os.O_CLOEXEC
@@ -106,7 +106,30 @@ def upload(
         PolicyDeniedError: a rule of the policy closes what would be changed.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
     """
-    opened, is_dir = _opened_source(source)
+    opened = opened_source(source)
+    try:
+        return put(root, opened, path, source=str(source), errand=errand)
+    finally:
+        os.close(opened)
+
+
+def put(
+    root: WorkspaceRoot, opened: int, path: str | PurePath, *, source: str, errand: Errand
+) -> Transferred:
+    """Copy what is open into the workspace, as ``upload`` does.
+
+    Args:
+        root: the workspace.
+        opened: a descriptor of a file or a directory; it stays the caller's.
+        path: the copy's path.
+        source: where that lies on the host, for errors.
+        errand: how.
+
+    Raises:
+        LocalFileReadError, LocalDirReadError, WorkspaceArchiveWriteError, PolicyDeniedError,
+            InvalidManifestPathError: as ``upload``.
+    """
+    is_dir = stat.S_ISDIR(os.fstat(opened).st_mode)
     done = errand.begin()
 
     def work(spot: Spot) -> None:
@@ -119,21 +142,18 @@ def upload(
             copy_file(opened, target, owner, None, errand.stopped)
         done.wrote(str(path), os.fstat(opened).st_size)
 
-    try:
-        at_path(root, path, "upload", work, acting=False)
-    finally:
-        os.close(opened)
+    at_path(root, path, "upload", work, acting=False)
     return errand.end(done, str(path))
 
 
-def _opened_source(source: str | PurePath) -> tuple[int, bool]:
-    """Open what a path of the host leads to, and tell whether it is a directory.
+def opened_source(source: str | PurePath) -> int:
+    """Open the file or directory that a path of the host leads to; it is the caller's to close.
 
     Raises:
         LocalFileReadError: it is missing, neither a file nor a directory, or can't be read.
     """
     try:
-        return _open_either(os.open(source, _HANDLE))
+        return _open_either(os.open(source, _HANDLE))[0]
     except (OSError, ValueError) as error:
         reason = "path_not_found" if isinstance(error, FileNotFoundError) else "unreadable"
         raise LocalFileReadError(
