@@ -260,6 +260,13 @@ TERMINAL_READ_BYTES: Final = 16 * 1024
 """Bytes of one read from a terminal: the kernel hands out 4,095 at most (N_TTY_BUF_SIZE in
 linux/tty.h), or a few times that where more is on its way."""
 
+TERMINAL_BULK_BYTES: Final = 2 * 1024
+"""A read that gives so much is followed by others at once: a program prints, nobody types."""
+
+TERMINAL_BATCH_BYTES: Final = 64 * 1024
+"""Bytes of such reads that are handed on together: what is done with a chunk takes longer than the
+kernel's next four kilobytes do."""
+
 TERMINAL_TURN_BYTES: Final = 256 * 1024
 """Bytes read from one terminal before the loop gets its turn: two or three milliseconds, since a
 terminal is forty times slower than a pipe."""

@@ -14,6 +14,8 @@ import termios
 from collections.abc import Callable
 
 from sandyard.limits import (
+    TERMINAL_BATCH_BYTES,
+    TERMINAL_BULK_BYTES,
     TERMINAL_DRAIN_BYTES,
     TERMINAL_READ_BYTES,
     TERMINAL_TURN_BYTES,
@@ -73,8 +75,9 @@ class Master:
     def drain(self) -> None:
         """Reads what was written until now, without waiting for more."""
         room = TERMINAL_DRAIN_BYTES
-        while room > 0 and (got := self._read_some()):
-            room -= got
+        while room > 0 and (chunk := self._read()):
+            room -= len(chunk)
+            self._take(chunk)
 
     async def write(self, data: bytes | bytearray | memoryview) -> int:
         """Writes in its turn, waiting for the program to read where it must.
@@ -135,25 +138,42 @@ class Master:
         os.close(fd)
 
     def _read_turn(self) -> None:
-        turn = 0
-        while turn < TERMINAL_TURN_BYTES and self._reading and (got := self._read_some()):
-            turn += got
+        # What comes after a short read can wait for the loop's next turn, and a look for it costs
+        # more than a key's echo takes.
+        turn, size = 0, TERMINAL_BATCH_BYTES
+        while turn < TERMINAL_TURN_BYTES and self._reading and size >= TERMINAL_BATCH_BYTES:
+            chunk = self._read()
+            size = len(chunk)
+            turn += size
+            if chunk:
+                self._take(chunk)
 
-    def _read_some(self) -> int:
-        """Reads once; returns how many bytes came, 0 at the end or where nothing is there."""
+    def _read(self) -> bytes:
+        """Reads what is there, up to a batch; nothing at the end, or where nothing is there."""
         if self._fd < 0:
-            return 0
+            return b""
         try:
             chunk = os.read(self._fd, TERMINAL_READ_BYTES)
         except BlockingIOError:
-            return 0
+            return b""
         except OSError:  # EIO: nobody has the other side open, and nobody will
             chunk = b""
         if not chunk:
             self.pause()
-            return 0
-        self._take(chunk)
-        return len(chunk)
+        return self._batch(chunk) if len(chunk) >= TERMINAL_BULK_BYTES else chunk
+
+    def _batch(self, first: bytes) -> bytes:
+        """Reads on after a chunk, as long as something is there; returns all of it together."""
+        batch = bytearray(TERMINAL_BATCH_BYTES)
+        end = len(first)
+        batch[:end] = first
+        with memoryview(batch) as room:
+            try:
+                while end < TERMINAL_BATCH_BYTES and (got := os.readv(self._fd, [room[end:]])):
+                    end += got
+            except OSError:  # nothing is there, or nobody: the next read tells which
+                pass
+            return bytes(room[:end])
 
     async def _wait_writable(self) -> None:
         """Waits until the terminal takes something, or is closed."""
