@@ -480,6 +480,7 @@ def test_archives(root: WorkspaceRoot, base: Path, project: Path, tmp_path: Path
         apply_manifest(root, wrong, base_dir=str(tmp_path))
     assert caught.value.context["entry"] == "a"
     assert caught.value.context["actual"] == digest
+    assert not list(base.rglob(".sandyard-*"))
     (tmp_path / "evil.tar").write_bytes(tar_of(item("../evil", b"x")))
     evil = Manifest(entries={"e": Archive(src=tmp_path / "evil.tar")})
     with pytest.raises(WorkspaceArchiveWriteError) as refused:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from sandyard.errors import (
     GitSubpathError,
@@ -14,9 +14,6 @@ from sandyard.errors import (
     LocalDirReadError,
     LocalFileReadError,
     shown,
-)
-from sandyard.limits import (
-    COPY_CHUNK_BYTES,
 )
 from sandyard.manifest.paths import ROOT_KEY
 from sandyard.manifest.selecting import compile_rules
@@ -243,8 +240,6 @@ def _unpack_archive(job: Job, step: UnpackArchive, done: Copied) -> None:
     path = job.origin.located(step.src, LocalFileReadError)
     source = open_source(path, step.src, LocalFileReadError)
     with os.fdopen(source, "rb") as file:
-        if step.sha256 is not None:
-            _check_sum(step, file.fileno())
         opened = made_directory(job.root, split_names(step.path), job.owner)
         try:
             if step.path != ROOT_KEY:
@@ -252,7 +247,8 @@ def _unpack_archive(job: Job, step: UnpackArchive, done: Copied) -> None:
             asked = extract.Extraction(keep=False)
             if job.stopped is not None:
                 asked.stopped = job.stopped
-            report = extract.extract_archive(job.root, f"{step.path}/archive", file, asked)
+            data = file if step.sha256 is None else _Summed(step, file)
+            report = extract.extract_archive(job.root, f"{step.path}/archive", data, asked)
             if step.path != ROOT_KEY and step.mode is not None:
                 with acting_as(job.owner):
                     os.fchmod(opened, step.mode)
@@ -264,25 +260,40 @@ def _unpack_archive(job: Job, step: UnpackArchive, done: Copied) -> None:
     done.skipped.extend(Skipped(f"{above}{note.path}", note.reason) for note in notes)
 
 
-def _check_sum(step: UnpackArchive, source: int) -> None:
-    """Read the archive once, before anything is unpacked of it.
+class _Summed:
+    """An archive whose checksum is compared at its end, before anything of what was read is unpacked.
 
-    Raises:
-        LocalChecksumError: it is another.
+    So it does not matter that somebody may change the file of the host meanwhile.
     """
-    import hashlib  # noqa: PLC0415  # few archives have a checksum
 
-    found = hashlib.sha256()
-    while piece := os.read(source, COPY_CHUNK_BYTES):
-        found.update(piece)
-    os.lseek(source, 0, os.SEEK_SET)
-    if found.hexdigest() != step.sha256:
-        raise LocalChecksumError(
-            src=step.src,
-            message=f"the archive {shown(str(step.src))} has the sha256 {found.hexdigest()}, and "
-            f"not {step.sha256}; nothing of it was unpacked",
-            context={"expected": step.sha256, "actual": found.hexdigest()},
-        )
+    def __init__(self, step: UnpackArchive, file: IO[bytes]) -> None:
+        import hashlib  # noqa: PLC0415  # few archives have a checksum
+
+        self._step = step
+        self._file = file
+        self._sum = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            LocalChecksumError: there are no more, and it is another.
+        """
+        piece = self._file.read(size)
+        self._sum.update(piece)
+        if not piece:
+            self._compare()
+        return piece
+
+    def _compare(self) -> None:
+        found, wanted = self._sum.hexdigest(), self._step.sha256
+        if found != wanted:
+            raise LocalChecksumError(
+                src=self._step.src,
+                message=f"the archive {shown(str(self._step.src))} has the sha256 {found}, and not "
+                f"{wanted}; nothing of it was unpacked",
+                context={"expected": wanted, "actual": found},
+            )
 
 
 def _set_mode(job: Job, step: SetMode) -> None:
