@@ -67,7 +67,8 @@ class WritingVerbs(WorkspaceVerbBase):
 
         Raises:
             WorkspaceWriteTypeError: ``data`` is no bytes; nothing was touched.
-            WorkspaceArchiveWriteError: it can't be written; a part may have been added.
+            WorkspaceArchiveWriteError: it can't be written; the context's ``written`` says how many
+                bytes were added all the same, where some were.
             PolicyDeniedError: the policy lets nobody write there.
             InvalidManifestPathError: the path leaves the workspace and what is granted.
         """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.workspace.root import WorkspaceRoot
 
-__all__ = ["StatedError", "as_command_failed", "translated", "typed_error"]
+__all__ = ["StatedError", "as_command_failed", "fault_of", "translated", "typed_error"]
 
 
 class StatedError(OSError):
@@ -42,10 +42,10 @@ class StatedError(OSError):
 
     def __init__(self, number: int, reason: str, text: str) -> None:
         super().__init__(number, text)
-        self.fault = _Fault(reason, text)
+        self.fault = Fault(reason, text)
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
     """What is said about an errno.
 
     Attributes:
@@ -59,36 +59,36 @@ class _Fault(NamedTuple):
     retryable: bool | None = None
 
 
-_FULL: Final = _Fault("no_space", "the disk or quota is full; free some space")
-_DENIED: Final = _Fault(
+_FULL: Final = Fault("no_space", "the disk or quota is full; free some space")
+_DENIED: Final = Fault(
     "permission_denied", "permission denied; the user of this program may not do that there"
 )
-_NOT_ASKED: Final = _Fault(
+_NOT_ASKED: Final = Fault(
     "permission_denied", "permission denied; the user that was given may not do that there"
 )
-_FORBIDDEN: Final = _Fault(
+_FORBIDDEN: Final = Fault(
     "permission_denied",
     "the system forbids it: it is marked as immutable (see 'lsattr'), or is somebody else's, or an "
     "overlay can't show it, since it has an attribute user.overlay.metacopy (see 'getfattr')",
 )
-_CHANGING: Final = _Fault(
+_CHANGING: Final = Fault(
     "changing",
     "somebody changes it, or holds a lease on it, at this very moment; try again",
     retryable=True,
 )
-_MISSING: Final = _Fault("not_found", "there is no such file or directory")
-_MANY: Final = _Fault("too_many_open_files", "too many files are open; raise 'ulimit -n'")
+_MISSING: Final = Fault("not_found", "there is no such file or directory")
+_MANY: Final = Fault("too_many_open_files", "too many files are open; raise 'ulimit -n'")
 
 _FAULTS: Final = {
-    errno.EISDIR: _Fault("is_a_directory", "it is a directory"),
-    errno.ENOTDIR: _Fault("not_a_directory", "a part of the path is not a directory"),
-    errno.EEXIST: _Fault("exists", "something of that name exists and is not a directory"),
-    errno.ENOTEMPTY: _Fault("not_empty", "the directory is not empty; give recursive=True"),
-    errno.EINVAL: _Fault("not_a_regular_file", "it is not a regular file"),
-    errno.ENXIO: _Fault("not_a_regular_file", "it is not a regular file"),
-    errno.ENAMETOOLONG: _Fault("name_too_long", "a name is too long for the file system"),
-    errno.EROFS: _Fault("read_only", "the file system is read-only"),
-    errno.EBUSY: _Fault("busy", "something is mounted there; unmount it first"),
+    errno.EISDIR: Fault("is_a_directory", "it is a directory"),
+    errno.ENOTDIR: Fault("not_a_directory", "a part of the path is not a directory"),
+    errno.EEXIST: Fault("exists", "something of that name exists and is not a directory"),
+    errno.ENOTEMPTY: Fault("not_empty", "the directory is not empty; give recursive=True"),
+    errno.EINVAL: Fault("not_a_regular_file", "it is not a regular file"),
+    errno.ENXIO: Fault("not_a_regular_file", "it is not a regular file"),
+    errno.ENAMETOOLONG: Fault("name_too_long", "a name is too long for the file system"),
+    errno.EROFS: Fault("read_only", "the file system is read-only"),
+    errno.EBUSY: Fault("busy", "something is mounted there; unmount it first"),
     errno.ENOENT: _MISSING,
     errno.EACCES: _DENIED,
     errno.EPERM: _FORBIDDEN,
@@ -148,7 +148,7 @@ def typed_error(op: OpName, path: str, root: WorkspaceRoot, error: OSError) -> S
         return as_command_failed((*command, path), path, error)
     if op in _FINDS and error.errno in _NOT_THERE:
         return WorkspaceReadNotFoundError(path=path, cause=error)
-    fault = _fault(error)
+    fault = fault_of(error)
     reads = op in _READS
     message = f"{shown(path)} could not be {_DONE[op]}: {fault.text}"
     kind = WorkspaceArchiveReadError if reads else WorkspaceArchiveWriteError
@@ -234,7 +234,7 @@ def as_command_failed(command: tuple[str, ...], path: str, error: OSError) -> Ex
         path: the path as given.
         error: what the kernel said.
     """
-    fault = _fault(error)
+    fault = fault_of(error)
     said = f"{command[0]}: {path}: {fault.text}\n".encode("utf-8", "replace")
     result = ExecResult(stdout=b"", stderr=said, exit_code=1)
     failed = ExecNonZeroError(
@@ -244,11 +244,12 @@ def as_command_failed(command: tuple[str, ...], path: str, error: OSError) -> Ex
     return failed
 
 
-def _fault(error: OSError) -> _Fault:
+def fault_of(error: OSError) -> Fault:
+    """What is said about an error of the kernel's, or of ours."""
     if isinstance(error, StatedError):
         return error.fault
     number = error.errno or 0
     if number == errno.EACCES and is_asked():
         return _NOT_ASKED
     name = errno.errorcode.get(number, "unknown").lower()
-    return _FAULTS.get(number) or _Fault(name, os.strerror(number).lower())
+    return _FAULTS.get(number) or Fault(name, os.strerror(number).lower())

@@ -21,7 +21,7 @@ from sandyard.errors import (
 from sandyard.limits import COPY_CHUNK_BYTES, OPEN_RETRIES
 from sandyard.workspace.acting import rightful_owner
 from sandyard.workspace.descent import refuse_rules
-from sandyard.workspace.faults import as_command_failed, typed_error
+from sandyard.workspace.faults import as_command_failed, fault_of, typed_error
 from sandyard.workspace.kernel import PATH_ONLY, reopen
 from sandyard.workspace.placing import (
     Look,
@@ -168,7 +168,9 @@ def append(root: WorkspaceRoot, path: str | PurePath, data: bytes | bytearray | 
         data: what to add.
 
     Raises:
-        SandboxError: as ``write``.
+        WorkspaceArchiveWriteError: it can't be written; the context's ``written`` says how many bytes
+            were added all the same, where some were.
+        SandboxError: else as ``write``.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise WorkspaceWriteTypeError(path=str(path), actual_type=type(data).__name__)
@@ -193,11 +195,34 @@ def append(root: WorkspaceRoot, path: str | PurePath, data: bytes | bytearray | 
             _written_anew(spot, whole)
             return
         try:
-            write_all(opened, whole)
+            _add(opened, whole, str(path))
         finally:
             os.close(opened)
 
     at_path(root, path, "append", work)
+
+
+def _add(opened: int, whole: memoryview, path: str) -> None:
+    """Write to the end of a file; where the disk becomes full in between, say how much is there.
+
+    It is not taken back: by then somebody else may have written behind it.
+    """
+    left = whole
+    try:
+        while left:
+            left = left[os.write(opened, left) :]
+    except OSError as error:
+        if len(left) == len(whole):
+            raise
+        added, fault = len(whole) - len(left), fault_of(error)
+        raise WorkspaceArchiveWriteError(
+            path=path,
+            message=f"only the first {added} of {len(whole)} bytes could be appended to "
+            f"{shown(path)}: {fault.text}",
+            context={"reason": fault.reason, "written": added},
+            cause=error,
+            retryable=False,
+        ) from error
 
 
 def _written_anew(spot: Spot, more: memoryview) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sandyard.errors import (
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.copying import PERMISSIONS, Copied, Skipped, copy_file, opened_file
 from sandyard.workspace.copying_trees import ALL, Chosen, Tree, copy_tree
+from sandyard.workspace.faults import fault_of
 from sandyard.workspace.kernel import PATH_ONLY, closed_on_error
 from sandyard.workspace.placing import (
     Target,
@@ -272,8 +272,8 @@ def _host_errors(path: str | PurePath, destination: str | PurePath) -> Iterator[
             said = f"{at} in it can't be read, or changed while it was copied"
             reason = str(error.context.get("reason", "unreadable"))
         else:
-            said = (error.strerror or str(error)).lower()
-            reason = errno.errorcode.get(error.errno or 0, "unknown").lower()
+            fault = fault_of(error)
+            said, reason = fault.text, fault.reason
         raise WorkspaceArchiveReadError(
             path=path,
             message=f"{shown(str(path))} could not be downloaded to {shown(str(destination))}: {said}",

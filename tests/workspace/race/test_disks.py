@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import fcntl
+import gzip
 import io
 import os
 import shutil
@@ -12,16 +13,27 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from sandyard import Manifest, UnixLocalSandboxClient
-from sandyard.errors import SandboxError, WorkspaceArchiveWriteError
+from sandyard.errors import SandboxError, WorkspaceArchiveReadError, WorkspaceArchiveWriteError
 from sandyard.manifest import File, LocalDir
 from sandyard.workspace import WorkspaceRoot
-from sandyard.workspace.files import make_directory, read, remove, write
+from sandyard.workspace.changing import copy
+from sandyard.workspace.extract import (
+    Extraction,
+    extract_archive,
+    hydrate_workspace,
+    unpack_into,
+)
+from sandyard.workspace.files import append, make_directory, read, remove, write
 from sandyard.workspace.listing import list_directory
 from sandyard.workspace.materialize import apply_manifest
+from sandyard.workspace.transfer import Errand, download, upload
+from tests.archive.making import item, tar_of
+from tests.workspace.sample import looks
 
 pytestmark = pytest.mark.root
 
@@ -87,6 +99,77 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert sorted(os.listdir(base)) == ["c", "f"]
         assert os.listdir(base / "c") == []
         write(root, "f", b"fits")
+
+
+NUMBERS = b"".join(b"%d\n" % number for number in range(100_000))
+PLAIN = tar_of(item("f", b"new"), item("d/small", b"new"), item("d/z/large", NUMBERS))
+PACKED = gzip.compress(PLAIN)
+"""Fits where its content does not."""
+
+
+def test_archives_fill_a_disk(tmp_path: Path) -> None:
+    """Wherever it becomes full: in the archive itself, or in what comes out of it."""
+    with mounted(tmp_path / "disk", "size=400k") as base, WorkspaceRoot.open(base) as root:
+        write(root, "f", b"old")
+        write(root, "d/kept", b"kept")
+        before = looks(os.fsencode(base))
+        for data in (PLAIN, PACKED):
+            for work in (
+                lambda data=data: extract_archive(root, "d/a", data, Extraction()),
+                lambda data=data: extract_archive(root, "d/a", data, Extraction(keep=False)),
+                lambda data=data: extract_archive(root, "a", io.BytesIO(data), Extraction()),
+                lambda data=data: hydrate_workspace(root, data, None, Event()),
+                lambda data=data: unpack_into(root, "d", io.BytesIO(data), None, Event()),
+            ):
+                assert reason(work) == "no_space"
+                assert looks(os.fsencode(base)) == before
+        extract_archive(root, "a", tar_of(item("f", b"fits")), Extraction())
+
+
+def test_copies_fill_a_disk(tmp_path: Path) -> None:
+    """A file is there whole or not at all; of a tree, those files that were written before stay."""
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"new")
+    (source / "d/large").write_bytes(NUMBERS)
+    with mounted(tmp_path / "disk", "size=400k") as base, WorkspaceRoot.open(base) as root:
+        write(root, "d/f", NUMBERS[:300_000])
+        before = looks(os.fsencode(base))
+        for work in (
+            lambda: copy(root, "d/f", "g"),
+            lambda: copy(root, "d", "made/below", recursive=True),
+            lambda: upload(root, source / "d/large", "d/f", Errand()),
+            lambda: upload(root, source / "d/large", "new", Errand()),
+        ):
+            assert reason(work) == "no_space"
+            remove(root, "made", recursive=True)
+            assert {path: look[2] for path, look in looks(os.fsencode(base)).items()} == {
+                path: look[2] for path, look in before.items()
+            }
+        assert reason(lambda: upload(root, source, "tree", Errand())) == "no_space"
+        assert sorted(str(path.relative_to(base)) for path in base.rglob("*")) == [
+            "d", "d/f", "tree", "tree/a", "tree/d",
+        ]  # fmt: skip
+        with pytest.raises(WorkspaceArchiveWriteError, match="only the first") as caught:
+            append(root, "log", NUMBERS)
+        assert caught.value.context["written"] == (base / "log").stat().st_size > 0
+
+
+def test_downloads_fill_a_disk(tmp_path: Path, root: WorkspaceRoot, base: Path) -> None:
+    (base / "d").mkdir()
+    (base / "a").write_bytes(b"new")
+    (base / "d/large").write_bytes(NUMBERS)
+    with mounted(tmp_path / "disk", "size=256k") as small:
+        (small / "old").write_bytes(b"old")
+        for path, destination in (("d/large", "old"), ("d/large", "new"), (".", "tree")):
+            with pytest.raises(WorkspaceArchiveReadError) as caught:
+                download(root, path, small / destination, Errand())
+            assert caught.value.context["reason"] == "no_space"
+            assert caught.value.context["destination"] == str(small / destination)
+        assert (small / "old").read_bytes() == b"old"
+        assert sorted(str(path.relative_to(small)) for path in small.rglob("*")) == [
+            "old", "tree", "tree/a", "tree/d",
+        ]  # fmt: skip
 
 
 def test_no_inode_is_left(tmp_path: Path) -> None:
