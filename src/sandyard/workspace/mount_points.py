@@ -40,13 +40,13 @@ class MountPoint:
         path: as commands know it, absolute, free of symlinks.
         names: beneath the workspace.
         inode: its ``(st_dev, st_ino)``.
-        made: whether it was made for this.
+        made: how many directories were made for this: it, and those above it.
     """
 
     path: str
     names: Names
     inode: tuple[int, int]
-    made: bool
+    made: int
 
 
 def point_path(root: WorkspaceRoot, path: str | PurePath, op: OpName) -> str:
@@ -97,7 +97,7 @@ def make_point(root: WorkspaceRoot, path: str | PurePath, op: OpName) -> MountPo
                     errno.ELOOP, "symlink", "a part of it is a symlink; give the path without"
                 )
             with root.opener.place(names, follow=False) as place:
-                made = bool(place.rest)
+                made = len(place.rest)
         if not names:
             raise MountConfigError(
                 "the workspace itself can't be a mount point; name a directory in it",
@@ -108,42 +108,60 @@ def make_point(root: WorkspaceRoot, path: str | PurePath, op: OpName) -> MountPo
         opened = made_directory(root, names, owner)
         try:
             facts = os.fstat(opened)
-            rule = root.ward.rule_of(facts)
-            if rule is not None:  # it is kept as it is, or shown by itself
-                raise ClosedError(rule, entry=True)
-            if os.listdir(opened):
-                raise MountConfigError(
-                    f"{shown(str(path))} is not empty, and a mount would hide what is in it; name "
-                    "a directory that is empty, or none",
-                    op=op,
-                    path=path,
-                    context={"reason": "not_empty"},
-                )
-            _check_on_top(root, names)
+            inside = "/".join((root.inside, *names))
+            point = MountPoint(inside, names, (facts.st_dev, facts.st_ino), made)
+            try:
+                _check_point(root, point, opened, path, op)
+            except BaseException:
+                _remove_made(root, point)
+                raise
         finally:
             os.close(opened)
-    inside = "/".join((root.inside, *names))
-    point = MountPoint(inside, names, (facts.st_dev, facts.st_ino), made)
     root.govern(root.ward.with_rule(Rule("mount", inside, point.inode)), root.granted)
     return point
 
 
-def remove_point(root: WorkspaceRoot, point: MountPoint) -> None:
-    """Open a mount point to the file verbs again; one that was made for a mount is removed.
+def _check_point(
+    root: WorkspaceRoot, point: MountPoint, opened: int, path: str | PurePath, op: OpName
+) -> None:
+    """Refuse a directory that is kept as it is, has something in it, or has a mount of the host's."""
+    rule = root.ward.rule_of(os.fstat(opened))
+    if rule is not None:  # it is kept as it is, or shown by itself
+        raise ClosedError(rule, entry=True)
+    if os.listdir(opened):
+        raise MountConfigError(
+            f"{shown(str(path))} is not empty, and a mount would hide what is in it; name "
+            "a directory that is empty, or none",
+            op=op,
+            path=path,
+            context={"reason": "not_empty"},
+        )
+    _check_on_top(root, point.names)
 
-    Blocks on the file system. One that somebody has put something into stays.
+
+def remove_point(root: WorkspaceRoot, point: MountPoint) -> None:
+    """Open a mount point to the file verbs again; what was made for a mount is removed.
+
+    Blocks on the file system. What somebody has put something into stays.
     """
     root.govern(root.ward.without_mount(point.path), root.granted)
-    if not point.made:
-        return
+    _remove_made(root, point)
+
+
+def _remove_made(root: WorkspaceRoot, point: MountPoint) -> None:
+    """Remove a mount point that was made, and empty directories above it that were made with it."""
     with suppress(OSError), acting_as(rightful_owner(root)):
-        parent = root.opener.open_parent(point.names)
-        try:
-            facts = os.stat(point.names[-1], dir_fd=parent, follow_symlinks=False)
-            if (facts.st_dev, facts.st_ino) == point.inode:
-                os.rmdir(point.names[-1], dir_fd=parent)
-        finally:
-            os.close(parent)
+        for above in range(point.made):
+            names = point.names[: len(point.names) - above]
+            parent = root.opener.open_parent(names)
+            try:
+                facts = os.stat(names[-1], dir_fd=parent, follow_symlinks=False)
+                if not above and (facts.st_dev, facts.st_ino) != point.inode:
+                    return
+                root.ward.check_entry(parent, names[-1])
+                os.rmdir(names[-1], dir_fd=parent)
+            finally:
+                os.close(parent)
 
 
 def _check_on_top(root: WorkspaceRoot, names: Names) -> None:
