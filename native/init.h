@@ -142,6 +142,9 @@ void late_enter_users(int namespace);
 void late_leave_host(void);
 void late_enter_mounts(int namespace);
 _Noreturn void late_run(int channel, struct incoming *in);
+/* Finds a directory in the host's place, which could not be got back from a file server that has gone
+ * silent, and passes it. */
+_Noreturn void late_look(int channel, const char *path);
 
 /* layers.c: trees of several layers, made before the sandbox that shows them. Likewise. */
 

@@ -2,8 +2,9 @@
  * process, which builds its walls from the inside out, loses the means to take them down, reports,
  * and serves. Read become_sandbox() aloud.
  *
- * usage: sandyard-init FD, where FD is one end of a SOCK_SEQPACKET socket pair. Asked for a late mount in
- * place of a sandbox, or for a layered tree, it makes that and ends: late.c, layers.c. */
+ * usage: sandyard-init FD [PATH], where FD is one end of a SOCK_SEQPACKET socket pair. Asked for a late
+ * mount in place of a sandbox, or for a layered tree, it makes that and ends: late.c, layers.c. With a
+ * path it passes that directory and ends. */
 #include "init.h"
 
 #include <errno.h>
@@ -310,9 +311,11 @@ int main(int argc, char **argv) {
     static struct incoming in;
     int pair[2];
 
-    if (argc != 2)
+    if (argc != 2 && argc != 3)
         return 2;
     start_clean(argv[1]);
+    if (argc == 3)
+        late_look(CONTROL, argv[2]);
     if (channel_receive(CONTROL, 0, &in) != RECEIVED)
         report_failure(STEP_PROTOCOL, NO_RECORD, EPROTO, "expected a plan");
     if (in.head.kind == REQUEST_MOUNT)

@@ -58,7 +58,8 @@ class MountVerbs(VerbBase):
 
         Raises:
             MountConfigError: the directory is not empty, or the source can't be shown.
-            MountFailedError: the kernel or a provider refused; nothing is mounted.
+            MountFailedError: the kernel or a provider refused, or the source's file server does not
+                answer; nothing is mounted.
             PolicyError: the policy denies or protects the source, or it can't be granted.
             PolicyDeniedError: the policy keeps what is at ``path``.
             ConfinementUnavailableError: this session's rung has no mounts.
@@ -87,7 +88,7 @@ class MountVerbs(VerbBase):
         """Take a mount out of the running sandbox.
 
         New uses of the path find the empty directory that it covered, which is removed if ``mount``
-        made it. What commands have open in it, or work in, they keep until they close it or end.
+        made it, with empty directories above it that it made. What commands have open in it, or work in, they keep until they close it or end.
 
         Args:
             path: where it stands, relative to the workspace or absolute.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sandyard.confinement.placement import check_grant
+from sandyard.confinement.placement import check_place
 from sandyard.errors import (
     MountConfigError,
     MountFailedError,
@@ -29,10 +29,10 @@ from sandyard.limits import MOUNT_BYTES_PER_INODE
 from sandyard.manifest.mounts import BindMount, OverlayMount, RemoteMount, TmpfsMount
 from sandyard.plan import KeptPart, LateMount
 from sandyard.planted import LIBRARY
-from sandyard.platform import Grant, is_within, resolve_denied, state_directory
+from sandyard.platform import is_within, resolve_denied, state_directory
 from sandyard.process.init import SandboxEndedError
+from sandyard.process.mounting import open_source
 from sandyard.process.wire import Failure, Step
-from sandyard.workspace.kernel import PATH_ONLY, closed_on_error, open_without_links
 from sandyard.workspace.mount_points import MountPoint, make_point, point_path, remove_point
 from sandyard.workspace.opener import Opener
 from sandyard.workspace.overlay_marks import find_hiding
@@ -249,14 +249,14 @@ class Mounts:
             source: int | None = None
             parts: tuple[KeptPart, ...] = ()
             if order.source is not None:
-                grant = self._granted(order, root)
-                source = _opened(grant, order)
+                source = _opened(order)
                 stack.callback(os.close, source)
-                hides = isinstance(entry, OverlayMount) and find_hiding(grant.source)
+                real = self._checked(order, root, source)
+                hides = isinstance(entry, OverlayMount) and find_hiding(real)
                 if hides:
                     raise _bad_source(order, hides, "hides_files")
-                if grant.writable:
-                    parts = self._kept(grant, source, order.path)
+                if not entry.read_only and not isinstance(entry, OverlayMount):
+                    parts = self._kept(real, source, order.path)
             with ExitStack() as undo:
                 point = make_point(root, order.path, order.op)
                 undo.callback(remove_point, root, point)
@@ -267,22 +267,16 @@ class Mounts:
                 undo.pop_all()
             done.append((point, number))
 
-    def _granted(self, order: _Order, root: WorkspaceRoot) -> Grant:
-        """Find a source on the host, and refuse what the policy or the sandbox keeps from commands."""
-        path, writable = str(order.source), not order.entry.read_only
-        try:
-            source = os.path.realpath(path, strict=True)
-            facts = os.lstat(source)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise _bad_source(order, f"it can't be found: {why}", "not_found") from error
+    def _checked(self, order: _Order, root: WorkspaceRoot, opened: int) -> str:
+        """Refuse what the policy or the sandbox keeps from commands; gives the source's real path."""
+        path = str(order.source)
+        source = os.readlink(f"/proc/self/fd/{opened}")  # which asks no file server
         if source != path and not isinstance(order.entry, RemoteMount):
             # A saved state names paths too, and somebody else may have put the link there.
             raise _bad_source(order, f"a part of it is a symlink; give {shown(source)}", "symlink")
         # What is written to an overlay stays in it.
-        writable = writable and not isinstance(order.entry, OverlayMount)
-        grant = Grant(path, source, writable, (facts.st_dev, facts.st_ino))
-        check_grant(grant)
+        writable = not order.entry.read_only and not isinstance(order.entry, OverlayMount)
+        check_place((path, source), writable=writable)
         for denied in resolve_denied(self._policy):
             if is_within(source, denied) or is_within(denied, source):
                 raise PolicyError(
@@ -307,11 +301,11 @@ class Mounts:
                 raise _bad_source(order, f"it is, contains or lies in {what}", "own")
         if writable and is_within(source, LIBRARY):
             raise _bad_source(order, "it is or lies in the library that makes this sandbox", "own")
-        return grant
+        return source
 
-    def _kept(self, grant: Grant, source: int, path: str) -> tuple[KeptPart, ...]:
+    def _kept(self, real: str, source: int, path: str) -> tuple[KeptPart, ...]:
         """What of a source the policy protects, such as the hooks of repositories."""
-        tree = Tree(path, grant.source, Opener(source, path))
+        tree = Tree(path, real, Opener(source, path))
         found = survey_trees([tree], self._policy.protect)
         return tuple(
             KeptPart(part.path[len(path) :], part.inode, part.read_only)
@@ -385,23 +379,22 @@ def _take_back(place: LatePlace, root: WorkspaceRoot, point: MountPoint, number:
         remove_point(root, point)
 
 
-def _opened(grant: Grant, order: _Order) -> int:
-    """Open a source that was found, if it is still the same and a directory."""
-    try:
-        opened = open_without_links(grant.source, PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except NotADirectoryError as error:
-        raise _bad_source(order, "it is not a directory", "not_a_directory") from error
-    except OSError as error:
-        raise _bad_source(order, f"it can't be opened: {error.strerror}", "changing") from error
-    with closed_on_error(opened):
+def _opened(order: _Order) -> int:
+    """Open a source, if it is a directory that can be found."""
+
+    def ask() -> int | None:
         try:
-            facts = os.fstat(opened)
-        except OSError as error:
-            said = f"it can't be looked at: {error.strerror}"
-            raise _bad_source(order, said, "changing") from error
-        if (facts.st_dev, facts.st_ino) != grant.inode:
-            raise _bad_source(order, "it was replaced meanwhile; try again", "changing")
-    return opened
+            found = open_source(str(order.source))
+        except ValueError as error:
+            raise _bad_source(order, f"it can't be found: {error}", "not_found") from error
+        if not isinstance(found, Failure):
+            return found
+        if found.error == errno.ENOTDIR:
+            raise _bad_source(order, "it is not a directory", "not_a_directory")
+        said = f"it can't be found: {os.strerror(found.error)}"
+        raise _bad_source(order, said, "not_found")
+
+    return _answered(ask, order.path, order.op)
 
 
 def _state_directory() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import struct
@@ -22,6 +23,7 @@ _INIT: Final = struct.Struct("=IIIIHHIIHHII6I")
 _ATTRIBUTES: Final = struct.Struct("=QIIQQQQQQIIIIIIIIII")
 _GETATTR: Final = 3
 _START: Final = 26
+_READDIR: Final = 28
 _VERSION: Final = (7, 31)
 _LARGEST: Final = 1 << 17
 _FOREVER_S: Final = 1_000_000
@@ -40,12 +42,14 @@ class SilentServer:
         channel: descriptor that its requests come by.
         takes: whether it takes the next request in, to never answer it. What the kernel still has
             to itself a killed process gives up; what was taken in it can't.
+        lists: whether it still tells, once, what is in the directory: nothing.
         taken: set when it was.
     """
 
     top: Path
     channel: int
     takes: bool
+    lists: bool
     taken: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, stop: int) -> None:
@@ -59,6 +63,11 @@ class SilentServer:
                 facts = (1, 0, 0, 0, 0, 0, 0, 0, 0, _DIRECTORY, 2, 0, 0, 0, 4096, 0)
                 self._answer(unique, _ATTRIBUTES.pack(_FOREVER_S, 0, 0, *facts))
                 known = True
+        listed = not self.lists
+        while not listed and (request := self._request(stop)):
+            call, unique = request
+            listed = call == _READDIR
+            self._answer(unique, error=0 if listed else errno.ENOSYS)
         if self.takes and self._request(stop):
             self.taken.set()
 
@@ -76,8 +85,8 @@ class SilentServer:
         _, call, unique, *_ = _REQUEST.unpack_from(os.read(self.channel, _LARGEST))
         return call, unique
 
-    def _answer(self, unique: int, body: bytes) -> None:
-        os.write(self.channel, _ANSWER.pack(_ANSWER.size + len(body), 0, unique) + body)
+    def _answer(self, unique: int, body: bytes = b"", error: int = 0) -> None:
+        os.write(self.channel, _ANSWER.pack(_ANSWER.size + len(body), -error, unique) + body)
 
 
 def _is_readable(fd: int) -> bool:
@@ -87,14 +96,14 @@ def _is_readable(fd: int) -> bool:
 
 
 @contextmanager
-def silent_server(top: Path, *, takes: bool) -> Iterator[SilentServer]:
+def silent_server(top: Path, *, takes: bool, lists: bool = False) -> Iterator[SilentServer]:
     """The file system, mounted; at the end whoever still waits for it gets an error."""
     channel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={channel},rootmode=40000,user_id=0,group_id=0".encode()
     if LIBC.mount(b"silent", os.fsencode(top), b"fuse", 0, options) != 0:
         os.close(channel)
         raise OSError(ctypes.get_errno(), "mounting a FUSE file system")
-    server = SilentServer(top, channel, takes)
+    server = SilentServer(top, channel, takes, lists)
     stop = os.eventfd(0)
     thread = threading.Thread(target=server.serve, args=(stop,))
     thread.start()

@@ -35,12 +35,19 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(params=[False, True], ids=["unread", "read"])
+@pytest.fixture(
+    params=[(False, False), (True, False), (False, True), (True, True)],
+    ids=["unread", "read", "unread later", "read later"],
+)
 def silent(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SilentServer]:
-    """A file system that answers no more; the kernel has the question, or its server has."""
+    """A file system that answers no more, from the first look on, or when it is mounted.
+
+    The kernel has the question, or its server has.
+    """
+    takes, lists = request.param
     top = tmp_path / "silent"
     top.mkdir()
-    with silent_server(top, takes=request.param) as server:
+    with silent_server(top, takes=takes, lists=lists) as server:
         yield server
 
 
@@ -51,22 +58,40 @@ async def test_silence_is_told(
     monkeypatch.setattr("sandyard.process.mounting.MOUNT_END_TIMEOUT_S", 0.1)
     async with opened() as session:
         with pytest.raises(MountFailedError, match="fell silent") as caught:
-            await session.mount("data", BindMount(source=silent.top))
+            await session.mount("in/deep/data", BindMount(source=silent.top))
         # A question that the server has not read goes with who asked, who is killed.
         assert silent.is_asked() == silent.takes
         assert caught.value.context["reason"] == "silent"
         assert caught.value.retryable
         assert await inner_mounts(session) == []
+        assert await session.ls(".") == []
         await session.mount("other", TmpfsMount())
         assert await inner_mounts(session) == ["other"]
 
 
-def test_helper_ends_with_its_host(tmp_path: Path) -> None:
+async def test_no_thread_waits(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that commands may write to is looked through as well."""
+    monkeypatch.setattr("sandyard.process.mounting.MOUNT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("sandyard.process.mounting.MOUNT_END_TIMEOUT_S", 0.1)
+    (tmp_path / "silent").mkdir()
+    source = BindMount(source=tmp_path / "silent", read_only=False)
+    async with opened() as session:
+        with silent_server(tmp_path / "silent", takes=True) as server:
+            with pytest.raises(MountFailedError, match="does not answer"):
+                await session.mount("data", source)
+            assert server.is_asked()
+        await session.mount("data", source)  # what is there without the server
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_helper_ends_with_its_host(tmp_path: Path, *, lists: bool) -> None:
     (tmp_path / "silent").mkdir()
     (tmp_path / "tmp").mkdir()
     places = {"TMPDIR": str(tmp_path / "tmp"), "XDG_STATE_HOME": str(tmp_path / "state")}
     with (
-        silent_server(tmp_path / "silent", takes=False) as server,
+        silent_server(tmp_path / "silent", takes=False, lists=lists) as server,
         subprocess.Popen(
             [sys.executable, "-c", HOST, str(server.top)],
             env=os.environ | places,

@@ -38,6 +38,7 @@ __all__ = [
     "add_toolchains",
     "add_workspace",
     "check_grant",
+    "check_place",
     "give_workspace",
     "order_steps",
     "step_path",
@@ -280,10 +281,19 @@ def check_grant(grant: Grant) -> None:
     Raises:
         PolicyError: it can't be granted.
     """
-    field = "writes" if grant.writable else "reads"
-    for path in dict.fromkeys((grant.path, grant.source)):
+    check_place((grant.path, grant.source), writable=grant.writable)
+
+
+def check_place(paths: Iterable[str], *, writable: bool) -> None:
+    """The same of all the paths of one thing.
+
+    Raises:
+        PolicyError: it can't be granted.
+    """
+    field = "writes" if writable else "reads"
+    for path in dict.fromkeys(paths):
         _check_free(path, field)
-        if grant.writable:
+        if writable:
             _check_unsystematic(path, field)
 
 

@@ -116,8 +116,12 @@ def discard(launched: Launched) -> None:
         launched.group.close()
 
 
-def spawn_program(channel: int) -> int:
+def spawn_program(channel: int, path: str | None = None) -> int:
     """Starts the program, which is told over ``channel`` what to do; returns its number.
+
+    Args:
+        channel: descriptor of its end.
+        path: a directory that it opens and passes, and does nothing else (default: none).
 
     Raises:
         ConfinementUnavailableError: it can't be started.
@@ -133,7 +137,8 @@ def spawn_program(channel: int) -> int:
     try:
         # vfork underneath, so the size of the host program does not matter; never fork(2), which
         # a program with threads can't do safely.
-        return os.posix_spawn(program, ["sandyard-init", str(channel)], {}, file_actions=actions)
+        words = ["sandyard-init", str(channel), *([] if path is None else [path])]
+        return os.posix_spawn(program, words, {}, file_actions=actions)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
             raise  # no fault of the program's

@@ -19,18 +19,14 @@ from sandyard.process.ending import reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.late_wire import encode_layers
 from sandyard.process.launching import open_pidfd, spawn_program
-from sandyard.process.passing import close_all, receive_passed
+from sandyard.process.passing import close_all, take_passed
 from sandyard.process.refusal import launch_refusal
 from sandyard.process.sending import send_message
 from sandyard.process.wire import (
-    DATAGRAM_LIMIT,
     Failure,
-    Passed,
     ProtocolError,
     Request,
-    StartFailed,
     Step,
-    decode_event,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +158,7 @@ def _ask(body: bytes, fds: list[int], count: int) -> _Asked:
             ours.settimeout(MOUNT_TIMEOUT_S)
             send_message(ours, Request.LAYERS, 0, body, fds)
             for number in range(count):
-                failure = _take(ours, number, passed)
+                failure = take_passed(ours, number, passed)
                 if failure is not None:
                     return _Asked(passed, failure)
         except (TimeoutError, ProtocolError):
@@ -173,25 +169,6 @@ def _ask(body: bytes, fds: list[int], count: int) -> _Asked:
         finally:
             reap_killed(pidfd)
     return _Asked(passed, None)
-
-
-def _take(channel: socket.socket, number: int, passed: list[int]) -> Failure | None:
-    """Take one descriptor, or the step that failed.
-
-    Raises:
-        ProtocolError: something else came, or the end.
-        OSError: EMFILE where this program has no room for it.
-    """
-    datagram, came = receive_passed(channel, DATAGRAM_LIMIT + 1)
-    if came is None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    passed.extend(came)
-    event = decode_event(datagram)
-    if isinstance(event, StartFailed):
-        return event.failure
-    if not isinstance(event, Passed) or event.number != number or len(came) != 1:
-        raise ProtocolError("something else came than the descriptor that was asked for")
-    return None
 
 
 _FIXES: Final = {

@@ -13,6 +13,7 @@ from sandyard.limits import MOUNT_END_TIMEOUT_S, MOUNT_TIMEOUT_S
 from sandyard.process.ending import reap_soon
 from sandyard.process.late_wire import encode_late, encode_removal
 from sandyard.process.launching import open_pidfd, spawn_program
+from sandyard.process.passing import close_all, take_passed
 from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from sandyard.plan import LateMount
 
-__all__ = ["LatePlace"]
+__all__ = ["LatePlace", "open_source"]
 
 
 NAMESPACE_PLACE: Final = 15
@@ -124,3 +125,33 @@ class LatePlace:
         if isinstance(event, Mounted):
             return event.mount
         return event.failure if isinstance(event, StartFailed) else None
+
+
+def open_source(path: str) -> int | Failure | None:
+    """Open a directory of the host's, wherever it lies (blocking, but never for ever).
+
+    A program is sent to do it: a thread that waits for a file server gone silent could never be got
+    back, and would keep this program from ending.
+
+    Returns:
+        Its descriptor (O_PATH), the caller's to close; or the step that failed; or None if there was
+        no answer in time.
+
+    Raises:
+        OSError: there is no room for a process or a descriptor.
+        ConfinementUnavailableError: the program can't be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    passed: list[int] = []
+    with ours:
+        with theirs:
+            pidfd = open_pidfd(spawn_program(theirs.fileno(), path))
+        try:
+            ours.settimeout(MOUNT_TIMEOUT_S)
+            failure = take_passed(ours, 0, passed)
+            return passed.pop() if failure is None else failure
+        except (TimeoutError, ProtocolError):
+            return None
+        finally:
+            close_all(passed)
+            reap_soon(pidfd, MOUNT_END_TIMEOUT_S)

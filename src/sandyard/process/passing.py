@@ -14,9 +14,16 @@ import socket
 import stat
 import termios
 
-from sandyard.process.wire import ProtocolError
+from sandyard.process.wire import (
+    DATAGRAM_LIMIT,
+    Failure,
+    Passed,
+    ProtocolError,
+    StartFailed,
+    decode_event,
+)
 
-__all__ = ["close_all", "receive_passed", "taken_master", "taken_socket"]
+__all__ = ["close_all", "receive_passed", "take_passed", "taken_master", "taken_socket"]
 
 _MASTER = (5, 2)
 """Major and minor number of /dev/ptmx, and of every master that is opened by it
@@ -50,6 +57,25 @@ def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int] 
         close_all(passed)
         raise ConnectionResetError(errno.ECONNRESET, "more descriptors came than can be asked for")
     return data, passed
+
+
+def take_passed(channel: socket.socket, number: int, passed: list[int]) -> Failure | None:
+    """Take one descriptor, or the step that failed.
+
+    Raises:
+        ProtocolError: something else came, or the end.
+        OSError: EMFILE where this program has no room for it.
+    """
+    datagram, came = receive_passed(channel, DATAGRAM_LIMIT + 1)
+    if came is None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    passed.extend(came)
+    event = decode_event(datagram)
+    if isinstance(event, StartFailed):
+        return event.failure
+    if not isinstance(event, Passed) or event.number != number or len(came) != 1:
+        raise ProtocolError("something else came than the descriptor that was asked for")
+    return None
 
 
 def close_all(passed: list[int]) -> None:
