@@ -10,6 +10,7 @@ from sandyard.errors import ErrorCode, OpName, SessionClosedError
 from sandyard.lifecycle import (
     CloseStep,
     Phase,
+    Processes,
     check_phase,
     plan_close,
     plan_delete,
@@ -85,7 +86,7 @@ STARTS = {
     (True, True, False): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
     (True, True, True): ["RESTORE", "ENTRIES", "SANDBOX", "MOUNTS", "PORTS"],
 }
-STOPS = {
+STOPS: dict[tuple[bool, Processes], list[str]] = {
     # (running, processes)
     (False, "keep"): ["SAVE"],
     (False, "end"): ["SAVE"],

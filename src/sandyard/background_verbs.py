@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest
-from sandyard.errors import ArgumentError, ResourceLimitError, WorkspaceStopError, shown
+from sandyard.errors import ResourceLimitError, WorkspaceStopError, shown
 from sandyard.finishing import finished, in_thread
-from sandyard.lifecycle import StopStep, plan_stop
+from sandyard.lifecycle import Processes, StopStep, check_processes, plan_stop
 from sandyard.observing import observed
 from sandyard.types import User
 from sandyard.verb_bases import CommandVerbBase
 
 if TYPE_CHECKING:
+    from sandyard.errors import OpName
     from sandyard.narrowing import Narrowing
     from sandyard.process import Commands, InitProcess, StdinSource
     from sandyard.process.background import BackgroundProcess
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.lease import Lease
     from sandyard.workspace.log_place import LogPlace
 
-__all__ = ["BackgroundVerbs", "Processes", "check_processes"]
-
-Processes = Literal["keep", "end", "freeze"]
-"""What becomes of what runs while a workspace is saved."""
+__all__ = ["BackgroundVerbs"]
 
 
 class BackgroundVerbs(CommandVerbBase):
@@ -164,25 +162,27 @@ class BackgroundVerbs(CommandVerbBase):
     # --- inside -----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _quieted(self, processes: Processes) -> AsyncIterator[None]:
-        """What a stop does before the workspace is saved, which is done in the block.
+    async def _quieted(self, processes: Processes, op: OpName) -> AsyncIterator[None]:
+        """What is done before the workspace is saved or copied, which is done in the block.
 
         Raises:
+            ArgumentError: ``processes`` is none of these.
             WorkspaceStopError: something could not be held still.
         """
+        check_processes(processes, op)
         commands, init = self._commands, self._init  # which a shutdown meanwhile lets go
         running = commands is not None and init is not None
         async with AsyncExitStack() as still:
             for step in plan_stop(running=running, processes=processes):
                 if step is StopStep.SAVE or commands is None or init is None:
                     break
-                self._check_open("stop")
+                self._check_open(op)
                 if step is StopStep.TERMINALS:
                     await commands.interactive.end_all()
                 elif step is StopStep.PROCESSES:
                     await self._end_processes(commands)
                 else:
-                    await still.enter_async_context(_held(init, self.state.manifest.root))
+                    await still.enter_async_context(_held(init, self.state.manifest.root, op))
             yield
 
     async def _end_processes(self, commands: Commands) -> None:
@@ -213,7 +213,7 @@ class BackgroundVerbs(CommandVerbBase):
 
 
 @asynccontextmanager
-async def _held(init: InitProcess, path: str) -> AsyncIterator[None]:
+async def _held(init: InitProcess, path: str, op: OpName) -> AsyncIterator[None]:
     """Holds still what runs, or says why that can't be."""
     from sandyard.process.freezing import held_still  # noqa: PLC0415  # few saves ask for it
 
@@ -223,9 +223,10 @@ async def _held(init: InitProcess, path: str) -> AsyncIterator[None]:
         except OSError as error:  # a TimeoutError as well
             raise WorkspaceStopError(
                 path=path,
-                message=f"the workspace {shown(path)} was not saved: what runs in the sandbox could "
-                f"not be held still ({error.strerror or 'something did not stop in time'}); give "
-                "processes='keep' to save it while that runs, or processes='end' to end it",
+                message=f"the workspace {shown(path)} was not {'forked' if op == 'fork' else 'saved'}: "
+                "what runs in the sandbox could not be held still "
+                f"({error.strerror or 'something did not stop in time'}); give processes='keep' to let "
+                "it run meanwhile, or processes='end' to end it",
                 context={"reason": "not_frozen"},
                 retryable=True,
                 cause=error,
@@ -239,18 +240,3 @@ async def _let_go(processes: BackgroundProcesses, place: LogPlace) -> None:
         await in_thread(place.close)
     except ResourceLimitError:  # there is no thread: then it is done here
         place.close()
-
-
-def check_processes(processes: object) -> None:
-    """Refuse what is neither "keep" nor "end" nor "freeze".
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if processes not in ("keep", "end", "freeze"):
-        raise ArgumentError(
-            "processes is 'keep', 'end' or 'freeze'",
-            op="stop",
-            argument="processes",
-            value=processes,
-        )

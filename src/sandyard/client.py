@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sandyard.changes import Layered, Overlay
     from sandyard.dependencies import Dependencies
     from sandyard.events.instrumentation import Instrumentation
+    from sandyard.lifecycle import Processes
     from sandyard.manifest.concurrency import SandboxConcurrencyLimits
     from sandyard.manifest.mounts import MountProvider
     from sandyard.options import UnixLocalSandboxClientOptions
@@ -280,6 +281,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         store: SnapshotStore | None = None,
         workspace: Layered | None = None,
         keep_path: bool = True,
+        processes: Processes = "keep",
     ) -> UnixLocalSandboxSession:
         """Make another session from the same point; it is not started yet.
 
@@ -307,6 +309,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
                 (default: as its parent does; a snapshot's is copied).
             keep_path: False lets commands know the workspace under its own path (default: under the
                 source's). Without mounts, on the lowest rung, there is no other way.
+            processes: what becomes of what runs in a session meanwhile, as ``session.stop`` takes it:
+                ``"freeze"`` gives the fork all files as they are at one moment.
 
         Returns:
             The session; its ``forked`` tells how its files came.
@@ -324,6 +328,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             ConfinementUnavailableError: the layers of a closed session can't be mounted to be copied.
             ArgumentError, ArgumentTypeError: an argument is impossible.
             WorkspaceStartError: as ``create``.
+            WorkspaceStopError: what runs in the session can't be held still.
 
         Example:
             >>> forks = await asyncio.gather(*(client.fork(session) for _ in range(4)))
@@ -334,7 +339,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         from sandyard.origins import find_origin  # noqa: PLC0415  # likewise
         from sandyard.restating import check_grants, with_grants  # noqa: PLC0415  # likewise
 
-        origin = await find_origin(source, store, manifest, self._dependencies, workspace)
+        asked = store, manifest, self._dependencies, workspace, processes
+        origin = await find_origin(source, *asked)
         given = _checked_policy(policy)
         if origin.policy is not None and given is not None:
             check_narrower(origin.policy, with_grants(given, origin.manifest))

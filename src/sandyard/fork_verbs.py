@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from sandyard.lifecycle import Phase
+from sandyard.lifecycle import Phase, Processes, check_processes
 from sandyard.observing import observed
 from sandyard.verb_bases import WorkspaceVerbBase
 
@@ -46,7 +47,12 @@ class ForkVerbs(WorkspaceVerbBase):
 
     @observed("snapshot_persist")
     async def save_snapshot(
-        self, *, label: str = "", tags: Iterable[str] = (), history: str | None = None
+        self,
+        *,
+        label: str = "",
+        tags: Iterable[str] = (),
+        history: str | None = None,
+        processes: Processes = "keep",
     ) -> Snapshot:
         """Save the workspace as a snapshot of the store now; the session goes on.
 
@@ -58,6 +64,8 @@ class ForkVerbs(WorkspaceVerbBase):
             label: what it is called; no retention removes what has a label or a tag.
             tags: further words.
             history: which history it belongs to (default: the session's id).
+            processes: what becomes of what runs, as ``stop`` takes it: ``"freeze"`` saves all files as
+                they are at one moment.
 
         Returns:
             The snapshot; the last one of the history if nothing has changed and neither a label nor
@@ -66,6 +74,7 @@ class ForkVerbs(WorkspaceVerbBase):
         Raises:
             SnapshotPersistError: it can't be written; what was saved before is as it was.
             WorkspaceArchiveReadError: the workspace was removed, or can't be read.
+            WorkspaceStopError: what runs can't be held still; nothing was saved.
             ArgumentError: a name or a word is none.
             SessionClosedError: the session was not started, or is closed.
 
@@ -83,57 +92,69 @@ class ForkVerbs(WorkspaceVerbBase):
         name = str(self.state.session_id) if history is None else history
         check_name(name, "snapshot_persist")
         store = SnapshotStore(kept.directory if isinstance(kept, StoreSnapshot) else None)
-        made = await save_into(
-            store,
-            name,
-            workspace,
-            self._unsaved_paths(),
-            self._layered_place(),
-            label=words[0],
-            tags=words[1],
-        )
+        async with self._quieted(processes, "snapshot_persist"):
+            made = await save_into(
+                store,
+                name,
+                workspace,
+                self._unsaved_paths(),
+                self._layered_place(),
+                label=words[0],
+                tags=words[1],
+            )
         return await store.get(made.snapshot)
 
     @observed("fork")
-    async def duplicate_to(self, target: WorkspaceRoot, source: str) -> Forked:
+    async def duplicate_to(
+        self, target: WorkspaceRoot, source: str, processes: Processes = "keep"
+    ) -> Forked:
         """Copy the workspace into a new, empty directory; ``UnixLocalSandboxClient.fork`` calls this.
 
         Args:
             target: the directory; it stays the caller's.
             source: id of this session.
+            processes: as ``fork`` takes it.
 
         Raises:
             WorkspaceArchiveReadError: the workspace was removed, or can't be read.
             WorkspaceArchiveWriteError: the copy can't be written.
+            WorkspaceStopError: what runs can't be held still.
             SessionClosedError: the session was not started, or is closed.
         """
         from sandyard.forking import copied_workspace  # noqa: PLC0415  # few sessions are forked
 
         workspace = self._open_workspace("fork", None)
-        return await copied_workspace(workspace, target, source, self._unsaved_paths())
+        async with self._quieted(processes, "fork"):
+            return await copied_workspace(workspace, target, source, self._unsaved_paths())
 
     @observed("fork")
-    async def lay_under(self, target: LayeredPlace, source: str) -> Forked:
+    async def lay_under(
+        self, target: LayeredPlace, source: str, processes: Processes = "keep"
+    ) -> Forked:
         """Let a fork lie upon what this session has; ``UnixLocalSandboxClient.fork`` calls this.
 
         Args:
             target: where the fork keeps its changes; it is made.
             source: id of this session.
+            processes: as ``fork`` takes it.
 
         Raises:
             WorkspaceStartError: a place in the state directory can't be made or used.
             WorkspaceArchiveReadError, WorkspaceArchiveWriteError: what was changed can't be copied.
+            WorkspaceStopError: what runs can't be held still.
             SessionClosedError: the session was not started, or is closed.
         """
         from sandyard.forking import laid_workspace  # noqa: PLC0415  # few sessions are forked
-        from sandyard.layered import ForkPoints  # noqa: PLC0415  # likewise
+        from sandyard.layered import ForkPoints, Still  # noqa: PLC0415  # likewise
         from sandyard.workspace.layered_place import LayeredPlace  # noqa: PLC0415  # likewise
 
+        check_processes(processes, "fork")
         workspace, place = self._open_workspace("fork", None), LayeredPlace(self._lease)
         if self._points is None:
             self._points = ForkPoints(self._quiet)
         asked = workspace, place, self._unsaved_paths()
-        return await laid_workspace(self._points, target, *asked, source=source)
+        still = Still(processes, partial(self._quieted, processes, "fork"))
+        return await laid_workspace(self._points, target, *asked, source=source, still=still)
 
     def _quiet(self) -> object:
         """Since when nothing of any command has been alive; None while something is."""

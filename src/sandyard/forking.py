@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from sandyard.confinement.footing import Footing
     from sandyard.dependencies import Dependencies
-    from sandyard.layered import ForkPoints
+    from sandyard.layered import ForkPoints, Still
     from sandyard.policy import Policy
     from sandyard.snapshot.records import Snapshot
     from sandyard.state import UnixLocalSandboxSessionState
@@ -115,13 +115,15 @@ async def laid_workspace(
     excluded: frozenset[tuple[str, ...]],
     *,
     source: str,
+    still: Still,
 ) -> Forked:
     """Let a fork lie upon what a session on layers has, while that goes on.
 
     Raises:
-        WorkspaceStartError, WorkspaceArchiveReadError, WorkspaceArchiveWriteError: it can't be done.
+        WorkspaceStopError, WorkspaceStartError, WorkspaceArchiveReadError, WorkspaceArchiveWriteError:
+            it can't be done.
     """
-    point = await points.lay_under(target, workspace, place, _raw_paths(excluded))
+    point = await points.lay_under(target, workspace, place, _raw_paths(excluded), still)
     return Forked(source=source, way=point.way, report=point.report)
 
 

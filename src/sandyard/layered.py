@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sandyard.finishing import in_thread
 from sandyard.platform import state_directory
@@ -22,15 +22,18 @@ from sandyard.workspace.saved_layers import SavedLayers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from sandyard.archive.naming import Path
+    from sandyard.lifecycle import Processes
     from sandyard.policy import Policy
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace import Workspace
 
 __all__ = [
     "ForkPoints",
+    "Still",
     "find_layers",
     "forget_saved",
     "freeze_left",
@@ -103,6 +106,18 @@ def forget_saved() -> None:
     SavedLayers(state_directory(os.environ)).settle()
 
 
+class Still(NamedTuple):
+    """What becomes of what runs while a session is forked.
+
+    Attributes:
+        processes: the word for it; forks with the same share what is made for them.
+        entered: does it, for a block.
+    """
+
+    processes: Processes
+    entered: Callable[[], AbstractAsyncContextManager[None]]
+
+
 class ForkPoints:
     """What forks of one session lie upon. Forks that are asked for at once share what is made for them.
 
@@ -119,7 +134,7 @@ class ForkPoints:
         self._asked = 0
         self._served = 0
         self._point: ForkPoint | None = None
-        self._excluded: frozenset[Path] = frozenset()
+        self._asked_as: tuple[frozenset[Path], Processes] = (frozenset(), "keep")
 
     async def lay_under(
         self,
@@ -127,6 +142,7 @@ class ForkPoints:
         workspace: Workspace,
         place: LayeredPlace,
         excluded: frozenset[Path],
+        still: Still,
     ) -> ForkPoint:
         """Let a fork lie upon what a session has now.
 
@@ -135,15 +151,17 @@ class ForkPoints:
             workspace: the session's.
             place: where the session keeps its changes.
             excluded: what of the changes is left out.
+            still: what is done with what runs while it is copied.
 
         Raises:
+            WorkspaceStopError: what runs can't be held still.
             WorkspaceStartError: a place can't be made or used.
             WorkspaceArchiveReadError, WorkspaceArchiveWriteError: the changes can't be copied.
         """
         self._asked += 1
         ticket = self._asked
         async with self._turn:
-            point, same = self._point, excluded == self._excluded
+            point, same = self._point, (excluded, still.processes) == self._asked_as
             if point is None or not same or self._served < ticket:
                 served, stopped, quiet = self._asked, threading.Event(), self._quiet()
                 work = partial(
@@ -153,10 +171,12 @@ class ForkPoints:
                     excluded=excluded,
                     stopped=stopped,
                 )
-                point = await workspace.run("fork", work, stopped)
+                async with still.entered():
+                    point = await workspace.run("fork", work, stopped)
                 if point.way != "layers" and (quiet is None or self._quiet() != quiet):
                     point = point._replace(looks=b"")
-                self._point, self._excluded, self._served = point, excluded, served
+                self._point, self._served = point, served
+                self._asked_as = excluded, still.processes
             await in_thread(target.begin, point.names)
             return point
 

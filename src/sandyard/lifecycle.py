@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
-from sandyard.errors import OpName, SessionClosedError
+from sandyard.errors import ArgumentError, OpName, SessionClosedError
 
 __all__ = [
     "CloseStep",
     "DeleteStep",
     "Phase",
+    "Processes",
     "StartStep",
     "StopStep",
     "check_alive",
     "check_loop",
     "check_phase",
+    "check_processes",
     "plan_close",
     "plan_delete",
     "plan_start",
@@ -65,7 +67,26 @@ class StopStep(StrEnum):
     SAVE = "save the workspace, if it was made ready"
 
 
-def plan_stop(*, running: bool, processes: str) -> tuple[StopStep, ...]:
+Processes = Literal["keep", "end", "freeze"]
+"""What becomes of what runs while a workspace is saved or copied."""
+
+
+def check_processes(processes: object, op: OpName) -> None:
+    """Refuse what is neither "keep" nor "end" nor "freeze".
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if processes not in ("keep", "end", "freeze"):
+        raise ArgumentError(
+            "processes is 'keep', 'end' or 'freeze'",
+            op=op,
+            argument="processes",
+            value=processes,
+        )
+
+
+def plan_stop(*, running: bool, processes: Processes) -> tuple[StopStep, ...]:
     """The steps that stop a session, in their order.
 
     Args:
@@ -76,7 +97,7 @@ def plan_stop(*, running: bool, processes: str) -> tuple[StopStep, ...]:
     return (*before, StopStep.SAVE)
 
 
-_BEFORE_SAVE: Final = {
+_BEFORE_SAVE: Final[dict[Processes, tuple[StopStep, ...]]] = {
     "keep": (),
     "end": (StopStep.TERMINALS, StopStep.PROCESSES),
     "freeze": (StopStep.FREEZE,),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sandyard.changes import Layered
 from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
 from sandyard.forking import copied_left, laid_left, laid_saved, laid_upon, restored_snapshot
+from sandyard.lifecycle import check_processes
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.session import UnixLocalSandboxSession
 from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sandyard.dependencies import Dependencies
     from sandyard.forking import Forked
+    from sandyard.lifecycle import Processes
     from sandyard.making import Made
     from sandyard.policy import Policy
     from sandyard.workspace import WorkspaceRoot
@@ -71,6 +73,7 @@ async def find_origin(
     manifest: Manifest | None,
     dependencies: Dependencies | None,
     workspace: Layered | None,
+    processes: Processes,
 ) -> Origin:
     """Find out what a caller means.
 
@@ -80,6 +83,7 @@ async def find_origin(
         manifest: what a snapshot's fork is to have.
         dependencies: what a state's snapshot may need.
         workspace: lets the fork lie upon layers, whatever it is made from.
+        processes: what becomes of what runs in a session while it is forked.
 
     Raises:
         ArgumentError, ArgumentTypeError: it is none of these, or an argument is for another kind.
@@ -90,7 +94,12 @@ async def find_origin(
         raise ArgumentTypeError(
             "workspace is Layered(), or None", op="fork", argument="workspace", value=workspace
         )
-    origin = await _named_origin(source, store, manifest, dependencies)
+    check_processes(processes, "fork")
+    if isinstance(source, UnixLocalSandboxSession | UnixLocalSandboxSessionState):
+        _refuse_unused(store, manifest)
+        origin = _own_origin(source, dependencies, processes)
+    else:
+        origin = await _snapshot_origin(source, store, manifest)
     if workspace is not None and origin.lay is None:
         if origin.manifest.users or origin.manifest.groups:
             raise ManifestError(
@@ -102,14 +111,8 @@ async def find_origin(
     return origin
 
 
-async def _named_origin(
-    source: object,
-    store: SnapshotStore | None,
-    manifest: Manifest | None,
-    dependencies: Dependencies | None,
-) -> Origin:
-    if not isinstance(source, UnixLocalSandboxSession | UnixLocalSandboxSessionState):
-        return await _snapshot_origin(source, store, manifest)
+def _refuse_unused(store: SnapshotStore | None, manifest: Manifest | None) -> None:
+    """Refuse what only a snapshot's fork takes."""
     for argument, value in (("manifest", manifest), ("store", store)):
         if value is not None:
             raise ArgumentError(
@@ -118,24 +121,28 @@ async def _named_origin(
                 argument=argument,
                 value=value,
             )
-    if isinstance(source, UnixLocalSandboxSession):
-        return _session_origin(source, dependencies)
-    return _left_origin(source.model_copy(deep=True), None, dependencies)
 
 
-def _session_origin(session: UnixLocalSandboxSession, dependencies: Dependencies | None) -> Origin:
-    state = session.state.model_copy(deep=True)
-    if session.closed:
-        return _left_origin(state, session.policy, dependencies)
+def _own_origin(
+    source: UnixLocalSandboxSession | UnixLocalSandboxSessionState,
+    dependencies: Dependencies | None,
+    processes: Processes,
+) -> Origin:
+    if isinstance(source, UnixLocalSandboxSessionState):
+        return _left_origin(source.model_copy(deep=True), None, dependencies)
+    state = source.state.model_copy(deep=True)
+    if source.closed:
+        return _left_origin(state, source.policy, dependencies)
     name = str(state.session_id)
+    lay = partial(source.lay_under, source=name, processes=processes)
     return Origin(
         name=name,
         manifest=state.manifest,
         kept=state.snapshot,
         inside=state.manifest.root,
-        policy=session.policy,
-        fill=partial(session.duplicate_to, source=name),
-        lay=partial(session.lay_under, source=name) if state.workspace_layered else None,
+        policy=source.policy,
+        fill=partial(source.duplicate_to, source=name, processes=processes),
+        lay=lay if state.workspace_layered else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from sandyard.accounts import accounts_of
 from sandyard.archive_verbs import ArchiveVerbs, checkpoints_of
-from sandyard.background_verbs import BackgroundVerbs, Processes, check_processes
+from sandyard.background_verbs import BackgroundVerbs
 from sandyard.bounds import SessionLimits
 from sandyard.caller import Caller
 from sandyard.calls import find_user
@@ -33,6 +33,7 @@ from sandyard.lifecycle import (
     CloseStep,
     DeleteStep,
     Phase,
+    Processes,
     StartStep,
     check_alive,
     check_loop,
@@ -251,8 +252,7 @@ class UnixLocalSandboxSession(
             ArgumentError: ``processes`` is none of these.
         """
         check_phase("stop", self._phase)
-        check_processes(processes)
-        async with self._quieted(processes):
+        async with self._quieted(processes, "stop"):
             await self._save(self._workspace if self.state.workspace_root_ready else None)
 
     @observed("shutdown", ends=True)

@@ -9,11 +9,13 @@ from sandyard.observing import Followed, Observable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from sandyard.calls import CommandRequest
     from sandyard.errors import OpName
     from sandyard.explaining import Explainer
     from sandyard.ladder import Ladder
+    from sandyard.lifecycle import Processes
     from sandyard.manifest import Manifest
     from sandyard.policy import Policy
     from sandyard.process import CommandCall, Commands
@@ -46,6 +48,15 @@ class VerbBase(Observable, ABC):
     @abstractmethod
     def _present_manifest(self) -> Manifest:
         """What should exist in the workspace."""
+
+    @abstractmethod
+    def _quieted(self, processes: Processes, op: OpName) -> AbstractAsyncContextManager[None]:
+        """What is done with what runs before the workspace is saved or copied, in the block.
+
+        Raises:
+            ArgumentError: ``processes`` is no such word.
+            WorkspaceStopError: something could not be held still.
+        """
 
 
 class WorkspaceVerbBase(VerbBase):

@@ -88,3 +88,16 @@ def test_snapshots_of_a_session(home: Path, done: Verb, tmp_path: Path) -> None:
     (pack,) = (home / "state/sandyard/store/packs").glob("*.pack")
     pack.write_bytes(b"\0" * pack.stat().st_size)
     assert "it harms snapshot" in done("snapshot", "verify", code=1)
+
+
+def test_held_session_is_saved(home: Path, done: Verb) -> None:
+    """Nothing changes while it is read, though something writes all the time."""
+    done("create", "--name", "web")
+    ran("exec", "-d", "web", "--", "sh", "-c", "while :; do echo x >> log; done")
+    for _ in range(3):
+        saved = done("snapshot", "create", "web", "--freeze").strip()
+        assert "log" not in done("snapshot", "show", saved)
+    size = ran("exec", "web", "--", "stat", "-c", "%s", "log")
+    done("fork", "web", "--freeze", "--name", "other")
+    assert int(ran("exec", "other", "--", "stat", "-c", "%s", "log")) > int(size)
+    done("rm", "--all")

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandyard import (
+    ArgumentError,
     Dependencies,
+    Layered,
     RemoteSnapshotSpec,
     SnapshotStore,
     StoreSnapshotSpec,
@@ -115,6 +118,39 @@ async def test_held_writer_leaves_one_moment(tmp_path: Path) -> None:
     assert len(set(saved)) == len(saved)
 
 
+@pytest.mark.parametrize("layered", [False, True])
+async def test_held_writer_is_forked(tmp_path: Path, *, layered: bool) -> None:
+    """Forks, and snapshots beside the session's own, have one moment as well."""
+    client, store = UnixLocalSandboxClient(), SnapshotStore()
+    session = await client.create(workspace=Layered() if layered else None)
+    forks, saved = [], []
+    async with session:
+        await session.exec(f"for i in $(seq {BETWEEN}); do echo $i > f$i; done")
+        await session.write("writer.py", WRITER.encode())
+        await session.start_process("python3 writer.py")
+        await session.exec("until [ -s z ]; do sleep 0.01; done", timeout=30)
+        asked = (client.fork(session, processes="freeze") for _ in range(2))
+        forks += await asyncio.gather(*asked)
+        made = await session.save_snapshot(processes="freeze")
+        assert not made.changed
+        saved.append(await _pair(store, made.id))
+        odd: Any = "hold"
+        for wrong in (client.fork(session, processes=odd), session.save_snapshot(processes=odd)):
+            with pytest.raises(ArgumentError, match="'freeze'"):
+                await wrong
+        before = await session.read_range("z", size=12)
+        await session.exec(f"until [ \"$(cat z)\" != '{before.decode()}' ]; do sleep 0.01; done")
+    for fork in forks:
+        assert fork.forked is not None
+        assert not fork.forked.report.changed
+        async with fork:
+            first, last = [int(await fork.read_range(name, size=12)) for name in ("a", "z")]
+            saved.append((first, last))
+        await client.delete(fork)
+    await client.delete(session)
+    assert all(first - last in {0, 1} for first, last in saved), saved
+
+
 async def _pair(store: SnapshotStore, snapshot: str) -> tuple[int, int]:
     raw = io.BytesIO(b"".join([piece async for piece in store.export(snapshot)]))
     with tarfile.open(fileobj=raw) as archive:
@@ -185,6 +221,8 @@ async def test_what_does_not_stop_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(WorkspaceStopError, match="held still") as caught:
             await session.stop(processes="freeze")
         assert caught.value.context["reason"] == "not_frozen"
+        with pytest.raises(WorkspaceStopError, match="was not forked"):
+            await client.fork(session, processes="freeze")
         await until(lambda: states_of(token) == {"S"})
         assert (await session.exec("true")).ok()
         await session.aclose(save=False)

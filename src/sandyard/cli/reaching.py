@@ -19,11 +19,13 @@ from sandyard.cli.stopping import Stopping
 from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
+    from sandyard.lifecycle import Processes
     from sandyard.server.connection import Connection
     from sandyard.server.remote import RemoteClient
     from sandyard.server.wording import Message
 
 __all__ = [
+    "Freeze",
     "Json",
     "Process",
     "Session",
@@ -31,6 +33,7 @@ __all__ = [
     "found_client",
     "print_objects",
     "print_table",
+    "processes_for",
     "session_names",
     "supervised",
 ]
@@ -65,7 +68,16 @@ Process = Annotated[
     str,
     typer.Argument(metavar="PROCESS", help="Name or id, as ps lists it.", show_default=False),
 ]
+Freeze = Annotated[
+    bool,
+    typer.Option("--freeze", help="Hold still what runs meanwhile: all files are of one moment."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, one object a line.")]
+
+
+def processes_for(*, freeze: bool) -> Processes:
+    """What becomes of what runs in a session, by the word for it."""
+    return "freeze" if freeze else "keep"
 
 
 def supervised() -> RemoteClient:

@@ -14,11 +14,13 @@ import typer
 from sandyard import ArgumentError, Snapshot, SnapshotStore
 from sandyard.cli.progress import Progress, readable_size
 from sandyard.cli.reaching import (
+    Freeze,
     Json,
     Session,
     attended,
     print_objects,
     print_table,
+    processes_for,
     supervised,
 )
 from sandyard.cli.report import printable
@@ -52,16 +54,25 @@ History = Annotated[
 
 
 @snapshot.command(name="create")
-def create(session: Session, label: Label = "", tag: Tags = None, json: Json = False) -> int:
+def create(
+    session: Session,
+    label: Label = "",
+    tag: Tags = None,
+    freeze: Freeze = False,
+    json: Json = False,
+) -> int:
     """Save the files of a session that stays, and print the snapshot's id.
 
-    It costs what changed since the last one. Commands go on meanwhile. Its history has the session's
-    name; with neither label nor tag, what has not changed is not saved again.
+    It costs what changed since the last one. Commands go on meanwhile, unless --freeze holds them
+    still. Its history has the session's name; with neither label nor tag, what has not changed is not
+    saved again.
     """
 
     async def work() -> int:
         with Progress("saving") as progress:
-            saving = supervised().session(session).save_snapshot(label=label, tags=tag or ())
+            held = supervised().session(session)
+            processes = processes_for(freeze=freeze)
+            saving = held.save_snapshot(label=label, tags=tag or (), processes=processes)
             made = await progress.during(saving)
         if json:
             print_objects((made,))

@@ -84,7 +84,10 @@ async def _fork(request: messages.Fork, call: ServerCall, server: Server) -> Mes
 async def _save(request: messages.SaveSnapshot, call: ServerCall, server: Server) -> Message:
     held = server.sessions.find(request.session, "snapshot_persist")
     saving = held.session.save_snapshot(
-        label=request.label, tags=request.tags, history=held.history
+        label=request.label,
+        tags=request.tags,
+        history=held.history,
+        processes=request.processes,
     )
     return SnapshotInfo.of(await saving)
 

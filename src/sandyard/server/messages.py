@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, SandboxError, shown
+from sandyard.lifecycle import Processes
 from sandyard.limits import TERMINAL_SCROLLBACK_BYTES
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
@@ -151,10 +152,12 @@ class Fork(_OfSession):
 
     Attributes:
         name: what it is called, or None for its id.
+        processes: what becomes of what runs in the session meanwhile.
     """
 
     type: Literal["fork"] = "fork"
     name: str | None = None
+    processes: Processes = "keep"
 
 
 class SaveSnapshot(_OfSession):
@@ -163,11 +166,13 @@ class SaveSnapshot(_OfSession):
     Attributes:
         label: what the snapshot is called.
         tags: further words.
+        processes: what becomes of what runs in the session meanwhile.
     """
 
     type: Literal["save_snapshot"] = "save_snapshot"
     label: str = ""
     tags: tuple[str, ...] = ()
+    processes: Processes = "keep"
 
 
 class Delete(_OfSession):

@@ -16,6 +16,7 @@ from sandyard.errors import (
     UnsupportedOperationError,
 )
 from sandyard.finishing import each_in_turn, in_thread
+from sandyard.lifecycle import Processes
 from sandyard.limits import TERMINAL_COLUMNS, TERMINAL_ROWS, TERMINAL_SCROLLBACK_BYTES
 from sandyard.manifest import Manifest
 from sandyard.narrowing import Narrowing
@@ -120,18 +121,21 @@ class RemoteClient:
         info = await asked(self._connect, request, SessionInfo)
         return RemoteSession(self._connect, info, _state_of(info, whole, request))
 
-    async def fork(self, session: RemoteSession, *, name: str | None = None) -> RemoteSession:
+    async def fork(
+        self, session: RemoteSession, *, name: str | None = None, processes: Processes = "keep"
+    ) -> RemoteSession:
         """Make another session from the same point, and start it.
 
         Args:
             session: what it is made from.
             name: what it is called (default: the beginning of its id).
+            processes: what becomes of what runs in the session meanwhile, as ``client.fork`` takes it.
 
         Raises:
             SessionNotFoundError: there is no such session.
             SandboxError: what ``client.fork`` and ``session.start`` raise.
         """
-        request = messages.Fork(session=session.which, name=name)
+        request = messages.Fork(session=session.which, name=name, processes=processes)
         return RemoteSession(self._connect, await asked(self._connect, request, SessionInfo))
 
     async def sessions(self, *, gone: bool = False) -> tuple[SessionInfo, ...]:

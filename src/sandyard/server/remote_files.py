@@ -25,6 +25,7 @@ from sandyard.server.verbs import VERBS
 
 if TYPE_CHECKING:
     from sandyard.file_verbs.patching import Patches, PatchFormat
+    from sandyard.lifecycle import Processes
     from sandyard.types import User
     from sandyard.workspace.progress import Hearer
     from sandyard.workspace.transfer import Transferred
@@ -187,14 +188,24 @@ class RemoteFiles(Carrier, FileContract, TreeContract):
         )
         return cast("Transferred", done)
 
-    async def save_snapshot(self, *, label: str = "", tags: Sequence[str] = ()) -> SnapshotInfo:
+    async def save_snapshot(
+        self, *, label: str = "", tags: Sequence[str] = (), processes: Processes = "keep"
+    ) -> SnapshotInfo:
         """Save the files as a snapshot of the user's store, in a history of the session's name.
+
+        Args:
+            label: as ``session.save_snapshot`` takes it; the others likewise.
+            tags: likewise.
+            processes: likewise.
 
         Raises:
             SnapshotPersistError: it can't be written.
+            WorkspaceStopError: what runs can't be held still.
             ArgumentError: a word is none.
         """
-        request = messages.SaveSnapshot(session=self.which, label=label, tags=tuple(tags))
+        request = messages.SaveSnapshot(
+            session=self.which, label=label, tags=tuple(tags), processes=processes
+        )
         return await asked(self._connect, request, SnapshotInfo)
 
     @asynccontextmanager

@@ -180,7 +180,10 @@ class Sessions:
         """
         name, parent = self._checked_name(request.name), self.find(request.session, "fork")
         return await self._held_new(
-            parent.client, name, lambda: parent.client.fork(parent.session), start=True
+            parent.client,
+            name,
+            lambda: parent.client.fork(parent.session, processes=request.processes),
+            start=True,
         )
 
     async def _held_new(
