@@ -51,3 +51,4 @@ def admit(root: WorkspaceRoot | None, accounts: Accounts) -> None:
         return
     found = dataclasses.replace(accounts, first=first_parked(accounts.further))
     root.admit(found.disk_id(user.number) for user in found.users[1:])
+    root.names = found.disk_names()  # of what is put into it before its session starts

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
+    from sandyard.archive.naming import Path
     from sandyard.confinement.footing import Footing
     from sandyard.dependencies import Dependencies
     from sandyard.layered import ForkPoints, Still
     from sandyard.policy import Policy
     from sandyard.snapshot.records import Snapshot
     from sandyard.state import UnixLocalSandboxSessionState
+    from sandyard.workspace.duplicate import Duplicated
     from sandyard.workspace.layered_place import LayeredPlace
 
 __all__ = [
@@ -247,8 +249,6 @@ async def copied_left(
         SnapshotRestoreError: what was saved can't be read.
         WorkspaceArchiveReadError, WorkspaceArchiveWriteError: as ``copied_workspace``.
     """
-    from sandyard.workspace.duplicate import duplicate  # noqa: PLC0415  # where one is forked
-
     stopped, source = threading.Event(), str(state.session_id)
     ephemeral = (path for path, entry in state.manifest.walk() if entry.ephemeral)
     mounted = (path for path, _ in state.manifest.mounts())
@@ -258,7 +258,7 @@ async def copied_left(
         with _found_left(state, state_directory(os.environ)) as root:
             if root is None:
                 return None
-            done = duplicate(root, copy, paths, stopped)
+            done = _duplicated(root, copy, paths, stopped)
         return Forked(source=source, way="clone" if done.shared else "copy", report=done.report)
 
     async with _files_in(target) as files:
@@ -266,6 +266,21 @@ async def copied_left(
         if forked is not None:
             return forked
         return await _restored_saved(state, files, dependencies)
+
+
+def _duplicated(
+    source: WorkspaceRoot, copy: WorkspaceRoot, excluded: frozenset[Path], stopped: threading.Event
+) -> Duplicated:
+    """Copy a workspace that nobody uses; in a deputy where it has files of others."""
+    from sandyard.workspace.duplicate import duplicate  # noqa: PLC0415  # where one is forked
+
+    work = partial(duplicate, source, copy, excluded, stopped)
+    if not copy.names or os.geteuid() == 0:
+        return work()
+    from sandyard.workspace.deputy import Deputy  # noqa: PLC0415  # few have others
+
+    with Deputy("whole") as deputy:
+        return deputy.do(work, stopped=stopped)
 
 
 async def _restored_saved(
@@ -372,7 +387,7 @@ async def _files_in(root: WorkspaceRoot) -> AsyncIterator[Workspace]:
 def _opened_again(root: WorkspaceRoot, undo: ExitStack) -> WorkspaceRoot:
     again = WorkspaceRoot.adopt(os.dup(root.fd), root.path, inside=root.inside)
     undo.callback(again.close)
-    again.is_layer = root.is_layer
+    again.is_layer, again.names = root.is_layer, root.names
     return again
 
 

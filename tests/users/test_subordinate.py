@@ -268,7 +268,15 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
             content = b"".join([piece async for piece in archive])
         assert b"share/d/e" in content
         await session.stop()
+        forks = [await client.fork(session)]
     state, root = session.state, session.state.manifest.root
+    forks.append(await client.fork(state))
+    for fork in forks:
+        async with fork:
+            assert await said(fork, "cat share/d/e; stat -c %U:%G share/d/e theirs") == (
+                "x\nreviewer:reviewer\nreviewer:team"
+            )
+        await client.delete(fork)
     await client.delete(session)
     assert not Path(root).exists()  # noqa: ASYNC240  # it is gone
     found = await client.resume(state)

@@ -83,7 +83,8 @@ def duplicate(
 
     Args:
         source: the workspace; commands may write to it meanwhile.
-        target: a directory that the library made, and that no session has started in.
+        target: a directory that the library made, and that no session has started in. What belongs
+            to one of the users and groups in its ``names`` does so in the copy.
         excluded: paths that are left out, with all in them.
         stopped: set by whoever wants no more of it.
         beneath: what lies beneath the changes of an overlay, which are copied as overlayfs keeps
@@ -254,6 +255,8 @@ class _Copying:
             if facts.st_mode & _SPECIAL_BITS:
                 self.tally.note_special(b"/".join(level.path), facts.st_mode)
             os.utime(made, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+            if level.path:
+                self._give(b".", made, level.path, facts)
         finally:
             os.close(made)
 
@@ -315,6 +318,7 @@ class _Copying:
         here, times = new.at(path[:-1]), (facts.st_atime_ns, facts.st_mtime_ns)
         os.symlink(target, path[-1], dir_fd=here)
         os.utime(path[-1], ns=times, dir_fd=here, follow_symlinks=False)
+        self._give(path[-1], here, path, facts)
         self.tally.count(Kind.SYMLINK)
         return True
 
@@ -325,11 +329,13 @@ class _Copying:
             self._leave_out(path, error)
             return False
         try:
-            target = os.open(path[-1], _CREATE, _PRIVATE_FILE, dir_fd=new.at(path[:-1]))
+            here = new.at(path[:-1])
+            target = os.open(path[-1], _CREATE, _PRIVATE_FILE, dir_fd=here)
             try:
-                self._fill(source, target, path)
+                facts = self._fill(source, target, path)
             finally:
                 os.close(target)
+            self._give(path[-1], here, path, facts)
         finally:
             os.close(source)
         return True
@@ -343,8 +349,20 @@ class _Copying:
             finally:
                 os.close(handle)
 
-    def _fill(self, source: int, target: int, path: Path) -> None:
-        """Give a new file the content and the look of another."""
+    def _give(self, name: bytes, here: int, path: Path, facts: os.stat_result) -> None:
+        """Let something that is finished belong to the user and group that it did, if others know them."""
+        names = self._target.names
+        uid, gid = (each if each in names else -1 for each in (facts.st_uid, facts.st_gid))
+        if (uid, gid) == (-1, -1):
+            return
+        try:
+            os.chown(name, uid, gid, dir_fd=here, follow_symlinks=False)
+        except PermissionError:
+            owner = f"{names.get(uid, '')}:{names.get(gid, '')}"
+            self.tally.note("dropped", b"/".join(path), f"owner {owner}")
+
+    def _fill(self, source: int, target: int, path: Path) -> os.stat_result:
+        """Give a new file the content and the look of another; return what that was."""
         facts, text = os.fstat(source), b"/".join(path)
         lost = self._pour(source, target, facts) if facts.st_size else False
         self._set_attributes(target, path, attributes_of(source, path, self.tally))
@@ -360,6 +378,7 @@ class _Copying:
             self.tally.note("changed", text, "grew")
         elif now.st_mtime_ns != facts.st_mtime_ns:
             self.tally.note("changed", text, "changed")
+        return facts
 
     def _set_attributes(
         self, opened: int, path: Path, attributes: dict[bytes, bytes] | None
