@@ -252,6 +252,7 @@ class OverlayVerbs(Observable, ABC):
         place, _ = self._needed_overlay("discard")
         async with self._turn:
             was_running = self._phase is Phase.RUNNING
+            await in_thread(place.check)
             await self._end_sandbox()
             workspace, self._workspace = self._workspace, None
             self._root, self._tree = None, None

@@ -154,6 +154,24 @@ async def test_damaged_snapshot_leaves_nothing(
 
 
 @pytest.mark.once
+async def test_unknown_run_keeps_nothing(
+    client: UnixLocalSandboxClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody can tell whether the machine was restarted, a layer may have lost what it held."""
+    snapshot = await saved_sample(client, tmp_path / "own")
+    first = await client.fork(snapshot, workspace=Layered())
+    monkeypatch.setattr(saved_layers, "boot_id", lambda: "")
+    note = state_place() / "saved-layers" / snapshot.id
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"boot": ""}))
+    forks = [await client.fork(snapshot, workspace=Layered()) for _ in range(2)]
+    assert ways(first, *forks) == ["snapshot"] * 3
+    for fork in (first, *forks):
+        await client.delete(fork)
+    await asyncio.to_thread(sweep, str(state_place()))
+    assert_nothing_left()
+
+
+@pytest.mark.once
 def test_kept_layers_have_bounds(
     own_state: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -15,9 +17,11 @@ from sandyard import (
     ArgumentTypeError,
     UnixLocalSandboxClient,
     WorkspaceArchiveWriteError,
+    WorkspaceStartError,
 )
 from sandyard.changes import Change, Changes
 from sandyard.workspace import overlay_apply
+from sandyard.workspace.clocks import Moment
 from sandyard.workspace.copying import Abandoned, fill_file
 from tests.overlays.conftest import Opened, contents, output
 
@@ -61,6 +65,12 @@ def owners(top: Path) -> set[int]:
 
 def write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def set_back(noted: Path) -> None:
+    """Let what was noted of an overlay look as if the clock had been an hour later when it began."""
+    said = json.loads(noted.read_text())
+    write(noted, json.dumps(said | {"began": said["began"] + 3600 * 10**9}))
 
 
 async def test_everything_is_told_then_applied(base: Path, opened: Opened) -> None:
@@ -131,6 +141,57 @@ async def test_what_changed_outside_is_a_conflict(base: Path, opened: Opened) ->
         await session.apply(["notes"], overwrite=True)
         assert (base / "notes").read_text() == "mine\n"
         assert (base / "fresh").read_text() == "theirs\n"
+
+
+async def test_what_was_moved_there_is_a_conflict(base: Path, opened: Opened) -> None:
+    """It bears times from before the overlay began, and nobody has seen it inside."""
+    shutil.copytree(base / "src", base.parent / "other")
+    write(base.parent / "other/main.py", "theirs\n")
+    write(base.parent / "notes", "theirs\n")
+    async with opened() as session:
+        await output(session, "echo mine > src/main.py; rm src/deep/old; echo mine > notes")
+        os.rename(base / "src", base.parent / "moved")
+        os.rename(base.parent / "other", base / "src")
+        os.rename(base.parent / "notes", base / "notes")
+        with pytest.raises(ApplyRefusedError) as caught:
+            await session.apply()
+        assert caught.value.paths == ("notes", "src/deep/old", "src/main.py")
+        assert contents(base)["src/main.py"].endswith("theirs\n")
+        await session.apply(overwrite=True)
+        await output(session, "echo again > src/main.py; chmod 700 tool")
+        assert (await session.apply()).applied == ("src/main.py", "tool")
+
+
+async def test_clock_set_back_hides_nothing(base: Path, opened: Opened) -> None:
+    """What is changed outside may bear a time from before the overlay began."""
+    async with opened() as session:
+        await output(session, "echo mine > notes; echo mine > fresh")
+        noted = Path(
+            os.environ["XDG_STATE_HOME"],
+            "sandyard/sessions",
+            str(session.state.session_id),
+            "overlay",
+        )
+        set_back(noted)
+        write(base / "notes", "theirs\n")
+        with pytest.raises(ApplyRefusedError) as caught:
+            await session.apply()
+        assert caught.value.paths == ("notes",)
+        assert (base / "notes").read_text() == "theirs\n"
+        assert (await session.apply(["fresh"])).applied == ("fresh",)
+
+
+@pytest.mark.once
+def test_clocks_are_compared() -> None:
+    """The one for files with one that nobody sets; of another run of the machine, only the first."""
+    began = Moment(10**18, 5 * 10**9, "one")
+    later = Moment(began.time + 7, began.uptime + 7, "one")
+    assert began.earliest(later) == began.time
+    back = began.time - 60 * 10**9
+    assert back - 10**9 < began.earliest(Moment(back, began.uptime, "one")) < back
+    assert began.earliest(Moment(began.time + 1, 1, "other")) == began.time
+    assert began.earliest(Moment(began.time - 1, 1, "other")) == -1
+    assert Moment(10**18).earliest(Moment(10**18 - 1)) == -1
 
 
 async def test_planted_files_must_be_named(base: Path, opened: Opened) -> None:
@@ -211,6 +272,24 @@ async def test_discard_begins_anew(base: Path, opened: Opened) -> None:
         with await session.read("notes") as file:
             assert file.read() == b"one\ntwo\nthree\n"
     assert contents(base) == before
+
+
+async def test_discard_knows_its_directory(base: Path, opened: Opened) -> None:
+    """Nothing is thrown away, and nothing ends, where another directory stands in its place."""
+    away = base.with_name("away")
+    async with opened() as session:
+        await output(session, "echo mine > notes; sleep 600 &")
+        os.rename(base, away)
+        os.mkdir(base)
+        with pytest.raises(WorkspaceStartError) as refused:
+            await session.discard()
+        assert refused.value.context["reason"] == "not_its_own"
+        assert await output(session, "cat notes; pgrep sleep | wc -l") == "mine\n1\n"
+        os.rmdir(base)
+        os.rename(away, base)
+        assert str(await session.diff()) == "M notes"
+        await session.discard()
+        assert await output(session, "cat notes") == "one\ntwo\nthree\n"
 
 
 async def test_only_overlays_have_changes() -> None:

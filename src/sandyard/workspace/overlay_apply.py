@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from sandyard.changes import AppliedChanges
 from sandyard.errors import ApplyRefusedError, ArgumentError
 from sandyard.workspace.acting import acting_as
+from sandyard.workspace.clocks import present_moment
 from sandyard.workspace.copying import fill_file
 from sandyard.workspace.names import leads_out, names_beneath
 from sandyard.workspace.overlay_diff import kind_of
@@ -31,6 +32,7 @@ from sandyard.workspace.overlay_journal import (
     undo,
     write_known,
 )
+from sandyard.workspace.overlay_origin import is_another
 from sandyard.workspace.overlay_planted import planted_at
 from sandyard.workspace.overlay_tree import Difference, PlainTree, find_differences
 from sandyard.workspace.removal import remove_tree
@@ -79,7 +81,8 @@ def apply_changes(
     with place.opened() as (upper, base):
         record = place.begun()
         facts = os.fstat(base)
-        work = _Apply(PlainTree(upper), PlainTree(base), record, place.directory)
+        earliest = record.began.earliest(present_moment())
+        work = _Apply(PlainTree(upper), PlainTree(base), record, place.directory, earliest)
         if os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != (0, os.getegid()):
             work.owner = Owner(facts.st_uid, facts.st_gid)
         work.choose(paths, stopped)
@@ -97,11 +100,13 @@ class _Apply:
     base: PlainTree
     record: OverlayRecord
     directory: str
+    earliest: int
     owner: Owner | None = None
     named: tuple[Names, ...] | None = None
     chosen: list[Difference] = field(default_factory=list)
     lowered: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
+    replaced: dict[Names, bool] = field(default_factory=dict)
 
     # --- what is wanted ---------------------------------------------------------------------------
 
@@ -139,6 +144,7 @@ class _Apply:
     def refuse_late_conflicts(self) -> None:
         """Refuse to overwrite what was changed outside while the rest was being staged."""
         known = known_stats(self.directory)
+        self.replaced.clear()  # somebody may have moved something there since
         changed: set[str] = set()
         for each in self.chosen:
             if each.before is None or each.inner:
@@ -158,7 +164,9 @@ class _Apply:
             if found.moved and above is not None and self._is_newer(above, found.names[:-1], known):
                 yield "/".join(found.names)  # it was beneath once: somebody removed it
             return
-        if self._is_newer(found.before, found.names, known):
+        if self._is_newer(found.before, found.names, known) or self._is_replaced(
+            found.names, known
+        ):
             yield "/".join(found.names)
         now_directory = found.now is not None and stat.S_ISDIR(found.now.st_mode)
         if stat.S_ISDIR(found.before.st_mode) and not now_directory:
@@ -184,7 +192,23 @@ class _Apply:
         """Whether somebody else changed something beneath since the overlay began."""
         if names in known:
             return known[names] != (facts.st_ino, facts.st_ctime_ns)
-        return facts.st_ctime_ns > self.record.began
+        return facts.st_ctime_ns > self.earliest
+
+    def _is_replaced(self, names: Names, known: dict[tuple[str, ...], Stat]) -> bool:
+        """Whether something, or a directory around it, is another one than what was changed.
+
+        What was moved there from elsewhere may be older than the overlay.
+        """
+        for end in range(len(names), 0, -1):
+            at = names[:end]
+            if at in known:  # how an apply of this session left it
+                facts = self.base.look(at)
+                return facts is None or facts.st_ino != known[at][0]
+            if at not in self.replaced:
+                self.replaced[at] = is_another(self.upper, self.base, at)
+            if self.replaced[at]:
+                return True
+        return False
 
     def refuse_planted(self) -> None:
         """Refuse what programs outside would run or obey, and links that lead out, unless named."""

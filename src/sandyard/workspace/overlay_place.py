@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sandyard.errors import ApplyRefusedError, WorkspaceStartError, WorkspaceStopError, shown
 from sandyard.limits import OVERLAY_RECORD_BYTES
 from sandyard.plan import Layer
+from sandyard.workspace.clocks import Moment, moment_of
 from sandyard.workspace.overlay_journal import settle_journal
 from sandyard.workspace.overlay_marks import find_hiding
 from sandyard.workspace.removal import remove_tree
@@ -52,13 +53,12 @@ class OverlayRecord(NamedTuple):
     Attributes:
         root: its absolute path.
         inode: what it is.
-        began: when the overlay began, as the kernel's clock for files counts, in nanoseconds: what
-            of the directory has a later ctime was changed since.
+        began: when the overlay began: what of the directory has a later ctime was changed since.
     """
 
     root: str
     inode: Inode
-    began: int
+    began: Moment
 
 
 class OverlayPlace:
@@ -90,17 +90,26 @@ class OverlayPlace:
             WorkspaceStartError: the directory beneath is missing, another one than it was, or
                 somebody else's; or the place can't be made.
         """
+        facts, record = self.check()
+        self.settle()
+        return self._begin(facts) if record is None else record
+
+    def check(self) -> tuple[os.stat_result, OverlayRecord | None]:
+        """Look at the directory beneath, and at what was noted of it; None if nothing was.
+
+        Raises:
+            WorkspaceStartError: it is missing, another one than it was, or somebody else's.
+        """
         facts, record = self._base(), self.record()
         if record is not None and record.inode != (facts.st_dev, facts.st_ino):
             raise WorkspaceStartError(
                 path=self._root,
                 message=f"{shown(self._root)} is not the directory that this session's overlay was "
-                "laid over; put that back, or discard the session and make another",
+                "laid over; put that back, or delete the session and make another",
                 context={"reason": "not_its_own"},
                 retryable=False,
             )
-        self.settle()
-        return self._begin(facts) if record is None else record
+        return facts, record
 
     def settle(self) -> None:
         """Undo an apply that was cut short, and remove what one left that was not.
@@ -202,9 +211,9 @@ class OverlayPlace:
         """Put all changes aside, and begin anew; no overlay may use them.
 
         Raises:
-            WorkspaceStartError: that can't be done.
+            WorkspaceStartError: that can't be done, or another directory stands beneath.
         """
-        facts = self._base()
+        facts, _ = self.check()
         try:
             settle_journal(self._directory)
             for name in (_RECORD, "applied"):
@@ -296,9 +305,10 @@ class OverlayPlace:
         with suppress(FileNotFoundError):
             os.unlink(new)
         with open(os.open(new, _NEW, 0o600), "w", encoding="utf-8") as file:
-            began = os.fstat(file.fileno()).st_ctime_ns
+            began = moment_of(os.fstat(file.fileno()).st_ctime_ns)
             said = {"version": _VERSION, "root": os.fsencode(self._root).hex()}
-            json.dump(said | {"device": inode[0], "inode": inode[1], "began": began}, file)
+            said |= {"device": inode[0], "inode": inode[1], "began": began.time}
+            json.dump(said | {"uptime": began.uptime, "boot": began.boot}, file)
         os.rename(new, self._path(_RECORD))
         return OverlayRecord(self._root, inode, began)
 
@@ -360,8 +370,18 @@ def _decoded(raw: bytes) -> OverlayRecord | None:
                 "inode": int(number),
                 "began": int(began),
             }:
-                return OverlayRecord(os.fsdecode(bytes.fromhex(root)), Inode(device, number), began)
+                path = os.fsdecode(bytes.fromhex(root))
+                return OverlayRecord(path, Inode(device, number), _moment(began, said))
             case _:
                 return None
     except (ValueError, RecursionError):
         return None
+
+
+def _moment(began: int, said: dict[str, object]) -> Moment:
+    """When an overlay began; of a record that says no more than that, by the clock for files alone."""
+    match said:
+        case {"uptime": int(uptime), "boot": str(boot)}:
+            return Moment(began, uptime, boot)
+        case _:
+            return Moment(began)

@@ -24,6 +24,7 @@ from sandyard.limits import (
     SAVED_LAYERS_BYTES,
     SAVED_LAYERS_COUNT,
 )
+from sandyard.workspace.clocks import boot_id
 from sandyard.workspace.layer_store import LayerStore
 from sandyard.workspace.usage import measure_usage
 
@@ -37,7 +38,6 @@ _MARK: Final = "saved-"
 """What a layer's user is called that is no session: this, and the snapshot's id."""
 
 _VERSION: Final = 1
-_BOOT: Final = "/proc/sys/kernel/random/boot_id"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAKE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -124,6 +124,8 @@ class SavedLayers:
         Raises:
             OSError: that can't be written; then it is not kept.
         """
+        if not boot_id():  # nobody could tell how long it may be believed
+            return
         tree = os.open(self._store.tree(layer), _DIRECTORY)
         try:
             size = measure_usage(tree, threading.Event())
@@ -241,7 +243,7 @@ class SavedLayers:
                 "tree": str(tree),
                 "record": str(record),
                 "size": int(size),
-            } if layer.isalnum() and boot == _boot():
+            } if layer.isalnum() and boot and boot == boot_id():
                 held = HeldSnapshot(name, tree, os.fsdecode(bytes.fromhex(record)))
                 return _Entry(held, layer, size, used)
             case _:
@@ -249,7 +251,7 @@ class SavedLayers:
 
     def _write(self, entry: _Entry) -> None:
         """Write what is known, in the place of what was: the file is ours, and locked."""
-        said = {"version": _VERSION, "boot": _boot(), "layer": entry.layer, "size": entry.size}
+        said = {"version": _VERSION, "boot": boot_id(), "layer": entry.layer, "size": entry.size}
         said |= {"tree": entry.held.tree, "record": os.fsencode(entry.held.record).hex()}
         file = os.open(self._path(entry.held.id), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -264,12 +266,3 @@ class SavedLayers:
 
 def _is_saved(held: HeldSnapshot) -> bool:
     return os.path.lexists(held.record)
-
-
-def _boot() -> str:
-    """Which run of the machine this is; empty where that can't be told."""
-    try:
-        with open(_BOOT, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
