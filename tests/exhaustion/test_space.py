@@ -66,3 +66,20 @@ def test_full_workspace(tmp_path: Path, kind: str) -> None:
     assert set(left.split()) <= {"made", "directory"}
     assert inside == "on\nold"
     assert others in ([], ["WorkspaceArchiveWriteError no_space", "clean"])
+
+
+@pytest.mark.root
+def test_full_store(tmp_path: Path) -> None:
+    """Saves, forks, compacting and restores, each with more and more room until it has enough."""
+    before = ("unshare", "--mount", "--propagation", "private")
+    lines = run_program("full_store", str(tmp_path), temporary=tmp_path, before=before)
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        verb, _, said = line.partition(": ")
+        found.setdefault(verb, set()).add(said)
+    assert found == {
+        "save": {"WorkspaceStopError not_saved < SnapshotPersistError"},
+        "fork": {"WorkspaceArchiveWriteError no_space < OSError"},
+        "compact": {"SnapshotPersistError < OSError"},
+        "restore": {"WorkspaceStartError not_restored < WorkspaceArchiveWriteError no_space"},
+    }
