@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
     from sandyard.workspace.lease import Lease
     from sandyard.workspace.persist_stream import WorkspaceArchive
+    from sandyard.workspace.progress import Hearer
 
 __all__ = ["ArchiveSourceLike", "ArchiveVerbs", "checkpoints_of"]
 
@@ -244,20 +245,21 @@ class ArchiveVerbs(WorkspaceVerbBase):
 
         return await workspace.run("start", is_empty)
 
-    async def _restore(self, workspace: Workspace, lease: Lease) -> None:
+    async def _restore(self, workspace: Workspace, lease: Lease, progress: Hearer | None) -> None:
         """Restore what is kept of a workspace with nothing in it; that makes it ready."""
         ready = self.state.workspace_root_ready
         self.state.workspace_root_ready = False  # what is not restored is not saved either
         restored = False
         if self._checkpoints is not None:
-            restored = await self._checkpoints.restore(workspace, lease, self._dependencies)
+            asked = workspace, lease, self._dependencies, progress
+            restored = await self._checkpoints.restore(*asked)
         self.state.workspace_root_ready = restored or ready
 
-    async def _save(self, workspace: Workspace | None) -> None:
+    async def _save(self, workspace: Workspace | None, progress: Hearer | None = None) -> None:
         """Save a workspace that is ready, where it is to be kept."""
         if self._checkpoints is not None and workspace is not None:
             asked = self._unsaved_paths(), self._dependencies, self._layered_place()
-            await self._checkpoints.save(workspace, *asked)
+            await self._checkpoints.save(workspace, *asked, progress)
 
     def register_persist_workspace_skip_path(self, path: str | PurePath) -> PurePath:
         """Leave a path, with all beneath it, out of what is saved of the workspace.

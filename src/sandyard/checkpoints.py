@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandyard.workspace import Workspace, WorkspaceRoot
     from sandyard.workspace.layered_place import LayeredPlace
     from sandyard.workspace.lease import Lease
+    from sandyard.workspace.progress import Hearer, Tracker
 
 __all__ = ["Checkpoint", "Checkpoints", "save_into"]
 
@@ -71,6 +72,7 @@ class Checkpoints:
         excluded: frozenset[tuple[str, ...]],
         dependencies: Dependencies | None,
         place: LayeredPlace | None = None,
+        progress: Hearer | None = None,
     ) -> None:
         """Save the workspace.
 
@@ -79,6 +81,7 @@ class Checkpoints:
             excluded: paths that are left out, with all in them.
             dependencies: what the snapshot may need.
             place: where its changes are, if it lies upon layers.
+            progress: hears how far it is, where it is saved in a store.
 
         Raises:
             WorkspaceStopError: it can't be saved, and why; nothing that was saved before is lost.
@@ -86,7 +89,9 @@ class Checkpoints:
         async with self._turn:
             try:
                 if isinstance(self._snapshot, StoreSnapshot):
-                    self.last = await self._save_tree(self._snapshot, workspace, excluded, place)
+                    store = self._opened_store(self._snapshot)
+                    asked = store, self._snapshot.id, workspace, excluded, place
+                    self.last = await save_into(*asked, progress=progress)
                 else:
                     self.last = await self._save_archive(workspace, excluded, dependencies)
             except SandboxError as error:
@@ -113,16 +118,6 @@ class Checkpoints:
             report = archive.report
         assert report is not None  # noqa: S101  # it was read to its end
         return Checkpoint(snapshot=self._snapshot.id, report=report)
-
-    async def _save_tree(
-        self,
-        snapshot: StoreSnapshot,
-        workspace: Workspace,
-        excluded: frozenset[tuple[str, ...]],
-        place: LayeredPlace | None,
-    ) -> Checkpoint:
-        store = self._opened_store(snapshot)
-        return await save_into(store, snapshot.id, workspace, excluded, place)
 
     def _opened_store(self, snapshot: StoreSnapshot) -> SnapshotStore:
         if self._store is None:
@@ -159,7 +154,11 @@ class Checkpoints:
         )
 
     async def restore(
-        self, workspace: Workspace, lease: Lease, dependencies: Dependencies | None
+        self,
+        workspace: Workspace,
+        lease: Lease,
+        dependencies: Dependencies | None,
+        progress: Hearer | None = None,
     ) -> bool:
         """Restore what is kept into a workspace that is not ready; all of it, or nothing.
 
@@ -170,6 +169,7 @@ class Checkpoints:
             workspace: it.
             lease: the session's.
             dependencies: what the snapshot may need.
+            progress: hears how far it is, where a store keeps it.
 
         Returns:
             Whether something was kept.
@@ -190,7 +190,7 @@ class Checkpoints:
         if begun is None and not await workspace.run("start", is_empty):
             raise self._conflict(workspace.root.path)
         try:
-            await self._restore(workspace, lease, dependencies)
+            await self._restore(workspace, lease, dependencies, progress)
         except BaseException:
             # Without files nothing is half there; what stays with some is made whole by the next start.
             if await finished(workspace.run("start", is_empty)):
@@ -200,11 +200,15 @@ class Checkpoints:
         return True
 
     async def _restore(
-        self, workspace: Workspace, lease: Lease, dependencies: Dependencies | None
+        self,
+        workspace: Workspace,
+        lease: Lease,
+        dependencies: Dependencies | None,
+        progress: Hearer | None,
     ) -> None:
         with self.start_errors(workspace.root.inside):
             if isinstance(self._snapshot, StoreSnapshot):
-                await self._restore_tree(self._snapshot, workspace, lease)
+                await self._restore_tree(self._snapshot, workspace, lease, progress)
                 return
             stream = await self._snapshot.restore(dependencies=dependencies)
             try:
@@ -214,11 +218,17 @@ class Checkpoints:
                 stream.close()
 
     async def _restore_tree(
-        self, snapshot: StoreSnapshot, workspace: Workspace, lease: Lease
+        self,
+        snapshot: StoreSnapshot,
+        workspace: Workspace,
+        lease: Lease,
+        progress: Hearer | None,
     ) -> None:
         from sandyard.workspace.extract import restore_members  # noqa: PLC0415  # likewise
+        from sandyard.workspace.progress import HeardTally, tracked  # noqa: PLC0415  # likewise
 
         store, stopped = self._opened_store(snapshot), threading.Event()
+        tally = HeardTally(tracked(progress))
 
         def work(root: WorkspaceRoot) -> None:
             begun = lease.restoring
@@ -226,7 +236,8 @@ class Checkpoints:
             if wanted is not None:
                 with store.reading(wanted.id) as reader:
                     finish = _begin(root, lease, wanted.id)
-                    restore_members(root, reader.members(wanted.tree), stopped, finish=finish)
+                    members = reader.members(wanted.tree)
+                    restore_members(root, members, stopped, finish=finish, tally=tally)
 
         await workspace.run("hydrate_workspace", work, stopped)
 
@@ -273,6 +284,7 @@ async def save_into(
     *,
     label: str = "",
     tags: tuple[str, ...] = (),
+    progress: Hearer | None = None,
 ) -> Checkpoint:
     """Save a workspace as a snapshot of a store.
 
@@ -284,12 +296,16 @@ async def save_into(
         place: where its changes are, if it lies upon layers: it is saved with the costs of these.
         label: what the snapshot is called.
         tags: further words.
+        progress: hears how far it is.
 
     Raises:
         SnapshotPersistError: it can't be written; what was saved before is as it was.
         WorkspaceArchiveReadError: the workspace was removed, or can't be read.
         ArgumentError: the history's name is none.
     """
+    from sandyard.workspace.deputy import needs_deputies  # noqa: PLC0415  # where one is saved
+    from sandyard.workspace.progress import tracked  # noqa: PLC0415  # likewise
+
     stopped = threading.Event()
     paths = frozenset(tuple(name.encode(*_AS_PATHS) for name in path) for path in excluded)
     work = partial(
@@ -299,8 +315,8 @@ async def save_into(
         excluded=paths,
         place=place,
         stopped=stopped,
-        label=label,
-        tags=tags,
+        words=(label, tags),
+        tracker=None if needs_deputies(workspace.root) else tracked(progress),
     )
     return await workspace.run_whole(_OP, work, stopped)
 
@@ -313,8 +329,8 @@ def _saved(
     excluded: frozenset[tuple[bytes, ...]],
     place: LayeredPlace | None,
     stopped: threading.Event,
-    label: str = "",
-    tags: tuple[str, ...] = (),
+    words: tuple[str, tuple[str, ...]],
+    tracker: Tracker | None,
 ) -> Checkpoint:
     """Save a workspace into a store; in a deputy where it has files of others."""
     from sandyard.workspace.layered_notes import (  # noqa: PLC0415  # where one is saved
@@ -322,6 +338,7 @@ def _saved(
         note_stack,
     )
     from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
+    from sandyard.workspace.progress import HeardTally  # noqa: PLC0415  # saved
     from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex  # noqa: PLC0415  # saved
 
     with (
@@ -336,8 +353,9 @@ def _saved(
         known = None
         if place is not None and stack:
             known = known_tree(place, stack, before, excluded, saver.recorded)
-        saved = save_tree(root, saver, Looks(before, after), excluded, stopped, known)
-        made = saver.finish(saved.top, saved.report, label, tags, root=root.inside)
+        looks, tally = Looks(before, after), HeardTally(tracker)
+        saved = save_tree(root, saver, looks, excluded, stopped, known, tally)
+        made = saver.finish(saved.top, saved.report, *words, root=root.inside)
         if place is not None and stack:
             note_stack(after, place, stack, excluded, saved.report)
         after.finish(made.tree)

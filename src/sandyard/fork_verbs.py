@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sandyard.snapshot.records import Snapshot
     from sandyard.workspace import WorkspaceRoot
     from sandyard.workspace.layered_place import LayeredPlace
+    from sandyard.workspace.progress import Hearer
 
 __all__ = ["ForkVerbs"]
 
@@ -53,6 +54,7 @@ class ForkVerbs(WorkspaceVerbBase):
         tags: Iterable[str] = (),
         history: str | None = None,
         processes: Processes = "keep",
+        progress: Hearer | None = None,
     ) -> Snapshot:
         """Save the workspace as a snapshot of the store now; the session goes on.
 
@@ -66,6 +68,7 @@ class ForkVerbs(WorkspaceVerbBase):
             history: which history it belongs to (default: the session's id).
             processes: what becomes of what runs, as ``stop`` takes it: ``"freeze"`` saves all files as
                 they are at one moment.
+            progress: as ``stop`` takes it.
 
         Returns:
             The snapshot; the last one of the history if nothing has changed and neither a label nor
@@ -101,6 +104,7 @@ class ForkVerbs(WorkspaceVerbBase):
                 self._layered_place(),
                 label=words[0],
                 tags=words[1],
+                progress=progress,
             )
         return await store.get(made.snapshot)
 

@@ -183,7 +183,7 @@ class UnixLocalSandboxSession(
 
         Args:
             progress: called on the event loop with the newest ``Progress`` of the manifest's
-                entries (default: nobody is told).
+                entries, and of what a store's snapshot restores (default: nobody is told).
 
         Raises:
             ManifestError, ArtifactError: an entry can't be made; ``context["entry"]`` names it.
@@ -202,7 +202,7 @@ class UnixLocalSandboxSession(
             self._host_environment, self._environment = self._caller.variables(), None
             workspace = await self._enter_workspace()
             works: dict[StartStep, Callable[[], Awaitable[object]]] = {
-                StartStep.RESTORE: partial(self._restore, workspace, self._lease),
+                StartStep.RESTORE: partial(self._restore, workspace, self._lease, progress),
                 StartStep.ENTRIES: partial(self._make_ready, workspace, progress),
                 StartStep.SANDBOX: partial(self._build_sandbox, workspace),
                 StartStep.MOUNTS: partial(self._mount_entries, workspace.root),
@@ -232,7 +232,7 @@ class UnixLocalSandboxSession(
         self._commands = Commands(self._init, self.limits.watch(self._init, workspace))
 
     @observed("stop")
-    async def stop(self, *, processes: Processes = "keep") -> None:
+    async def stop(self, *, processes: Processes = "keep", progress: Hearer | None = None) -> None:
         """Makes a checkpoint: saves the workspace to the session's snapshot; the session goes on.
 
         Unless they are held, commands may write meanwhile: what changed while it was read is told in
@@ -245,6 +245,9 @@ class UnixLocalSandboxSession(
                 ``"freeze"`` holds all still, running commands included, until it is saved: what is
                 saved is of one moment. Commands that are started meanwhile begin afterwards, and
                 time that is held counts towards timeouts.
+            progress: called on the event loop with the newest ``Progress`` of a save to a store:
+                files looked at, and their bytes (default: nobody is told). Where only what was changed
+                is looked at, and where an ordinary user's session has several users, it is not called.
 
         Raises:
             WorkspaceStopError: the workspace can't be saved, or what runs not be held still, and
@@ -253,7 +256,8 @@ class UnixLocalSandboxSession(
         """
         check_phase("stop", self._phase)
         async with self._quieted(processes, "stop"):
-            await self._save(self._workspace if self.state.workspace_root_ready else None)
+            ready = self._workspace if self.state.workspace_root_ready else None
+            await self._save(ready, progress)
 
     @observed("shutdown", ends=True)
     async def shutdown(self) -> None:

@@ -24,6 +24,7 @@ from sandyard import (
     Overlay,
     Policy,
     PolicyError,
+    Progress,
     RemoteSnapshotSpec,
     SandboxError,
     SandboxPathGrant,
@@ -440,3 +441,23 @@ async def test_saving_under_churn(client: UnixLocalSandboxClient, tmp_path: Path
     assert (await store.verify()).ok
     assert (await store.list())[-1].id == session.checkpoint.snapshot  # type: ignore[union-attr]
     await client.delete(session)
+
+
+async def test_progress_of_saves_and_restores(
+    client: UnixLocalSandboxClient, tmp_path: Path
+) -> None:
+    heard: list[Progress] = []
+    session = await client.create(snapshot=StoreSnapshotSpec(directory=str(tmp_path / "store")))
+    async with session:
+        await session.exec("for i in $(seq 300); do echo $i > f$i; done; ln f1 g; ln -s f1 h")
+        await session.stop(progress=heard.append)
+        assert heard[-1][1:3] == (302, 1092)
+        assert [each.files for each in heard] == sorted(each.files for each in heard)
+        await session.save_snapshot(progress=heard.append)
+        assert heard[-1].files == 302
+    await client.delete(session)
+    heard.clear()
+    again = await client.resume(session.state)
+    await again.start(progress=heard.append)
+    assert heard[-1][1:3] == (302, 1092)
+    await client.delete(again)

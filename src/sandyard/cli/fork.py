@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from sandyard.cli.create import Name
+from sandyard.cli.progress import Progress
 from sandyard.cli.reaching import (
     Freeze,
     Json,
@@ -30,7 +31,9 @@ def fork(session: Session, name: Name = None, freeze: Freeze = False, json: Json
 
     async def work() -> int:
         parent, processes = supervised().session(session), processes_for(freeze=freeze)
-        made = await supervised().fork(parent, name=name, processes=processes)
+        with Progress("copying") as progress:
+            forking = supervised().fork(parent, name=name, processes=processes)
+            made = await progress.during(forking)
         if made.info is not None:
             if json:
                 print_objects((made.info,))

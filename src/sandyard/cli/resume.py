@@ -8,6 +8,7 @@ from sandyard import SandboxError
 from sandyard.cli.create import LayeredOption, Name
 from sandyard.cli.execution import refused
 from sandyard.cli.permissions import PolicyMaker, policy_options
+from sandyard.cli.progress import Progress
 from sandyard.cli.reaching import Json, attended, print_objects, supervised
 from sandyard.cli.report import PlainTeller
 from sandyard.cli.snapshot_names import Kept
@@ -37,9 +38,11 @@ def resume(
         return PlainTeller().end(refused(error))
 
     async def work() -> int:
-        session = await supervised().create(
-            name=name, policy=policy, snapshot=snapshot, layered=layered
-        )
+        with Progress("restoring") as progress:
+            making = supervised().create(
+                name=name, policy=policy, snapshot=snapshot, layered=layered
+            )
+            session = await progress.during(making)
         if session.info is not None:
             if json:
                 print_objects((session.info,))

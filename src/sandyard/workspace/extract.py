@@ -221,7 +221,12 @@ def hydrate_workspace(
 
 
 def restore_members(
-    root: WorkspaceRoot, members: Iterator[Member], stopped: Event, *, finish: bool = False
+    root: WorkspaceRoot,
+    members: Iterator[Member],
+    stopped: Event,
+    *,
+    finish: bool = False,
+    tally: Tally | None = None,
 ) -> ArchiveReport:
     """Restore the members of a saved workspace; all of them, or nothing.
 
@@ -230,6 +235,7 @@ def restore_members(
         members: them, each directory before what is in it; they are read as this program.
         stopped: set by whoever wants no more of it.
         finish: as ``hydrate_workspace``.
+        tally: counts what was made (default: one of its own).
 
     Raises:
         WorkspaceArchiveWriteError: they can't be written.
@@ -239,7 +245,8 @@ def restore_members(
         ids = {name.encode(): number for number, name in root.names.items()}
         return restoring.make(_as_program(members, owner), ids)
 
-    return _restore_all(root, make, ArchiveMeter(UNLIMITED), stopped, finish=finish)
+    meter = ArchiveMeter(UNLIMITED)
+    return _restore_all(root, make, meter, stopped, finish=finish, tally=tally)
 
 
 def _as_program(members: Iterator[Member], owner: Owner | None) -> Iterator[Member]:
@@ -275,9 +282,10 @@ def _restore_all(
     stopped: Event,
     *,
     finish: bool,
+    tally: Tally | None = None,
 ) -> ArchiveReport:
     """Make members apart, and then put them all into a workspace."""
-    tally = Tally()
+    tally = Tally() if tally is None else tally
     with _refusals("hydrate_workspace", root.inside, root), ExitStack() as stack:
         owner = rightful_owner(root)
         stack.enter_context(acting_as(owner))

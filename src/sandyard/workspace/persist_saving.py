@@ -44,6 +44,7 @@ def save_tree(
     excluded: frozenset[Path],
     stopped: threading.Event,
     known: KnownTree | None = None,
+    tally: Tally | None = None,
 ) -> SavedTree:
     """Save a workspace; what looks as it did before is not read.
 
@@ -55,6 +56,7 @@ def save_tree(
         stopped: set by whoever wants no more of it.
         known: of a workspace on layers, what was saved of it; what is not touched since is not even
             looked at (default: all of it is walked).
+        tally: counts what a walk finds (default: one of its own).
 
     Raises:
         WorkspaceArchiveReadError: the workspace was removed, or can't be read.
@@ -66,12 +68,12 @@ def save_tree(
             None if known is None else _saved_above(root, intake, looks, excluded, stopped, known)
         )
         if saved is None:
-            tally, owner = Tally(), rightful_owner(root)
-            rules = tally, root.ward, owner, stopped
+            counted, owner = Tally() if tally is None else tally, rightful_owner(root)
+            rules = counted, root.ward, owner, stopped
             saving = TreeSaving(root.fd, intake, looks, excluded, *rules)
             saving.names = root.names
             with acting_as(owner):
-                saved = SavedTree(saving.run(), tally.report())
+                saved = SavedTree(saving.run(), counted.report())
         if os.fstat(root.fd).st_nlink == 0:
             raise gone_root(root.inside)
     return saved

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["Hearer", "Progress", "ProgressRelay", "Tracker", "tracked"]
+from sandyard.archive.model import Kind
+from sandyard.archive.report import Tally
+
+__all__ = ["HeardTally", "Hearer", "Progress", "ProgressRelay", "Tracker", "tracked"]
 
 
 class Progress(NamedTuple):
     """How far it is.
 
     Attributes:
-        path: what was finished last: a file, link or entry.
-        files: files and symlinks written so far.
+        path: what was finished last: a file, link or entry; of a snapshot, nothing.
+        files: files and symlinks written so far; of a snapshot, saved or restored.
         size: bytes of them.
         entries: entries of the manifest, or whole transfers, that are done.
         total: how many there are to do.
@@ -109,3 +112,21 @@ def tracked(progress: Hearer | None) -> Tracker | None:
     if progress is None:
         return None
     return Tracker(ProgressRelay(asyncio.get_running_loop(), progress).tell)
+
+
+class HeardTally(Tally):
+    """Counts towards a report, and tells how far that is.
+
+    Args:
+        tracker: what tells it (default: nothing does).
+    """
+
+    def __init__(self, tracker: Tracker | None = None) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    def count(self, kind: Kind, size: int = 0) -> None:
+        """Count something that is there."""
+        super().count(kind, size)
+        if self._tracker is not None and kind is not Kind.DIRECTORY:
+            self._tracker.wrote("", size)
