@@ -35,8 +35,9 @@ _ONE_LOOPBACK: Final = Held(
 )
 _NO_OWNER: Final = Held(
     "partial",
-    "there is no PID namespace: that processes outside exist shows, and a process that leaves its "
-    "command's group outlives the command and the session",
+    "there is no PID namespace: that processes outside exist shows, a process that leaves its "
+    "command's group outlives the command and the session, and what runs when the program is killed "
+    "goes on",
 )
 _SHARED_NAMES: Final = (
     "POSIX semaphores and memory have one set of names on the machine: those of Python's "

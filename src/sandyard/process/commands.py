@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sandyard.errors import ExecTimeoutError
 from sandyard.finishing import finished, finishing
@@ -37,7 +38,7 @@ from sandyard.process.failures import (
     unwatched_output,
 )
 from sandyard.process.identity import owner_outside
-from sandyard.process.init import InitProcess, SandboxEndedError
+from sandyard.process.init import SandboxEndedError
 from sandyard.process.interactive import Interactive
 from sandyard.process.job import Job
 from sandyard.process.latch import Latch
@@ -55,6 +56,9 @@ from sandyard.process.watch import LimitWatch, output_hits, own_hits, wall_time_
 from sandyard.process.wire import Exited, Failure, SignalTarget
 from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
+
+if TYPE_CHECKING:
+    from sandyard.process.starter import Starter
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
 
@@ -444,7 +448,7 @@ class Commands:
         watch: what is looked at around each command; None where no limit needs that.
     """
 
-    def __init__(self, init: InitProcess, watch: LimitWatch | None = None) -> None:
+    def __init__(self, init: Starter, watch: LimitWatch | None = None) -> None:
         self.init = init
         self.watch = watch
         self.leftovers = LeftoverOutputs()

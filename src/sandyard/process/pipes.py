@@ -46,6 +46,8 @@ Identity = tuple[int, int]
 
 
 _ALL_MAY: Final = 0o666
+_SIZED: Final = hasattr(fcntl, "F_SETPIPE_SZ")
+"""Whether pipes have sizes of their own: on macOS the kernel alone decides."""
 
 
 def open_pipe(owner: Identity | None, *, open_to_all: bool = False) -> tuple[int, int]:
@@ -171,7 +173,7 @@ class OutputPipe:
         got = self._read_some()
         if got == 0 or self._fd < 0:
             return  # most commands: their end, at once
-        room = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ) - got  # whoever writes may have changed it
+        room = _size_of(self._fd) - got
         while room > 0 and (got := self._read_some()):
             room -= got
 
@@ -217,9 +219,15 @@ class OutputPipe:
 
     def _grow(self) -> None:
         # EPERM: the user's pages for pipes are used up; then it stays as it is.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_LARGE_BYTES)
+        if _SIZED:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_LARGE_BYTES)
         self._grown = True
+
+
+def _size_of(pipe: int) -> int:
+    """What fits into a pipe now: whoever writes to it may have changed that."""
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) if _SIZED else PIPE_LARGE_BYTES
 
 
 class InputPipe:

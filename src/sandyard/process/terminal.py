@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from sandyard.errors import SandboxError, TerminalEndedError
 from sandyard.finishing import finished, finishing
@@ -27,7 +27,7 @@ from sandyard.process.failures import (
     unwatched_input,
     unwatched_output,
 )
-from sandyard.process.init import InitProcess, SandboxEndedError
+from sandyard.process.init import SandboxEndedError
 from sandyard.process.job import TerminalJob
 from sandyard.process.latch import Latch
 from sandyard.process.master import Master
@@ -41,6 +41,9 @@ from sandyard.process.windows import checked_input, checked_window
 from sandyard.process.wire import Exited, Failure
 from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
+
+if TYPE_CHECKING:
+    from sandyard.process.starter import Starter
 
 __all__ = ["Terminal", "TerminalCall"]
 
@@ -129,7 +132,7 @@ class Terminal:
 
     def __init__(
         self,
-        init: InitProcess,
+        init: Starter,
         call: TerminalCall,
         number: int,
         on_end: Callable[[Terminal], None],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import insort
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from sandyard.errors import ArgumentError, ResourceLimitError
 from sandyard.finishing import all_finished
 from sandyard.limits import TERMINALS_ENDED_KEPT
 from sandyard.process.budget import descriptor_budget
-from sandyard.process.init import InitProcess
 from sandyard.process.terminal import Terminal, TerminalCall
 from sandyard.process.watch import LimitWatch
+
+if TYPE_CHECKING:
+    from sandyard.process.starter import Starter
 
 __all__ = ["Terminals"]
 
@@ -27,7 +30,7 @@ class Terminals:
         watch: what is looked at around each command; None where no limit needs that.
     """
 
-    def __init__(self, init: InitProcess, watch: LimitWatch | None) -> None:
+    def __init__(self, init: Starter, watch: LimitWatch | None) -> None:
         self._init = init
         self._watch = watch
         self._last = 0

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sandyard.finishing import all_finished
 from sandyard.limits import (
@@ -15,13 +16,16 @@ from sandyard.limits import (
     END_GIVE_UP_AFTER_S,
     ENDS_AT_ONCE,
 )
-from sandyard.process.init import InitProcess, SandboxEndedError
+from sandyard.process.init import SandboxEndedError
 from sandyard.process.job import Job
+
+if TYPE_CHECKING:
+    from sandyard.process.starter import Starter
 
 __all__ = ["end_in_turn", "end_leftovers", "end_patiently", "end_whole"]
 
 
-async def end_whole(init: InitProcess, job: Job) -> None:
+async def end_whole(init: Starter, job: Job) -> None:
     """Ends a job's command and all that it started; returns when it is gone, or can't be ended."""
     # No asyncio.timeout: it cancels its task, and this one is not to be cancelled. A send that finds
     # no room gives up by itself.
@@ -33,12 +37,12 @@ async def end_whole(init: InitProcess, job: Job) -> None:
             await ended.wait(END_GIVE_UP_AFTER_S - END_FORCE_AFTER_S)
 
 
-async def end_leftovers(init: InitProcess) -> None:
+async def end_leftovers(init: Starter) -> None:
     """Ends what is left of the jobs whose commands have exited."""
     await end_in_turn(partial(end_patiently, init, job) for job in init.leftovers())
 
 
-async def end_patiently(init: InitProcess, job: Job) -> None:
+async def end_patiently(init: Starter, job: Job) -> None:
     """Ends a job and all of it, where nobody waits for an answer within a second."""
     patience = time.monotonic() + CLOSE_TIMEOUT_S  # a tree of thousands takes its time
     with contextlib.suppress(SandboxEndedError):
