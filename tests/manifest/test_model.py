@@ -399,6 +399,22 @@ def test_saved_manifests_may_have_unknown_fields() -> None:
         Manifest(**dumped)
 
 
+def test_former_field_is_taken() -> None:
+    """JSON of the Agents SDK's manifests has it always; what else is unknown is refused as ever."""
+    former = {"root": "/srv/w", "remote_mount_command_allowlist": ["ls", "cat"]}
+    kept = dict(former)
+    expected = Manifest(root="/srv/w")
+    assert Manifest.model_validate(former) == Manifest.model_validate_json(json.dumps(former))
+    assert Manifest(**former) == Manifest.from_saved(former) == expected  # type: ignore[arg-type]  # as read
+    assert former == kept
+    assert "remote_mount_command_allowlist" not in expected.model_dump()
+    for words in ("ls", [1], None):
+        with pytest.raises(ManifestError, match="remote_mount_command_allowlist"):
+            Manifest(remote_mount_command_allowlist=words)
+    with pytest.raises(ManifestError, match="unknown field"):
+        Manifest(**former, later=1)  # type: ignore[arg-type]  # as read
+
+
 @pytest.mark.parametrize("payload", ["{", "[]", b"\xff", {"root": "x"}])
 def test_bad_saved_manifests(payload: str | bytes | dict[str, object]) -> None:
     with pytest.raises(ManifestError):

@@ -121,8 +121,13 @@ class SecretValue(EnvValue):
         """
         return self.among(os.environ)
 
-    def among(self, variables: Mapping[str, str]) -> str:
-        """Return the text, for a program that has these variables; raises what ``resolve`` does."""
+    def among(self, variables: Mapping[str, str], name: str | None = None) -> str:
+        """Return the text, for a program that has these variables; raises what ``resolve`` does.
+
+        Args:
+            variables: of the program.
+            name: what the secret is a value of, for the message.
+        """
         value = self.value if self.env is None else variables.get(self.env)
         if value is not None:
             return value
@@ -131,9 +136,12 @@ class SecretValue(EnvValue):
                 f"the variable {shown(self.env)} of this program, which holds a secret, is not set",
                 field="environment",
             )
+        which = "a SecretValue" if name is None else f"the secret {shown(name)}"
+        place = "" if name is None else f".value[{name!r}]"
         raise ManifestError(
-            "a SecretValue has no value: secrets are not saved; give it again, in the manifest's "
-            "environment, or use SecretValue(env=…)",
+            f"{which} has no value: secrets are not saved; give it again, as "
+            f"state.manifest.environment{place} = SecretValue(…) before the session is resumed, or "
+            "use SecretValue(env=…)",
             field="environment",
         )
 
@@ -229,7 +237,7 @@ class Environment(ManifestModel):
             if isinstance(value, StrEnvValue):
                 value = value.value
             elif isinstance(value, SecretValue):
-                value = value.among(os.environ if variables is None else variables)
+                value = value.among(os.environ if variables is None else variables, name)
             if isinstance(value, str):
                 found[_variable_name(name)] = value
             else:

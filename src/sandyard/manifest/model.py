@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -15,10 +15,14 @@ from sandyard.manifest.grants import SandboxPathGrant
 from sandyard.manifest.paths import ROOT_KEY, absolute_path, entry_key
 from sandyard.types import Group, User
 
-__all__ = ["DEFAULT_ROOT", "Manifest"]
+__all__ = ["DEFAULT_ROOT", "FORMER_FIELDS", "Manifest"]
 
 DEFAULT_ROOT = "/workspace"
 """The root that means: make me a private directory."""
+
+FORMER_FIELDS: Final = ("remote_mount_command_allowlist",)
+"""What manifests of the OpenAI Agents SDK have besides: words for a model's instructions, which bind
+nobody. They are taken, so that its JSON can be read, and not kept."""
 
 
 def _root(path: object) -> str:
@@ -248,6 +252,18 @@ class Manifest(ManifestModel):
                     entry=path,
                 )
             places[place] = path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_former(cls, fields: object) -> object:
+        """Leave out what only the Agents SDK makes something of."""
+        if not isinstance(fields, Mapping) or fields.keys().isdisjoint(FORMER_FIELDS):
+            return fields
+        for name in FORMER_FIELDS:
+            words = fields.get(name, [])
+            if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
+                raise ManifestError(f"{name} is a list of commands' names", field=name)
+        return {name: value for name, value in fields.items() if name not in FORMER_FIELDS}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

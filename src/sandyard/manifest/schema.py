@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from sandyard.manifest.entries import BaseEntry
 from sandyard.manifest.environment import EnvValue
+from sandyard.manifest.model import FORMER_FIELDS
 
 if TYPE_CHECKING:
     from sandyard.manifest.base import Tagged
@@ -19,6 +20,13 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PLACE: Final = "#/$defs/"
 
 Schema = dict[str, object]
+
+_FORMER: Final[Schema] = {
+    "deprecated": True,
+    "description": "Of manifests of the OpenAI Agents SDK: taken, and not kept.",
+    "items": {"type": "string"},
+    "type": "array",
+}
 
 
 def manifest_schema(kind: type[Manifest]) -> Schema:
@@ -40,6 +48,9 @@ def manifest_schema(kind: type[Manifest]) -> Schema:
             _demand_tag(definitions[name], tag)
         definitions[family.__name__] = _one_of(family, tags)
     top = definitions.pop(names[kind])
+    properties = top["properties"]
+    if isinstance(properties, dict):
+        properties |= dict.fromkeys(FORMER_FIELDS, _FORMER)
     return {"$schema": _DIALECT, **top, "$defs": dict(sorted(definitions.items()))}
 
 
