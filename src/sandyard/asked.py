@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, shown
 from sandyard.policy import OWN_VARIABLES, Policy
 
-__all__ = ["asked_variables", "check_companions"]
+__all__ = ["asked_variables", "check_caller", "check_companions"]
 
 
 def asked_variables(inherit: object, names: object) -> tuple[str, ...] | None:
@@ -57,6 +58,44 @@ def _checked_names(names: object) -> tuple[str, ...]:
     return unique
 
 
+def check_caller(environ: object, directory: object, mount_providers: object) -> None:
+    """Refuse what can't be of a program that sessions are made for, where something is given.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: it can't.
+    """
+    if directory is not None and not isinstance(directory, str):
+        _refuse_kind("directory", directory, "a text")
+    if isinstance(directory, str) and (not directory.startswith("/") or "\0" in directory):
+        raise ArgumentError(
+            "directory is an absolute path", op="create", argument="directory", value=directory
+        )
+    _check_names("environ", environ)
+    _check_names("mount_providers", mount_providers)
+    texts = environ.values() if isinstance(environ, Mapping) else ()
+    if not all(isinstance(text, str) for text in texts):
+        _refuse_kind("environ", type(environ), "a mapping of names to texts")
+
+
+def _check_names(argument: str, given: object) -> None:
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        _refuse_kind(argument, given, "a mapping")
+    for name in given:
+        if not isinstance(name, str):
+            _refuse_kind(argument, name, "a mapping with texts for names")
+
+
+def _refuse_kind(argument: str, value: object, kind: str) -> NoReturn:
+    raise ArgumentTypeError(
+        f"{argument} is {kind}, or None, not {shown(value)}",
+        op="create",
+        argument=argument,
+        value=value,
+    )
+
+
 def check_companions(
     instrumentation: object, dependencies: object, concurrency_limits: object
 ) -> None:
@@ -81,9 +120,4 @@ def check_companions(
 
 def _check_kind(argument: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
-        raise ArgumentTypeError(
-            f"{argument} is {kind.__name__}, or None, not {shown(value)}",
-            op="create",
-            argument=argument,
-            value=value,
-        )
+        _refuse_kind(argument, value, kind.__name__)

@@ -14,10 +14,7 @@ from uuid import UUID, uuid4
 from sandyard.caller import Caller
 from sandyard.contract import BaseSandboxSession
 from sandyard.contract.client import BaseSandboxClient
-from sandyard.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-)
+from sandyard.errors import ArgumentTypeError
 from sandyard.finishing import finished, in_thread
 from sandyard.loading import loading
 from sandyard.manifest import DEFAULT_ROOT, Manifest
@@ -100,10 +97,11 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
             raise unavailable()
         self._policy = _checked_policy(policy) or Policy()
-        if directory is not None and not directory.startswith("/"):
-            raise ArgumentError(
-                "directory is an absolute path", op="create", argument="directory", value=directory
-            )
+        placed = environ, directory, mount_providers
+        if any(one is not None for one in placed):
+            from sandyard.asked import check_caller  # noqa: PLC0415  # as given
+
+            check_caller(*placed)
         self._allowed: tuple[str, ...] | None = None
         self._caller = Caller(None if environ is None else dict(environ), directory)
         self._providers = {} if mount_providers is None else dict(mount_providers)
