@@ -10,18 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import ExecResult, Policy, UnixLocalSandboxSession
+from sandyard import ExecResult, UnixLocalSandboxSession
 from sandyard.testing import BEHAVIOURS, Promise, run_conformance
 from tests.conformance.held_session import held_sessions
-from tests.conformance.local_session import local_sessions
+from tests.conformance.local_session import OPENED, local_sessions, read_back
 from tests.house.sources import ROOT
 from tests.ladder.hosts import ask
 from tests.supervisor.living import end_supervisor, remote
 
 AIM = 150
 
-NAMELESS = {"links.tells_owner_names"}
-"""What the lowest rung can't do: its ``/etc`` is the host's, and has no name for the user inside."""
+LOWER = {
+    "nested,covered_proc": set[str](),
+    "nested,no_user": {
+        "handles.pty_takes_typing",
+        "handles.terminal_close_ends_tree",
+        "handles.terminal_has_window",
+        "handles.terminal_is_one",
+        "handles.terminal_takes_typing",
+        "links.tells_owner_names",
+        "wall.loopback_works",
+    },
+}
+"""What lower rungs can't do. The lowest has no terminals and no loopback of its own, and its ``/etc`` is
+the host's, which has no name for the user inside."""
+
+OPEN = {"wall.has_own_home", "wall.reaches_no_host_port"}
+"""What a policy opens."""
 
 UNWATCHED = {"searching.watches_changes"}
 """What the supervisor's sessions do not offer."""
@@ -41,16 +56,19 @@ async def test_sessions_here_show_all() -> None:
 
 @pytest.mark.once
 async def test_policy_changes_what_it_says() -> None:
-    result = await run_conformance(local_sessions(Policy(network="host")), only=["wall"])
+    result = await run_conformance(local_sessions(OPENED), only=["wall"])
     unlike = {one.behaviour.name for one in result if one.verdict != "passed"}
-    assert unlike == {"wall.reaches_no_host_port"}, str(result)
+    assert unlike == OPEN, str(result)
 
 
 @pytest.mark.soak
 @pytest.mark.once
-def test_lower_rung_shows_the_rest() -> None:
-    unlike = ask("nested,no_user", "tests.conformance.local_session")
-    assert unlike.keys() == NAMELESS, unlike
+@pytest.mark.parametrize("how", LOWER)
+def test_lower_rung_shows_the_rest(how: str) -> None:
+    result = read_back(ask(how, "tests.conformance.local_session"))
+    assert {one.behaviour.name for one in result if one.verdict != "passed"} == LOWER[how], str(
+        result
+    )
 
 
 @pytest.fixture
