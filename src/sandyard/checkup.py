@@ -83,9 +83,9 @@ async def doctor() -> DoctorReport:
     canaries: tuple[DoctorCanary, ...] = ()
     if threads and facts.system == "linux":
         if host.euid == 0:
-            trials["lease"] = await in_thread(_try_lease)
+            trials["lease"] = await _aside(_try_lease)
         else:
-            trials["users"] = await in_thread(_try_users)
+            trials["users"] = await _aside(_try_users)
         await _try_parts(host, trials)
         if host.euid == 0 and trials["base"].ok:
             await _try_owners(host, facts, trials)
@@ -94,21 +94,23 @@ async def doctor() -> DoctorReport:
             why = "no descriptor was left for a session"
             canaries = judge_canaries({}, {}, root=host.euid == 0, why=why)
             return judge(facts, trials, canaries, time.monotonic() - began)
-        made = await in_thread(_missing_directories, facts.places["state"])
+        made = await _aside(_missing_directories, facts.places["state"])
         try:
             trials["session"], canaries = await _try_session(facts)
         finally:
-            await in_thread(_remove_directories, made)
+            await _aside(_remove_directories, made)
     return judge(facts, trials, canaries, time.monotonic() - began)
 
 
-async def _aside(function: Callable[..., T], *arguments: object, threads: bool) -> T:
+async def _aside(function: Callable[..., T], *arguments: object, threads: bool = True) -> T:
     """Call something that blocks: in a thread, or on the loop where none can be started.
 
-    A loop whose executor could start no thread can't be closed either, so it is never asked.
+    A loop whose executor could start no thread can't be closed either, so it is not asked where that
+    is known before; a few may have been started when there is room for no other.
     """
     if threads:
-        return await in_thread(function, *arguments)
+        with suppress(ResourceLimitError):
+            return await in_thread(function, *arguments)
     return function(*arguments)
 
 
@@ -218,10 +220,27 @@ async def _try_parts(host: HostFacts, trials: dict[str, Tried]) -> None:
 
 async def _try_owners(host: HostFacts, facts: MachineFacts, trials: dict[str, Tried]) -> None:
     """Whether root's sandboxes can be given files without giving them away."""
-    for name, path in (("temporary", facts.places["temporary"]), ("current", os.curdir)):
-        source = await in_thread(_real_path, path)
-        bind = Bind(source, "/workspace", writable=True, as_owner=True)
-        trials[f"owners_{name}"] = await _ask(trial_plan(host, (), bind))
+    kept = ExitStack()
+    try:
+        # As a private workspace would be: nobody has mounted anything beneath it.
+        own = await _aside(_throw_away, facts.places["temporary"], kept)
+        for name, path in (("temporary", own), ("current", os.curdir)):
+            source = await _aside(_real_path, path)
+            bind = Bind(source, "/workspace", writable=True, as_owner=True)
+            trials[f"owners_{name}"] = await _ask(trial_plan(host, (), bind))
+    finally:
+        await finished(_aside(kept.close))
+
+
+def _throw_away(place: str, kept: ExitStack) -> str:
+    """A directory of ours in another one, for as long as ``kept`` is open; or that one (blocking)."""
+    path = os.path.join(place, f"sandyard-doctor-{secrets.token_hex(8)}")
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:  # told where workspaces are
+        return place
+    kept.callback(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def _real_path(path: str) -> str:
@@ -340,19 +359,19 @@ async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, 
     root = facts.euid == 0
     kept = ExitStack()
     try:
-        bait = await in_thread(_lay_bait, kept)
+        bait = await _aside(_lay_bait, kept)
     except asyncio.CancelledError:
-        await finished(in_thread(kept.close))
+        await finished(_aside(kept.close))
         raise
     except _FAILURES as error:
         why = f"nothing to reach could be made outside: {error}"
         started, _ = await _in_session(_run_true)
         return started, judge_canaries({}, {}, root=root, why=why)
     try:
-        outside_script = await in_thread(bait.script, "outside")
-        inside_script = await in_thread(bait.script, "inside")
+        outside_script = await _aside(bait.script, "outside")
+        inside_script = await _aside(bait.script, "inside")
         outside: asyncio.Task[Findings] = asyncio.ensure_future(
-            in_thread(_run_outside, outside_script)
+            _aside(_run_outside, outside_script)
         )
         try:
             started, said = await _in_session(lambda session: _run_inside(session, inside_script))
@@ -360,13 +379,13 @@ async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, 
             await asyncio.wait([outside])
         inside = dict(parse_findings(said))
         if inside:  # what counts is what is seen outside
-            appeared = await in_thread(bait.written, "inside")
+            appeared = await _aside(bait.written, "inside")
             words = "the file is there" if appeared else inside["write_file"][1]
             inside["write_file"] = (appeared, words)
         why = "no session could be started" if not started.ok else "no Python was found inside"
         return started, judge_canaries(inside, outside.result(), root=root, why=why)
     finally:
-        await in_thread(kept.close)
+        await _aside(kept.close)
 
 
 _RESERVE: Final = 8

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ NEW_ANY: Final = 0x7E020000
 CAPBSET_DROP: Final = 24
 CONTAINER_CAPABILITIES: Final = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31})
 """Numbers of those that container engines leave to root: CAP_CHOWN to CAP_SETFCAP."""
+MIB: Final = 2**20
 MS_BIND_REC: Final = 0x1000 | 0x4000
 MS_PRIVATE_REC: Final = 0x40000 | 0x4000
 MS_NODEV_NOSUID: Final = 0x4 | 0x2
@@ -212,6 +214,17 @@ def change_mount(path: bytes, flags: int, add: int, remove: int) -> None:
 
 def no_idmap() -> None:
     """Temporary files lie on a file system that can't be shown as somebody else's; for root."""
+    mount_overlay()
+    os.environ["TMPDIR"] = "/mnt/merged"
+
+
+def crowded_place() -> None:
+    """Somebody has mounted such a one beneath the place of temporary files; for root."""
+    mount_overlay()
+    os.environ["TMPDIR"] = "/mnt"
+
+
+def mount_overlay() -> None:
     checked(LIBC.unshare(NEWNS))
     mount("none", "/", None, MS_PRIVATE_REC)
     mount("tmpfs", "/mnt", "tmpfs", 0)
@@ -220,7 +233,6 @@ def no_idmap() -> None:
         os.chmod(f"/mnt/{name}", 0o1777)
     options = b"lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work"
     checked(LIBC.mount(b"overlay", b"/mnt/merged", b"overlay", ctypes.c_ulong(0), options))
-    os.environ["TMPDIR"] = "/mnt/merged"
 
 
 def chroot() -> None:
@@ -255,6 +267,22 @@ def fewest_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
 
 
+def few_threads() -> None:
+    """Room for two threads of a loop and no third: their stacks count as data."""
+    resource.setrlimit(resource.RLIMIT_STACK, (100 * MIB, 100 * MIB))
+    resource.setrlimit(resource.RLIMIT_DATA, (300 * MIB, 300 * MIB))
+
+
+def ignoring() -> None:
+    """Children are not waited for, and signals come late."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGALRM})
+
+
+def file_for_state() -> None:
+    os.environ["XDG_STATE_HOME"] = "/etc/passwd"
+
+
 def as_it_is() -> None:
     """No worse; what runs there makes something worse by itself."""
 
@@ -269,7 +297,7 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
     for way in (
         no_user, no_mounts, no_landlock, container, listened, no_idmap, old_filter, old_open, deadly_filter, nested, no_room,
         covered_proc, hidden_proc, unseen_proc, read_only, chroot, few_processes, few_files, fewest_files,
-        no_home, as_it_is,
+        no_home, few_threads, ignoring, file_for_state, crowded_place, as_it_is,
     )
 }  # fmt: skip
 

@@ -57,6 +57,7 @@ CASES = (
          "state_directory"),
     Case("nested,chroot", "user_namespace", "errno 1]", "chroot(2)", "landlock_seccomp"),
     Case("few_processes", "processes", "", "limit on processes", "full"),
+    Case("file_for_state", "state_directory", "Not a directory", "XDG_STATE_HOME", "full"),
     Case("few_files", "open_files", "Too many open files", "limit on open files", "full"),
     Case("fewest_files", "open_files", "Too many open files", "limit on open files", "none"),
 )  # fmt: skip
@@ -110,6 +111,13 @@ def test_kill_by_filter_is_survived() -> None:
 
 
 @pytest.mark.plain
+def test_few_threads_are_survived() -> None:
+    told = ask("few_threads")
+    assert told.errors == ""
+    assert told.code == int(not told.report["holds"])
+
+
+@pytest.mark.plain
 def test_missing_landlock_is_no_obstacle() -> None:
     told = ask("no_landlock")
     assert (told.code, told.report["holds"], told.report["rung"]) == (0, True, "full")
@@ -118,9 +126,20 @@ def test_missing_landlock_is_no_obstacle() -> None:
 
 
 @pytest.mark.plain
-@pytest.mark.parametrize("how", ["nested", "no_home", "nested,no_home"])
+@pytest.mark.parametrize("how", ["nested", "no_home", "nested,no_home", "ignoring"])
 def test_still_good_host_holds(how: str) -> None:
+    assert_good(how)
+
+
+@pytest.mark.root
+def test_mount_beside_workspaces_is_harmless() -> None:
+    assert_good("crowded_place")
+
+
+def assert_good(how: str) -> None:
+    """Everything holds, and everything could be tried."""
     told = ask(how)
     assert (told.code, told.errors, told.report["cause"]) == (0, "", None)
     assert not told.keys("missing", required=True)
+    assert not told.keys("unknown", required=True)
     assert set(told.canaries().values()) == {"held"}

@@ -54,7 +54,13 @@ def examine(json: Json = False) -> int:
 
     Exit codes: 0 if the default policy can be held here, 1 if not.
     """
-    report, code = asyncio.run(_examine())
+    told: list[tuple[DoctorReport | None, int]] = []
+    try:
+        asyncio.run(_examine(told))
+    except RuntimeError:  # the end of a loop takes a thread, and there may be none left
+        if not told:
+            raise
+    ((report, code),) = told
     if report is None:
         return code
     lines = [json_format.dumps(asdict(report))] if json else _Printer().lines(report)
@@ -65,7 +71,8 @@ def examine(json: Json = False) -> int:
     return code
 
 
-async def _examine() -> tuple[DoctorReport | None, int]:
+async def _examine(told: list[tuple[DoctorReport | None, int]]) -> None:
+    """Append the report, or None, and the exit code."""
     from sandyard.checkup import doctor  # noqa: PLC0415  # no other verb needs what it needs
 
     with Stopping() as stopping:
@@ -74,8 +81,9 @@ async def _examine() -> tuple[DoctorReport | None, int]:
         except asyncio.CancelledError:
             if stopping.cause is None:
                 raise
-            return None, _SIGNALLED + stopping.cause
-    return report, 0 if report.holds else 1
+            told.append((None, _SIGNALLED + stopping.cause))
+            return
+    told.append((report, 0 if report.holds else 1))
 
 
 class _Printer:

@@ -144,7 +144,8 @@ def _version() -> str:
 
 
 def _nearest(path: str) -> str:
-    while path not in ("", "/") and not os.path.isdir(path):
+    """What there is of a path; it need not be a directory, and then nothing can be made in it."""
+    while path not in ("", "/") and not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 

@@ -406,6 +406,14 @@ def try_all(order: dict[str, str]) -> dict[str, Answer]:
     return answers
 
 
+def hear_signals() -> None:
+    """Undo what the program above ignores or blocks: forks must be waited for, and the alarm must come."""
+    for number in (signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 if __name__ == "__main__":
+    hear_signals()
     signal.alarm(ALL_S)
     json.dump(try_all(json.loads(sys.argv[1])), sys.stdout)
