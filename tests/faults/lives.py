@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from sandyard import (
     ExecTimeoutError,
+    ResourceLimitError,
     SandboxError,
     SessionClosedError,
     UnixLocalSandboxClient,
@@ -251,6 +252,64 @@ def under_a_debugger() -> None:
         asyncio.run(live())
 
 
+@contextmanager
+def without_streams() -> Iterator[None]:
+    """The standard streams are closed in the block, as of a daemon: what is opened gets their numbers."""
+    kept = [os.dup(fd) for fd in range(3)]
+    for fd in range(3):
+        os.close(fd)
+    try:
+        yield
+    finally:
+        for fd, copy in enumerate(kept):
+            os.dup2(copy, fd)
+            os.close(copy)
+
+
+def as_a_daemon() -> None:
+    """A program that gives nobody any right by chance, and has no standard streams."""
+
+    async def main() -> None:
+        client = Client()
+        session = await client.create()
+        with without_streams():
+            async with session:
+                await use(session)
+            await client.delete(session)
+
+    os.umask(0o777)
+    client = Client()
+    session = asyncio.run(client.create())
+    assert os.stat(session.state.manifest.root).st_mode & 0o777 == 0o700
+    os.umask(0o177)
+    asyncio.run(client.delete(session))
+    asyncio.run(main())
+
+
+def with_small_files() -> None:
+    """A program that may write no file of more than 10 KB: a large request is one, in memory."""
+
+    async def main() -> None:
+        client = Client()
+        session = await client.create()
+        async with session:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+            told = ""
+            try:
+                await session.exec("echo", "x" * 100_000, shell=False)
+            except ResourceLimitError as error:
+                told = str(error.context["limit"])
+            finally:
+                resource.setrlimit(
+                    resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+                )
+            assert told == "file_size", told
+            await use(session)
+        await client.delete(session)
+
+    asyncio.run(main())
+
+
 HABITS: dict[str, Callable[[], None]] = {
     "plain": plain,
     "uvloop": under_uvloop,
@@ -264,6 +323,8 @@ HABITS: dict[str, Callable[[], None]] = {
     "few processes": with_few_processes,
     "little memory": with_little_memory,
     "debugger": under_a_debugger,
+    "daemon": as_a_daemon,
+    "small files": with_small_files,
 }
 
 

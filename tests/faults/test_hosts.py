@@ -41,6 +41,8 @@ def list_habits() -> list[object]:
         "forked workers",
         "workers that end",
         "debugger",
+        "daemon",
+        "small files",
         pytest.param(
             "uvloop", marks=pytest.mark.skipif(not find_spec("uvloop"), reason="needs uvloop")
         ),

@@ -34,6 +34,7 @@ from sandyard.process.failures import (
     no_pipe,
     no_turn,
     not_begun,
+    not_sent,
     stdin_failed,
     unwatched_output,
 )
@@ -161,7 +162,7 @@ class RunningCommand:
         except SandboxEndedError:
             raise gone_error(self._call.words, born=False) from None
         except OSError as error:
-            raise no_descriptor(error) from error
+            raise not_sent(self._call.words, error) from error
         finally:
             for fd in theirs:
                 os.close(fd)

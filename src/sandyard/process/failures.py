@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Final
 
 from sandyard.errors import ExecTransportError, ResourceLimitError
 
@@ -16,6 +17,7 @@ __all__ = [
     "no_terminal",
     "no_turn",
     "not_begun",
+    "not_sent",
     "stdin_failed",
     "untold_signal",
     "unwatched_input",
@@ -49,6 +51,36 @@ def no_descriptor(error: OSError) -> ResourceLimitError:
         unit="errno",
         cause=error,
         retryable=True,
+    )
+
+
+_DESCRIPTORLESS: Final = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
+_MEMORYLESS: Final = (errno.ENOMEM, errno.ENOBUFS)
+
+
+def not_sent(words: tuple[str, ...], error: OSError) -> ResourceLimitError | ExecTransportError:
+    """The sandbox could not be asked for a command."""
+    if error.errno in _DESCRIPTORLESS:
+        return no_descriptor(error)
+    if error.errno == errno.EFBIG or error.errno in _MEMORYLESS:
+        too_large = error.errno == errno.EFBIG
+        return ResourceLimitError(
+            "a command with so many words and variables is handed over in a file in memory, and the "
+            "host program's limit on file sizes refuses that; raise it (ulimit -f)"
+            if too_large
+            else f"the kernel has no memory to ask for a command ({error.strerror})",
+            limit="file_size" if too_large else "memory",
+            value=error.errno or 0,
+            unit="errno",
+            cause=error,
+            retryable=not too_large,
+        )
+    return ExecTransportError(
+        command=words,
+        message=f"the sandbox can't be asked for a command: {error.strerror}",
+        context={"reason": "not_sent", "errno": error.errno},
+        cause=error,
+        retryable=False,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.plan import HostIdentity, LaunchPlan
@@ -116,6 +117,10 @@ def discard(launched: Launched) -> None:
         launched.group.close()
 
 
+_FIRST_FREE: Final = 3
+"""The first descriptor that is no standard one."""
+
+
 def spawn_program(channel: int, path: str | None = None) -> int:
     """Starts the program, which is told over ``channel`` what to do; returns its number.
 
@@ -127,6 +132,17 @@ def spawn_program(channel: int, path: str | None = None) -> int:
         ConfinementUnavailableError: it can't be started.
         OSError: there are too many processes or descriptors.
     """
+    if channel >= _FIRST_FREE:
+        return _spawn(channel, path)
+    # A host that closed its standard streams gets their numbers for what it opens next.
+    moved = fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    try:
+        return _spawn(moved, path)
+    finally:
+        os.close(moved)
+
+
+def _spawn(channel: int, path: str | None) -> int:
     program = program_path()
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),

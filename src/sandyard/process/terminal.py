@@ -24,6 +24,7 @@ from sandyard.process.failures import (
     no_descriptor,
     no_input_end,
     no_terminal,
+    not_sent,
     unwatched_input,
     unwatched_output,
 )
@@ -183,7 +184,7 @@ class Terminal:
         except SandboxEndedError:
             raise gone_error(self.command, born=False) from None
         except OSError as error:
-            raise no_descriptor(error) from error
+            raise not_sent(self.command, error) from error
         patience = min(BIRTH_TIMEOUT_S, self._timeout_s or BIRTH_TIMEOUT_S)
         if not await job.born.wait(patience) and patience == self._timeout_s:
             await self.close(self._too_long())

@@ -178,7 +178,10 @@ class WorkspaceRoot:
         try:
             os.mkdir(path, 0o700)
             try:
-                return cls.adopt(os.open(path, _OPEN), path, inside=inside, owned=True)
+                fd = os.open(path, _OPEN)
+                with closed_on_error(fd):
+                    os.fchmod(fd, 0o700)  # whatever the program's umask has taken away
+                return cls.adopt(fd, path, inside=inside, owned=True)
             except OSError:
                 os.rmdir(path)
                 raise
