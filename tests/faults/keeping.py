@@ -1,12 +1,21 @@
-"""Verbs that keep a workspace, make another of it, or mount in it: slower than the rest, for a soak."""
+"""Verbs that keep a workspace, make another of it, mount in it, or reach into it: for a soak."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from sandyard import BindMount, Overlay, Policy, StoreSnapshotSpec, TmpfsMount
+from sandyard import (
+    BindMount,
+    Layered,
+    Overlay,
+    Policy,
+    StoreSnapshotSpec,
+    TmpfsMount,
+    UnixLocalSandboxClientOptions,
+)
 from tests.faults.verbs import Place, Ready, Verb
+from tests.network.host import ECHO, free_port
 
 __all__ = ["KEEPING"]
 
@@ -30,6 +39,12 @@ async def save(place: Place) -> None:
     assert place.session.checkpoint is not None
 
 
+async def save_frozen(place: Place) -> None:
+    await place.session.exec("setsid sleep 60 & true")
+    await place.session.stop(processes="freeze")
+    assert place.session.checkpoint is not None
+
+
 async def begin_saved(place: Place) -> None:
     """A session whose workspace is nowhere but in its snapshot."""
     await begin(place)
@@ -49,6 +64,23 @@ async def fork(place: Place) -> None:
     place.others.append(await place.client.fork(place.session))
     await place.others[0].start()
     assert await place.others[0].read_range("copied/link", size=100) == b"text"
+
+
+async def begin_layered(place: Place) -> None:
+    """A session upon a layer that holds what a manifest made, and a change of its own."""
+    plain = await place.client.create(manifest=place.manifest())
+    place.others.append(plain)
+    await plain.start()
+    place.made = await place.client.fork(plain, workspace=Layered())
+    await place.session.start()
+    await place.session.write("new", place.token.encode())
+
+
+async def fork_layered(place: Place) -> None:
+    forked = await place.client.fork(place.session)
+    place.others.append(forked)
+    await forked.start()
+    assert await forked.read_range("new", size=100) == place.token.encode()
 
 
 # --- overlays -------------------------------------------------------------------------------------
@@ -140,10 +172,50 @@ async def look_at_mounts(place: Place) -> None:
     assert not await seen(place, "deep/shown")
 
 
+# --- reaching in ----------------------------------------------------------------------------------
+
+
+async def begin_listening(place: Place) -> None:
+    """A session with a port, on which a server listens."""
+    port = free_port()
+    options = UnixLocalSandboxClientOptions((port,))
+    place.made = await place.client.create(manifest=place.manifest(), options=options)
+    await place.session.start()
+    await place.session.start_process("python3", "-c", ECHO, str(port), shell=False)
+    await place.session.wait_for_port(port)
+
+
+async def wait_for_port(place: Place) -> None:
+    (port,) = place.session.state.exposed_ports
+    endpoint = await place.session.wait_for_port(port)
+    assert endpoint == await place.session.resolve_exposed_port(port)
+
+
+async def apply_manifest(place: Place) -> None:
+    await place.session.rm("copied", recursive=True)
+    assert (await place.session.apply_manifest()).files
+
+
+async def review(place: Place) -> None:
+    await place.session.write(".envrc", b"export A=1\n")
+    told = await place.session.review()
+    assert told.findings or told.notes
+
+
+async def why(place: Place) -> None:
+    assert str(await place.session.why("/etc/shadow"))
+
+
 KEEPING: dict[str, Verb] = {
     "save": Verb(save, before=begin),
+    "save_frozen": Verb(save_frozen, before=begin, leaves=True),
     "restore": Verb(restore, Ready.MADE, before=begin_saved, keeps=False),
     "fork": Verb(fork),
+    "fork_layered": Verb(fork_layered, before=begin_layered),
+    "wait_for_port": Verb(wait_for_port, before=begin_listening),
+    "apply_manifest": Verb(apply_manifest),
+    "review": Verb(review),
+    "why": Verb(why),
     "mount": Verb(mount, after=look_at_mounts),
     "unmount": Verb(unmount, before=begin_mounted, after=look_at_mounts),
     "diff": Verb(diff, before=begin_trying),

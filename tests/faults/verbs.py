@@ -396,6 +396,7 @@ async def look(place: Place) -> None:
     assert await session.exists("file")
     assert await session.same_file("copied/link", "copied/below/text")
     assert await session.read_range("file", offset=1, size=3) == b"ont"
+    assert await session.read_bounded("file", max_bytes=3) == b"con"
     assert await session.glob("**/text") == ["copied/below/text"]
 
 
