@@ -42,11 +42,9 @@ static int allow(int ruleset, const unsigned char *data) {
     int place = open_place((const char *)data + sizeof rule);
     if (place < 0)
         return is_absent(errno) ? 0 : errno;
-    int error = 0;
-    if (fstat(place, &facts) != 0)
-        error = errno;
-    else if (!S_ISLNK(facts.st_mode) && landlock_allow(ruleset, place, rule.access) != 0)
-        error = errno;
+    bool failed = fstat(place, &facts) != 0 ||
+                  (!S_ISLNK(facts.st_mode) && landlock_allow(ruleset, place, rule.access) != 0);
+    int error = failed ? errno : 0;
     (void)close(place);
     return error;
 }
