@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,9 @@ from tests.session.host import find_init, find_survivors, make_token, name_of, n
 from tests.session.test_leftovers import DAEMON
 
 Session = UnixLocalSandboxSession
+
+PATIENCE_S = 20
+"""Seconds for what takes milliseconds on a machine that has time for us."""
 
 DAEMONS = f"setsid sleep @ & python3 -c '{DAEMON}' @ & (trap '' TERM HUP; exec sleep @) & "
 
@@ -54,10 +56,9 @@ async def test_killed_sandbox_is_told_at_once(session: Session, victim: str) -> 
     await until(lambda: len(find_survivors(token)) >= 7)
     init = find_init()
     outer = next(pid for pid in list_children(os.getpid()) if init in list_children(pid))
-    began = time.monotonic()
     os.kill(init if victim == "init" else outer, signal.SIGKILL)
-    outcomes = await asyncio.gather(*pending, return_exceptions=True)
-    assert time.monotonic() - began < 1.5
+    async with asyncio.timeout(PATIENCE_S):  # far less than their own
+        outcomes = await asyncio.gather(*pending, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ExecTransportError] * 4
     await assert_dead(session)
     await until(lambda: not find_survivors(token))
@@ -133,7 +134,7 @@ async def test_nothing_outlives_the_host(tmp_path: Path, number: signal.Signals)
     with run_host(tmp_path, token, daemons=daemons) as program:
         await until(lambda: len(find_survivors(token)) >= 4)
         program.send_signal(number)
-        await until(lambda: not find_survivors(token), within=2)
+        await until(lambda: not find_survivors(token), within=PATIENCE_S)
 
 
 async def test_stopped_init_does_not_stay(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ async def test_forked_workers_do_not_keep_it(tmp_path: Path) -> None:
         try:
             await until(lambda: find_survivors(token))
             program.kill()
-            await until(lambda: not find_survivors(token), within=2)
+            await until(lambda: not find_survivors(token), within=PATIENCE_S)
         finally:
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
@@ -201,7 +202,7 @@ async def test_host_that_ignores_its_children(tmp_path: Path) -> None:
     with run_host(tmp_path, token, before=before, after=after) as program:
         await until(lambda: find_survivors(token))
         program.kill()
-        await until(lambda: not find_survivors(token), within=2)
+        await until(lambda: not find_survivors(token), within=PATIENCE_S)
 
 
 async def test_workspace_survives_a_killed_host(tmp_path: Path) -> None:
