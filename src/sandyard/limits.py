@@ -238,6 +238,15 @@ the bytes of two streams in turn are a chunk each."""
 LOG_JOIN_BYTES: Final = 64 * 1024
 """Small chunks of one stream are joined up to this size, so that a record's header costs little."""
 
+LOG_ROOM_BYTES: Final = 512 * 1024
+"""Size of a buffer that bulk output is read into: two large reads, or many small ones."""
+
+LOG_ROOM_MIN_BYTES: Final = 64 * 1024
+"""A buffer with less room than this counts as full: reads that are cut short cost more than that."""
+
+LOG_ROOMS_SPARE: Final = 8
+"""Such buffers that are kept for all logs together: what one busy log has on its way to the disk."""
+
 LOG_READ_BYTES: Final = 256 * 1024
 """Bytes of a log that are read at a time for one reader."""
 

@@ -45,7 +45,8 @@ async def test_writer_waits_for_the_disk(tmp_path: Path) -> None:
     log.on_room = pipe.resume
     pipe.resume()
     source = InputPipe(write_end, loop)
-    source.feed(os.urandom(size))
+    given = os.urandom(size)
+    source.feed(given)
     try:
         await until(lambda: log.full)
         for _ in range(100):  # time enough to read everything
@@ -58,9 +59,32 @@ async def test_writer_waits_for_the_disk(tmp_path: Path) -> None:
     log.finish()
     await log.settled()
     told = await read_whole(LogReader(log, LogStart("beginning"), (0, 1), follow=True))
-    assert len(text_of(told)) == size
+    assert text_of(told) == given
     assert log.layout.lost == log.layout.dropped == 0
     assert await source.close() is None
+
+
+async def test_busy_streams_stay_apart(tmp_path: Path) -> None:
+    # Both are read into the same buffers, while a thread writes what they held before.
+    files, loop, size = SlowFiles(tmp_path), asyncio.get_running_loop(), 3_000_000
+    files.answers.set()
+    log = ProcessLog(files, "log", 16 * 1024 * 1024)
+    given = [os.urandom(size), os.urandom(size)]
+    pipes, sources = [], []
+    for stream, data in enumerate(given):
+        read_end, write_end = open_pipe(None)
+        pipe = OutputPipe(read_end, LogSink(log, stream, lambda: None), loop)
+        pipe.resume()
+        source = InputPipe(write_end, loop)
+        source.feed(data)
+        pipes.append(pipe)
+        sources.append(source)
+    await until(lambda: log.taken == [size, size] and not any(p.open for p in pipes), within=20)
+    log.finish()
+    told = await read_whole(LogReader(log, LogStart("beginning"), (0, 1), follow=True))
+    assert [text_of(told, name) for name in ("stdout", "stderr")] == given
+    for source in sources:
+        assert await source.close() is None
 
 
 async def test_many_small_chunks_are_full(tmp_path: Path) -> None:

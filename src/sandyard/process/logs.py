@@ -10,9 +10,10 @@ from typing import Protocol
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import start_thread
-from sandyard.limits import LOG_BUFFER_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES
+from sandyard.limits import LOG_BUFFER_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES, PIPE_READ_BYTES
 from sandyard.process.latch import wake
 from sandyard.process.logs_layout import STREAMS, LogLayout, Piece
+from sandyard.process.logs_room import LogRoom
 
 __all__ = ["LogFiles", "LogSink", "ProcessLog"]
 
@@ -72,6 +73,7 @@ class ProcessLog:
         "_loop",
         "_name",
         "_news",
+        "_room",
         "_waiting",
         "_waiting_bytes",
         "_writing",
@@ -87,7 +89,8 @@ class ProcessLog:
         self._files = files
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[int, bytes | bytearray]] = []
+        self._room = LogRoom()
+        self._waiting: list[tuple[int, bytes | bytearray | memoryview]] = []
         self._waiting_bytes = 0
         self._writing: list[Piece] | None = None
         self._news: list[asyncio.Future[None]] = []
@@ -110,11 +113,46 @@ class ProcessLog:
         self._waiting_bytes += len(data)
         if self._waiting and self._waiting[-1][0] == stream:
             last = self._waiting[-1][1]
-            if len(last) + len(data) <= LOG_JOIN_BYTES:
+            if not isinstance(last, memoryview) and len(last) + len(data) <= LOG_JOIN_BYTES:
                 joined = last if isinstance(last, bytearray) else bytearray(last)
                 joined += data
                 self._waiting[-1] = (stream, joined)
                 return
+        self._add(stream, data)
+
+    def take_from(self, stream: int, fd: int, size: int) -> int:
+        """Reads the next bytes of a stream, at most so many; returns how many came, 0 at its end.
+
+        Raises:
+            BlockingIOError: nothing is there.
+        """
+        if self._writing is None and size <= PIPE_READ_BYTES:
+            data = os.read(fd, size)
+            if data:
+                self.take(stream, data)
+            return len(data)
+        # Much is on its way: into a buffer that is used again, where neither memory is asked for nor
+        # small chunks are copied to be joined.
+        got = os.readv(fd, [self._room.free(size)])
+        if got:
+            self._take_filled(stream, got)
+        return got
+
+    def _take_filled(self, stream: int, size: int) -> None:
+        self.taken[stream] += size
+        self._waiting_bytes += size
+        last = self._waiting[-1] if self._waiting else None
+        if (
+            last is not None
+            and last[0] == stream
+            and isinstance(last[1], memoryview)
+            and self._room.continued
+        ):
+            self._waiting[-1] = (stream, self._room.fill(size, joined=True))
+        else:
+            self._add(stream, self._room.fill(size, joined=False))
+
+    def _add(self, stream: int, data: bytes | memoryview) -> None:
         self._waiting.append((stream, data))
         self._waiting_bytes += LOG_CHUNK_BYTES
         if self._writing is None:
@@ -176,6 +214,7 @@ class ProcessLog:
     def _write(self) -> None:
         chunks, self._waiting = self._waiting, []
         self._waiting_bytes = 0
+        full = self._room.cut()
         pieces = self.layout.plan(chunks)
         work = partial(_write_pieces, self._files, self._name, pieces)
         try:
@@ -184,11 +223,12 @@ class ProcessLog:
             self._account(pieces, 0, error)
             return
         self._writing = pieces
-        future.add_done_callback(self._written)
+        future.add_done_callback(partial(self._written, full))
 
-    def _written(self, future: asyncio.Future[_Written]) -> None:
+    def _written(self, full: list[bytearray], future: asyncio.Future[_Written]) -> None:
         pieces, self._writing = self._writing or [], None
         done, error = future.result()
+        self._room.recycle(full, idle=not self._waiting)
         self._account(pieces, done, error)
         if self._waiting:
             self._write()
@@ -234,12 +274,10 @@ class LogSink:
 
     def read(self, fd: int, size: int) -> int:
         """Reads once, and hands on what came."""
-        chunk = os.read(fd, size)
-        if chunk:
-            self._log.take(self._stream, chunk)
-            if self._log.full:
-                self._pause()
-        return len(chunk)
+        got = self._log.take_from(self._stream, fd, size)
+        if got and self._log.full:
+            self._pause()
+        return got
 
 
 def _write_pieces(files: LogFiles, name: str, pieces: list[Piece]) -> _Written:

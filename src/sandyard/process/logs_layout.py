@@ -28,7 +28,7 @@ _LOST: Final = 2
 """A stream's number is the kind of a record that holds bytes of it. With this added, it is the kind of
 one that says how far the stream had come when bytes of it were lost."""
 
-Chunks = Sequence[tuple[int, bytes | bytearray]]
+Chunks = Sequence[tuple[int, bytes | bytearray | memoryview]]
 
 
 @dataclass(slots=True)
