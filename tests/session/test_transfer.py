@@ -179,8 +179,9 @@ async def test_what_is_refused(tmp_path: Path, project: Path) -> None:
                 (project / "secret", ".", WorkspaceArchiveWriteError),
             )
             for source, path, kind in up:
-                with pytest.raises(kind):
+                with pytest.raises(kind) as caught:
                     await session.upload(source, path)
+                assert (source == Path("/dev/null")) == ("neither a file" in str(caught.value))
             down: tuple[tuple[str | Path, type[SandboxError]], ...] = (
                 ("missing", WorkspaceReadNotFoundError),
                 ("/etc/passwd", InvalidManifestPathError),

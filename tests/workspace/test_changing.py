@@ -215,7 +215,8 @@ def test_copying_a_tree(root: WorkspaceRoot, base: Path) -> None:
     assert (mode(made / "empty"), mode(made / "f")) == (0o500, 0o640)
     assert made.stat().st_mtime_ns == 3_000_000_003
     assert sorted(os.listdir(base / "new")) == ["copy"]
-    copy(root, ".", "everything", recursive=True)
+    told = copy(root, ".", "everything", recursive=True)
+    assert {each.path for each in told} == {"d/pipe", "d/socket"}
     assert sorted(os.listdir(base / "everything")) == ["d", "new", "other"]
 
 

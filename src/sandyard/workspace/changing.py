@@ -17,7 +17,7 @@ from sandyard.errors import (
 )
 from sandyard.types import Permissions
 from sandyard.workspace.acting import acting_as, rightful_owner
-from sandyard.workspace.copying import Copied, Skipped, copy_file
+from sandyard.workspace.copying import OWN, Copied, Skipped, copy_file
 from sandyard.workspace.descent import refuse_rules
 from sandyard.workspace.faults import StatedError
 from sandyard.workspace.kernel import PATH_ONLY, chmod_handle, reopen_file
@@ -234,7 +234,7 @@ def copy(
             os.close(opened)
 
     at_path(root, source, "copy", work)
-    return tuple(done.skipped)
+    return tuple(each for each in done.skipped if each.reason != OWN)  # the copy itself, under way
 
 
 def _put_copy(opened: int, spot: Spot, stopped: Event | None) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.root import Owner
 
 __all__ = [
+    "OWN",
     "PERMISSIONS",
     "Abandoned",
     "Copied",
@@ -45,6 +46,9 @@ __all__ = [
 
 PERMISSIONS: Final = 0o777
 """Set-user-id, set-group-id and sticky bits are not copied: the copy has another owner."""
+
+OWN: Final = "the workspace itself"
+"""Why what is copied into is left out of a copy of what is around it."""
 
 _LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

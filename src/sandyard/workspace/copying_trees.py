@@ -14,6 +14,7 @@ from sandyard.limits import COPY_DEPTH, IGNORE_FILE_BYTES, IGNORE_LINES
 from sandyard.manifest.selecting import NOTHING, Rules, rules_of_text
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.copying import (
+    OWN,
     PERMISSIONS,
     Abandoned,
     Copied,
@@ -192,7 +193,7 @@ def _copy_child(tree: Tree, level: _Level, name: str, path: str) -> None:
         raise ClosedError(rule)
     kind = stat.S_IFMT(facts.st_mode)
     copy = _COPIERS.get(kind)
-    reason = "the workspace itself" if (facts.st_dev, facts.st_ino) in tree.own else None
+    reason = OWN if (facts.st_dev, facts.st_ino) in tree.own else None
     if reason is None and copy is None:
         reason = _special(facts.st_mode)
     wanted = level.wanted

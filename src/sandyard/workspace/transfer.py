@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager
@@ -155,9 +156,14 @@ def opened_source(source: str | PurePath) -> int:
     try:
         return _open_either(os.open(source, _HANDLE))[0]
     except (OSError, ValueError) as error:
-        reason = "path_not_found" if isinstance(error, FileNotFoundError) else "unreadable"
+        reason, message = "unreadable", None
+        if isinstance(error, FileNotFoundError):
+            reason = "path_not_found"
+        elif isinstance(error, OSError) and error.errno == errno.EINVAL:
+            reason = "not_a_regular_file"
+            message = f"source {shown(str(source))} is neither a file nor a directory"
         raise LocalFileReadError(
-            src=str(source), context={"reason": reason}, cause=error
+            src=str(source), message=message, context={"reason": reason}, cause=error
         ) from error
 
 
