@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sandyard.archive.trees import Node
+from sandyard.archive.model import Kind
+from sandyard.archive.trees import Node, decode_nodes, encode_nodes
 from sandyard.snapshot.records import Snapshot
 from sandyard.snapshot.saving import Saver
 from sandyard.snapshot.store import SnapshotStore
@@ -219,3 +220,22 @@ def test_clock_goes_back(
     assert set(done.removed) == {made[0].id, made[1].id}
     assert asyncio.run(store.prune(max_age=1)).removed == ()  # of the future is not old
     assert asyncio.run(store.verify()).snapshots == 2
+
+
+def test_far_times(tmp_path: Path, store: SnapshotStore) -> None:
+    """Commands may set any time; 64 bits of nanoseconds end in the year 2262."""
+    base = tmp_path / "base"
+    (base / "directory").mkdir(parents=True)
+    (base / "link").symlink_to("nowhere")
+    (base / "past").touch()
+    (base / "future").touch()
+    for name, second in (("past", -(2**31)), *((name, 2**34 - 1) for name in ("future", "link"))):
+        os.utime(base / name, ns=(1, second * 10**9), follow_symlinks=False)
+    os.utime(base / "directory", ns=(1, 2**33 * 10**9))
+    assert (base / "future").stat().st_mtime_ns > 2**63
+    made = save(store, base)
+    assert restored(store, made, tmp_path / "back") == looks(os.fsencode(base))
+    assert save(store, base) == made
+    times = [sign * time for sign in (1, -1) for time in (0, 2**63 - 1, 2**63, 2**63 + 1, 2**90)]
+    nodes = [Node(b"%02d" % at, Kind.FILE, 0o600, time) for at, time in enumerate(times)]
+    assert decode_nodes(encode_nodes(nodes)) == nodes

@@ -33,6 +33,11 @@ _HAS_EXTENTS: Final = 2
 _HAS_ATTRIBUTES: Final = 4
 _HAS_OWNER: Final = 8
 _OWNER: Final = struct.Struct("<H")
+_HAS_FAR_TIME: Final = 16
+_FAR: Final = struct.Struct("<i")
+"""What a time before 1677 or after 2262 has beyond 64 bits, as a command may set it."""
+
+_TIME_BITS: Final = 63
 
 
 class Node(NamedTuple):
@@ -85,7 +90,11 @@ def encode_nodes(nodes: Iterable[Node]) -> bytes:
         flags |= 0 if node.sparse is None else _HAS_EXTENTS
         flags |= 0 if node.attributes is None else _HAS_ATTRIBUTES
         flags |= _HAS_OWNER if node.owner else 0
-        numbers = (len(node.name), len(node.link), node.mtime, node.size)
+        mtime, beyond = node.mtime, 0
+        if mtime.bit_length() > _TIME_BITS:
+            mtime, beyond = _split(mtime)
+            flags |= _HAS_FAR_TIME
+        numbers = (len(node.name), len(node.link), mtime, node.size)
         parts += (
             _HEAD.pack(_NUMBERS[node.kind], flags, node.mode, *numbers),
             node.name,
@@ -101,7 +110,15 @@ def encode_nodes(nodes: Iterable[Node]) -> bytes:
                 parts += (_ATTRIBUTE.pack(len(name), len(value)), name, value)
         if node.owner:
             parts += (_OWNER.pack(len(node.owner)), node.owner)
+        if flags & _HAS_FAR_TIME:
+            parts.append(_FAR.pack(beyond))
     return b"".join(parts)
+
+
+def _split(time: int) -> tuple[int, int]:
+    """The lower 64 bits of a time, as a signed number, and what is beyond."""
+    lower = ((time + (1 << _TIME_BITS)) & ((2 << _TIME_BITS) - 1)) - (1 << _TIME_BITS)
+    return lower, (time - lower) >> (_TIME_BITS + 1)
 
 
 def decode_nodes(raw: bytes) -> list[Node]:
@@ -159,6 +176,9 @@ def _nodes(raw: bytes, at: int) -> Iterator[Node]:
                 attributes=_attributes(rest) if flags & _HAS_ATTRIBUTES else None,
                 owner=rest.take(*rest.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
             )
+            if flags & _HAS_FAR_TIME:
+                (beyond,) = rest.numbers(_FAR)
+                node = node._replace(mtime=mtime + (beyond << (_TIME_BITS + 1)))
             at = rest.at
         yield node
 

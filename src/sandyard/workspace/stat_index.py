@@ -56,6 +56,8 @@ _END_SAID: Final = 48
 _LOOKS_BYTES: Final = 1024**3
 """Largest directory that is believed: some ten million entries."""
 
+_LAST_BITS: Final = 2**64 - 1
+
 _SECOND: Final = 10**9
 _COARSE: Final = 2 * _SECOND
 """What the times of the coarsest file system still in use are rounded to, in ns (FAT)."""
@@ -208,19 +210,16 @@ def clock_now() -> int:
 
 def look_of(name: bytes, facts: os.stat_result) -> bytes:
     """How an entry looks."""
-    return (
-        _LOOK.pack(
-            facts.st_dev,
-            facts.st_ino,
-            facts.st_mode,
-            facts.st_nlink,
-            facts.st_size,
-            facts.st_mtime_ns,
-            facts.st_ctime_ns,
-            len(name),
-        )
-        + name
-    )
+    same = facts.st_dev, facts.st_ino, facts.st_mode, facts.st_nlink, facts.st_size
+    try:
+        return _LOOK.pack(*same, facts.st_mtime_ns, facts.st_ctime_ns, len(name)) + name
+    except struct.error:  # a time after 2262, which anybody may set; its last bits tell it as well
+        times = _folded(facts.st_mtime_ns), _folded(facts.st_ctime_ns)
+        return _LOOK.pack(*same, *times, len(name)) + name
+
+
+def _folded(time: int) -> int:
+    return int.from_bytes((time & _LAST_BITS).to_bytes(8), signed=True)
 
 
 def settled_look(name: bytes, facts: os.stat_result, since: int) -> bytes:
