@@ -205,10 +205,16 @@ class _Apply:
                 facts = self.base.look(at)
                 return facts is None or facts.st_ino != known[at][0]
             if at not in self.replaced:
-                self.replaced[at] = is_another(self.upper, self.base, at)
+                moved = end < len(names) and self._is_moved(at)
+                self.replaced[at] = moved or is_another(self.upper, self.base, at)
             if self.replaced[at]:
                 return True
         return False
+
+    def _is_moved(self, names: Names) -> bool:
+        """Whether a directory changed since, and nothing in it: by its name, or its permissions."""
+        facts = self.base.look(names)
+        return facts is not None and facts.st_mtime_ns <= self.earliest < facts.st_ctime_ns
 
     def refuse_planted(self) -> None:
         """Refuse what programs outside would run or obey, and links that lead out, unless named."""

@@ -49,7 +49,8 @@ def is_another(upper: PlainTree, base: PlainTree, names: Names) -> bool:
         names: an entry that both have.
 
     Returns:
-        False as well where overlayfs or the file system does not tell.
+        False as well where overlayfs does not tell: that of an ordinary user, and over some file
+        systems.
     """
     origin = _origin_of(upper, names)
     if origin is None:
