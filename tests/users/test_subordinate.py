@@ -273,9 +273,8 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
     forks.append(await client.fork(state))
     for fork in forks:
         async with fork:
-            assert await said(fork, "cat share/d/e; stat -c %U:%G share/d/e theirs") == (
-                "x\nreviewer:reviewer\nreviewer:team"
-            )
+            told = await said(fork, "cat share/d/e; stat -c %U:%G share/d/e theirs", "reviewer")
+            assert told == "x\nreviewer:reviewer\nreviewer:team"
         await client.delete(fork)
     await client.delete(session)
     assert not Path(root).exists()  # noqa: ASYNC240  # it is gone
