@@ -26,6 +26,9 @@ SMALL_BAR, LARGE_BAR = 3.0, 1.5
 LAYERED_BAR = 0.2
 """Python's own part of each file shows beside ``cp``; in the bytes of a large one it doesn't."""
 
+FORK_BAR_MS, AT_ONCE_BAR_S, SAVE_BAR_MS = 10.0, 1.0, 10.0
+"""What these take on a machine that is not busy, whatever the size."""
+
 
 async def fork_rows() -> list[Row]:
     """Many small files, and a large one."""
@@ -75,11 +78,19 @@ async def _layered_rows() -> list[Row]:
             LAYERED_BAR,
             shown(singly),
         ),
+        Row(name, singly["ours"].median * 1000, FORK_BAR_MS, shown(singly), unit=" ms"),
         Row(
             f"{AT_ONCE} forks on layers at once, each beside a single one",
             at_once["ours"].median / AT_ONCE / at_once["one"].median,
             1.0,
             shown(at_once),
+        ),
+        Row(
+            f"{AT_ONCE} forks on layers at once",
+            at_once["ours"].median,
+            AT_ONCE_BAR_S,
+            shown(at_once),
+            unit=" s",
         ),
     ]
 
@@ -132,6 +143,13 @@ async def _saved_rows() -> list[Row]:
             saves["ours"].median / saves["walk"].median,
             LAYERED_BAR,
             shown(saves),
+        ),
+        Row(
+            f"save on layers with {files} after {CHANGED} changed",
+            saves["ours"].median * 1000,
+            SAVE_BAR_MS,
+            shown(saves),
+            unit=" ms",
         ),
     ]
 
