@@ -271,7 +271,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
     @loading("fork")
     async def fork(
         self,
-        source: UnixLocalSandboxSession | SandboxSessionState | Snapshot | str,
+        source: UnixLocalSandboxSession | SandboxSessionState | Snapshot | SnapshotBase | str,
         *,
         snapshot: SnapshotBase | SnapshotSpec | Mapping[str, object] | None = None,
         manifest: Manifest | None = None,
@@ -292,7 +292,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
 
         Args:
             source: a session that was started, or was and is closed; the ``state`` of one that nobody
-                uses now; a snapshot of a store, or its id, or a beginning of that which no other has.
+                uses now; a snapshot of a store, or its id, or a beginning of that which no other has;
+                or where something is saved, such as ``LocalSnapshot(id=…, base_path=…)``.
                 Of a workspace that is gone, what its session saved is taken.
             snapshot: where the fork is saved (default: where its parent is, in a history of its own;
                 nowhere for a snapshot's).
@@ -333,7 +334,8 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
             >>> async with forks[0] as first:
             ...     await first.exec("make CC=clang test")
         """
-        from sandyard.forking import check_narrower, kept_likewise  # noqa: PLC0415  # few do it
+        from sandyard.fork_policy import check_narrower  # noqa: PLC0415  # few do it
+        from sandyard.forking import kept_likewise  # noqa: PLC0415  # likewise
         from sandyard.origins import find_origin  # noqa: PLC0415  # likewise
         from sandyard.restating import check_grants, with_grants  # noqa: PLC0415  # likewise
 
@@ -369,7 +371,7 @@ class UnixLocalSandboxClient(BaseSandboxClient["UnixLocalSandboxClientOptions"])
         *,
         keep_path: bool,
     ) -> UnixLocalSandboxSession:
-        from sandyard.forking import moved_policy  # noqa: PLC0415  # see above
+        from sandyard.fork_policy import moved_policy  # noqa: PLC0415  # see above
         from sandyard.making import make_new  # noqa: PLC0415  # as create
 
         inside = origin.inside if keep_path else None

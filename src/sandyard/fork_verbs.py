@@ -186,7 +186,7 @@ class ForkVerbs(WorkspaceVerbBase):
         """
         if root.inside == root.path:
             return self.policy
-        from sandyard.forking import check_rung, moved_policy  # noqa: PLC0415  # few are forks
+        from sandyard.fork_policy import check_rung, moved_policy  # noqa: PLC0415  # few are forks
 
         if footing is not None:
             check_rung(footing)

@@ -7,23 +7,20 @@ import os
 import threading
 import time
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.archive.report import ArchiveReport
 from sandyard.errors import (
     ArgumentError,
-    ConfinementUnavailableError,
-    PolicyError,
     SnapshotNotRestorableError,
     WorkspaceStartError,
     shown,
 )
 from sandyard.finishing import finished, in_thread
 from sandyard.limits import SAVED_LAYER_PAUSE_S, SAVED_LAYER_WAIT_S
-from sandyard.platform import is_within, state_directory
-from sandyard.resources import ResourceLimits
+from sandyard.platform import state_directory
 from sandyard.snapshot.kinds import (
     LocalSnapshot,
     NoopSnapshot,
@@ -42,10 +39,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sandyard.archive.naming import Path
-    from sandyard.confinement.footing import Footing
     from sandyard.dependencies import Dependencies
     from sandyard.layered import ForkPoints, Still
-    from sandyard.policy import Policy
     from sandyard.snapshot.records import Snapshot
     from sandyard.state import UnixLocalSandboxSessionState
     from sandyard.workspace.duplicate import Duplicated
@@ -54,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ForkWay",
     "Forked",
-    "check_narrower",
-    "check_rung",
     "copied_left",
     "copied_workspace",
     "kept_likewise",
@@ -63,7 +56,7 @@ __all__ = [
     "laid_saved",
     "laid_upon",
     "laid_workspace",
-    "moved_policy",
+    "restored_kept",
     "restored_snapshot",
 ]
 
@@ -292,14 +285,36 @@ async def _restored_saved(
         store, last = await _last_saved(kept, state.host_root)
         done = await _restored_tree(store, last, files)
         return replace(done, source=source)
+    report = await _restored_archive(kept, files, dependencies, state.host_root)
+    return Forked(source=source, way="snapshot", report=report)
+
+
+async def _restored_archive(
+    kept: SnapshotBase, files: Workspace, dependencies: Dependencies | None, path: str
+) -> ArchiveReport:
+    """Restore what is kept as an archive; ``path`` is told where nothing is."""
     if not await kept.restorable(dependencies=dependencies):
-        raise SnapshotNotRestorableError(snapshot_id=kept.id, path=state.host_root)
+        raise SnapshotNotRestorableError(snapshot_id=kept.id, path=path)
     stream = await kept.restore(dependencies=dependencies)
     try:
-        report = await files.hydrate(stream, None)
+        return await files.hydrate(stream, None)
     finally:
         stream.close()
-    return Forked(source=source, way="snapshot", report=report)
+
+
+async def restored_kept(
+    kept: SnapshotBase, target: WorkspaceRoot, dependencies: Dependencies | None
+) -> Forked:
+    """Restore what is kept as an archive into a new directory.
+
+    Raises:
+        SnapshotNotRestorableError: nothing is kept there.
+        SnapshotRestoreError: it can't be read.
+        WorkspaceArchiveWriteError: it is refused, or can't be written.
+    """
+    async with _files_in(target) as files:
+        report = await _restored_archive(kept, files, dependencies, target.path)
+    return Forked(source=kept.id, way="snapshot", report=report)
 
 
 async def _last_saved(kept: StoreSnapshot, path: str) -> tuple[SnapshotStore, Snapshot]:
@@ -413,88 +428,3 @@ def kept_likewise(kept: SnapshotBase, session_id: str) -> SnapshotBase:
             value=None,
         )
     return kept.model_copy(update={"id": session_id})
-
-
-def moved_policy(policy: Policy, inside: str, outside: str) -> Policy:
-    """A policy for a workspace that is known inside under another path than its own.
-
-    What the policy says of paths in the workspace, it says of the paths that commands know.
-
-    Args:
-        policy: the session's.
-        inside: what commands know the workspace as.
-        outside: where it is on the host.
-    """
-    if inside == outside:
-        return policy
-
-    def moved(path: str) -> str:
-        return outside + path[len(inside) :] if path.startswith(f"{inside}/") else path
-
-    reads, writes, deny = (
-        tuple(map(moved, paths)) for paths in (policy.reads, policy.writes, policy.deny)
-    )
-    return replace(policy, reads=reads, writes=writes, deny=deny)
-
-
-def check_rung(footing: Footing) -> None:
-    """Refuse a workspace that has another path inside where there are no mounts to give it one.
-
-    Raises:
-        ConfinementUnavailableError: the rung has none.
-    """
-    if footing.rung == "landlock_seccomp":
-        raise ConfinementUnavailableError(
-            "a fork can't be known to commands under its parent's path",
-            dimension="write",
-            cause_text=f"without mounts a directory has its own path alone, and {footing.cause}",
-            fix=f"{footing.fix}; or fork with keep_path=False, which breaks absolute links and programs "
-            "of virtual environments",
-        )
-
-
-def check_narrower(parent: Policy, given: Policy) -> None:
-    """Refuse a policy that lets a fork do what its parent may not.
-
-    Raises:
-        PolicyError: it does, in the field that is named.
-    """
-    writes = parent.writes
-    allowed = {
-        "reads": _are_within(given.reads, (*parent.reads, *writes)),
-        "writes": _are_within(given.writes, writes),
-        "deny": _are_within(parent.deny, given.deny),
-        "protect": {*parent.protect} <= {*given.protect},
-        "inherit": {*given.inherit} <= {*parent.inherit},
-        "network": given.network in {"none", parent.network},
-        "toolchains": parent.toolchains or not given.toolchains,
-        "home": given.home == parent.home,
-        "syscalls": ("ptrace" in parent.syscalls or "ptrace" not in given.syscalls)
-        and ("no-unix-sockets" in given.syscalls or "no-unix-sockets" not in parent.syscalls),
-        "devices": {*given.devices} <= {*parent.devices},
-        "require": {*parent.require} <= {*given.require},
-        "accept": {*given.accept} <= {*parent.accept},
-        "limits": _are_lower(given.limits, parent.limits),
-    }
-    for field, narrower in allowed.items():
-        if not narrower:
-            raise PolicyError(
-                f"a fork may do no more than its parent, and {field} of the policy allows more; to give "
-                "a copy of the files another policy, fork what is saved of them: the session's state "
-                "after its end, or a snapshot",
-                field=field,
-                value=getattr(given, field),
-            )
-
-
-def _are_within(paths: tuple[str, ...], trees: tuple[str, ...]) -> bool:
-    return all(any(is_within(path, tree) for tree in trees) for path in paths)
-
-
-def _are_lower(given: ResourceLimits, parent: ResourceLimits) -> bool:
-    """Whether no limit is higher, or missing where the parent has one."""
-    for field in fields(ResourceLimits):
-        own, most = getattr(given, field.name), getattr(parent, field.name)
-        if most is not None and (own is None or own > most):
-            return False
-    return True

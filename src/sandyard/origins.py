@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sandyard.changes import Layered
-from sandyard.errors import ArgumentError, ArgumentTypeError, ManifestError, shown
-from sandyard.forking import copied_left, laid_left, laid_saved, laid_upon, restored_snapshot
+from sandyard.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ManifestError,
+    SnapshotNotRestorableError,
+    shown,
+)
+from sandyard.finishing import in_thread
+from sandyard.forking import (
+    copied_left,
+    laid_left,
+    laid_saved,
+    laid_upon,
+    restored_kept,
+    restored_snapshot,
+)
 from sandyard.lifecycle import check_processes
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.session import UnixLocalSandboxSession
-from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase
+from sandyard.snapshot.kinds import NoopSnapshot, SnapshotBase, StoreSnapshot
 from sandyard.snapshot.records import Snapshot
 from sandyard.snapshot.store import SnapshotStore
 from sandyard.state import UnixLocalSandboxSessionState
@@ -29,6 +43,9 @@ if TYPE_CHECKING:
     from sandyard.workspace.layered_place import LayeredPlace
 
 __all__ = ["Origin", "find_origin"]
+
+_HAS_ITS_OWN: Final = "a session's has all of its parent"
+_SAYS_WHERE: Final = "this one says itself where it is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +113,13 @@ async def find_origin(
         )
     check_processes(processes, "fork")
     if isinstance(source, UnixLocalSandboxSession | UnixLocalSandboxSessionState):
-        _refuse_unused(store, manifest)
+        _refuse_unused(store, manifest, _HAS_ITS_OWN)
         origin = _own_origin(source, dependencies, processes)
+    elif isinstance(source, SnapshotBase) and not isinstance(source, StoreSnapshot):
+        _refuse_unused(store, None, _SAYS_WHERE)
+        origin = _kept_origin(source, _checked(manifest), dependencies)
     else:
-        origin = await _snapshot_origin(source, store, manifest)
+        origin = await _snapshot_origin(source, store, _checked(manifest))
     if workspace is not None and origin.lay is None:
         if origin.manifest.users or origin.manifest.groups:
             raise ManifestError(
@@ -111,12 +131,12 @@ async def find_origin(
     return origin
 
 
-def _refuse_unused(store: SnapshotStore | None, manifest: Manifest | None) -> None:
-    """Refuse what only a snapshot's fork takes."""
+def _refuse_unused(store: SnapshotStore | None, manifest: Manifest | None, why: str) -> None:
+    """Refuse what other forks take, and why."""
     for argument, value in (("manifest", manifest), ("store", store)):
         if value is not None:
             raise ArgumentError(
-                f"{argument} is for the fork of a snapshot; a session's has all of its parent",
+                f"{argument} is for the fork of a snapshot; {why}",
                 op="fork",
                 argument=argument,
                 value=value,
@@ -175,6 +195,38 @@ def _left_origin(
     )
 
 
+def _checked(manifest: object) -> Manifest | None:
+    """What a snapshot's fork is to have.
+
+    Raises:
+        ArgumentTypeError: it is no manifest.
+    """
+    if manifest is not None and not isinstance(manifest, Manifest):
+        raise ArgumentTypeError(
+            "manifest is a Manifest, or None", op="fork", argument="manifest", value=manifest
+        )
+    return manifest
+
+
+def _kept_origin(
+    kept: SnapshotBase, manifest: Manifest | None, dependencies: Dependencies | None
+) -> Origin:
+    """What is saved as an archive, which does not say what commands knew the workspace as."""
+    own = Manifest() if manifest is None else manifest.model_copy(deep=True)
+
+    async def fill(root: WorkspaceRoot) -> Forked:
+        return await restored_kept(kept, root, dependencies)
+
+    return Origin(
+        name=kept.id,
+        manifest=own,
+        kept=NoopSnapshot(id=kept.id),
+        inside=None if own.root == DEFAULT_ROOT else own.root,
+        ready=not own.entries,
+        fill=fill,
+    )
+
+
 async def _snapshot_origin(
     source: object, store: SnapshotStore | None, manifest: Manifest | None
 ) -> Origin:
@@ -182,17 +234,19 @@ async def _snapshot_origin(
         raise ArgumentTypeError(
             "store is a SnapshotStore, or None", op="fork", argument="store", value=store
         )
-    if manifest is not None and not isinstance(manifest, Manifest):
-        raise ArgumentTypeError(
-            "manifest is a Manifest, or None", op="fork", argument="manifest", value=manifest
-        )
+    if isinstance(source, StoreSnapshot):
+        _refuse_unused(store, None, _SAYS_WHERE)
+        store, asked = SnapshotStore(source.directory), source.id
+        source = await in_thread(store.last_of, asked)
+        if source is None:
+            raise SnapshotNotRestorableError(snapshot_id=asked, path=store.directory)
     place = SnapshotStore() if store is None else store
     if isinstance(source, str):
         source = await place.resolve(source)
     if not isinstance(source, Snapshot):
         raise ArgumentTypeError(
             "source is a session that a UnixLocalSandboxClient made, the state of one, a snapshot of a "
-            f"store, or its id, not {shown(source)}",
+            f"store, its id, or where something is saved, not {shown(source)}",
             op="fork",
             argument="source",
             value=source,

@@ -15,7 +15,9 @@ from sandyard import (
     CallbackSink,
     File,
     Instrumentation,
+    Layered,
     LeaseHeldError,
+    LocalSnapshotSpec,
     Manifest,
     NoopSnapshotSpec,
     Overlay,
@@ -175,6 +177,36 @@ async def test_fork_of_a_snapshot(client: UnixLocalSandboxClient, tmp_path: Path
         await client.fork("nobody's", store=store)
     for session in (last, parent):
         await client.delete(session)
+
+
+async def test_fork_of_what_is_kept(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    """Of where something is saved, whatever kind that is; the fork is nowhere saved itself."""
+    specs = (
+        LocalSnapshotSpec(base_path=str(tmp_path / "archives")),
+        StoreSnapshotSpec(directory=str(tmp_path / "store")),
+    )
+    for spec in specs:
+        parent = await client.create(snapshot=spec)
+        async with parent:
+            fill(root_of(parent))
+            before = looks(os.fsencode(root_of(parent)))
+        kept = parent.state.snapshot
+        await client.delete(parent)
+        manifest = Manifest(entries={"added": File(content=b"new")}, root="/somewhere")
+        forks = [await client.fork(kept), await client.fork(kept, workspace=Layered())]
+        assert looks(os.fsencode(root_of(forks[0]))) == before
+        forks.append(await client.fork(kept, manifest=manifest))
+        for fork in forks:
+            async with fork:
+                assert await said(fork, "cat 'read only'; ls added 2>/dev/null; true") in {
+                    b"kept",
+                    b"keptadded\n",
+                }
+            await client.delete(fork)
+        with pytest.raises(ArgumentError, match="says itself"):
+            await client.fork(kept, store=SnapshotStore(tmp_path / "store"))
+        with pytest.raises(SnapshotNotRestorableError):
+            await client.fork(kept.model_copy(update={"id": "nobodys"}))
 
 
 async def test_policy_is_the_parents(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
