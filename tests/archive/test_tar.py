@@ -179,7 +179,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "pax size": (pax((b"size", b"-5")) + header(b"f") + END, "corrupt header"),
     "pax time": (pax((b"mtime", b"1e9")) + header(b"f") + END, "corrupt header"),
-    "pax late time": (pax((b"mtime", b"99999999999")) + header(b"f") + END, "corrupt header"),
+    "pax late time": (
+        pax((b"mtime", b"9999999999999999999")) + header(b"f") + END,
+        "corrupt header",
+    ),
     "pax without a member": (pax((b"path", b"x")) + END, "corrupt header"),
     "global path": (
         pax((b"path", b"x"), kind=b"g") + header(b"f") + END,

@@ -55,6 +55,17 @@ def test_what_was_saved_restores(root: WorkspaceRoot, base: Path, tmp_path: Path
     assert (restored.files, restored.hard_links) == (report.files, report.hard_links)
 
 
+def test_far_times_restore(root: WorkspaceRoot, base: Path, tmp_path: Path) -> None:
+    """Commands may set any time; 64 bits of nanoseconds end in the year 2262."""
+    (base / "future").touch()
+    (base / "directory").mkdir()
+    for name in ("future", "directory"):
+        os.utime(base / name, ns=(1, (2**34 - 1) * 10**9))
+    with another(tmp_path) as other:
+        restore(other, save(root)[0])
+        assert looks(os.fsencode(other.path)) == looks(os.fsencode(base))
+
+
 def test_restoring_over_what_is_there(root: WorkspaceRoot, base: Path, tmp_path: Path) -> None:
     fill(base)
     data, _ = save(root)

@@ -45,11 +45,11 @@ _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 _MAX_SIZE: Final = 2**63 - 1
 """The largest file that a system call takes (off_t)."""
 
-_TIME: Final = re.compile(rb"(-?)([0-9]{1,12})(?:\.([0-9]*))?")
+_TIME: Final = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _RECORD: Final = re.compile(rb"([0-9]{1,9}) ")
 
-MAX_TIME_NS: Final = 2**63 - 1
-"""The latest time that a system call takes, in ns: in the year 2262."""
+MAX_TIME_NS: Final = 2**63 * 10**9 - 1
+"""The latest time that a system call takes, in ns: its seconds have 64 bits."""
 
 
 @lru_cache(_REMEMBERED)
