@@ -18,6 +18,7 @@ from benchmarks.adapter import adapter_rows
 from benchmarks.archives import archive_rows
 from benchmarks.commands import command_rows
 from benchmarks.ends import ends_rows
+from benchmarks.events import event_rows
 from benchmarks.files import file_rows
 from benchmarks.forks import fork_rows
 from benchmarks.heap import heap_rows
@@ -36,6 +37,7 @@ from benchmarks.walk import walk_rows
 PARTS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "commands": command_rows,
     "sessions": session_rows,
+    "events": event_rows,
     "output": output_rows,
     "logs": log_rows,
     "terminals": terminal_rows,

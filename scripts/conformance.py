@@ -105,11 +105,11 @@ def table(results: Mapping[str, Conformance]) -> str:
         f"|---|---|{'---|' * len(results)}\n",
     ]
     for promise in Promise:
-        whole = sum(one.promise is promise for one in BEHAVIOURS)
-        shown = (len(of_promise(result.passed, promise)) for result in results.values())
-        rows.append(f"| {said(promise)} | {whole} | {' | '.join(map(str, shown))} |\n")
-    whole = [len(BEHAVIOURS), *(len(result.passed) for result in results.values())]
-    return "".join(rows) + f"| All | {' | '.join(map(str, whole))} |\n"
+        counts = [sum(one.promise is promise for one in BEHAVIOURS)]
+        counts += [len(of_promise(result.passed, promise)) for result in results.values()]
+        rows.append(f"| {said(promise)} | {' | '.join(map(str, counts))} |\n")
+    counts = [len(BEHAVIOURS), *(len(result.passed) for result in results.values())]
+    return "".join(rows) + f"| All | {' | '.join(map(str, counts))} |\n"
 
 
 def lacking(kind: str, result: Conformance) -> str:
