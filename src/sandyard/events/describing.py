@@ -12,7 +12,7 @@ from enum import Enum
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import PurePath
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
@@ -72,6 +72,8 @@ class Outcome:
 
 def readable(text: str, limit: int = TOLD_CHARS) -> str:
     """Text that JSON can hold, cut to a length: a name on disk may be no text at all."""
+    if text.isascii() and len(text) <= limit:
+        return text
     kept = text[: limit + 1].encode("utf-8", "backslashreplace").decode("utf-8")
     return kept if len(text) <= limit else f"{kept[:limit]}…"
 
@@ -79,22 +81,18 @@ def readable(text: str, limit: int = TOLD_CHARS) -> str:
 def describe_arguments(
     verb: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> dict[str, JsonValue]:
-    """The facts of a call that are told; empty if the method does not take such arguments."""
-    try:
-        given = _signature(verb).bind(None, *args, **kwargs)
-    except TypeError:  # the call itself is about to say so
-        return {}
-    given.apply_defaults()
+    """The facts of a call that are told, as far as the method takes such arguments."""
     told: dict[str, JsonValue] = {}
-    for name, value in given.arguments.items():
-        if name == "command":
-            told["command"] = _words(value)
-        elif name in _CONTENTS:
+    for part in _told_parts(verb):
+        value = part.among(args, kwargs)
+        if value is _MISSING:
+            continue
+        if part.contents:
             length = _length(value)
             if length is not None:
-                told["bytes"] = length
-        elif (key := _TOLD.get(name)) is not None:
-            told[key] = _plain(value)
+                told[part.key] = length
+        else:
+            told[part.key] = _words(value) if part.several else _plain(value)
     return told
 
 
@@ -104,6 +102,10 @@ def describe_result(op: str, result: object) -> Outcome:
         result = _streamed(result)
     if isinstance(result, ExecResult):
         return _command_ended(result)
+    return Outcome(ok=True, data=_value_told(op, result))
+
+
+def _value_told(op: str, result: object) -> dict[str, JsonValue]:
     data: dict[str, JsonValue] = {}
     if isinstance(result, bool):
         data["alive" if op == "running" else "result"] = result
@@ -128,7 +130,7 @@ def describe_result(op: str, result: object) -> Outcome:
             value = getattr(result, name, None)
             if isinstance(value, str | int):
                 data[key] = _plain(value)
-    return Outcome(ok=True, data=data)
+    return data
 
 
 def describe_error(error: BaseException) -> Outcome:
@@ -185,9 +187,53 @@ def _sentences(values: Iterable[object]) -> list[JsonValue]:
     return [readable(str(value)) for _, value in zip(range(TOLD_ITEMS), values, strict=False)]
 
 
-@lru_cache(maxsize=256)  # as many as there are methods
-def _signature(verb: Callable[..., object]) -> inspect.Signature:
-    return inspect.signature(verb)
+_MISSING: Final = inspect.Parameter.empty
+
+
+class _Told(NamedTuple):
+    """An argument of a method that is told.
+
+    Attributes:
+        name: as the method has it; ``key`` is what it is told as.
+        place: among the positional ones; None for those that are given by name alone.
+        default: where it is not given.
+        several: whether it takes all that is left of the positional ones.
+        contents: whether only its length is told.
+    """
+
+    name: str
+    key: str
+    place: int | None
+    default: object
+    several: bool
+    contents: bool
+
+    def among(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        """What it is in a call."""
+        if self.several:
+            return args[self.place :]
+        if self.place is not None and self.place < len(args):
+            return args[self.place]
+        return kwargs.get(self.name, self.default)
+
+
+@lru_cache(
+    maxsize=256
+)  # as many as there are methods: binding a signature costs more than all else
+def _told_parts(verb: Callable[..., object]) -> tuple[_Told, ...]:
+    parts: list[_Told] = []
+    for number, one in enumerate(inspect.signature(verb).parameters.values()):
+        key = _TOLD.get(one.name)
+        contents = one.name in _CONTENTS
+        several = one.name == "command"
+        if key is None and not contents and not several:
+            continue
+        key = "bytes" if contents else "command" if several else key
+        # The first parameter is the session itself, which is not among the arguments.
+        place = None if one.kind is one.KEYWORD_ONLY else number - 1
+        several = one.kind is one.VAR_POSITIONAL
+        parts.append(_Told(one.name, key or one.name, place, one.default, several, contents))
+    return tuple(parts)
 
 
 def _words(command: object) -> JsonValue:

@@ -88,6 +88,8 @@ class Instrumentation:
     def policy_for(self, op: str, sink: EventSink) -> EventPayloadPolicy:
         """How much a sink is told of an operation."""
         policy = self.payload_policy
+        if sink.payload_policy is None and not self.payload_policy_by_op:
+            return policy
         for special in (
             next((own for name, own in self.payload_policy_by_op.items() if name == op), None),
             sink.payload_policy,
@@ -121,9 +123,11 @@ class Outlet:
         marked to fail operations.
         """
         waiting: list[tuple[Delivery, Queued]] = []
-        for delivery in self._present():
+        present = self._present()
+        for delivery in present:
             policy = self._instrumentation.policy_for(event.op, delivery.sink)
-            queued = delivery.put(_cut(event, policy), wait=wait)
+            # A sink may do to its event what it likes; so one that is alone needs no copy.
+            queued = delivery.put(_cut(event, policy, alone=len(present) == 1), wait=wait)
             if queued is not None and wait:
                 waiting.append((delivery, queued))
         first: EventSinkError | None = None
@@ -134,6 +138,11 @@ class Outlet:
                 first = first or error
         if first is not None:
             raise first
+
+    def tells_output(self, op: str) -> bool:
+        """Whether any sink is told the output of such an operation."""
+        policies = (self._instrumentation.policy_for(op, one.sink) for one in self._present())
+        return any(policy.include_exec_output for policy in policies)
 
     async def flush(self) -> None:
         """Waits until each sink has what is queued for it."""
@@ -153,22 +162,25 @@ class Outlet:
         return self._deliveries
 
 
-def _cut(event: SandboxSessionEvent, policy: EventPayloadPolicy) -> SandboxSessionEvent:
+def _cut(
+    event: SandboxSessionEvent, policy: EventPayloadPolicy, *, alone: bool
+) -> SandboxSessionEvent:
     """An event of a sink's own, without what it may not know."""
-    data = dict(event.data)
+    update: dict[str, object] = {}
     if not policy.include_write_len and event.op in {"write", "append"}:
-        data.pop("bytes", None)
-    update: dict[str, object] = {"data": data}
+        update["data"] = {name: each for name, each in event.data.items() if name != "bytes"}
     if isinstance(event, SandboxSessionFinishEvent):
         out, err = event.stdout_bytes, event.stderr_bytes
-        if not policy.include_exec_output:
-            update |= {"stdout_bytes": None, "stderr_bytes": None}
-        else:
+        if policy.include_exec_output:
             update |= {
                 "stdout": _text(out, policy.max_stdout_chars),
                 "stderr": _text(err, policy.max_stderr_chars),
             }
-    return event.model_copy(update=update)
+        elif out is not None or err is not None:
+            update |= {"stdout_bytes": None, "stderr_bytes": None}
+    if alone and not update:
+        return event
+    return event.model_copy(update={"data": dict(event.data), **update})
 
 
 def _text(output: bytes | None, limit: int) -> str | None:

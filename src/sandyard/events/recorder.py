@@ -8,8 +8,9 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from secrets import token_hex
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import JsonValue
 
@@ -22,7 +23,11 @@ from sandyard.events.describing import (
     describe_result,
 )
 from sandyard.events.instrumentation import Instrumentation, Outlet
-from sandyard.events.model import SandboxSessionFinishEvent, SandboxSessionStartEvent
+from sandyard.events.model import (
+    SandboxSessionFinishEvent,
+    SandboxSessionStartEvent,
+    made_event,
+)
 from sandyard.events.sinks import SinkSession
 from sandyard.observing import Operation
 
@@ -106,7 +111,7 @@ class _Span:
         self._op = op
         self._waits = not ends
         self._data = dict(data)
-        self._id = f"sandbox_op_{uuid4().hex}"
+        self._id = f"sandbox_op_{token_hex(16)}"
         outer = _SPAN.get()
         self._parent = outer[1] if outer is not None and outer[0] == events.session_id else None
         self._began = time.monotonic()
@@ -115,14 +120,7 @@ class _Span:
     async def begin(self, *, nests: bool) -> None:
         """Tells that it begins; what is called until it ends is a part of it, if it nests."""
         events = self._events
-        event = SandboxSessionStartEvent(
-            session_id=events.session_id,
-            seq=events.next_number(),
-            op=self._op,
-            span_id=self._id,
-            parent_span_id=self._parent,
-            data=self._data,
-        )
+        event = made_event(SandboxSessionStartEvent, self._fields(dict(self._data)))
         await events.outlet.emit(event, wait=self._waits)
         if nests:
             self._inside = _SPAN.set((events.session_id, self._id))
@@ -152,20 +150,28 @@ class _Span:
         if self._inside is not None:
             _SPAN.reset(self._inside)
         events = self._events
-        event = SandboxSessionFinishEvent(
-            session_id=events.session_id,
-            seq=events.next_number(),
-            op=self._op,
-            span_id=self._id,
-            parent_span_id=self._parent,
-            data=self._data | dict(outcome.data),
-            ok=outcome.ok,
-            duration_ms=(time.monotonic() - self._began) * 1_000,
-            error_code=outcome.error_code,
-            error_type=outcome.error_type,
-            error_message=outcome.error_message,
-            error_retryable=outcome.error_retryable,
-            stdout_bytes=outcome.stdout,
-            stderr_bytes=outcome.stderr,
-        )
+        fields = self._fields(self._data | dict(outcome.data))
+        fields |= {
+            "ok": outcome.ok,
+            "duration_ms": (time.monotonic() - self._began) * 1_000,
+            "error_code": outcome.error_code,
+            "error_type": outcome.error_type,
+            "error_message": outcome.error_message,
+            "error_retryable": outcome.error_retryable,
+        }
+        if events.outlet.tells_output(self._op):
+            fields |= {"stdout_bytes": outcome.stdout, "stderr_bytes": outcome.stderr}
+        event = made_event(SandboxSessionFinishEvent, fields)
         await events.outlet.emit(event, wait=wait and self._waits)
+
+    def _fields(self, data: dict[str, JsonValue]) -> dict[str, object]:
+        """What both events have."""
+        events = self._events
+        return {
+            "session_id": events.session_id,
+            "seq": events.next_number(),
+            "op": self._op,
+            "span_id": self._id,
+            "parent_span_id": self._parent,
+            "data": data,
+        }
