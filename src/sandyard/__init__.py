@@ -61,6 +61,7 @@ _HOMES: Final = {
         "MountConfigError",
         "MountFailedError",
         "OpName",
+        "OutputLimitError",
         "PolicyDeniedError",
         "PolicyError",
         "PtySessionNotFoundError",

@@ -84,6 +84,7 @@ from sandyard.errors import (
     MountConfigError as MountConfigError,
     MountFailedError as MountFailedError,
     OpName as OpName,
+    OutputLimitError as OutputLimitError,
     PolicyDeniedError as PolicyDeniedError,
     PolicyError as PolicyError,
     PtySessionNotFoundError as PtySessionNotFoundError,

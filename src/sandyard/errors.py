@@ -29,6 +29,7 @@ is, so that ``except FileNotFoundError`` and the like keep working.
     │   ├── LibraryLoadError                [ImportError]  a part of this library can't be loaded
     │   ├── SessionClosedError              [RuntimeError]  the session is not running
     │   ├── ResourceLimitError              a limit was reached
+    │   │   └── OutputLimitError            there is more to tell than one call may
     │   ├── ApplyRefusedError               what was changed in an overlay can't be put beneath
     │   ├── TerminalEndedError              its command has exited
     │   ├── PtySessionNotFoundError         no process has this id
@@ -126,6 +127,7 @@ __all__ = [
     "MountConfigError",
     "MountFailedError",
     "OpName",
+    "OutputLimitError",
     "PolicyDeniedError",
     "PolicyError",
     "PtySessionNotFoundError",
@@ -247,6 +249,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_OPERATION = "unsupported_operation"
     SERVER_ERROR = "server_error"
     RESOURCE_LIMIT = "resource_limit"
+    OUTPUT_LIMIT = "output_limit"
     EXEC_NONZERO = "exec_nonzero"
     EXEC_TIMEOUT = "exec_timeout"
     EXEC_TRANSPORT_ERROR = "exec_transport_error"
@@ -851,6 +854,8 @@ class ResourceLimitError(SandboxRuntimeError):
         result: everything that is known of the command that was ended for it, or None.
     """
 
+    _code = ErrorCode.RESOURCE_LIMIT
+
     def __init__(  # noqa: PLR0913 - one keyword for each fact about a hit
         self,
         message: str,
@@ -865,8 +870,17 @@ class ResourceLimitError(SandboxRuntimeError):
         retryable: bool | None = None,
     ) -> None:
         facts = {"limit": limit, "value": value, "unit": unit, **(context or {})}
-        super().__init__(message, ErrorCode.RESOURCE_LIMIT, op, facts, cause, retryable)
+        super().__init__(message, self._code, op, facts, cause, retryable)
         self.result = result
+
+
+class OutputLimitError(ResourceLimitError):
+    """There is more to tell than one call may: ask for less.
+
+    What commands write is never too much: it is cut, and what is missing is counted.
+    """
+
+    _code = ErrorCode.OUTPUT_LIMIT
 
 
 class _PathError(SandboxRuntimeError):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandyard import ErrorCode, Policy, ResourceLimits, SandboxError
+from sandyard import ConfigurationError, ErrorCode, Policy, ResourceLimits, SandboxError
 from sandyard.server import messages
 from sandyard.server.calling import pumping
 from sandyard.server.framing import (
@@ -24,6 +24,7 @@ from sandyard.server.framing import (
 from sandyard.server.limits import FRAME_CONTROL_BYTES, FRAME_DATA_BYTES
 from sandyard.server.messages import parse_from_caller, parse_hello, parse_request
 from sandyard.server.outcomes import Failed, error_of, failure_of, parse_from_server
+from tests.test_errors import EVERY
 
 if TYPE_CHECKING:
     from sandyard.server.calling import OutgoingCall
@@ -123,6 +124,12 @@ def test_error_keeps_its_class(code: ErrorCode) -> None:
     assert str(error) == "so it is"
     assert type(error) is not SandboxError
     assert failure_of(error).model_dump(exclude={"result"}) == failed.model_dump(exclude={"result"})
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: type(error).__name__)
+def test_class_is_known_there(error: SandboxError) -> None:
+    if type(error) is not ConfigurationError:  # which nobody raises as it is
+        assert type(error_of(failure_of(error))) is type(error)
 
 
 async def test_input_that_fails_late_cancels_nobody() -> None:

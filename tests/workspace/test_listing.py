@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sandyard.errors import (
     ArgumentError,
     InvalidManifestPathError,
-    ResourceLimitError,
+    OutputLimitError,
     SandboxError,
     WorkspaceReadNotFoundError,
 )
@@ -85,7 +85,7 @@ def test_too_many(root: WorkspaceRoot, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: list_directory(root, ".", recursive=True),
         lambda: find_matches(root, "**/*", "."),
     ):
-        with pytest.raises(ResourceLimitError):
+        with pytest.raises(OutputLimitError):
             work()
     assert find_matches(root, "*.py", ".") == ["a.py"]
 

@@ -372,6 +372,7 @@ _CLASSES: Final[dict[str, type[SandboxError]]] = {
     ErrorCode.EXPOSED_PORT_TIMEOUT: errors.ExposedPortTimeoutError,
     ErrorCode.APPLY_REFUSED: errors.ApplyRefusedError,
     ErrorCode.RESOURCE_LIMIT: errors.ResourceLimitError,
+    ErrorCode.OUTPUT_LIMIT: errors.OutputLimitError,
     ErrorCode.EXEC_NONZERO: errors.ExecNonZeroError,
     ErrorCode.EXEC_TIMEOUT: errors.ExecTimeoutError,
     ErrorCode.EXEC_TRANSPORT_ERROR: errors.ExecTransportError,
@@ -397,6 +398,19 @@ _CLASSES: Final[dict[str, type[SandboxError]]] = {
     ErrorCode.SNAPSHOT_DAMAGED: errors.SnapshotDamagedError,
     ErrorCode.LOCAL_FILE_READ_ERROR: errors.LocalFileReadError,
     ErrorCode.LOCAL_DIR_READ_ERROR: errors.LocalDirReadError,
+    ErrorCode.UNSAFE_TAR_MEMBER: errors.UnsafeTarMemberError,
+    ErrorCode.DEPENDENCIES_INVALID: errors.DependenciesBindingError,
+    ErrorCode.DEPENDENCY_MISSING: errors.DependenciesMissingDependencyError,
+    ErrorCode.EVENT_SINK_FAILED: errors.EventSinkError,
+    ErrorCode.LIBRARY_LOAD_FAILED: errors.LibraryLoadError,
+    ErrorCode.LEASE_HELD: errors.LeaseHeldError,
+    ErrorCode.UNSCRIPTED_COMMAND: errors.UnscriptedCommandError,
+    ErrorCode.LOCAL_CHECKSUM_ERROR: errors.LocalChecksumError,
+    ErrorCode.GIT_MISSING_IN_IMAGE: errors.GitMissingInImageError,
+    ErrorCode.GIT_CLONE_ERROR: errors.GitCloneError,
+    ErrorCode.GIT_SUBPATH_ERROR: errors.GitSubpathError,
+    ErrorCode.MOUNT_CONFIG_INVALID: errors.MountConfigError,
+    ErrorCode.MOUNT_FAILED: errors.MountFailedError,
 }
 """The class of each code; the class is made without its constructor, whose arguments did not travel."""
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sandyard.errors import ResourceLimitError
+from sandyard.errors import OutputLimitError
 from sandyard.limits import LIST_ENTRIES
 from sandyard.types import EntryKind, FileEntry
 from sandyard.workspace.descent import descend
@@ -87,7 +87,7 @@ def list_directory(
 
     Raises:
         ExecNonZeroError: there is no such directory, or it can't be listed.
-        ResourceLimitError: there are too many.
+        OutputLimitError: there are too many.
         PolicyDeniedError: the policy denies it.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
         ArgumentError: it can't be a path.
@@ -126,7 +126,7 @@ def _listed_all(opened: int, prefix: str, view: _View) -> list[FileEntry]:
 
 def _refuse_many(count: int, op: OpName) -> None:
     if count > LIST_ENTRIES:
-        raise ResourceLimitError(
+        raise OutputLimitError(
             f"there are more than {LIST_ENTRIES:,} entries; ask for a directory further down",
             limit="output",
             value=LIST_ENTRIES,
@@ -331,7 +331,7 @@ def find_matches(root: WorkspaceRoot, pattern: str, path: str | PurePath) -> lis
     Raises:
         ArgumentError, ArgumentTypeError: the pattern is none, or the path can't be one.
         WorkspaceReadNotFoundError: there is no such directory.
-        ResourceLimitError: there are too many.
+        OutputLimitError: there are too many.
     """
     spot_of(root, path, "glob")
     glob = compile_glob(pattern)
