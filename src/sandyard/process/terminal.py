@@ -21,7 +21,6 @@ from sandyard.plan import Spawn
 from sandyard.process.attachment import Attachment, Audience, Reader
 from sandyard.process.capture import Capture, Captured
 from sandyard.process.failures import (
-    no_descriptor,
     no_input_end,
     no_terminal,
     not_sent,
@@ -209,7 +208,7 @@ class Terminal:
         if outcome is None and not self._init.alive:
             raise gone_error(self.command, born=False)
         if job.missed:
-            raise no_descriptor(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            raise not_sent(self.command, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         if not isinstance(outcome, Failure):
             raise no_terminal(self.command)
         result = unborn_result(outcome, self.command, spawn.cwd.decode("utf-8", "replace"))
