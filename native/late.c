@@ -318,15 +318,16 @@ static uint64_t take_out(const struct late *late) {
 }
 
 _Noreturn void late_look(int channel, const char *path) {
-    char names[1024];
     privileges_follow_parent(channel);
     int top = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (top < 0)
         report_failure(STEP_LATE_SOURCE, NO_RECORD, errno, "finding the source");
     /* What it is may still be remembered where nobody answers any more. Not all may be listed. */
     int list = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (list >= 0)
+    if (list >= 0) {
+        char names[1024];
         (void)syscall(SYS_getdents64, list, names, sizeof names);
+    }
     _exit(channel_send_fd(channel, EVENT_PASSED, 0, NULL, 0, top) == 0 ? 0 : 1);
 }
 
