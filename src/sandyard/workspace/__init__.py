@@ -344,12 +344,12 @@ class _DeputedWorkspace(_ActingWorkspace):
         from sandyard.workspace.deputy_wire import Passed  # noqa: PLC0415  # likewise
 
         def uploaded() -> Transferred:
-            opened = transfer.opened_source(source)
+            opened, is_dir = transfer.opened_source(source)
             try:
                 put = partial(
                     transfer.put,
                     self.root,
-                    Passed(opened),
+                    (Passed(opened), is_dir),
                     path,
                     source=str(source),
                     errand=errand,

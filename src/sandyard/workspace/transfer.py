@@ -107,21 +107,26 @@ def upload(
         PolicyDeniedError: a rule of the policy closes what would be changed.
         InvalidManifestPathError: the path leaves the workspace and what is granted.
     """
-    opened = opened_source(source)
+    opened, is_dir = opened_source(source)
     try:
-        return put(root, opened, path, source=str(source), errand=errand)
+        return put(root, (opened, is_dir), path, source=str(source), errand=errand)
     finally:
         os.close(opened)
 
 
 def put(
-    root: WorkspaceRoot, opened: int, path: str | PurePath, *, source: str, errand: Errand
+    root: WorkspaceRoot,
+    found: tuple[int, bool],
+    path: str | PurePath,
+    *,
+    source: str,
+    errand: Errand,
 ) -> Transferred:
     """Copy what is open into the workspace, as ``upload`` does.
 
     Args:
         root: the workspace.
-        opened: a descriptor of a file or a directory; it stays the caller's.
+        found: a descriptor, which stays the caller's, and whether it is a directory's.
         path: the copy's path.
         source: where that lies on the host, for errors.
         errand: how.
@@ -130,7 +135,7 @@ def put(
         LocalFileReadError, LocalDirReadError, WorkspaceArchiveWriteError, PolicyDeniedError,
             InvalidManifestPathError: as ``upload``.
     """
-    is_dir = stat.S_ISDIR(os.fstat(opened).st_mode)
+    opened, is_dir = found
     done = errand.begin()
 
     def work(spot: Spot) -> None:
@@ -147,14 +152,16 @@ def put(
     return errand.end(done, str(path))
 
 
-def opened_source(source: str | PurePath) -> int:
-    """Open the file or directory that a path of the host leads to; it is the caller's to close.
+def opened_source(source: str | PurePath) -> tuple[int, bool]:
+    """Open what a path of the host leads to, and tell whether it is a directory.
+
+    The descriptor is the caller's to close.
 
     Raises:
         LocalFileReadError: it is missing, neither a file nor a directory, or can't be read.
     """
     try:
-        return _open_either(os.open(source, _HANDLE))[0]
+        return _open_either(os.open(source, _HANDLE))
     except (OSError, ValueError) as error:
         reason, message = "unreadable", None
         if isinstance(error, FileNotFoundError):
