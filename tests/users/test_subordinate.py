@@ -271,10 +271,12 @@ async def test_snapshots_have_everybodys_files(tmp_path: Path) -> None:
         forks = [await client.fork(session)]
     state, root = session.state, session.state.manifest.root
     forks.append(await client.fork(state))
+    owners = [os.stat(f"{each.host_root}/theirs") for each in (state, *(f.state for f in forks))]
+    assert len({(facts.st_uid, facts.st_gid) for facts in owners}) == 1
+    async with forks[0] as fork:
+        told = await said(fork, "cat share/d/e; stat -c %U:%G share/d/e theirs", "reviewer")
+        assert told == "x\nreviewer:reviewer\nreviewer:team"
     for fork in forks:
-        async with fork:
-            told = await said(fork, "cat share/d/e; stat -c %U:%G share/d/e theirs", "reviewer")
-            assert told == "x\nreviewer:reviewer\nreviewer:team"
         await client.delete(fork)
     await client.delete(session)
     assert not Path(root).exists()  # noqa: ASYNC240  # it is gone
