@@ -43,7 +43,6 @@ exec "$@"
 """
 """A name that begins with a dash would be an option, and not every shell knows an end of them."""
 
-_NO_ROOM: Final = (errno.EAGAIN, errno.ENOMEM)
 _MICROSECONDS: Final = 1_000_000
 _RSS_UNIT: Final = 1024 if sys.platform == "darwin" else 1
 """How much of what getrusage(2) tells of memory is a KiB: macOS tells bytes."""
