@@ -20,7 +20,8 @@ from sandyard import (
 )
 from sandyard.archive.trees import Node
 from sandyard.workspace.layered_saving import LayeredSaving
-from sandyard.workspace.persist_tree import Entry, TreeSaving
+from sandyard.workspace.persist_frame import Listing
+from sandyard.workspace.persist_tree import TreeSaving
 from tests.layered.conftest import assert_nothing_left, said
 from tests.layered.test_saved import saved_sample
 
@@ -64,7 +65,7 @@ class Ways:
 
         def looking(
             saving: TreeSaving, opened: int, path: tuple[bytes, ...], names: list[bytes]
-        ) -> list[Entry]:
+        ) -> Listing:
             self.looked += len(names)
             return look(saving, opened, path, names)
 

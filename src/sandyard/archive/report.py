@@ -80,6 +80,12 @@ class Tally:
         self._counts[kind] += 1
         self._size += size
 
+    def count_many(self, files: int, symlinks: int, size: int) -> None:
+        """Count so many files, of so many bytes together, and symlinks."""
+        self._counts[Kind.FILE] += files
+        self._counts[Kind.SYMLINK] += symlinks
+        self._size += size
+
     def count_report(self, report: ArchiveReport) -> None:
         """Count all that a report tells of; its notes excepted."""
         self._counts[Kind.FILE] += report.files

@@ -28,15 +28,19 @@ class Directories:
     Args:
         top: descriptor of the tree's own directory; it stays the caller's.
         admit: raises for a directory that may not be entered (default: all may).
+        readable: True opens them for reading, so that they can be listed, instead of with O_PATH.
     """
 
-    def __init__(self, top: int, admit: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, top: int, admit: Callable[[int], None] | None = None, *, readable: bool = False
+    ) -> None:
         self._top = top
         self._admit = admit
+        self._access = os.O_RDONLY if readable else PATH_ONLY
         self._held: dict[Path, int] = {}
 
     def at(self, path: Path, *, make: bool = False) -> int:
-        """A directory's descriptor (O_PATH), valid until the next call.
+        """A directory's descriptor, valid until the next call.
 
         Args:
             path: of the directory.
@@ -58,13 +62,13 @@ class Directories:
         for end in range(depth + 1, len(path) + 1):
             name = path[end - 1]
             try:
-                here = self._keep(path[:end], open_child(here, name, PATH_ONLY))
+                here = self._keep(path[:end], open_child(here, name, self._access))
             except FileNotFoundError:
                 if not make:
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=here)
-                here = self._keep(path[:end], open_child(here, name, PATH_ONLY))
+                here = self._keep(path[:end], open_child(here, name, self._access))
         return here
 
     def _keep(self, path: Path, descriptor: int) -> int:

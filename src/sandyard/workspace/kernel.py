@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final
 
 from sandyard.limits import OPEN_RETRIES
@@ -84,6 +85,12 @@ class _OpenHow(ctypes.Structure):
     )
 
 
+@lru_cache(maxsize=64)  # some few are used; making one takes longer than the kernel does
+def _how_of(flags: int, mode: int, resolve: int) -> _OpenHow:
+    """What the kernel is told; it only reads it."""
+    return _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+
+
 _HOW_SIZE: Final = ctypes.sizeof(_OpenHow)
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
@@ -114,8 +121,8 @@ def openat2(directory: int, path: str | bytes, flags: int, resolve: int, mode: i
     """
     if not Kernel.resolves:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    raw = os.fsencode(path)
+    how = _how_of(flags, mode, resolve)
+    raw = path if isinstance(path, bytes) else os.fsencode(path)
     for _ in range(OPEN_RETRIES):
         opened = _syscall(_OPENAT2, directory, raw, ctypes.byref(how), _HOW_SIZE)
         if opened >= 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sandyard.archive.model import Kind
 from sandyard.archive.report import Fate
 from sandyard.archive.trees import encode_nodes
-from sandyard.workspace.persist_tree import Frame, TreeSaving
+from sandyard.workspace.persist_tree import TreeSaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sandyard.archive.trees import Node
     from sandyard.workspace.extract_tree import Directories
     from sandyard.workspace.layered_known import KnownTree, Touched
-    from sandyard.workspace.persist_tree import Entry
+    from sandyard.workspace.persist_frame import Frame, Listing
+    from sandyard.workspace.stat_index import Known
 
 __all__ = ["LayeredSaving", "UnknownTreeError"]
 
@@ -77,7 +78,7 @@ class LayeredSaving(TreeSaving):
 
     # --- directories ------------------------------------------------------------------------------
 
-    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> list[Entry]:
+    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         digest, touched = self._digest_of(path), self._touched.names(path)
         if digest is None:
             return super()._looked_at(opened, path, names)
@@ -86,7 +87,7 @@ class LayeredSaving(TreeSaving):
             self._discount(was.values())
             return super()._looked_at(opened, path, names)
         kept = {name: was.pop(name) for name in names if name in was and name not in touched}
-        entries = super()._looked_at(opened, path, [name for name in names if name not in kept])
+        listing = super()._looked_at(opened, path, [name for name in names if name not in kept])
         self._kept[path] = kept
         self._was[path] = {}
         for name, node in was.items():
@@ -95,7 +96,7 @@ class LayeredSaving(TreeSaving):
                 node.kind is Kind.DIRECTORY
             ):  # what is in it, where it is known what has become of it
                 self._was[path][name] = node.digest
-        return entries
+        return listing
 
     def _digest_of(self, path: Path) -> bytes | None:
         """What a directory was, once; None if it was none."""
@@ -103,11 +104,11 @@ class LayeredSaving(TreeSaving):
             return self._top_was
         return self._was.get(path[:-1], {}).pop(path[-1], None)
 
-    def _enter(self, tree: Directories, path: Path, name: bytes, facts: os.stat_result) -> Frame:
-        frame = super()._enter(tree, path, name, facts)
-        if path in self._kept:
-            frame.same = False  # it may have lost what nobody looked at
-        return frame
+    def _old(self, path: Path) -> Known | None:
+        known = super()._old(path)
+        if known is None or path not in self._kept:
+            return known
+        return known._replace(linked=True)  # it may have lost what nobody looked at
 
     def _leave(self, tree: Directories, frame: Frame) -> Node:
         kept = self._kept.get(frame.path)

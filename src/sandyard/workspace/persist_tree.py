@@ -22,15 +22,15 @@ from sandyard.workspace.persist_facts import (
     has_holes,
     owner_of,
 )
+from sandyard.workspace.persist_frame import Frame, Listing, names_in, starting
 from sandyard.workspace.root import Owner
 from sandyard.workspace.stat_index import (
     Known,
     Looks,
     clock_now,
-    look_of,
+    is_settled,
+    look_at,
     looks_in,
-    settled_look,
-    unlike,
 )
 
 if TYPE_CHECKING:
@@ -42,74 +42,19 @@ if TYPE_CHECKING:
     from sandyard.archive.naming import Path
     from sandyard.archive.report import Tally
     from sandyard.archive.trees import Intake
+    from sandyard.workspace.persist_frame import Entry
+    from sandyard.workspace.stat_index import Look
     from sandyard.workspace.ward import Ward
 
-__all__ = ["Entry", "Frame", "TreeSaving"]
+__all__ = ["TreeSaving"]
 
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK: Final = PATH_ONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OURS: Final = b".sandyard-"
 _PERMISSIONS: Final = 0o777
 _SPECIAL_BITS: Final = 0o7000
-
-Entry = tuple[bytes, os.stat_result, bytes]
-"""Name, facts, and how it looks."""
-
-
-class Frame:
-    """One directory that is being saved.
-
-    Attributes:
-        path: it.
-        node: what its own entry will say, its digest excepted.
-        entries: what is in it, sorted.
-        old: what is known of it.
-        left_out: names in it that are not to be saved, and why.
-        same: whether all in it looks as it did, directories excepted.
-        fresh: whether a directory in it has another digest than before.
-        nodes: what will be saved of it.
-        looks: how its entries looked.
-        linked: whether a file in it has other names.
-    """
-
-    __slots__ = (
-        "at",
-        "entries",
-        "fresh",
-        "left_out",
-        "linked",
-        "looks",
-        "node",
-        "nodes",
-        "old",
-        "path",
-        "same",
-        "was_looks",
-        "was_nodes",
-    )
-
-    def __init__(
-        self,
-        path: Path,
-        node: Node,
-        entries: list[Entry],
-        left_out: dict[bytes, str],
-        old: Known | None,
-    ) -> None:
-        self.path = path
-        self.node = node
-        self.entries = entries
-        self.left_out = left_out
-        self.old = old
-        self.at = 0
-        looks = b"".join(look for _, _, look in entries)
-        known = old is not None and not old.linked and old.looks == looks
-        self.same = known and not left_out
-        self.fresh = False
-        self.linked = False
-        self.nodes: list[Node] = []
-        self.looks: list[bytes] = []
-        self.was_nodes: dict[bytes, Node] | None = None
-        self.was_looks: dict[bytes, bytes] | None = None
+_MODE, _LINKS, _CHANGED = 2, 3, 6
+"""Where these stand in how a file looks."""
 
 
 class TreeSaving:
@@ -163,137 +108,135 @@ class TreeSaving:
             OSError: the directory itself can't be read.
             Abandoned: nobody wants it any more.
         """
-        with Directories(self._top, self._ward.admit) as tree:
-            facts = os.fstat(self._top)
-            stack = [self._enter(tree, (), b".", facts)]
-            while True:
-                frame = stack[-1]
-                entry = self._next_directory(tree, frame)
-                if entry is None:
-                    node = self._leave(tree, frame)
-                    stack.pop()
-                    if not stack:
-                        return node
-                    self._take(stack[-1], node, frame.old)
-                    continue
-                name, facts, _ = entry
-                below = self._try_enter(tree, (*frame.path, name), facts)
-                if below is None:
-                    self._drop(frame)
-                else:
-                    stack.append(below)
+        top = os.open(".", _LIST, dir_fd=self._top)
+        try:
+            admit = self._ward.admit if self._ward.closes else None
+            with Directories(top, admit, readable=True) as tree:
+                return self._walk(tree)
+        finally:
+            os.close(top)
+
+    def _walk(self, tree: Directories) -> Node:
+        stack = [self._enter(tree, (), b".")]
+        while True:
+            frame = stack[-1]
+            entry = self._next_directory(tree, frame)
+            if entry is None:
+                node = self._leave(tree, frame)
+                stack.pop()
+                if not stack:
+                    return node
+                self._take(stack[-1], node, frame.old)
+                continue
+            _, (name, _) = entry
+            below = self._try_enter(tree, (*frame.path, name))
+            if below is None:
+                self._drop(frame)
+            else:
+                stack.append(below)
 
     # --- directories ------------------------------------------------------------------------------
 
-    def _try_enter(self, tree: Directories, path: Path, facts: os.stat_result) -> Frame | None:
+    def _try_enter(self, tree: Directories, path: Path) -> Frame | None:
         try:
-            return self._enter(tree, path, path[-1], facts)
+            return self._enter(tree, path, path[-1])
         except OSError as error:
             if error.errno not in REASONS:
                 raise
             self._tally.note("skipped", b"/".join(path), REASONS[error.errno])
             return None
 
-    def _enter(self, tree: Directories, path: Path, name: bytes, facts: os.stat_result) -> Frame:
+    def _enter(self, tree: Directories, path: Path, name: bytes) -> Frame:
         """Look at all that is in a directory."""
         if self._stopped.is_set():
             raise Abandoned
-        opened = os.open(".", _LIST, dir_fd=tree.at(path))
-        try:
-            entries = self._looked_at(opened, path, sorted(map(os.fsencode, os.listdir(opened))))
-            attributes = attributes_of(opened, path, self._tally)
-        finally:
-            os.close(opened)
+        opened, key = tree.at(path), b"/".join(path)
+        listing = self._looked_at(opened, path, names_in(opened))
+        attributes = attributes_of(opened, path, self._tally)
         kept = None if attributes is None else tuple(sorted(attributes.items()))
-        mode = facts.st_mode & _PERMISSIONS
-        whose = owner_of(facts, self.names)
-        node = Node(name, Kind.DIRECTORY, mode, facts.st_mtime_ns, attributes=kept, owner=whose)
-        if facts.st_mode & _SPECIAL_BITS:
-            self._tally.note_special(b"/".join(path), facts.st_mode)
+        facts = os.fstat(opened)
+        mode, mtime, whose = facts.st_mode, facts.st_mtime_ns, owner_of(facts, self.names)
+        node = Node(name, Kind.DIRECTORY, mode & _PERMISSIONS, mtime, attributes=kept, owner=whose)
+        for each in listing.vanished:
+            self._tally.note("skipped", b"/".join((*path, each)), "vanished")
+        if mode & _SPECIAL_BITS:
+            self._tally.note_special(key, mode)
         if path:
             self._tally.count(Kind.DIRECTORY)
-        left_out = self._left_out(path, entries)
-        return Frame(path, node, entries, left_out, self._before.get(b"/".join(path)))
+        left_out = self._left_out(path, listing)
+        return Frame(path, node, listing, left_out, self._old(path))
 
-    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> list[Entry]:
+    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         """Look at entries of a directory."""
-        entries: list[Entry] = []
-        for each in names:
-            try:
-                found = os.stat(each, dir_fd=opened, follow_symlinks=False)
-            except FileNotFoundError:
-                self._tally.note("skipped", b"/".join((*path, each)), "vanished")
-                continue
-            entries.append((each, found, look_of(each, found)))
-        return entries
+        return Listing.of(opened, names)
 
-    def _left_out(self, path: Path, entries: list[Entry]) -> dict[bytes, str]:
+    def _old(self, path: Path) -> Known | None:
+        """What is known of a directory."""
+        return self._before.get(b"/".join(path))
+
+    def _left_out(self, path: Path, listing: Listing) -> dict[bytes, str]:
         """What of a directory is not to be saved, whatever it is, and why."""
-        found: dict[bytes, str] = {}
-        holds_excluded, closes = path in self._holders, self._ward.closes
-        for name, facts, _ in entries:
-            if closes and self._ward.is_denied(facts):
-                found[name] = "denied"
-            elif holds_excluded and (*path, name) in self._excluded:
-                found[name] = "excluded"
-            elif name.startswith(b".sandyard-") and is_temporary(name):
-                found[name] = "temporary"
+        found = {name: "temporary" for name in starting(listing.names, _OURS) if is_temporary(name)}
+        if self._holders and path in self._holders:
+            found |= {name: "excluded" for name in listing.names if (*path, name) in self._excluded}
+        if self._ward.closes:
+            for name, (device, inode, *_) in looks_in(listing.looks):
+                if self._ward.is_closed((device, inode)):
+                    found[name] = "denied"
         return found
 
     def _next_directory(self, tree: Directories, frame: Frame) -> Entry | None:
         """Save entries up to the next directory, and return that."""
-        while frame.at < len(frame.entries):
-            entry = frame.entries[frame.at]
-            if stat.S_ISDIR(entry[1].st_mode) and entry[0] not in frame.left_out:
+        if frame.same:
+            return frame.next()
+        while (entry := frame.next()) is not None:
+            _, (name, look) = entry
+            if stat.S_ISDIR(look[_MODE]) and name not in frame.left_out:
                 return entry
-            frame.at += 1
-            if frame.same:
-                self._count(frame, entry)
-            else:
-                self._save_entry(tree, frame, entry)
+            self._save_entry(tree, frame, entry)
         return None
 
     def _take(self, frame: Frame, node: Node, was: Known | None) -> None:
         """Note what a directory in a directory has become."""
-        name, facts, _ = frame.entries[frame.at]
-        frame.at += 1
         frame.fresh |= was is None or was.digest != node.digest
         frame.nodes.append(node)
-        frame.looks.append(settled_look(name, facts, self._since))
+        if not frame.same and not is_settled(look_at(frame.looks, frame.at)[_CHANGED], self._since):
+            frame.unsettled.append(frame.at)
 
     def _drop(self, frame: Frame) -> None:
         """Go on without a directory that can't be read, and try it again the next time."""
-        frame.looks.append(unlike(frame.entries[frame.at][2]))
-        frame.at += 1
+        frame.unsettled.append(frame.at)
         frame.fresh = True
 
     def _leave(self, tree: Directories, frame: Frame) -> Node:
-        old = frame.old
-        key = b"/".join(frame.path)
+        old, key = frame.old, b"/".join(frame.path)
         if frame.same and old is not None:
+            files, symlinks, size = old.counts
+            self._tally.count_many(files, symlinks, size)
             if not frame.fresh:
                 self._after.add(key, old)
                 return frame.node._replace(digest=old.digest)
             self._fill_in(tree, frame)
         with self._as_program():
             digest = self._intake.put(encode_nodes(frame.nodes))
-        self._after.add(key, Known(digest, frame.linked, b"".join(frame.looks)))
+        self._after.add(key, frame.known(digest))
         return frame.node._replace(digest=digest)
 
     def _fill_in(self, tree: Directories, frame: Frame) -> None:
         """Add the files of a directory of which only directories in it have changed."""
         below = {node.name: node for node in frame.nodes}
-        looks = dict(looks_in(b"".join(frame.looks)))
-        frame.nodes, frame.looks, frame.same = [], [], False
+        known = self._known_nodes(frame)
+        frame.nodes = []
         counted = self._tally
         self._tally = type(counted)()  # its files were counted
         try:
-            for entry in frame.entries:
-                name = entry[0]
-                if name in looks:
-                    frame.looks.append(looks[name])
+            for entry in frame.entries():
+                _, (name, look) = entry
+                if stat.S_ISDIR(look[_MODE]):
                     if name in below:
                         frame.nodes.append(below[name])
+                elif name in known:
+                    frame.nodes.append(known[name])
                 else:
                     self._save_entry(tree, frame, entry)
         finally:
@@ -301,20 +244,12 @@ class TreeSaving:
 
     # --- entries ----------------------------------------------------------------------------------
 
-    def _count(self, frame: Frame, entry: Entry) -> None:
-        """Count what looks as it did."""
-        facts = entry[1]
-        if stat.S_ISREG(facts.st_mode):
-            self._tally.count(Kind.FILE, facts.st_size)
-        elif stat.S_ISLNK(facts.st_mode):
-            self._tally.count(Kind.SYMLINK)
-
     def _save_entry(self, tree: Directories, frame: Frame, entry: Entry) -> None:
         """Save one entry that is no directory, or note why not."""
-        name, facts, look = entry
+        place, (name, look) = entry
         noted = self._tally.noted
         try:
-            node = self._node_of(tree, frame, entry)
+            node = self._node_of(tree, frame, name, look)
         except OSError as error:
             if error.errno not in REASONS:
                 raise
@@ -322,52 +257,52 @@ class TreeSaving:
             node = None
         if node is not None:
             frame.nodes.append(node)
-            frame.linked |= facts.st_nlink > 1
-        if self._tally.noted == noted:
-            frame.looks.append(settled_look(name, facts, self._since))
-        else:  # it is looked at again, to be told again
-            frame.looks.append(unlike(look))
+            frame.linked |= look[_LINKS] > 1
+        if self._tally.noted != noted or not is_settled(look[_CHANGED], self._since):
+            frame.unsettled.append(
+                place
+            )  # also what was noted: it is looked at again, to be told again
 
-    def _node_of(self, tree: Directories, frame: Frame, entry: Entry) -> Node | None:
-        name, facts, look = entry
-        path = (*frame.path, name)
-        form = stat.S_IFMT(facts.st_mode)
+    def _node_of(self, tree: Directories, frame: Frame, name: bytes, look: Look) -> Node | None:
+        device, inode, mode, links, *_ = look
         if name in frame.left_out:
-            self._tally.note("skipped", b"/".join(path), frame.left_out[name])
+            self._tally.note("skipped", b"/".join((*frame.path, name)), frame.left_out[name])
             return None
+        form = stat.S_IFMT(mode)
         if form not in {stat.S_IFREG, stat.S_IFLNK}:
-            self._tally.note("skipped", b"/".join(path), SPECIAL.get(form, "device"))
+            reason = SPECIAL.get(form, "device")
+            self._tally.note("skipped", b"/".join((*frame.path, name)), reason)
             return None
-        inode = facts.st_dev, facts.st_ino
-        first = self._links.get(inode) if facts.st_nlink > 1 else None
+        first = self._links.get((device, inode)) if links > 1 else None
         if first is not None:
             self._tally.count(Kind.HARD_LINK)
-            mode = facts.st_mode & _PERMISSIONS
-            return Node(name, Kind.HARD_LINK, mode, facts.st_mtime_ns, link=first)
-        node = self._known_node(frame, name, look)
+            facts = os.stat(name, dir_fd=tree.at(frame.path), follow_symlinks=False)
+            return Node(name, Kind.HARD_LINK, mode & _PERMISSIONS, facts.st_mtime_ns, link=first)
+        node = self._known_nodes(frame).get(name)
         if node is None:
-            node = self._read(tree.at(frame.path), path)
-        elif facts.st_mode & _SPECIAL_BITS:
-            self._tally.note_special(b"/".join(path), facts.st_mode)
+            node = self._read(tree.at(frame.path), (*frame.path, name))
+        elif mode & _SPECIAL_BITS:
+            self._tally.note_special(b"/".join((*frame.path, name)), mode)
         self._tally.count(node.kind, node.size)
-        if facts.st_nlink > 1:
-            self._links[inode] = b"/".join(path)
+        if links > 1:
+            self._links[device, inode] = b"/".join((*frame.path, name))
         return node
 
-    def _known_node(self, frame: Frame, name: bytes, look: bytes) -> Node | None:
-        """What was saved of an entry, if it looks as it did."""
-        if frame.old is None:
-            return None
-        if frame.was_looks is None:
-            frame.was_looks = dict(looks_in(frame.old.looks))
-        if frame.was_looks.get(name) != look:
-            return None
-        if frame.was_nodes is None:
-            with self._as_program():
-                nodes = self._intake.nodes_of(frame.old.digest)
-            frame.was_nodes = {node.name: node for node in nodes}
-        node = frame.was_nodes.get(name)
-        return None if node is None or node.kind is Kind.HARD_LINK else node
+    def _known_nodes(self, frame: Frame) -> dict[bytes, Node]:
+        """What was saved of those entries that look as they did; further names are found anew."""
+        if frame.was is None:
+            frame.was = {}
+            if frame.old is not None:
+                before = dict(looks_in(frame.old.looks))
+                alike = {name for name, look in looks_in(frame.looks) if before.get(name) == look}
+                with self._as_program():
+                    nodes = self._intake.nodes_of(frame.old.digest) if alike else []
+                frame.was = {
+                    node.name: node
+                    for node in nodes
+                    if node.name in alike and node.kind is not Kind.HARD_LINK
+                }
+        return frame.was
 
     # --- contents ---------------------------------------------------------------------------------
 

@@ -12,38 +12,64 @@ import struct
 import time
 from array import array
 from bisect import bisect_left
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
+    "Counts",
     "IndexWriter",
     "Known",
+    "Look",
     "Looks",
     "StatIndex",
     "clock_now",
+    "is_settled",
+    "joined_looks",
+    "look_at",
     "look_of",
     "looks_in",
-    "settled_look",
+    "packed_looks",
     "unlike",
 ]
 
-_MAGIC: Final = b"SYINDEX2"
-_LOOK: Final = struct.Struct("<QQIIQqqH")
-"""Device, inode, mode, number of names, size, times of modification and of change, length of name."""
+_MAGIC: Final = b"SYINDEX3"
 
-_CHANGE_AT: Final = 40
+Look = tuple[int, ...]
+"""How a file looks, besides its name: device, inode, mode, number of names, size, times of modification
+and of change."""
+
+_LOOK: Final = struct.Struct("<QQQQQqq")
+_COUNT: Final = struct.Struct("<I")
+"""Before the looks of a directory: how many there are; after them stand the names."""
+
+_NAMES: Final = b"/"
+"""Between names, of which none has one."""
+
+_WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
+_CHANGE_AT: Final = 48
 _NEVER: Final = struct.pack("<q", -1)
 """A time of change that no file has, since its clock is not set to 1969."""
 
 _CHECK: Final = 8
-_HEAD: Final = struct.Struct("<IIB32s8s")
-"""Before each directory: length of its path and of its looks, whether files have other names, digest of
-its entries, and of all that the first bytes of a digest."""
+_HEAD: Final = struct.Struct("<IIIB32sQQQ8s")
+"""Before each directory: length of its path, of its looks, and how many directories it has; whether files
+have other names, digest of its entries, how many files and symlinks, bytes of these files; of all that
+the first bytes of a digest."""
 
 _HEAD_SAID: Final = _HEAD.size - _CHECK
+_PLACE: Final = 4
+"""Bytes of the place of a directory among the entries of its own."""
+
+_WINDOW: Final = 128 * 1024
+_AHEAD: Final = 16 * 1024
+"""Bytes that are read at once, and how many of them lie behind what was asked for: a directory is written
+after all that is in it, and asked for before."""
+
 _TABLE: Final = struct.Struct(">QQ")
 """In the table: the first bytes of the digest of a path, and where its directory stands; sorted."""
 
@@ -56,11 +82,23 @@ _END_SAID: Final = 48
 _LOOKS_BYTES: Final = 1024**3
 """Largest directory that is believed: some ten million entries."""
 
-_LAST_BITS: Final = 2**64 - 1
-
 _SECOND: Final = 10**9
 _COARSE: Final = 2 * _SECOND
 """What the times of the coarsest file system still in use are rounded to, in ns (FAT)."""
+
+
+class Counts(NamedTuple):
+    """What there is in a directory besides directories.
+
+    Attributes:
+        files: regular files.
+        symlinks: symbolic links.
+        size: bytes of the files together.
+    """
+
+    files: int = 0
+    symlinks: int = 0
+    size: int = 0
 
 
 class Known(NamedTuple):
@@ -70,11 +108,19 @@ class Known(NamedTuple):
         digest: of its saved entries.
         linked: whether a file in it has other names.
         looks: how each entry looked, sorted by name.
+        counts: what it has.
+        directories: the places of directories among its entries.
+        raw: all of this as it was read; empty for what was not.
+        key: by what it was found, likewise.
     """
 
     digest: bytes
     linked: bool
     looks: bytes
+    counts: Counts = Counts()
+    directories: tuple[int, ...] = ()
+    raw: bytes = b""
+    key: int = 0
 
 
 class StatIndex:
@@ -93,6 +139,8 @@ class StatIndex:
     ) -> None:
         self.tree = ""
         self._read_at = read_at
+        self._window = b""
+        self._window_at = 0
         self._keys: array[int] = array("Q")
         self._places: array[int] = array("Q")
         raw = read_at(_END.size, size - _END.size) if size >= _END.size else b""
@@ -122,23 +170,36 @@ class StatIndex:
         key = _key_of(path)
         at = bisect_left(self._keys, key)
         while at < len(self._keys) and self._keys[at] == key:
-            known = self._known(path, self._places[at])
+            known = self._known(path, self._places[at], key)
             if known is not None:
                 return known
             at += 1
         return None
 
-    def _known(self, path: bytes, place: int) -> Known | None:
-        head = self._read_at(_HEAD.size, place)
+    def _known(self, path: bytes, place: int, key: int) -> Known | None:
+        head = self._bytes(_HEAD.size, place)
         if len(head) != _HEAD.size:
             return None
-        path_size, looks_size, linked, digest, check = _HEAD.unpack(head)
-        if path_size != len(path) or looks_size > _LOOKS_BYTES:
+        path_size, looks_size, count, linked, digest, *counts, check = _HEAD.unpack(head)
+        if path_size != len(path) or looks_size > _LOOKS_BYTES or count > looks_size:
             return None
-        rest = self._read_at(path_size + looks_size, place + _HEAD.size)
-        if rest[:path_size] != path or _check_of(head[:_HEAD_SAID], rest) != check:
+        looks_at = _HEAD.size + path_size
+        looks_end = looks_at + looks_size
+        size = looks_end + count * _PLACE
+        raw = self._bytes(size, place)
+        if raw[_HEAD.size : looks_at] != path or _check_of(raw) != check or len(raw) != size:
             return None
-        return Known(digest, bool(linked), rest[path_size:])
+        places = struct.unpack_from(f"<{count}I", raw, looks_end)
+        looks = raw[looks_at:looks_end]
+        return Known(digest, bool(linked), looks, Counts(*counts), places, raw, key)
+
+    def _bytes(self, size: int, place: int) -> bytes:
+        at = place - self._window_at
+        if at < 0 or at + size > len(self._window):
+            self._window_at = max(0, place + size + _AHEAD - _WINDOW) if size < _WINDOW else place
+            self._window = self._read_at(max(size, _WINDOW), self._window_at)
+            at = place - self._window_at
+        return self._window[at : at + size]
 
 
 class IndexWriter:
@@ -155,11 +216,9 @@ class IndexWriter:
 
     def add(self, path: bytes, known: Known) -> None:
         """Write what is known of a directory."""
-        said = _HEAD.pack(len(path), len(known.looks), known.linked, known.digest, bytes(_CHECK))
-        said, rest = said[:_HEAD_SAID], path + known.looks
-        self._table.append(_TABLE.pack(_key_of(path), self._at))
-        self._put(said + _check_of(said, rest))
-        self._put(rest)
+        key, raw = (known.key, known.raw) if known.raw else (_key_of(path), _record_of(path, known))
+        self._table.append(_TABLE.pack(key, self._at))
+        self._put(raw)
 
     def finish(self, tree: str) -> None:
         """Write the rest.
@@ -196,9 +255,18 @@ def _key_of(path: bytes) -> int:
     return int.from_bytes(hashlib.sha256(path).digest()[:_CHECK])
 
 
-def _check_of(said: bytes, rest: bytes) -> bytes:
-    hasher = hashlib.sha256(said)
-    hasher.update(rest)
+def _record_of(path: bytes, known: Known) -> bytes:
+    places = known.directories
+    sizes = len(path), len(known.looks), len(places)
+    said = _HEAD.pack(*sizes, known.linked, known.digest, *known.counts, bytes(_CHECK))
+    raw = said + path + known.looks + struct.pack(f"<{len(places)}I", *places)
+    return said[:_HEAD_SAID] + _check_of(raw) + raw[_HEAD.size :]
+
+
+def _check_of(raw: bytes) -> bytes:
+    """The first bytes of a digest of a record, whatever stands there in their place."""
+    hasher = hashlib.sha256(raw[:_HEAD_SAID])
+    hasher.update(memoryview(raw)[_HEAD.size :])
     return hasher.digest()[:_CHECK]
 
 
@@ -208,43 +276,68 @@ def clock_now() -> int:
     return time.clock_gettime_ns(clock)
 
 
-def look_of(name: bytes, facts: os.stat_result) -> bytes:
-    """How an entry looks."""
-    same = facts.st_dev, facts.st_ino, facts.st_mode, facts.st_nlink, facts.st_size
+# --- looks ------------------------------------------------------------------------------------
+
+
+look_of: Final[Callable[[os.stat_result], Look]] = attrgetter(
+    "st_dev", "st_ino", "st_mode", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns"
+)
+"""How something looks of which that is known."""
+
+
+def packed_looks(found: Iterable[os.stat_result]) -> bytes:
+    """How entries of a directory look, one after the other.
+
+    It is called for all files of each save: none has an object of its own.
+    """
+    words = [*chain.from_iterable(map(look_of, found))]
+    form = f"<{len(words)}Q"
     try:
-        return _LOOK.pack(*same, facts.st_mtime_ns, facts.st_ctime_ns, len(name)) + name
-    except struct.error:  # a time after 2262, which anybody may set; its last bits tell it as well
-        times = _folded(facts.st_mtime_ns), _folded(facts.st_ctime_ns)
-        return _LOOK.pack(*same, *times, len(name)) + name
+        return struct.pack(form, *words)
+    except struct.error:  # a time before 1970 or after 2262, whose last bits tell it as well
+        return struct.pack(form, *(word & _WORD for word in words))
 
 
-def _folded(time: int) -> int:
-    return int.from_bytes((time & _LAST_BITS).to_bytes(8), signed=True)
-
-
-def settled_look(name: bytes, facts: os.stat_result, since: int) -> bytes:
-    """How an entry looks, or nothing if it may change once more and look the same.
+def joined_looks(names: Sequence[bytes], packed: bytes) -> bytes:
+    """How a directory looks.
 
     Args:
-        name: its name.
-        facts: how it looked before it was read.
+        names: of its entries, sorted.
+        packed: how these look.
+    """
+    return b"".join((_COUNT.pack(len(names)), packed, _NAMES.join(names)))
+
+
+def looks_in(looks: bytes) -> Iterator[tuple[bytes, Look]]:
+    """The names in a directory, and how each looked."""
+    (count,) = _COUNT.unpack_from(looks)
+    end = _COUNT.size + count * _LOOK.size
+    if not count:
+        return iter(())
+    each = _LOOK.iter_unpack(memoryview(looks)[_COUNT.size : end])
+    return zip(looks[end:].split(_NAMES), each, strict=True)
+
+
+def look_at(looks: bytes, place: int) -> Look:
+    """How the entry at a place of a directory looked."""
+    return _LOOK.unpack_from(looks, _COUNT.size + place * _LOOK.size)
+
+
+def is_settled(changed: int, since: int) -> bool:
+    """Whether an entry can't change once more and look the same.
+
+    Args:
+        changed: its time of change before it was read.
         since: what ``clock_now`` said before.
     """
-    look, changed = look_of(name, facts), facts.st_ctime_ns
     slack = 0 if changed % _SECOND else _COARSE
-    return look if changed + slack < since else unlike(look)
+    return changed + slack < since
 
 
-def unlike(look: bytes) -> bytes:
-    """What no entry looks like, in the place of a look."""
-    return look[:_CHANGE_AT] + _NEVER + look[_CHANGE_AT + 8 :]
-
-
-def looks_in(looks: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The names in a directory, and how each looked."""
-    at = 0
-    while at < len(looks):
-        size = _LOOK.size + _LOOK.unpack_from(looks, at)[-1]
-        look = looks[at : at + size]
-        yield look[_LOOK.size :], look
-        at += size
+def unlike(looks: bytes, places: Iterable[int]) -> bytes:
+    """How a directory looks in which the entries at some places look like nothing."""
+    told = bytearray(looks)
+    for place in places:
+        at = _COUNT.size + place * _LOOK.size + _CHANGE_AT
+        told[at : at + len(_NEVER)] = _NEVER
+    return bytes(told)

@@ -100,7 +100,11 @@ class Ward:
 
     def is_denied(self, facts: os.stat_result) -> bool:
         """Tell whether a thing itself is denied, or something is mounted there."""
-        rule = self.rule_of(facts) if self.closes else None
+        return self.closes and self.is_closed((facts.st_dev, facts.st_ino))
+
+    def is_closed(self, inode: tuple[int, int]) -> bool:
+        """Do what ``is_denied`` does, by device and inode."""
+        rule = self._rules.get(inode)
         return rule is not None and rule.kind in _CLOSING
 
     def admit(self, descriptor: int) -> None:

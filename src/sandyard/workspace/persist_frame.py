@@ -1,0 +1,205 @@
+"""One directory while it is saved: how all that is in it looks, beside how that looked before."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sandyard.workspace.stat_index import (
+    Counts,
+    Known,
+    joined_looks,
+    look_at,
+    looks_in,
+    packed_looks,
+    unlike,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandyard.archive.naming import Path
+    from sandyard.archive.trees import Node
+    from sandyard.workspace.stat_index import Look
+
+__all__ = ["Entry", "Frame", "Listing", "names_in", "starting"]
+
+Entry = tuple[int, tuple[bytes, "Look"]]
+"""Place in its directory, name, and how it looks."""
+
+_AS_NAMES: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+"""What ``os.fsencode`` does."""
+
+_AT_ONCE: Final = 1024
+"""Entries whose facts are held before only what is compared of them is: half a kilobyte each."""
+
+
+class Listing(NamedTuple):
+    """What is in a directory.
+
+    Attributes:
+        names: of its entries, sorted.
+        looks: how all of them look.
+        vanished: names of what went before it was looked at.
+    """
+
+    names: list[bytes]
+    looks: bytes
+    vanished: list[bytes]
+
+    @classmethod
+    def of(cls, opened: int, names: list[bytes]) -> Listing:
+        """Look at entries of a directory.
+
+        Args:
+            opened: descriptor of the directory.
+            names: theirs, sorted.
+        """
+        looked: list[bytes] = []
+        vanished: list[bytes] = []
+        for start in range(0, len(names), _AT_ONCE):
+            part = names[start : start + _AT_ONCE]
+            try:
+                found = [os.stat(name, dir_fd=opened, follow_symlinks=False) for name in part]
+            except FileNotFoundError:
+                found = list(_those_there(opened, part, vanished))
+            looked.append(packed_looks(found))
+        if vanished:
+            gone = frozenset(vanished)
+            names = [name for name in names if name not in gone]
+        return cls(names, joined_looks(names, b"".join(looked)), vanished)
+
+
+def _those_there(
+    opened: int, names: list[bytes], vanished: list[bytes]
+) -> Iterator[os.stat_result]:
+    """What is known of those entries that are there still; the names of others are noted."""
+    for name in names:
+        try:
+            yield os.stat(name, dir_fd=opened, follow_symlinks=False)
+        except FileNotFoundError:
+            vanished.append(name)
+
+
+def names_in(opened: int) -> list[bytes]:
+    """The names in a directory, sorted.
+
+    Args:
+        opened: descriptor of the directory, open for reading.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    names = os.listdir(opened)
+    # One call for all of them takes a tenth of the time of one for each.
+    return sorted("/".join(names).encode(*_AS_NAMES).split(b"/")) if names else []
+
+
+def starting(names: list[bytes], prefix: bytes) -> list[bytes]:
+    """Those of sorted names that begin so."""
+    at = end = bisect_left(names, prefix)
+    while end < len(names) and names[end].startswith(prefix):
+        end += 1
+    return names[at:end]
+
+
+class Frame:
+    """One directory that is being saved.
+
+    Args:
+        path: it.
+        node: what its own entry will say, its digest excepted.
+        listing: what is in it.
+        left_out: names in it that are not to be saved, and why.
+        old: what is known of it.
+
+    Attributes:
+        names: of what is in it, sorted.
+        looks: how that looks.
+        same: whether all in it looks as it did, so that only the directories in it are looked into.
+        fresh: whether a directory in it has another digest than before.
+        linked: whether a file in it has other names.
+        nodes: what will be saved of it.
+        unsettled: places of entries that are to be read the next time, however they look.
+        at: place of the entry that was taken last.
+        was: what was saved of entries that look as they did, once somebody asked.
+    """
+
+    __slots__ = (
+        "_way",
+        "at",
+        "fresh",
+        "left_out",
+        "linked",
+        "looks",
+        "names",
+        "node",
+        "nodes",
+        "old",
+        "path",
+        "same",
+        "unsettled",
+        "was",
+    )
+
+    def __init__(
+        self,
+        path: Path,
+        node: Node,
+        listing: Listing,
+        left_out: dict[bytes, str],
+        old: Known | None,
+    ) -> None:
+        self.path = path
+        self.node = node
+        self.names, self.looks, _ = listing
+        self.left_out = left_out
+        self.old = old
+        self.same = old is not None and not old.linked and not left_out and old.looks == self.looks
+        self.fresh = False
+        self.linked = False
+        self.nodes: list[Node] = []
+        self.unsettled: list[int] = []
+        self.at = -1
+        self.was: dict[bytes, Node] | None = None
+        self._way = self._directories(old) if old is not None and self.same else self.entries()
+
+    def entries(self) -> Iterator[Entry]:
+        """All that is in it."""
+        return enumerate(looks_in(self.looks))
+
+    def _directories(self, old: Known) -> Iterator[Entry]:
+        for place in old.directories:
+            yield place, (self.names[place], look_at(self.looks, place))
+
+    def next(self) -> Entry | None:
+        """Take the next entry, or the next directory where all looks as it did; None at the end."""
+        entry = next(self._way, None)
+        if entry is not None:
+            self.at = entry[0]
+        return entry
+
+    def known(self, digest: bytes) -> Known:
+        """What the next save is told of it.
+
+        Args:
+            digest: of what was saved of it.
+        """
+        looks = unlike(self.looks, self.unsettled) if self.unsettled else self.looks
+        if self.same and self.old is not None:
+            return self.old._replace(digest=digest, looks=looks, raw=b"")
+        files = symlinks = size = 0
+        directories: list[int] = []
+        for place, (_, look) in self.entries():
+            _, _, mode, _, length, _, _ = look
+            if stat.S_ISREG(mode):
+                files += 1
+                size += length
+            elif stat.S_ISDIR(mode):
+                directories.append(place)
+            elif stat.S_ISLNK(mode):
+                symlinks += 1
+        return Known(digest, self.linked, looks, Counts(files, symlinks, size), tuple(directories))
