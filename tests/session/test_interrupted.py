@@ -22,7 +22,7 @@ from sandyard import (
     WorkspaceStartError,
 )
 from sandyard.archive.report import Tally
-from sandyard.archive.trees import encode_nodes
+from sandyard.archive.trees import decode_entry, join_entries
 from sandyard.workspace import extract_publish
 from sandyard.workspace.lease import Lease
 from tests.workspace.sample import looks
@@ -178,9 +178,11 @@ def test_finishing_keeps_newer_work(tmp_path: Path) -> None:
         with store.saving(state.snapshot.id) as saver:
             last = saver.last
             assert last is not None
-            (top,) = saver.nodes_of(bytes.fromhex(last.tree))
-            nodes = [node for node in saver.nodes_of(top.digest) if node.name != b"z"]
-            saver.finish(top._replace(digest=saver.put(encode_nodes(nodes))), Tally().report())
+            (top,) = map(decode_entry, (saver.entries_of(bytes.fromhex(last.tree)) or {}).values())
+            entries = saver.entries_of(top.digest) or {}
+            del entries[b"z"]
+            digest = saver.put(join_entries(entries.values()))
+            saver.finish(top._replace(digest=digest), Tally().report())
 
     asyncio.run(save_another())
 

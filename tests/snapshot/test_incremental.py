@@ -6,11 +6,12 @@ import hashlib
 import os
 import random
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from sandyard.archive.trees import Node, decode_nodes, encode_nodes
+from sandyard.archive.trees import Node, decode_nodes, encode_nodes, entries_in
 from sandyard.errors import WorkspaceArchiveReadError
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import restore_members
@@ -19,7 +20,8 @@ from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex, clock_n
 from tests.workspace.sample import fill, looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sandyard.archive.report import ArchiveReport
@@ -32,6 +34,7 @@ class Memory:
     def __init__(self) -> None:
         self.held: dict[bytes, bytes] = {}
         self.given = 0
+        self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def put(self, data: bytes) -> bytes:
         self.given += 1
@@ -42,8 +45,8 @@ class Memory:
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         return self.put(b"".join(pieces))
 
-    def nodes_of(self, digest: bytes) -> list[Node]:
-        return decode_nodes(self.held[digest]) if digest in self.held else []
+    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+        return entries_in(self.held[digest]) if digest in self.held else None
 
 
 @pytest.fixture

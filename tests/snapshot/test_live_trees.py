@@ -33,6 +33,7 @@ class Watched:
     def __init__(self, saver: Saver, act: Callable[[], None]) -> None:
         self._saver = saver
         self._act = act
+        self.as_program = saver.as_program
 
     def put(self, data: bytes) -> bytes:
         self._act()
@@ -42,8 +43,8 @@ class Watched:
         self._act()
         return self._saver.put_pieces(pieces)
 
-    def nodes_of(self, digest: bytes) -> list[Node]:
-        return self._saver.nodes_of(digest)
+    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+        return self._saver.entries_of(digest)
 
 
 def save(store: SnapshotStore, base: Path, act: Callable[[], None] = lambda: None) -> Snapshot:

@@ -13,9 +13,21 @@ from sandyard.archive.model import ArchiveError, Extent, Kind
 from sandyard.limits import ARCHIVE_EXTENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["DIGEST_BYTES", "Intake", "Node", "decode_nodes", "encode_nodes"]
+__all__ = [
+    "DIGEST_BYTES",
+    "Intake",
+    "Node",
+    "decode_entry",
+    "decode_nodes",
+    "encode_node",
+    "encode_nodes",
+    "entries_in",
+    "join_entries",
+    "kind_of",
+]
 
 DIGEST_BYTES: Final = 32
 _MAGIC: Final = b"SYTREE1\n"
@@ -70,7 +82,14 @@ class Node(NamedTuple):
 
 
 class Intake(Protocol):
-    """Takes the bytes of a tree that is being saved, and names them."""
+    """Takes the bytes of a tree that is being saved, and names them.
+
+    Attributes:
+        as_program: acts as this program; whoever calls as somebody else sets it. It is entered only
+            where something is opened: a switch for each file would cost more than the file does.
+    """
+
+    as_program: Callable[[], AbstractContextManager[None]]
 
     def put(self, data: bytes) -> bytes:
         """Keep some bytes; return their digest."""
@@ -78,40 +97,37 @@ class Intake(Protocol):
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         """Keep bytes that come in pieces; return the digest of them together."""
 
-    def nodes_of(self, digest: bytes) -> list[Node]:
-        """Read back a directory that was kept before."""
+    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+        """Read back a directory that was kept before, as ``entries_in`` does; None if it is lost."""
 
 
-def encode_nodes(nodes: Iterable[Node]) -> bytes:
-    """Write a directory, its entries sorted by name."""
-    parts = [_MAGIC]
-    for node in nodes:
-        flags = _HAS_DIGEST if node.digest else 0
-        flags |= 0 if node.sparse is None else _HAS_EXTENTS
-        flags |= 0 if node.attributes is None else _HAS_ATTRIBUTES
-        flags |= _HAS_OWNER if node.owner else 0
-        mtime, beyond = node.mtime, 0
-        if mtime.bit_length() > _TIME_BITS:
-            mtime, beyond = _split(mtime)
-            flags |= _HAS_FAR_TIME
-        numbers = (len(node.name), len(node.link), mtime, node.size)
-        parts += (
-            _HEAD.pack(_NUMBERS[node.kind], flags, node.mode, *numbers),
-            node.name,
-            node.link,
-            node.digest,
-        )
-        if node.sparse is not None:
-            parts.append(_COUNT.pack(len(node.sparse)))
-            parts += (_EXTENT.pack(*extent) for extent in node.sparse)
-        if node.attributes is not None:
-            parts.append(_COUNT.pack(len(node.attributes)))
-            for name, value in node.attributes:
-                parts += (_ATTRIBUTE.pack(len(name), len(value)), name, value)
-        if node.owner:
-            parts += (_OWNER.pack(len(node.owner)), node.owner)
-        if flags & _HAS_FAR_TIME:
-            parts.append(_FAR.pack(beyond))
+def encode_node(node: Node) -> bytes:
+    """Write an entry of a directory."""
+    flags = _HAS_DIGEST if node.digest else 0
+    flags |= 0 if node.sparse is None else _HAS_EXTENTS
+    flags |= 0 if node.attributes is None else _HAS_ATTRIBUTES
+    flags |= _HAS_OWNER if node.owner else 0
+    mtime, beyond = node.mtime, 0
+    if mtime.bit_length() > _TIME_BITS:
+        mtime, beyond = _split(mtime)
+        flags |= _HAS_FAR_TIME
+    numbers = (len(node.name), len(node.link), mtime, node.size)
+    head = _HEAD.pack(_NUMBERS[node.kind], flags, node.mode, *numbers)
+    entry = head + node.name + node.link + node.digest
+    if flags <= _HAS_DIGEST:  # few have more
+        return entry
+    parts = [entry]
+    if node.sparse is not None:
+        parts.append(_COUNT.pack(len(node.sparse)))
+        parts += (_EXTENT.pack(*extent) for extent in node.sparse)
+    if node.attributes is not None:
+        parts.append(_COUNT.pack(len(node.attributes)))
+        for name, value in node.attributes:
+            parts += (_ATTRIBUTE.pack(len(name), len(value)), name, value)
+    if node.owner:
+        parts += (_OWNER.pack(len(node.owner)), node.owner)
+    if flags & _HAS_FAR_TIME:
+        parts.append(_FAR.pack(beyond))
     return b"".join(parts)
 
 
@@ -119,6 +135,60 @@ def _split(time: int) -> tuple[int, int]:
     """The lower 64 bits of a time, as a signed number, and what is beyond."""
     lower = ((time + (1 << _TIME_BITS)) & ((2 << _TIME_BITS) - 1)) - (1 << _TIME_BITS)
     return lower, (time - lower) >> (_TIME_BITS + 1)
+
+
+def encode_nodes(nodes: Iterable[Node]) -> bytes:
+    """Write a directory, its entries sorted by name."""
+    return join_entries(map(encode_node, nodes))
+
+
+def join_entries(entries: Iterable[bytes]) -> bytes:
+    """Write a directory of entries that are written already, sorted by name."""
+    return b"".join((_MAGIC, *entries))
+
+
+def entries_in(raw: bytes) -> dict[bytes, bytes]:
+    """The entries of a directory by their names, as they are written: far cheaper than nodes.
+
+    Raises:
+        ArchiveError: the bytes are none.
+    """
+    if not raw.startswith(_MAGIC):
+        raise ArchiveError(_CORRUPT)
+    found: dict[bytes, bytes] = {}
+    at, end = len(_MAGIC), len(raw)
+    try:
+        while at < end:
+            _, flags, _, name_size, link_size, _, size = _HEAD.unpack_from(raw, at)
+            name_at = at + _HEAD.size
+            name_end = name_at + name_size
+            stop = name_end + link_size + (DIGEST_BYTES if flags & _HAS_DIGEST else 0)
+            if flags > _HAS_DIGEST:
+                rest = _Bytes(raw, stop)
+                _rest_of(rest, flags, size)
+                stop = rest.at
+            if stop > end:
+                raise ArchiveError(_CORRUPT)
+            found[raw[name_at:name_end]] = raw[at:stop]
+            at = stop
+    except (struct.error, IndexError) as error:
+        raise ArchiveError(_CORRUPT) from error
+    return found
+
+
+def decode_entry(entry: bytes) -> Node:
+    """Read an entry of a directory back.
+
+    Raises:
+        ArchiveError: the bytes are none, or more than one.
+    """
+    (node,) = decode_nodes(_MAGIC + entry)
+    return node
+
+
+def kind_of(entry: bytes) -> Kind:
+    """What an entry of a directory is."""
+    return _KINDS[entry[0]]
 
 
 def decode_nodes(raw: bytes) -> list[Node]:
@@ -171,16 +241,24 @@ def _nodes(raw: bytes, at: int) -> Iterator[Node]:
         node = Node(name, _KINDS[kind], mode, mtime, size, digest, link)
         if flags > _HAS_DIGEST:  # few have more
             rest = _Bytes(raw, at)
-            node = node._replace(
-                sparse=_extents(rest, size) if flags & _HAS_EXTENTS else None,
-                attributes=_attributes(rest) if flags & _HAS_ATTRIBUTES else None,
-                owner=rest.take(*rest.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
-            )
-            if flags & _HAS_FAR_TIME:
-                (beyond,) = rest.numbers(_FAR)
+            sparse, attributes, owner, beyond = _rest_of(rest, flags, size)
+            node = node._replace(sparse=sparse, attributes=attributes, owner=owner)
+            if beyond:
                 node = node._replace(mtime=mtime + (beyond << (_TIME_BITS + 1)))
             at = rest.at
         yield node
+
+
+def _rest_of(
+    raw: _Bytes, flags: int, size: int
+) -> tuple[tuple[Extent, ...] | None, tuple[tuple[bytes, bytes], ...] | None, bytes, int]:
+    """What few entries have: extents, attributes, an owner, a time far away."""
+    return (
+        _extents(raw, size) if flags & _HAS_EXTENTS else None,
+        _attributes(raw) if flags & _HAS_ATTRIBUTES else None,
+        raw.take(*raw.numbers(_OWNER)) if flags & _HAS_OWNER else b"",
+        raw.numbers(_FAR)[0] if flags & _HAS_FAR_TIME else 0,
+    )
 
 
 def _extents(raw: _Bytes, size: int) -> tuple[Extent, ...]:

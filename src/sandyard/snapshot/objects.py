@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from sandyard.snapshot.packs import (
@@ -19,7 +19,8 @@ from sandyard.snapshot.packs import (
 from sandyard.snapshot.sizes import DICT_AFTER, DICT_OBJECTS, FEW_PACKS, OPEN_PACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
 __all__ = ["Found", "Lists", "MissingObjectError", "Objects"]
@@ -88,9 +89,13 @@ class Objects:
     Args:
         packs: descriptor of the directory of packs; it stays the caller's.
         lists: what is known of them.
+
+    Attributes:
+        as_program: acts as this program, whose the packs are, where the caller acts as another.
     """
 
     def __init__(self, packs: int, lists: Lists) -> None:
+        self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
         self._packs = packs
         self.lists = lists.read(packs)
         self.damaged = lists.damaged
@@ -201,7 +206,8 @@ class Objects:
         if held is None:
             if len(self._open) >= OPEN_PACKS:
                 os.close(self._open.pop(next(iter(self._open))))
-            held = os.open(pack, _READ, dir_fd=self._packs)
+            with self.as_program():
+                held = os.open(pack, _READ, dir_fd=self._packs)
         self._open[pack] = held  # as the one that was used last
         return held
 

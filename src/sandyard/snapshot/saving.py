@@ -7,20 +7,21 @@ import hashlib
 import posixpath
 import secrets
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final, Self
 
 from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import ArchiveReport
-from sandyard.archive.trees import Node, decode_nodes, encode_nodes
+from sandyard.archive.trees import Node, encode_nodes, entries_in
 from sandyard.errors import SnapshotPersistError
 from sandyard.snapshot.objects import Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError, PackWriter
 from sandyard.snapshot.records import History, Snapshot, file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from sandyard.snapshot.place import Place
@@ -49,6 +50,16 @@ class Saver:
         self._history = History(place)
         self._stack = ExitStack()
         self._writer: PackWriter | None = None
+        self._as_program: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def as_program(self) -> Callable[[], AbstractContextManager[None]]:
+        """Acts as this program, whose the store is; whoever calls as somebody else sets it."""
+        return self._as_program
+
+    @as_program.setter
+    def as_program(self, acting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._as_program = self._objects.as_program = acting
 
     def __enter__(self) -> Self:
         """Share the lock, and look at what is there.
@@ -122,12 +133,12 @@ class Saver:
                 context={"errno": error.errno},
             ) from error
 
-    def nodes_of(self, digest: bytes) -> list[Node]:
-        """Read back a directory that was kept before; none if it is lost, so that it is read anew."""
+    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+        """Read back a directory that was kept before; None if it is lost, so that it is read anew."""
         try:
-            return decode_nodes(self._objects.whole(digest))
+            return entries_in(self._objects.whole(digest))
         except (DamagedPackError, MissingObjectError, ArchiveError, OSError):
-            return []
+            return None
 
     def trusts(self, tree: str) -> bool:
         """Whether what was noted of a tree may be believed: it is the last one, and not known to be lost.
@@ -138,7 +149,7 @@ class Saver:
         return self.last is not None and self.last.tree == tree and self._has_tree(tree)
 
     def _has_tree(self, tree: str) -> bool:
-        return not self._objects.damaged and bool(self.nodes_of(bytes.fromhex(tree)))
+        return not self._objects.damaged and self.entries_of(bytes.fromhex(tree)) is not None
 
     def recorded(self, path: str) -> Snapshot | None:
         """A snapshot of this store that is not known to be lost, by the path of its record."""
@@ -158,10 +169,11 @@ class Saver:
 
     def _open_pack(self) -> PackWriter:
         writer = self._writer
-        if writer is not None and writer.full:
-            self._end_pack(writer)
-            writer = None
-        if writer is None:
+        if writer is not None and not writer.full:
+            return writer
+        with self.as_program():
+            if writer is not None:
+                self._end_pack(writer)
             writer = PackWriter(self._place, self._packs)
             self._writer = self._pack.enter_context(writer)
         return writer

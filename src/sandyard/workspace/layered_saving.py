@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sandyard.archive.model import Kind
 from sandyard.archive.report import Fate
-from sandyard.archive.trees import encode_nodes
+from sandyard.archive.trees import decode_entry, kind_of
 from sandyard.workspace.persist_tree import TreeSaving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sandyard.archive.naming import Path
     from sandyard.archive.trees import Node
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from sandyard.workspace.stat_index import Known
 
 __all__ = ["LayeredSaving", "UnknownTreeError"]
-
-_NOTHING: Final = hashlib.sha256(encode_nodes(())).digest()
 
 
 class UnknownTreeError(Exception):
@@ -44,12 +41,12 @@ class LayeredSaving(TreeSaving):
         """
         self._known = known
         self._touched = touched
-        (top, *_) = self._nodes(bytes.fromhex(known.tree)) or (None,)
+        (top, *_) = self._entries(bytes.fromhex(known.tree)).values() or (None,)
         if top is None:
             raise UnknownTreeError
-        self._top_was = top.digest
+        self._top_was = decode_entry(top).digest
         self._was: dict[Path, dict[bytes, bytes]] = {}
-        self._kept: dict[Path, dict[bytes, Node]] = {}
+        self._kept: dict[Path, dict[bytes, bytes]] = {}
         if known.report.hard_links:
             self._check_links()
 
@@ -82,19 +79,18 @@ class LayeredSaving(TreeSaving):
         digest, touched = self._digest_of(path), self._touched.names(path)
         if digest is None:
             return super()._looked_at(opened, path, names)
-        was = {node.name: node for node in self._nodes(digest)}
+        was = self._entries(digest)
         if touched is None:
-            self._discount(was.values())
+            self._discount(was)
             return super()._looked_at(opened, path, names)
         kept = {name: was.pop(name) for name in names if name in was and name not in touched}
         listing = super()._looked_at(opened, path, [name for name in names if name not in kept])
         self._kept[path] = kept
         self._was[path] = {}
-        for name, node in was.items():
+        for name, entry in was.items():
+            node = decode_entry(entry)
             self._discount_one(node)
-            if (
-                node.kind is Kind.DIRECTORY
-            ):  # what is in it, where it is known what has become of it
+            if node.kind is Kind.DIRECTORY:  # what is in it, where it is known what became of it
                 self._was[path][name] = node.digest
         return listing
 
@@ -113,32 +109,31 @@ class LayeredSaving(TreeSaving):
     def _leave(self, tree: Directories, frame: Frame) -> Node:
         kept = self._kept.get(frame.path)
         if kept is not None:
-            frame.nodes = sorted((*frame.nodes, *kept.values()), key=lambda node: node.name)
+            frame.saved = dict(sorted((kept | frame.saved).items()))
             frame.linked = True  # or who looks at all of it would take what is noted for all of it
             for digest in self._was.pop(frame.path).values():  # of what was not entered
-                self._discount(self._nodes(digest))
+                self._discount(self._entries(digest))
         return super()._leave(tree, frame)
 
     # --- the known tree ---------------------------------------------------------------------------
 
-    def _nodes(self, digest: bytes) -> list[Node]:
-        with self._as_program():
-            nodes = self._intake.nodes_of(digest)
-        if not nodes and digest != _NOTHING:
+    def _entries(self, digest: bytes) -> dict[bytes, bytes]:
+        entries = self._intake.entries_of(digest)
+        if entries is None:
             raise UnknownTreeError
-        return nodes
+        return entries
 
     def _discount_one(self, node: Node) -> None:
         self._tally.discount(node.kind, node.size)
 
-    def _discount(self, nodes: Iterable[Node]) -> None:
+    def _discount(self, entries: dict[bytes, bytes]) -> None:
         """Count all of these no longer, with all in them."""
-        pending = [*nodes]
+        pending = [*entries.values()]
         while pending:
-            node = pending.pop()
+            node = decode_entry(pending.pop())
             self._discount_one(node)
             if node.kind is Kind.DIRECTORY:
-                pending += self._nodes(node.digest)
+                pending += self._entries(node.digest).values()
 
     def _check_links(self) -> None:
         """Refuse a tree in which a further name stays of what is not as it was.
@@ -149,11 +144,14 @@ class LayeredSaving(TreeSaving):
         pending: list[tuple[Path, bytes]] = [((), self._top_was)]
         while pending:
             path, digest = pending.pop()
-            for node in self._nodes(digest):
+            for entry in self._entries(digest).values():
+                if kind_of(entry) not in {Kind.DIRECTORY, Kind.HARD_LINK}:
+                    continue
+                node = decode_entry(entry)
                 here = (*path, node.name)
                 if node.kind is Kind.DIRECTORY:
                     pending.append((here, node.digest))
-                elif node.kind is Kind.HARD_LINK:
+                else:
                     first = tuple(node.link.split(b"/"))
                     if self._touched.keeps(here) and not self._touched.keeps(first):
                         raise UnknownTreeError

@@ -122,7 +122,8 @@ class Frame:
         same: whether all in it looks as it did, so that only the directories in it are looked into.
         fresh: whether a directory in it has another digest than before.
         linked: whether a file in it has other names.
-        nodes: what will be saved of it.
+        saved: what will be saved of it, by name, as it is written.
+        below: what directories in it have become, by name, where all else looks as it did.
         unsettled: places of entries that are to be read the next time, however they look.
         at: place of the entry that was taken last.
         was: what was saved of entries that look as they did, once somebody asked.
@@ -131,16 +132,17 @@ class Frame:
     __slots__ = (
         "_way",
         "at",
+        "below",
         "fresh",
         "left_out",
         "linked",
         "looks",
         "names",
         "node",
-        "nodes",
         "old",
         "path",
         "same",
+        "saved",
         "unsettled",
         "was",
     )
@@ -161,10 +163,11 @@ class Frame:
         self.same = old is not None and not old.linked and not left_out and old.looks == self.looks
         self.fresh = False
         self.linked = False
-        self.nodes: list[Node] = []
+        self.saved: dict[bytes, bytes] = {}
+        self.below: dict[bytes, Node] = {}
         self.unsettled: list[int] = []
         self.at = -1
-        self.was: dict[bytes, Node] | None = None
+        self.was: dict[bytes, bytes] | None = None
         self._way = self._directories(old) if old is not None and self.same else self.entries()
 
     def entries(self) -> Iterator[Entry]:

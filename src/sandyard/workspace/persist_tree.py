@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind
-from sandyard.archive.trees import Node, encode_nodes
+from sandyard.archive.trees import Node, encode_node, join_entries, kind_of
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.extract_members import Abandoned
@@ -36,7 +37,6 @@ from sandyard.workspace.stat_index import (
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from sandyard.archive.model import Extent
     from sandyard.archive.naming import Path
@@ -62,7 +62,7 @@ class TreeSaving:
 
     Args:
         top: descriptor of the directory; it stays the caller's.
-        intake: takes contents and directories; it is called as this program, not as ``owner``.
+        intake: takes contents and directories.
         looks: what is known from the last save, and what takes what is known then.
         excluded: paths that are left out, with all beneath them.
         tally: counts, and hears of what could not be saved.
@@ -92,7 +92,8 @@ class TreeSaving:
         self._holders = {path[:-1] for path in excluded}
         self._tally = tally
         self._ward = ward
-        self._back = None if owner is None else Owner(os.geteuid(), os.getegid())
+        back = None if owner is None else Owner(os.geteuid(), os.getegid())
+        intake.as_program = partial(acting_as, back)  # the store is this program's
         self._stopped = stopped
         self._links: dict[tuple[int, int], bytes] = {}
         self._since = clock_now()
@@ -198,9 +199,12 @@ class TreeSaving:
 
     def _take(self, frame: Frame, node: Node, was: Known | None) -> None:
         """Note what a directory in a directory has become."""
-        frame.fresh |= was is None or was.digest != node.digest
-        frame.nodes.append(node)
-        if not frame.same and not is_settled(look_at(frame.looks, frame.at)[_CHANGED], self._since):
+        if frame.same:
+            frame.fresh |= was is None or was.digest != node.digest
+            frame.below[node.name] = node
+            return
+        frame.saved[node.name] = encode_node(node)
+        if not is_settled(look_at(frame.looks, frame.at)[_CHANGED], self._since):
             frame.unsettled.append(frame.at)
 
     def _drop(self, frame: Frame) -> None:
@@ -217,16 +221,13 @@ class TreeSaving:
                 self._after.add(key, old)
                 return frame.node._replace(digest=old.digest)
             self._fill_in(tree, frame)
-        with self._as_program():
-            digest = self._intake.put(encode_nodes(frame.nodes))
+        digest = self._intake.put(join_entries(frame.saved.values()))
         self._after.add(key, frame.known(digest))
         return frame.node._replace(digest=digest)
 
     def _fill_in(self, tree: Directories, frame: Frame) -> None:
         """Add the files of a directory of which only directories in it have changed."""
-        below = {node.name: node for node in frame.nodes}
-        known = self._known_nodes(frame)
-        frame.nodes = []
+        known, below = self._known_entries(frame), frame.below
         counted = self._tally
         self._tally = type(counted)()  # its files were counted
         try:
@@ -234,9 +235,9 @@ class TreeSaving:
                 _, (name, look) = entry
                 if stat.S_ISDIR(look[_MODE]):
                     if name in below:
-                        frame.nodes.append(below[name])
+                        frame.saved[name] = encode_node(below[name])
                 elif name in known:
-                    frame.nodes.append(known[name])
+                    frame.saved[name] = known[name]
                 else:
                     self._save_entry(tree, frame, entry)
         finally:
@@ -249,22 +250,21 @@ class TreeSaving:
         place, (name, look) = entry
         noted = self._tally.noted
         try:
-            node = self._node_of(tree, frame, name, look)
+            saved = self._saved(tree, frame, name, look)
         except OSError as error:
             if error.errno not in REASONS:
                 raise
             self._tally.note("skipped", b"/".join((*frame.path, name)), REASONS[error.errno])
-            node = None
-        if node is not None:
-            frame.nodes.append(node)
+            saved = None
+        if saved is not None:
+            frame.saved[name] = saved
             frame.linked |= look[_LINKS] > 1
         if self._tally.noted != noted or not is_settled(look[_CHANGED], self._since):
-            frame.unsettled.append(
-                place
-            )  # also what was noted: it is looked at again, to be told again
+            frame.unsettled.append(place)  # what was noted is looked at again, to be told again
 
-    def _node_of(self, tree: Directories, frame: Frame, name: bytes, look: Look) -> Node | None:
-        device, inode, mode, links, *_ = look
+    def _saved(self, tree: Directories, frame: Frame, name: bytes, look: Look) -> bytes | None:
+        """What is saved of an entry, as it is written; None for nothing."""
+        device, inode, mode, links, size, *_ = look
         if name in frame.left_out:
             self._tally.note("skipped", b"/".join((*frame.path, name)), frame.left_out[name])
             return None
@@ -275,32 +275,36 @@ class TreeSaving:
             return None
         first = self._links.get((device, inode)) if links > 1 else None
         if first is not None:
-            self._tally.count(Kind.HARD_LINK)
             facts = os.stat(name, dir_fd=tree.at(frame.path), follow_symlinks=False)
-            return Node(name, Kind.HARD_LINK, mode & _PERMISSIONS, facts.st_mtime_ns, link=first)
-        node = self._known_nodes(frame).get(name)
-        if node is None:
+            mode, mtime = facts.st_mode & _PERMISSIONS, facts.st_mtime_ns
+            self._tally.count(Kind.HARD_LINK)
+            return encode_node(Node(name, Kind.HARD_LINK, mode, mtime, link=first))
+        saved = self._known_entries(frame).get(name)
+        if saved is None:
             node = self._read(tree.at(frame.path), (*frame.path, name))
-        elif mode & _SPECIAL_BITS:
-            self._tally.note_special(b"/".join((*frame.path, name)), mode)
-        self._tally.count(node.kind, node.size)
+            saved = encode_node(node)
+            self._tally.count(node.kind, node.size)
+        else:
+            if mode & _SPECIAL_BITS:
+                self._tally.note_special(b"/".join((*frame.path, name)), mode)
+            is_file = form == stat.S_IFREG
+            self._tally.count(Kind.FILE if is_file else Kind.SYMLINK, size if is_file else 0)
         if links > 1:
             self._links[device, inode] = b"/".join((*frame.path, name))
-        return node
+        return saved
 
-    def _known_nodes(self, frame: Frame) -> dict[bytes, Node]:
+    def _known_entries(self, frame: Frame) -> dict[bytes, bytes]:
         """What was saved of those entries that look as they did; further names are found anew."""
         if frame.was is None:
             frame.was = {}
             if frame.old is not None:
                 before = dict(looks_in(frame.old.looks))
                 alike = {name for name, look in looks_in(frame.looks) if before.get(name) == look}
-                with self._as_program():
-                    nodes = self._intake.nodes_of(frame.old.digest) if alike else []
+                entries = self._intake.entries_of(frame.old.digest) if alike else None
                 frame.was = {
-                    node.name: node
-                    for node in nodes
-                    if node.name in alike and node.kind is not Kind.HARD_LINK
+                    name: entry
+                    for name, entry in (entries or {}).items()
+                    if name in alike and kind_of(entry) is not Kind.HARD_LINK
                 }
         return frame.was
 
@@ -332,11 +336,9 @@ class TreeSaving:
         if sparse is None and facts.st_size <= COPY_CHUNK_BYTES:
             data = b"".join(reading.pieces())
             if data:
-                with self._as_program():
-                    digest = self._intake.put(data)
+                digest = self._intake.put(data)
         elif sparse is None or sparse:
-            with self._as_program():
-                digest = self._intake.put_pieces(reading.pieces())
+            digest = self._intake.put_pieces(reading.pieces())
         now = os.fstat(opened)
         if facts.st_mode & _SPECIAL_BITS:
             self._tally.note_special(text, facts.st_mode)
@@ -357,10 +359,6 @@ class TreeSaving:
             sparse=None if sparse is None else tuple(sparse),
             owner=owner_of(facts, self.names),
         )
-
-    def _as_program(self) -> AbstractContextManager[None]:
-        """The store is this program's, whoever the files belong to."""
-        return acting_as(self._back)
 
 
 class _Reading:
