@@ -7,10 +7,14 @@ test puts its own disk in this one's place, and stops or fails at each of them i
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from typing import Final
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["Disk"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Disk", "meanwhile"]
 
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MINE: Final = 0o600
@@ -51,3 +55,38 @@ class Disk:
         """Remove a file; one that is gone is no error."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do something that waits for the disk in another thread while the block waits for it as well.
+
+    Both have ended when this does; the block's error comes before that of the work.
+
+    Args:
+        work: what is done; where no thread can be started, before the block.
+    """
+    errors: list[BaseException] = []
+
+    def done() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # a border: raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=done, name="sandyard-sync")
+    try:
+        thread.start()
+    except RuntimeError:
+        work()
+        yield
+        return
+    try:
+        yield
+    finally:
+        thread.join()
+    try:
+        for error in errors:
+            raise error
+    finally:
+        errors.clear()  # an error that is held by its own traceback is freed late

@@ -19,7 +19,7 @@ from sandyard.snapshot.sizes import LOCK_PAUSE_S, LOCK_WAIT_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["TEMPORARY", "Place"]
+__all__ = ["TEMPORARY", "Draft", "Place"]
 
 TEMPORARY: Final = "tmp-"
 """What names of files begin with that are being written. Only who shares the lock has such."""
@@ -33,6 +33,36 @@ _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Draft:
+    """A file that is written, and has no name yet.
+
+    Args:
+        disk: what changes files.
+        directory: descriptor of where it is.
+        temporary: its name until then.
+        file: its own descriptor, whoever's who made it.
+
+    Attributes:
+        published: whether it has a name.
+    """
+
+    def __init__(self, disk: Disk, directory: int, temporary: str, file: int) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._temporary = temporary
+        self.file = file
+        self.published = False
+
+    def sync(self) -> None:
+        """Have its bytes survive a loss of power."""
+        self._disk.sync(self.file)
+
+    def publish(self, name: str) -> None:
+        """Give it a name, in the place of what has it."""
+        self._disk.publish(self._directory, self._temporary, name)
+        self.published = True
 
 
 class Place:
@@ -204,21 +234,33 @@ class Place:
         Raises:
             OSError: it can't be written; then what had the name is as it was.
         """
-        temporary = self.temporary_name()
-        file = self.disk.make(directory, temporary)
-        try:
-            try:
-                self.disk.write(file, data, 0)
-                if sync:
-                    self.disk.sync(file)
-            finally:
-                os.close(file)
-            self.disk.publish(directory, temporary, name)
-        except BaseException:
-            self.disk.remove(directory, temporary)
-            raise
+        with self.draft(directory, data) as draft:
+            if sync:
+                draft.sync()
+            draft.publish(name)
         if sync:
             self.disk.sync(directory)
+
+    @contextmanager
+    def draft(self, directory: int, data: bytes) -> Iterator[Draft]:
+        """Write a file that has no name yet; it is removed on leaving unless it was given one.
+
+        Args:
+            directory: descriptor of where.
+            data: its content.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        temporary = self.temporary_name()
+        draft = Draft(self.disk, directory, temporary, self.disk.make(directory, temporary))
+        try:
+            self.disk.write(draft.file, data, 0)
+            yield draft
+        finally:
+            os.close(draft.file)
+            if not draft.published:
+                self.disk.remove(directory, temporary)
 
     @staticmethod
     def temporary_name() -> str:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 from sandyard.archive.report import ArchiveNote
 from sandyard.archive.trees import DIGEST_BYTES
 from sandyard.errors import ArgumentError
+from sandyard.snapshot.disk import meanwhile
 from sandyard.snapshot.sizes import RECORD_BYTES, SESSION_NAME_CHARS, TAGS, WORD_CHARS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandyard.errors import OpName
     from sandyard.snapshot.place import Place
@@ -200,8 +201,13 @@ class History:
         for name in self.names():
             yield from self.read(name)
 
-    def write(self, snapshot: Snapshot) -> None:
+    def write(self, snapshot: Snapshot, prepare: Callable[[], None] | None = None) -> None:
         """Write a record, or write it anew.
+
+        Args:
+            snapshot: what it is of.
+            prepare: has all survive that the record speaks of (default: it does already). The
+                record's own bytes go to the disk meanwhile; it stands there when both have.
 
         Raises:
             OSError: it can't be written.
@@ -211,10 +217,23 @@ class History:
             place.opened("history") as top,
             place.opened("history", snapshot.history, make=True) as directory,
         ):
-            if not any(map(_FILE.fullmatch, os.listdir(directory))):
-                # Before, and whoever made it: where a record is, its directory is known to survive.
-                place.disk.sync(top)
-            place.write_file(directory, file_of(snapshot), snapshot.encode())
+            first = not any(map(_FILE.fullmatch, os.listdir(directory)))
+            with place.draft(directory, snapshot.encode()) as draft:
+
+                def settle() -> None:
+                    if first:
+                        # Before, and whoever made it: where a record is, its directory is known to
+                        # survive.
+                        place.disk.sync(top)
+                    draft.sync()
+
+                if prepare is None:
+                    settle()
+                else:
+                    with meanwhile(settle):
+                        prepare()
+                draft.publish(file_of(snapshot))
+            place.disk.sync(directory)
 
     def remove(self, snapshot: Snapshot) -> None:
         """Remove a record; its bytes stay until space is reclaimed."""

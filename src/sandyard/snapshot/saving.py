@@ -214,28 +214,31 @@ class Saver:
             SnapshotPersistError: it can't be written; then nothing was saved.
         """
         tree = self.put(encode_nodes([top])).hex()
-        with self._errors():
-            if self._writer is not None:  # also for the same tree: something of it was lost, then
-                self._end_pack(self._writer)
-            # Also what another program has published, which may have been killed before it did this.
-            self._place.disk.sync(self._packs)
-            with self._place.turn(self._name) as directory:
-                last = self._last()  # somebody else's may have come meanwhile
-                if last is not None and last.tree == tree and not label and not tags:
-                    self._place.disk.sync(directory)  # likewise, of its record
-                    return last
-                told = {name: getattr(report, name) for name in _TOLD}
-                snapshot = Snapshot(
-                    id=secrets.token_hex(8),
-                    history=self._name,
-                    number=self._history.last_number(self._name) + 1,
-                    created=time.time(),
-                    tree=tree,
-                    parent=None if last is None else last.id,
-                    label=label,
-                    tags=tags,
-                    root=root,
-                    **told,
-                )
-                self._history.write(snapshot)
+        with self._errors(), self._place.turn(self._name) as directory:
+            last = self._last()  # somebody else's may have come meanwhile
+            if last is not None and last.tree == tree and not label and not tags:
+                self._settle()
+                self._place.disk.sync(directory)  # likewise, of its record
+                return last
+            told = {name: getattr(report, name) for name in _TOLD}
+            snapshot = Snapshot(
+                id=secrets.token_hex(8),
+                history=self._name,
+                number=self._history.last_number(self._name) + 1,
+                created=time.time(),
+                tree=tree,
+                parent=None if last is None else last.id,
+                label=label,
+                tags=tags,
+                root=root,
+                **told,
+            )
+            self._history.write(snapshot, self._settle)
         return snapshot
+
+    def _settle(self) -> None:
+        """Have survive what was put."""
+        if self._writer is not None:  # also for the same tree: something of it was lost, then
+            self._end_pack(self._writer)
+        # Also what another program has published, which may have been killed before it did this.
+        self._place.disk.sync(self._packs)
