@@ -101,6 +101,7 @@ class Objects:
         self.damaged = lists.damaged
         self._by_prefix: dict[int, str] | None = None
         self._searches = 0
+        self._few: bool | None = None
         self._open: dict[str, int] = {}
 
     def has_whole(self, digest: bytes) -> bool:
@@ -112,8 +113,7 @@ class Objects:
         prefix = prefix_of(digest)
         if self._by_prefix is None and len(self.lists) > FEW_PACKS:
             self._searches += 1
-            few = sum(map(len, self.lists.values())) <= DICT_OBJECTS
-            if few and self._searches > DICT_AFTER:
+            if self._searches > DICT_AFTER and self._has_few():
                 packs = (
                     (name, each) for name, each in self.lists.items() if name not in self.damaged
                 )
@@ -126,6 +126,12 @@ class Objects:
             if name not in self.damaged
         )
 
+    def _has_few(self) -> bool:
+        """Whether the beginnings of all digests fit into one dictionary."""
+        if self._few is None:
+            self._few = sum(map(len, self.lists.values())) <= DICT_OBJECTS
+        return self._few
+
     def learn(self, name: str) -> None:
         """Take a pack into account that was published since.
 
@@ -133,7 +139,7 @@ class Objects:
             OSError, DamagedPackError: it can't be read.
         """
         self.lists = self.lists | {name: read_list(self._opened(name))}
-        self._by_prefix, self._searches = None, 0
+        self._by_prefix, self._searches, self._few = None, 0, None
 
     def find_in(self, name: str, digest: bytes) -> Packed | None:
         """Look for an object in a certain pack.
@@ -184,8 +190,9 @@ class Objects:
                 return
 
     def _places(self, digest: bytes) -> Iterable[tuple[str, Packed]]:
-        for name in self.lists:
-            packed = self.find_in(name, digest)
+        prefix = prefix_of(digest)
+        for name, each in self.lists.items():
+            packed = each.find(self._opened(name), digest) if each.has_prefix(prefix) else None
             if packed is not None:
                 yield name, packed
 
