@@ -19,7 +19,13 @@ from sandyard.archive.trees import DIGEST_BYTES
 from sandyard.archive.zstandard import ZstdError, compress, compress_pieces, open_decoder
 from sandyard.limits import ARCHIVE_WINDOW_BITS, COPY_CHUNK_BYTES
 from sandyard.snapshot.place import Place
-from sandyard.snapshot.sizes import BUFFER_BYTES, COMPRESSION_LEVEL, PACK_BYTES, PACK_OBJECTS
+from sandyard.snapshot.sizes import (
+    BUFFER_BYTES,
+    COMPRESSION_LEVEL,
+    HASTEN_BYTES,
+    PACK_BYTES,
+    PACK_OBJECTS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -109,6 +115,7 @@ class PackWriter:
         self._file = place.disk.make(packs, self._name)
         self._buffer = bytearray(_HEADER)
         self._written = 0
+        self._hastened = 0
         self._held: set[bytes] = set()
         self._listed = bytearray()
 
@@ -221,6 +228,10 @@ class PackWriter:
     def _put(self, data: bytes | bytearray) -> None:
         self._disk.write(self._file, data, self._written)
         self._written += len(data)
+        ahead = self._written - self._hastened
+        if ahead >= HASTEN_BYTES:
+            self._disk.hasten(self._file, self._hastened, ahead)
+            self._hastened = self._written
 
     def _flush(self) -> None:
         if self._buffer:

@@ -99,9 +99,11 @@ class Saver:
     def put(self, data: bytes) -> bytes:
         """Keep some bytes; return their digest."""
         digest = hashlib.sha256(data).digest()
-        with self._errors():
+        try:  # no context manager: it is called for each file
             if not self._has(digest):
                 self._open_pack().add(digest, data)
+        except OSError as error:
+            raise self._failed(error) from error
         return digest
 
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
@@ -126,12 +128,15 @@ class Saver:
         try:
             yield
         except OSError as error:
-            raise SnapshotPersistError(
-                snapshot_id=self._name,
-                path=self._place.directory,
-                cause=error,
-                context={"errno": error.errno},
-            ) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> SnapshotPersistError:
+        return SnapshotPersistError(
+            snapshot_id=self._name,
+            path=self._place.directory,
+            cause=error,
+            context={"errno": error.errno},
+        )
 
     def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
         """Read back a directory that was kept before; None if it is lost, so that it is read anew."""

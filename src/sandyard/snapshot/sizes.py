@@ -11,6 +11,7 @@ __all__ = [
     "DICT_AFTER",
     "DICT_OBJECTS",
     "FEW_PACKS",
+    "HASTEN_BYTES",
     "LOCK_PAUSE_S",
     "LOCK_WAIT_S",
     "OPEN_PACKS",
@@ -25,6 +26,10 @@ __all__ = [
 
 BUFFER_BYTES: Final = 512 * 1024
 """Bytes of small files that are gathered for one write: past this its own cost no longer shows."""
+
+HASTEN_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of a pack that set out for the disk together while more is gathered: what is left at its end is
+soon there."""
 
 PACK_BYTES: Final = 256 * 1024 * 1024
 """Bytes after which a save begins another pack: what is rewritten at once when space is reclaimed. A

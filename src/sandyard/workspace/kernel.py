@@ -36,6 +36,7 @@ __all__ = [
     "openat2",
     "reopen",
     "reopen_file",
+    "reopen_regular",
 ]
 
 _OPENAT2: Final = 437
@@ -162,15 +163,22 @@ def reopen_file(handle: int) -> int:
         OSError: EISDIR if it is a directory, EINVAL if it is no regular file, EAGAIN if somebody
             holds a lease on it, or as ``reopen``.
     """
-    mode = os.fstat(handle).st_mode
+    opened = reopen_regular(handle, os.fstat(handle).st_mode)
+    with closed_on_error(opened):
+        os.set_blocking(opened, True)
+    return opened
+
+
+def reopen_regular(handle: int, mode: int) -> int:
+    """Do what ``reopen_file`` does for who knows the mode of what the descriptor leads to.
+
+    What it returns stays non-blocking, which nobody notices who only reads it.
+    """
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    opened = reopen(handle, _READ)
-    with closed_on_error(opened):
-        os.set_blocking(opened, True)
-    return opened
+    return reopen(handle, _READ)
 
 
 def chmod_child(directory: int, name: str, mode: int) -> None:

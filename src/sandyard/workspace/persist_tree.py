@@ -14,7 +14,7 @@ from sandyard.workspace.acting import acting_as
 from sandyard.workspace.extract_members import Abandoned
 from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
-from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.kernel import PATH_ONLY, reopen_regular
 from sandyard.workspace.persist_facts import (
     REASONS,
     SPECIAL,
@@ -311,6 +311,8 @@ class TreeSaving:
     # --- contents ---------------------------------------------------------------------------------
 
     def _read(self, above: int, path: Path) -> Node:
+        if self._stopped.is_set():
+            raise Abandoned
         handle = os.open(path[-1], _LOOK, dir_fd=above)
         try:
             facts = os.fstat(handle)
@@ -319,42 +321,44 @@ class TreeSaving:
                 link = os.fsencode(os.readlink("", dir_fd=handle))
                 whose = owner_of(facts, self.names)
                 return Node(path[-1], Kind.SYMLINK, mode, facts.st_mtime_ns, link=link, owner=whose)
-            opened = reopen_file(handle)
+            opened = reopen_regular(handle, facts.st_mode)
         finally:
             os.close(handle)
         try:
-            return self._read_file(opened, path)
+            return self._read_file(opened, facts, path)
         finally:
             os.close(opened)
 
-    def _read_file(self, opened: int, path: Path) -> Node:
-        facts, text = os.fstat(opened), b"/".join(path)
+    def _read_file(self, opened: int, facts: os.stat_result, path: Path) -> Node:
+        size, mode = facts.st_size, facts.st_mode
         attributes = attributes_of(opened, path, self._tally)
-        sparse = extents_of(opened, facts.st_size) if has_holes(facts) else None
-        reading = _Reading(opened, sparse or [(0, facts.st_size)], self._stopped)
+        sparse = extents_of(opened, size) if has_holes(facts) else None
+        reading = _Reading(opened, sparse or [(0, size)], self._stopped)
         digest = b""
-        if sparse is None and facts.st_size <= COPY_CHUNK_BYTES:
-            data = b"".join(reading.pieces())
+        if sparse is None and size <= COPY_CHUNK_BYTES:
+            data = os.pread(opened, size, 0) if size else b""
+            if len(data) < size:
+                data = b"".join(reading.pieces())
             if data:
                 digest = self._intake.put(data)
         elif sparse is None or sparse:
             digest = self._intake.put_pieces(reading.pieces())
         now = os.fstat(opened)
-        if facts.st_mode & _SPECIAL_BITS:
-            self._tally.note_special(text, facts.st_mode)
-        if reading.lost or now.st_size < facts.st_size:
-            self._tally.note("changed", text, "shrank")
-        elif now.st_size > facts.st_size:
-            self._tally.note("changed", text, "grew")
+        if mode & _SPECIAL_BITS:
+            self._tally.note_special(b"/".join(path), mode)
+        if reading.lost or now.st_size < size:
+            self._tally.note("changed", b"/".join(path), "shrank")
+        elif now.st_size > size:
+            self._tally.note("changed", b"/".join(path), "grew")
         elif now.st_mtime_ns != facts.st_mtime_ns:
-            self._tally.note("changed", text, "changed")
+            self._tally.note("changed", b"/".join(path), "changed")
         return Node(
             path[-1],
             Kind.FILE,
-            facts.st_mode & _PERMISSIONS,
+            mode & _PERMISSIONS,
             facts.st_mtime_ns,
-            size=facts.st_size,
-            digest=digest,
+            size,
+            digest,
             attributes=None if attributes is None else tuple(sorted(attributes.items())),
             sparse=None if sparse is None else tuple(sparse),
             owner=owner_of(facts, self.names),
