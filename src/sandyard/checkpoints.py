@@ -237,7 +237,9 @@ class Checkpoints:
                 with store.reading(wanted.id) as reader:
                     finish = _begin(root, lease, wanted.id)
                     members = reader.members(wanted.tree)
-                    restore_members(root, members, stopped, finish=finish, tally=tally)
+                    restore_members(
+                        root, members, stopped, finish=finish, tally=tally, reader=reader
+                    )
 
         await workspace.run("hydrate_workspace", work, stopped)
 

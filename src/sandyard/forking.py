@@ -379,7 +379,8 @@ async def _restored_tree(store: SnapshotStore, snapshot: Snapshot, files: Worksp
 
     def work(root: WorkspaceRoot) -> Forked:
         with store.reading(snapshot.id) as reader:
-            report = restore_members(root, reader.members(snapshot.tree), stopped)
+            members = reader.members(snapshot.tree)
+            report = restore_members(root, members, stopped, reader=reader)
         return Forked(source=snapshot.id, way="snapshot", report=report)
 
     return await files.run("fork", work, stopped)

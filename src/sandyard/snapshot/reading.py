@@ -14,6 +14,8 @@ from sandyard.snapshot.objects import Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from sandyard.archive.model import Extent, Piece
@@ -59,6 +61,15 @@ class TreeReader:
     ) -> None:
         """Let go of the lock."""
         self._stack.close()
+
+    @property
+    def as_program(self) -> Callable[[], AbstractContextManager[None]]:
+        """Acts as this program, whose the store is; whoever reads as somebody else sets it."""
+        return self.objects.as_program
+
+    @as_program.setter
+    def as_program(self, acting: Callable[[], AbstractContextManager[None]]) -> None:
+        self.objects.as_program = acting
 
     def nodes(self, digest: bytes, path: bytes = b"") -> list[Node]:
         """The entries of a directory.

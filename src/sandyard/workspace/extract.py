@@ -20,6 +20,7 @@ from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.extract_members import Abandoned, Unpacking
 from sandyard.workspace.extract_publish import publish
+from sandyard.workspace.extract_reading import read_as_program
 from sandyard.workspace.extract_source import ArchiveSource, refused_archive
 from sandyard.workspace.extract_stage import Stage
 from sandyard.workspace.extract_tree import Directories
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     from pathlib import PurePath
     from types import TracebackType
 
-    from sandyard.archive.model import Member, Piece, Read
+    from sandyard.archive.model import Member, Read
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.zip_reading import ReadAt
     from sandyard.errors import OpName
     from sandyard.workspace.extract_members import Look
+    from sandyard.workspace.extract_reading import Reader
     from sandyard.workspace.names import Names
     from sandyard.workspace.opener import Place
     from sandyard.workspace.root import WorkspaceRoot
@@ -227,6 +229,7 @@ def restore_members(
     *,
     finish: bool = False,
     tally: Tally | None = None,
+    reader: Reader | None = None,
 ) -> ArchiveReport:
     """Restore the members of a saved workspace; all of them, or nothing.
 
@@ -236,6 +239,8 @@ def restore_members(
         stopped: set by whoever wants no more of it.
         finish: as ``hydrate_workspace``.
         tally: counts what was made (default: one of its own).
+        reader: what they are read from, if it becomes this program by itself (default: each piece of
+            each member is read as this program, which costs more than to write it).
 
     Raises:
         WorkspaceArchiveWriteError: they can't be written.
@@ -243,36 +248,13 @@ def restore_members(
 
     def make(restoring: _Restoring, owner: Owner | None) -> Mapping[Path, Look]:
         ids = {name.encode(): number for number, name in root.names.items()}
-        return restoring.make(_as_program(members, owner), ids)
+        if reader is None or owner is None:
+            return restoring.make(read_as_program(members, owner), ids)
+        reader.as_program = partial(acting_as, Owner(os.geteuid(), os.getegid()))
+        return restoring.make(members, ids)
 
     meter = ArchiveMeter(UNLIMITED)
     return _restore_all(root, make, meter, stopped, finish=finish, tally=tally)
-
-
-def _as_program(members: Iterator[Member], owner: Owner | None) -> Iterator[Member]:
-    """Have members read as this program, though the thread acts as another."""
-    if owner is None:
-        yield from members
-        return
-    back = Owner(os.geteuid(), os.getegid())
-    while True:
-        with acting_as(back):
-            member = next(members, None)
-        if member is None:
-            return
-        member.pieces = partial(_pieces_as, back, member.pieces)
-        yield member
-
-
-def _pieces_as(back: Owner, pieces: Callable[[], Iterator[Piece]]) -> Iterator[Piece]:
-    with acting_as(back):
-        source = pieces()
-    while True:
-        with acting_as(back):
-            piece = next(source, None)
-        if piece is None:
-            return
-        yield piece
 
 
 def _restore_all(
