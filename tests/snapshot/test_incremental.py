@@ -237,3 +237,17 @@ def test_broken_index_reads_all(root: WorkspaceRoot, base: Path) -> None:
         assert len(index_of(raw[:cut])) == 0
     assert encode_nodes([])
     assert not decode_nodes(encode_nodes([]))
+
+
+def test_odd_times_are_known(root: WorkspaceRoot, base: Path) -> None:
+    """What was changed before 1970 is not read again either, and all restores as it was."""
+    fill(base)
+    (base / "d/empty/old").write_bytes(b"old")
+    os.utime(base / "d/empty/old", ns=(-1, -(10**9)))
+    os.utime(base / "d/empty", ns=(-1, -5))
+    settle(base)
+    intake = Memory()
+    first = save(root, intake)
+    intake.given = 0
+    assert save(root, intake, first.looks).top == first.top == save(root, Memory()).top
+    assert intake.given == 2  # directories with files that have several names
