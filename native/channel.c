@@ -124,8 +124,9 @@ int channel_send(int channel, uint16_t kind, uint32_t job, const void *body, siz
     return send_whole(channel, parts, 2, NULL, 0);
 }
 
-int channel_send_fd(int channel, uint16_t kind, uint32_t job, const void *body, size_t size, int fd) {
+int channel_send_fds(int channel, uint16_t kind, uint32_t job, const void *body, size_t size, const int *fds,
+                     unsigned count) {
     struct message head = {PROTOCOL_MAGIC, kind, 0, job, (uint32_t)size};
     struct iovec parts[2] = {{&head, sizeof head}, {(void *)body, size}};
-    return send_whole(channel, parts, 2, &fd, 1);
+    return send_whole(channel, parts, 2, fds, count);
 }

@@ -12,8 +12,10 @@
 #define BIND_FLAGS                                                                                                     \
     ((uint32_t)(BIND_WRITABLE | BIND_DEVICES | BIND_AS_OWNER | BIND_OPTIONAL | BIND_INODE | BIND_PASSED | BIND_INSIDE))
 #define BIND_ELSEWHERE ((uint32_t)(BIND_PASSED | BIND_INSIDE)) /* no path of the host's is opened */
-#define SPAWN_FLAGS ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_TERMINAL | SPAWN_NARROWED))
+#define SPAWN_FLAGS                                                                                                    \
+    ((uint32_t)(SPAWN_REPORT | SPAWN_END_LEFTOVERS | SPAWN_TERMINAL | SPAWN_NARROWED | SPAWN_CAPTURED))
 #define STANDARD_FDS 7u /* a mask of 0, 1 and 2 */
+#define OUTPUT_FDS 6u /* of 1 and 2 */
 #define NO_ID UINT32_MAX /* setresuid(2) and its kind take it for "leave it as it is" */
 #define ALL_NAMESPACES (NEEDED_NAMESPACES | (uint32_t)(CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP))
 
@@ -427,6 +429,8 @@ const char *decode_spawn(unsigned char *bytes, size_t size, char **vector, size_
         return "a spawn needs words, no more than three descriptors, and flags that are known";
     if (!is_window(&head))
         return "a terminal needs a size and no descriptors, and only a terminal has a size";
+    if ((head.flags & SPAWN_CAPTURED) != 0 && ((head.flags & SPAWN_TERMINAL) != 0 || (head.fd_mask & OUTPUT_FDS) != 0))
+        return "a command whose output is captured is given nothing to write to";
     size_t at = sizeof head;
     long length = string_length(bytes + at, size - at);
     if (length < 1 || bytes[at] != '/')

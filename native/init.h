@@ -89,7 +89,8 @@ int close_from(int first); /* and all descriptors above it */
 unsigned channel_bodies(const struct incoming *in); /* descriptors that only carried the body */
 int channel_forward(int channel, const struct incoming *in);
 int channel_send(int channel, uint16_t kind, uint32_t job, const void *body, size_t size);
-int channel_send_fd(int channel, uint16_t kind, uint32_t job, const void *body, size_t size, int fd);
+int channel_send_fds(int channel, uint16_t kind, uint32_t job, const void *body, size_t size, const int *fds,
+                     unsigned count);
 
 /* report.c: how far a start has come, and the one way in which it fails. */
 
@@ -238,6 +239,25 @@ struct terminal {
 int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns); /* returns errno */
 int terminal_take(void); /* in the command: standard input becomes its controlling terminal */
 void terminal_close(struct terminal *terminal);
+
+/* output.c: the pipes of a command whose output is captured. */
+
+#define STREAMS 2u
+
+struct output { /* stdout and stderr; -1: closed, or there is none */
+    int ours[STREAMS], theirs[STREAMS]; /* close-on-exec; ours, which are read, never block */
+};
+
+#define OUTPUT_NONE                                                                                                    \
+    { {-1, -1}, {-1, -1} }
+
+int output_open(struct output *output); /* 0 or an errno */
+void output_begun(struct output *output); /* the command has its ends */
+void output_close(struct output *output);
+size_t output_waiting(const struct output *output, unsigned stream); /* bytes that were written and not read */
+/* At most so many of them; fewer where somebody else has read them. */
+size_t output_read(const struct output *output, unsigned stream, unsigned char *into, size_t room);
+void output_drop(struct output *output, unsigned stream); /* takes what is there, and closes it at its end */
 
 /* spawn.c: the birth of one command; failure->step is 0 where it was born. */
 

@@ -31,6 +31,9 @@ struct job {
     int status;
     struct rusage usage;
     struct terminal terminal; /* the command's side only: it is held while the command lives */
+    struct output output; /* what it writes, where we made the pipes */
+    bool asked, handed; /* the host wants them; and has them, so that it reads */
+    struct pace handing;
 };
 
 static int channel_fd, control_fd, children_fd;
@@ -40,8 +43,7 @@ static char *vector[VECTOR_ROOM];
 /* With a descriptor, unless `fd` is -1. */
 static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size, int fd) {
     for (;;) {
-        int error = fd < 0 ? channel_send(control_fd, kind, id, body, size)
-                           : channel_send_fd(control_fd, kind, id, body, size, fd);
+        int error = channel_send_fds(control_fd, kind, id, body, size, &fd, fd < 0 ? 0 : 1);
         if (error == 0)
             return;
         if (error != EAGAIN)
@@ -54,10 +56,42 @@ static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size, i
 
 static uint64_t microseconds(struct timeval time) { return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_usec; }
 
+/* Tells what waits in one stream, and no more: somebody who goes on writing must not keep us. */
+static void report_written(const struct job *job, unsigned stream, size_t waiting) {
+    struct {
+        struct written head;
+        unsigned char bytes[OUTPUT_ROOM];
+    } body = {.head = {stream, 0}};
+    while (waiting > 0) {
+        size_t got = output_read(&job->output, stream, body.bytes, waiting < OUTPUT_ROOM ? waiting : OUTPUT_ROOM);
+        if (got == 0)
+            return;
+        deliver(EVENT_WRITTEN, job->id, &body, sizeof body.head + got, -1);
+        waiting -= got;
+    }
+}
+
+/* Takes what the command wrote before it exited: into `rest`, or, where it has no room there, to the host.
+ * Returns the bytes in `rest`. */
+static size_t take_output(struct job *job, struct exited *exited, unsigned char *rest) {
+    size_t out = output_waiting(&job->output, 0), err = output_waiting(&job->output, 1);
+    if (out + err > OUTPUT_ROOM) {
+        report_written(job, 0, out);
+        report_written(job, 1, err);
+        return 0;
+    }
+    if (out > 0)
+        exited->out = (uint32_t)output_read(&job->output, 0, rest, out);
+    if (err > 0)
+        exited->err = (uint32_t)output_read(&job->output, 1, rest + exited->out, err);
+    return exited->out + exited->err;
+}
+
 static void report_exit(struct job *job) {
     struct {
         struct exited exited;
-        unsigned char lists[sizeof(struct refused[REFUSED_LISTED]) + sizeof(struct leftover[LEFTOVERS_LISTED])];
+        unsigned char rest[sizeof(struct refused[REFUSED_LISTED]) + sizeof(struct leftover[LEFTOVERS_LISTED]) +
+                           OUTPUT_ROOM];
     } body;
     struct refused refused[REFUSED_LISTED];
     struct leftover running[LEFTOVERS_LISTED];
@@ -89,11 +123,16 @@ static void report_exit(struct job *job) {
         .refused = total,
         .kinds = (uint32_t)kinds,
     };
-    memcpy(body.lists, refused, kinds * sizeof refused[0]);
-    memcpy(body.lists + kinds * sizeof refused[0], running, listed * sizeof running[0]);
-    size_t lists = kinds * sizeof refused[0] + listed * sizeof running[0];
-    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + lists, -1);
+    memcpy(body.rest, refused, kinds * sizeof refused[0]);
+    memcpy(body.rest + kinds * sizeof refused[0], running, listed * sizeof running[0]);
+    size_t rest = kinds * sizeof refused[0] + listed * sizeof running[0];
+    if (job->handed)
+        output_close(&job->output); /* the host reads what is there */
+    else
+        rest += take_output(job, &body.exited, body.rest + rest);
+    deliver(EVENT_EXITED, job->id, &body, sizeof body.exited + rest, -1);
     job->reported = true;
+    job->asked = false;
     job->left_over = left > 0;
 }
 
@@ -170,19 +209,48 @@ static void obey(struct job *job) {
         struct signal_body request;
         memcpy(&request, in.body, sizeof request); /* serve.c checked its size and number */
         signal_job(job, &request);
+    } else if (result == RECEIVED && in.head.job == job->id && in.head.kind == REQUEST_OUTPUT) {
+        job->asked = job->output.ours[0] >= 0 && !job->reported;
     }
     channel_release(&in);
+}
+
+/* The host may have no room for them, or the channel: then it is tried again. We keep our copies until the
+ * exit, so that the host can ask again where it had no descriptor left for them. */
+static void hand_over(struct job *job) {
+    int error = channel_send_fds(control_fd, EVENT_PIPES, job->id, NULL, 0, job->output.ours, STREAMS);
+    if (error != 0 && error != EAGAIN && error != ETOOMANYREFS && error != ENOMEM && error != ENOBUFS)
+        _exit(1);
+    job->asked = error != 0;
+    job->handed = job->handed || error == 0;
+}
+
+/* What is left of a command after its exit may go on writing: that is dropped here, or its next write would
+ * end it, or wait for ever. */
+static void watch_leftovers(const struct job *job, struct pollfd events[STREAMS]) {
+    for (unsigned stream = 0; stream < STREAMS; stream++)
+        events[stream] = (struct pollfd){.fd = job->reported ? job->output.ours[stream] : -1, .events = POLLIN};
+}
+
+static int patience(const struct job *job, const struct pace *ending) {
+    int end = job->ending ? pace_timeout(ending) : -1, hand = job->asked ? pace_timeout(&job->handing) : -1;
+    return end < 0 || (hand >= 0 && hand < end) ? hand : end;
 }
 
 /* Stays with the job until its last process is gone. */
 static void keep(struct job *job) {
     struct pace pace = {0, 0};
     for (;;) {
-        struct pollfd events[2] = {{.fd = channel_fd, .events = POLLIN}, {.fd = children_fd, .events = POLLIN}};
-        if (poll(events, 2, job->ending ? pace_timeout(&pace) : -1) < 0 && errno != EINTR)
+        struct pollfd events[2 + STREAMS] = {{.fd = channel_fd, .events = POLLIN},
+                                             {.fd = children_fd, .events = POLLIN}};
+        watch_leftovers(job, events + 2);
+        if (poll(events, 2 + STREAMS, patience(job, &pace)) < 0 && errno != EINTR)
             _exit(1);
         if (events[0].revents != 0)
             obey(job);
+        for (unsigned stream = 0; stream < STREAMS; stream++)
+            if (events[2 + stream].revents != 0)
+                output_drop(&job->output, stream);
         if (reap(job))
             pace_quicken(&pace);
         if (job->command == 0)
@@ -191,6 +259,8 @@ static void keep(struct job *job) {
             job->ending = true;
         if (job->ending && job->children && pace_is_due(&pace))
             end_tree(job);
+        if (job->asked && !job->reported && pace_is_due(&job->handing))
+            hand_over(job);
         if (job->command == 0 && !job->reported && !(job->ending && job->children))
             report_exit(job);
         if (job->command == 0 && !job->children)
@@ -218,6 +288,34 @@ static pid_t spawn_on_terminal(struct spawn *spawn, struct terminal *terminal, s
     return spawn_command(spawn, streams, failure);
 }
 
+/* A command that writes into pipes of ours. */
+static pid_t spawn_captured(struct spawn *spawn, const int *fds, struct output *output, struct failure *failure) {
+    int streams[3];
+    unsigned count = 0;
+    int error = output_open(output);
+    if (error != 0) {
+        *failure = (struct failure){STEP_SPAWN_STDIO, 0, error, NO_RECORD, 0};
+        return -1;
+    }
+    if (spawn->fd_mask != 0)
+        streams[count++] = fds[0]; /* decode.c lets it be nothing but its input */
+    for (unsigned stream = 0; stream < STREAMS; stream++) {
+        streams[count++] = output->theirs[stream];
+        spawn->fd_mask |= 2u << stream;
+    }
+    pid_t pid = spawn_command(spawn, streams, failure);
+    output_begun(output);
+    return pid;
+}
+
+static pid_t spawn_any(struct job *job, struct spawn *spawn, const int *fds, struct failure *failure) {
+    if ((spawn->flags & SPAWN_TERMINAL) != 0)
+        return spawn_on_terminal(spawn, &job->terminal, failure);
+    if ((spawn->flags & SPAWN_CAPTURED) != 0)
+        return spawn_captured(spawn, fds, &job->output, failure);
+    return spawn_command(spawn, fds, failure);
+}
+
 /* The master is the host's alone. The other side stays with us as well, or the host would be told of
  * an end whenever no process of the command has it open; a command may open it again. */
 static void report_birth(struct job *job) {
@@ -230,7 +328,7 @@ static void report_birth(struct job *job) {
 }
 
 static void run(struct incoming *in) {
-    struct job job = {.id = in->head.job, .terminal = {-1, -1}};
+    struct job job = {.id = in->head.job, .terminal = {-1, -1}, .output = OUTPUT_NONE};
     struct failure failure = {STEP_PROTOCOL, 0, EPROTO, NO_RECORD, 0};
     struct spawn spawn;
     char **words = vector;
@@ -249,8 +347,7 @@ static void run(struct incoming *in) {
     if (decode_spawn(in->body, in->head.size, words, room > VECTOR_ROOM ? room : VECTOR_ROOM, &spawn) == NULL &&
         in->fd_count - memfds == (unsigned)__builtin_popcount(spawn.fd_mask)) {
         job.flags = spawn.flags;
-        job.command = (spawn.flags & SPAWN_TERMINAL) != 0 ? spawn_on_terminal(&spawn, &job.terminal, &failure)
-                                                          : spawn_command(&spawn, in->fds + memfds, &failure);
+        job.command = spawn_any(&job, &spawn, in->fds + memfds, &failure);
     }
     channel_release(in);
     if (mapped != 0)
@@ -260,11 +357,13 @@ static void run(struct incoming *in) {
             /* it has ended, or is about to */
         }
         terminal_close(&job.terminal);
+        output_close(&job.output);
         fail(job.id, failure);
         return;
     }
     report_birth(&job);
     keep(&job);
+    output_close(&job.output);
     if (job.left_over)
         report_gone(&job);
 }

@@ -328,7 +328,7 @@ _Noreturn void late_look(int channel, const char *path) {
         char names[1024];
         (void)syscall(SYS_getdents64, list, names, sizeof names);
     }
-    _exit(channel_send_fd(channel, EVENT_PASSED, 0, NULL, 0, top) == 0 ? 0 : 1);
+    _exit(channel_send_fds(channel, EVENT_PASSED, 0, NULL, 0, &top, 1) == 0 ? 0 : 1);
 }
 
 _Noreturn void late_run(int channel, struct incoming *in) {

@@ -171,7 +171,7 @@ static int make_tree(const struct layers *layers, int place) {
 /* --- the order of things -------------------------------------------------------------------------- */
 
 static void pass(int channel, uint32_t number, int fd) {
-    int error = channel_send_fd(channel, EVENT_PASSED, number, NULL, 0, fd);
+    int error = channel_send_fds(channel, EVENT_PASSED, number, NULL, 0, &fd, 1);
     if (error != 0)
         report_failure(STEP_LATE_MAKE, NO_RECORD, error, "handing a descriptor over");
 }

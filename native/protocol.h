@@ -32,6 +32,7 @@ enum request {
     REQUEST_KILL = 4, /* body: struct kill_body; ends the whole tree of a job */
     REQUEST_MAPPED = 5, /* no body; the answer to UNMAPPED: both id maps are written */
     REQUEST_SOCKET = 6, /* body: struct socket_body; asks for a socket of the sandbox's network */
+    REQUEST_OUTPUT = 7, /* no body; asks for the pipes of a command of which the output is captured */
     REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
                          * of START; descriptors: the mount namespace, then the source if there is one */
     REQUEST_LAYERS = 17, /* body: struct layers_head and the layers. Likewise to a program of its own;
@@ -44,11 +45,16 @@ enum event {
     EVENT_SPAWN_FAILED = 66, /* body: struct failure */
     EVENT_SPAWNED = 67, /* body: struct spawned; only where the spawn asked for it, and for a terminal:
                          * then its master is the one descriptor */
-    EVENT_EXITED = 68, /* body: struct exited, struct refused[] and struct leftover[] */
+    EVENT_EXITED = 68, /* body: struct exited, struct refused[], struct leftover[], and what a captured
+                        * command wrote that was not read before: its stdout, then its stderr */
     EVENT_GONE = 69, /* body: struct gone and struct refused[]; the last process that a command left
                       * behind has ended */
     EVENT_UNMAPPED = 70, /* body: struct unmapped; init waits for the id maps of a subordinate identity */
     EVENT_SOCKET_MADE = 71, /* body: struct socket_made; the socket is the one descriptor, unless it failed */
+    EVENT_WRITTEN = 72, /* body: struct written and bytes: what a captured command wrote, where that is too
+                        * much for its exit, which follows */
+    EVENT_PIPES = 73, /* no body; the answer to OUTPUT, before the exit or not at all: the ends from which
+                       * stdout and stderr are read are the two descriptors */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
     EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
 };
@@ -264,6 +270,8 @@ enum spawn_flag {
     SPAWN_END_LEFTOVERS = 2, /* end the rest of the tree when the command exits */
     SPAWN_TERMINAL = 4, /* a terminal of its own is its 0, 1 and 2; EVENT_SPAWNED brings the master */
     SPAWN_NARROWED = 8, /* records follow the strings: whom it runs as, what it has less than its session */
+    SPAWN_CAPTURED = 16, /* its 1 and 2 are pipes that the sandbox makes, and what it writes is told with its
+                          * exit, unless the host asks for the pipes before */
 };
 
 /* Then strings: cwd, argv…, NAME=value…; and with SPAWN_NARROWED zeros up to a multiple of 8 and
@@ -318,6 +326,12 @@ struct exited {
     uint32_t left, listed; /* processes left running; how many of them follow */
     uint64_t refused; /* calls that the filter refused the command and its tree */
     uint32_t kinds, zero; /* how many kinds of them follow */
+    uint32_t out, err; /* bytes of its stdout and stderr that follow, OUTPUT_ROOM together at most */
+};
+
+struct written {
+    uint32_t stream; /* 0: stdout, 1: stderr */
+    uint32_t zero;
 };
 
 struct gone {
@@ -350,6 +364,7 @@ struct socket_made {
 };
 
 #define LEFTOVERS_LISTED 64
+#define OUTPUT_ROOM (16u * 1024u) /* bytes of output in one message; beside an exit's lists it has room */
 #define REFUSED_LISTED 8
 #define FURTHER_LIMIT 255u /* users and groups of a session besides its own */
 

@@ -55,8 +55,7 @@ static struct pace sweep_pace;
  * descriptors are on their way; any other error is the end. */
 static int reply_with(uint16_t kind, uint32_t job, const void *body, size_t size, int fd) {
     for (;;) {
-        int error = fd < 0 ? channel_send(control_fd, kind, job, body, size)
-                           : channel_send_fd(control_fd, kind, job, body, size, fd);
+        int error = channel_send_fds(control_fd, kind, job, body, size, &fd, fd < 0 ? 0 : 1);
         if (error == 0 || (error == ETOOMANYREFS && fd >= 0))
             return error;
         if (error != EAGAIN)
@@ -274,6 +273,13 @@ static void handle_kill(const struct incoming *in) {
         (void)channel_forward(keeper->channel, in);
 }
 
+/* An answer comes only from a keeper whose job runs, and writes into pipes of the keeper's. */
+static void handle_output(const struct incoming *in) {
+    struct keeper *keeper = find_keeper(in->head.job);
+    if (in->head.size == 0 && in->fd_count == 0 && keeper != NULL)
+        (void)channel_forward(keeper->channel, in); /* full: the host's own signals are in its way */
+}
+
 /* Ports: the host connects the socket itself, and carries what passes; a socket stays in the network in
  * which it was made. It is made here, where nothing has power over anything outside, so what is handed out
  * can lead to the sandbox alone. The host does not ask where the filter refuses sockets: it would refuse
@@ -316,6 +322,9 @@ static void handle(void) {
         break;
     case REQUEST_SOCKET:
         handle_socket(&in);
+        break;
+    case REQUEST_OUTPUT:
+        handle_output(&in);
         break;
     default:
         _exit(1);

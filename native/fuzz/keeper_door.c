@@ -24,7 +24,7 @@ void keeper_door_run(int channel, int control) {
 
 /* The same for one whose job runs. */
 void keeper_door_obey(int channel, int control) {
-    struct job job = {.id = BUSY_JOB, .command = 1};
+    struct job job = {.id = BUSY_JOB, .command = 1, .output = OUTPUT_NONE};
     channel_fd = channel;
     control_fd = control;
     obey(&job);
@@ -41,8 +41,8 @@ static size_t count(char *const *words) {
 pid_t spawn_command(const struct spawn *spawn, const int *fds, struct failure *failure) {
     size_t argc = count(spawn->argv), envc = count(spawn->envp);
     check_spawn(spawn_body, spawn_size, spawn->argv, argc, spawn->envp, envc, spawn->cwd);
-    bool terminal = (spawn->flags & SPAWN_TERMINAL) != 0;
-    unsigned wanted = terminal ? 3 : spawn_fds;
+    bool terminal = (spawn->flags & SPAWN_TERMINAL) != 0, captured = (spawn->flags & SPAWN_CAPTURED) != 0;
+    unsigned wanted = terminal ? 3 : spawn_fds + (captured ? STREAMS : 0);
     if (terminal && (spawn_fds != 0 || spawn->rows == 0 || spawn->columns == 0))
         broken("a terminal has a size, and nothing was sent along");
     if ((unsigned)__builtin_popcount(spawn->fd_mask) != wanted)

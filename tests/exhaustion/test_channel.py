@@ -204,7 +204,8 @@ async def test_too_many_in_flight(session: Session) -> None:
     before = count_descriptors()
     with flying_descriptors():
         with pytest.raises(ResourceLimitError) as caught:
-            await session.exec("true")
+            await session.exec("true", stdin=b"")
+        assert (await session.exec("echo on")).stdout == b"on\n"  # which needs none
         assert caught.value.retryable
         assert descriptor_budget.used == 0
     assert (await session.exec("echo on")).stdout == b"on\n"
@@ -216,7 +217,7 @@ async def test_in_flight_for_a_moment(session: Session) -> None:
     await session.exec("true")
     with flying_descriptors() as land:
         asyncio.get_running_loop().call_later(0.2, land)
-        assert (await session.exec("echo on")).stdout == b"on\n"
+        assert (await session.exec("cat", stdin=b"on")).stdout == b"on"
 
 
 async def test_in_flight_from_inside(session: Session) -> None:

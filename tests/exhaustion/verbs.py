@@ -31,6 +31,7 @@ class Verb:
         refusal: the error where something is.
         fact: what that error's context has as its limit or its reason.
         piecewise: whether a refusal may come when a part is done, as with its shell command.
+        free: whether it needs no descriptor at all.
     """
 
     ask: Callable[[Session], Awaitable[object]]
@@ -38,6 +39,7 @@ class Verb:
     refusal: type[SandboxError]
     fact: str
     piecewise: bool = False
+    free: bool = False
 
 
 async def _run(session: Session) -> object:
@@ -97,7 +99,7 @@ _READ, _WRITE = WorkspaceArchiveReadError, WorkspaceArchiveWriteError
 _MANY = "too_many_open_files"
 
 COMMANDS = {
-    "exec": Verb(_run, b"on\n", ResourceLimitError, "open_files"),
+    "exec": Verb(_run, b"on\n", ResourceLimitError, "open_files", free=True),
     "stdin": Verb(_feed, b"fed", ResourceLimitError, "open_files"),
     "stdin_file": Verb(_feed_file, b"fed", ResourceLimitError, "open_files"),
     "large": Verb(_run_large, len(LARGE) + 1, ResourceLimitError, "open_files"),

@@ -47,6 +47,7 @@ static const struct {
 } NAMES[] = {
     {SYS_brk, "brk"},           {SYS_close, "close"},     {SYS_getrandom, "getrandom"},
     {SYS_mprotect, "mprotect"}, {SYS_munmap, "munmap"},   {SYS_prlimit64, "prlimit64"},
+    {SYS_ioctl, "ioctl"},
     {SYS_recvmsg, "recvmsg"},   {SYS_rseq, "rseq"},       {SYS_sendmsg, "sendmsg"},
     {SYS_ppoll, "poll"},        {SYS_wait4, "wait4"},     {SYS_set_robust_list, "set_robust_list"},
     {SYS_read, "read"},         {SYS_prctl, "prctl"},     {SYS_rt_sigaction, "rt_sigaction"},

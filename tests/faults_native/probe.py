@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sandyard.process.wire import Exited, Spawned, SpawnFailed, decode_event
+from sandyard.process.wire import Exited, Spawned, SpawnFailed, Written, decode_event
 from tests.process.protocol import SPAWN
 from tests.process.raw_init import ANSWER_S, RawInit, spawn_body
 
@@ -67,6 +67,28 @@ def look_through_terminal(init: RawInit, job: int) -> list[str] | SpawnFailed | 
     finally:
         for fd in passed:
             os.close(fd)
+
+
+def look_captured(init: RawInit, job: int) -> list[str] | SpawnFailed | Exited | None:
+    """The same by a command of which the output comes with its exit, or before where it is too much."""
+    script = b"echo $$ >&2; cat - /proc/$$/limits; head -c 20000 /dev/zero; exit 3"
+    with open(os.devnull, "rb") as nothing:
+        body = spawn_body([b"sh", b"-c", script], flags=16, fd_mask=1)
+        init.send_body(SPAWN, job, body, [nothing.fileno()])
+    seen = [b"", b""]
+    while datagram := init.receive():
+        event = decode_event(datagram)
+        assert event.job == job, event  # type: ignore[union-attr]  # all that it can be have one
+        if isinstance(event, Written):
+            seen[event.stream] += event.data
+        elif isinstance(event, SpawnFailed) or (isinstance(event, Exited) and event.keeper_lost):
+            return event
+        else:
+            assert isinstance(event, Exited), event
+            assert (event.status, event.left) == (3 << 8, 0)
+            assert seen[1] or event.stderr
+            return (seen[0] + event.stdout).decode().splitlines()
+    return None
 
 
 def read_all(master: int) -> bytes:

@@ -17,8 +17,8 @@ import pytest
 
 from sandyard import UnixLocalSandboxClient, UnixLocalSandboxSession
 from sandyard.plan import KeptPart, LateMount
+from sandyard.process.channel import send_message
 from sandyard.process.late_wire import encode_late, encode_removal
-from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
     Event,

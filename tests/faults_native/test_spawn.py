@@ -10,7 +10,7 @@ import pytest
 
 from sandyard.process.wire import Exited, SpawnFailed, Started, Step
 from tests.faults_native.inject import RECORD, Call, Fault, traced
-from tests.faults_native.probe import look_inside, look_through_terminal
+from tests.faults_native.probe import look_captured, look_inside, look_through_terminal
 from tests.process.protocol import Record
 from tests.process.raw_init import RawInit
 
@@ -20,7 +20,7 @@ NEEDLESS: Final = {
     "close": "whatever it returns, the descriptor is closed",
     "set_robust_list": "there are no threads",
 }
-RESTARTED: Final = {"poll", "read", "recvmsg", "sendmsg", "wait4"}
+RESTARTED: Final = {"ioctl", "poll", "read", "recvmsg", "sendmsg", "wait4"}
 AFTERWARDS: Final = {"poll", "recvmsg"}
 """Calls that wait for what comes next: after the last answer nobody hears of their failure."""
 
@@ -29,7 +29,11 @@ OUTER: Final = 0
 answers."""
 
 Look = Callable[[RawInit, int], list[str] | SpawnFailed | Exited | None]
-LOOKS: Final[dict[str, Look]] = {"pipes": look_inside, "terminal": look_through_terminal}
+LOOKS: Final[dict[str, Look]] = {
+    "pipes": look_inside,
+    "terminal": look_through_terminal,
+    "captured": look_captured,
+}
 
 
 def run_two(
@@ -99,7 +103,7 @@ def record(injector: str, records: list[Record], look: Look) -> list[Call]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", ["captured", "terminal"])  # the former is passed a descriptor, too
 @pytest.mark.parametrize("part", [0, 1])
 def test_spawn_is_answered(injector: str, records: list[Record], part: int, look: str) -> None:
     calls = record(injector, records, LOOKS[look])

@@ -18,8 +18,9 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 MAGIC: Final = 0x01445953
-START, SPAWN, SIGNAL, KILL = 1, 2, 3, 4
+START, SPAWN, SIGNAL, KILL, OUTPUT = 1, 2, 3, 4, 7
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE = range(64, 70)
+WRITTEN, PIPES = 72, 73
 HEAD: Final = struct.Struct("=IHHII")
 NO_RECORD: Final = 0xFFFFFFFF
 LARGEST: Final = 16 + 32 * 1024
@@ -49,10 +50,22 @@ def message(kind: int, job: int = 0, body: bytes = b"") -> bytes:
 
 
 def exited(
-    job: int, status: int = 0, flags: int = 0, left: int = 0, *, usage: tuple[int, ...] = USAGE
+    job: int,
+    status: int = 0,
+    flags: int = 0,
+    left: int = 0,
+    *,
+    usage: tuple[int, ...] = USAGE,
+    output: tuple[bytes, bytes] = (b"", b""),
 ) -> bytes:
     """The exit of a command."""
-    return message(EXITED, job, struct.pack("=iI9QIIQII", status, flags, *usage, left, 0, 0, 0, 0))
+    numbers = status, flags, *usage, left, 0, 0, 0, 0, *map(len, output)
+    return message(EXITED, job, struct.pack("=iI9QIIQIIII", *numbers) + b"".join(output))
+
+
+def written(job: int, stream: int, data: bytes) -> bytes:
+    """Some of what a command wrote."""
+    return message(WRITTEN, job, struct.pack("=II", stream, 0) + data)
 
 
 def gone(job: int, refused: int = 0) -> bytes:
@@ -279,6 +292,17 @@ def giving(liar: Liar) -> None:
     liar.serve(lambda request: liar.say(exited(request.job), mine))
 
 
+def giving_beside(liar: Liar) -> None:
+    """Sends them with the exit of a command whose pipes are asked for."""
+    liar.start()
+    mine = [os.open("/dev/null", os.O_RDONLY) for _ in range(FDS)]
+    job = liar.next_spawn().job
+    while liar.hear().kind != OUTPUT:
+        pass
+    liar.say(exited(job), mine)
+    liar.serve(lambda _: None)
+
+
 def passed_things(what: str) -> list[int]:
     """Descriptors of one kind, none of which is the one master that is waited for."""
     master, slave = os.openpty()
@@ -287,6 +311,7 @@ def passed_things(what: str) -> list[int]:
         "null": lambda: [os.open("/dev/null", os.O_RDWR)],
         "directory": lambda: [os.open("/", os.O_RDONLY)],
         "pipe": lambda: [os.pipe()[0]],
+        "writing": lambda: [os.pipe()[1], os.pipe()[1]],
         "memfd": lambda: [os.memfd_create("liar")],
         "slave": lambda: [slave],
         "two": lambda: [master, master],
@@ -315,6 +340,41 @@ def passing_late(liar: Liar) -> None:
     while liar.hear().kind != KILL:
         pass
     liar.say(message(SPAWNED, job, bytes(8)), passed_things("master"))
+    liar.say(exited(job, 9))
+    liar.serve(lambda _: None)
+
+
+def telling(liar: Liar, size: int, count: int) -> None:
+    """Tells much of what a command has not written, and then of its end."""
+    liar.start()
+
+    def answer(request: Request) -> None:
+        for _ in range(count):
+            liar.say(written(request.job, 0, b"o" * size))
+        liar.say(exited(request.job, output=(b"end", b"err")))
+
+    liar.serve(answer)
+
+
+def handing(liar: Liar, what: str) -> None:
+    """Answers whoever asks for a command's pipes with such descriptors."""
+    liar.start()
+    job = liar.next_spawn().job
+    while liar.hear().kind != OUTPUT:
+        pass
+    liar.say(message(PIPES, job), passed_things(what))
+    liar.serve(lambda _: None)
+
+
+def handing_late(liar: Liar) -> None:
+    """Hands a command's pipes over when it is to end, and then tells that it has."""
+    liar.start()
+    job = liar.next_spawn().job
+    while liar.hear().kind != KILL:
+        pass
+    out, into = os.pipe()
+    os.write(into, b"late")
+    liar.say(message(PIPES, job), [out, os.pipe()[0]])
     liar.say(exited(job, 9))
     liar.serve(lambda _: None)
 
@@ -369,12 +429,18 @@ def random_exit(job: int, dice: random.Random) -> bytes:
     """Any exit, most of them possible."""
     usage = tuple(dice.choice((0, 2**63, 2**64 - 1)) for _ in USAGE)
     status = dice.choice((0, 256, 9, 0x7F, 0xFFFF, -1) if dice.random() < 0.1 else (0, 256, 9))
-    return exited(job, status, dice.randint(0, 3), dice.choice((0, 0, 1, 2**32 - 1)), usage=usage)
+    left = dice.choice((0, 0, 1, 2**32 - 1))
+    output = (dice.randbytes(dice.choice((0, 0, 9, 9_000))), dice.randbytes(dice.choice((0, 5))))
+    return exited(job, status, dice.randint(0, 3), left, usage=usage, output=output)
 
 
 def random_event(job: int, dice: random.Random) -> bytes:
     """One event, mostly about a job, mostly well-formed."""
-    match dice.choice("xxxfgsstn"):
+    match dice.choice("xxxfgsstnwp"):
+        case "w":
+            event = written(job, dice.randint(0, 2), dice.randbytes(dice.choice((0, 1, 30_000))))
+        case "p":
+            event = message(PIPES, job)
         case "x":
             event = random_exit(job, dice)
         case "f":

@@ -219,6 +219,7 @@ def conversations() -> dict[str, bytes]:
     """Messages to a running sandbox."""
     spawn, signal, kill = Request.SPAWN, Request.SIGNAL, Request.KILL
     true, shell = encode_spawn(TRUE, 0), encode_spawn(SHELL, 7, report=True)
+    captured = encode_spawn(TRUE, 0, captured=True)
     return {
         "spawn": message(spawn, 1, true),
         "spawn-with-descriptors": message(spawn, 1, shell, 3 * ONE_FD),
@@ -228,6 +229,11 @@ def conversations() -> dict[str, bytes]:
         "spawn-no-memfd": message(spawn, 4, true, NO_MEMFD, in_memfd=True),
         "spawn-terminal": message(spawn, 6, encode_spawn(TERMINAL, 0)),
         "spawn-another": message(spawn, 7, encode_spawn(ANOTHER, 0)),
+        "spawn-captured": message(spawn, 8, captured),
+        "spawn-captured-fed": message(spawn, 9, encode_spawn(SHELL, 1, captured=True), ONE_FD),
+        "output": message(Request.OUTPUT, BUSY_JOB, b""),
+        "output-unknown": message(Request.OUTPUT, 99, b""),
+        "output-odd": message(Request.OUTPUT, BUSY_JOB, bytes(4), ONE_FD),
         "spawn-twice": message(spawn, 5, true, LATER) + message(spawn, 6, true),
         "signal": message(signal, BUSY_JOB, encode_signal(15, SignalTarget.COMMAND)),
         "signal-tree": message(signal, BUSY_JOB, encode_signal(9, SignalTarget.TREE)),
@@ -257,6 +263,9 @@ def make_seeds() -> dict[str, bytes]:
     spawns = {"true": TRUE, "shell": SHELL, "many": MANY, "narrowed": NARROWED, "another": ANOTHER}
     return {
         "spawn-terminal": b"S" + encode_spawn(TERMINAL, 0),
+        "spawn-captured": b"S" + encode_spawn(SHELL, 1, captured=True),
+        "beyond-captured": b"S" + encode_spawn(TERMINAL, 0, captured=True),
+        "beyond-captured-fds": b"S" + encode_spawn(SHELL, 7, captured=True),
         **{f"plan-{name}": b"P" + encode_plan(plan, 1000, 1000) for name, plan in plans.items()},
         **{f"beyond-{n}": b"P" + encode_plan(plan, 1000, 1000) for n, plan in BEYOND.items()},
         **{f"spawn-{name}": b"S" + encode_spawn(spawn, 5) for name, spawn in spawns.items()},

@@ -47,7 +47,7 @@ async def test_job_may_not_vanish(play: Scene, deceived: Session) -> None:
 async def test_nobody_reads(
     play: Scene, deceived: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandyard.process.init.SEND_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("sandyard.process.channel.SEND_TIMEOUT_S", 0.5)
     play("never_reading")
     await deceived.start()
     for _ in range(12):  # the channel takes some seven of them

@@ -18,6 +18,7 @@ from tests.fuzz.conftest import Scene, bounded
 from tests.fuzz.hostile import (
     EXITED,
     GONE,
+    PIPES,
     SPAWN_FAILED,
     SPAWNED,
     START_FAILED,
@@ -26,6 +27,7 @@ from tests.fuzz.hostile import (
     failure,
     gone,
     message,
+    written,
 )
 from tests.session.host import open_descriptors
 
@@ -61,7 +63,7 @@ def assert_over(told: object) -> None:
             message(
                 EXITED,
                 0,
-                struct.pack("=iI9QIIQII", 0, 0, *[0] * 9, 0, 64, 9, 8, 0)
+                struct.pack("=iI9QIIQIIII", 0, 0, *[0] * 9, 0, 64, 9, 8, 0, 0, 0)
                 + b"\xff" * (64 * 20 + 8 * 32),
             )
         ],
@@ -101,6 +103,10 @@ async def test_any_birth_may_fail(play: Scene, deceived: Session) -> None:
         exited(0) + b"x",
         exited(0) + bytes(90_000),
         message(GONE),
+        exited(0, output=(b"o" * 16_000, b"e" * 16_000)),
+        written(0, 2, b"no such stream"),
+        written(0, 0, b""),
+        message(PIPES),
         message(
             GONE, 0, struct.pack("=QII", 9, 9, 0) + bytes(9 * 32)
         ),  # more kinds than there may be
@@ -146,19 +152,61 @@ async def test_close_ends_pending_calls(play: Scene, deceived: Session) -> None:
 
 async def test_host_takes_no_descriptors(play: Scene, deceived: Session) -> None:
     play("giving")
-    assert isinstance(await outcome(deceived, timeout=5), ExecResult)
+    await deceived.start()
     before = open_descriptors()
     for _ in range(20):
-        assert isinstance(await bounded(deceived.exec("true", timeout=5)), ExecResult)
+        async with deceived.stream("true", timeout=5) as running:
+            assert not [chunk async for chunk in running]
+        assert running.result.exit_code == 0
     assert open_descriptors() == before
+
+
+async def test_host_takes_none_beside_pipes(play: Scene, deceived: Session) -> None:
+    play("giving_beside")
+    await deceived.start()
+    before = open_descriptors()
+    assert_over(await bounded(deceived.exec("true", timeout=5)))
+    assert open_descriptors() < before
 
 
 async def test_output_after_the_end(play: Scene, deceived: Session) -> None:
     play("writing_on")
     await deceived.start()
-    told = await bounded(deceived.exec("true", timeout=5, output_limit=65536))
+    async with deceived.stream("true", timeout=5) as running:
+        told = sum([len(chunk.data) async for chunk in running])
+    assert told <= 1024**2  # what a pipe holds, and no more
+    assert running.result.exit_code == 0
+
+
+async def test_told_output_is_bounded(play: Scene, deceived: Session) -> None:
+    size, count = 32_000, 400
+    play("telling", size=size, count=count)
+    await deceived.start()
+    told = await bounded(deceived.exec("true", timeout=10, output_limit=1000))
     assert isinstance(told, ExecResult)
-    assert len(told.stderr) <= 65536
+    assert (len(told.stdout), told.stdout_total) == (1000, count * size + 3)
+    assert (told.stdout[-3:], told.stderr) == (b"end", b"err")
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "null", "directory", "memfd", "master", "pipe", "writing", "eight", "file"]
+)
+async def test_only_pipes_are_read(play: Scene, deceived: Session, what: str) -> None:
+    play("handing", what=what)
+    await deceived.start()
+    before = open_descriptors()
+    assert_over(await bounded(deceived.exec("true", timeout=5)))
+    assert open_descriptors() < before  # the channel is closed, and nothing was kept
+
+
+async def test_pipes_come_late(play: Scene, deceived: Session) -> None:
+    play("handing_late")
+    await deceived.start()
+    before = open_descriptors()
+    told = await bounded(deceived.exec("true", timeout=0.1))
+    assert isinstance(told, ExecTimeoutError)
+    assert told.stdout == b"late"
+    assert open_descriptors() == before
 
 
 async def test_flood_leaves_the_loop_its_turns(play: Scene, deceived: Session) -> None:

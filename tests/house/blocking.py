@@ -23,7 +23,7 @@ MAY_BLOCK: tuple[tuple[str, frozenset[str], str], ...] = (
         "an import blocks once, in whichever test happens to be the first",
     ),
     (
-        "sandyard/process/sending.py",
+        "sandyard/process/channel.py",
         frozenset({"send_message"}),
         "a memfd is memory: writing to it waits for nothing",
     ),

@@ -14,10 +14,10 @@ import pytest
 
 from sandyard import BindMount, TmpfsMount
 from sandyard.plan import KeptPart, LateMount
+from sandyard.process.channel import send_message
 from sandyard.process.events import Event, Failure, Mounted, StartFailed, Step
 from sandyard.process.late_wire import encode_late, encode_removal
 from sandyard.process.launching import program_path
-from sandyard.process.sending import send_message
 from sandyard.process.wire import DATAGRAM_LIMIT, Request, decode_event
 from tests.house.leaks import list_children
 from tests.mounts.conftest import Opened, inner_mounts, output

@@ -37,7 +37,7 @@ from sandyard.plan import (
     Symlink,
     TextFile,
 )
-from sandyard.process.events import SocketMade
+from sandyard.process.events import Pipes, SocketMade, Written
 from sandyard.process.wire import (
     Event,
     Exited,
@@ -59,8 +59,9 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, MOUNT, LAYERS = 1, 2, 3, 4, 5, 6, 16, 17
+START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, MOUNT, LAYERS = 1, 2, 3, 4, 5, 6, 7, 16, 17
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED, SOCKET_MADE = range(64, 72)
+WRITTEN, PIPES = 72, 73
 MOUNTED = 80
 PASSED = 81
 
@@ -90,7 +91,8 @@ FORMATS: Final = {
     "spawned": "II",
     "signal_body": "II",
     "kill_body": "II",
-    "exited": "iIQQQQQQQQQIIQII",
+    "exited": "iIQQQQQQQQQIIQIIII",
+    "written": "II",
     "refused": "QIi16s",
     "leftover": "I16s",
     "gone": "QII",
@@ -175,7 +177,7 @@ def decode_head(data: bytes) -> Head:
     magic, kind, flags, job, size = source.unpack("message")
     source.end()
     check(magic == MAGIC, "another language")
-    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, MOUNT, LAYERS), "no request")
+    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, MOUNT, LAYERS), "no request")
     check(flags in (0, 1), "unknown flags")
     check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
     return Head(kind, bool(flags), job, size)
@@ -374,6 +376,7 @@ class SpawnRequest:
     spawn: Spawn
     fd_mask: int
     report: bool
+    captured: bool = False
 
 
 def decode_narrowed(records: list[Record]) -> Narrowed:
@@ -399,8 +402,9 @@ def decode_spawn(body: bytes) -> SpawnRequest:
     """The body of a SPAWN as the values that it was made of."""
     source = Bytes(body)
     argc, envc, fd_mask, flags, *window = source.unpack("spawn_head")
-    check(flags & ~15 == 0, "unknown flags")
+    check(flags & ~31 == 0, "unknown flags")
     check(bool(flags & 4) == any(window), "a window without a terminal, or the other way round")
+    check(not flags & 16 or not (flags & 4 or fd_mask & 6), "what is captured has pipes already")
     cwd = source.word()
     argv = tuple(source.word() for _ in range(argc))
     environment = []
@@ -420,7 +424,7 @@ def decode_spawn(body: bytes) -> SpawnRequest:
     spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed, user=user)
     if flags & 4:
         spawn = replace(spawn, window=(window[0], window[1]))
-    return SpawnRequest(spawn, fd_mask, bool(flags & 1))
+    return SpawnRequest(spawn, fd_mask, bool(flags & 1), bool(flags & 16))
 
 
 def decode_pair(name: str, body: bytes) -> tuple[int, ...]:
@@ -485,9 +489,11 @@ def encode_exited(exited: Exited) -> bytes:
     """The body that tells of an exit."""
     flags = (1 if exited.killed else 0) | (2 if exited.keeper_lost else 0)
     counts = exited.left, len(exited.listed), exited.refused, len(exited.kinds), 0
-    head = packed("exited", exited.status, flags, *exited.usage, *counts)
+    sizes = len(exited.stdout), len(exited.stderr)
+    head = packed("exited", exited.status, flags, *exited.usage, *counts, *sizes)
     head += encode_calls(exited.kinds)
-    return head + b"".join(packed("leftover", p.pid, p.name.encode()) for p in exited.listed)
+    head += b"".join(packed("leftover", p.pid, p.name.encode()) for p in exited.listed)
+    return head + exited.stdout + exited.stderr
 
 
 def encode_event(event: Event) -> bytes:
@@ -512,9 +518,13 @@ def encode_event(event: Event) -> bytes:
             return encode_rare_event(event)
 
 
-def encode_rare_event(event: Unmapped | Mounted | SocketMade | Passed) -> bytes:
+def encode_rare_event(event: Unmapped | Mounted | Written | SocketMade | Passed | Pipes) -> bytes:
     """One that few sandboxes have."""
     match event:
+        case Written(job, stream, data):
+            return encode_datagram(WRITTEN, job, packed("written", stream, 0) + data)
+        case Pipes(job):
+            return encode_datagram(PIPES, job)
         case Unmapped(pid):
             return encode_datagram(UNMAPPED, 0, packed("unmapped", pid))
         case Mounted(mount):

@@ -22,8 +22,8 @@ from sandyard.confinement import WorkspaceRoot, plan_session
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts
 from sandyard.policy import Policy
-from sandyard.process import InitProcess, init
-from sandyard.process.sending import send_message
+from sandyard.process import InitProcess, channel
+from sandyard.process.channel import send_message
 from sandyard.process.wire import Request
 from tests.house.leaks import list_children, read_state
 from tests.session.host import find_init, find_survivors, make_token, root_of, until
@@ -82,7 +82,7 @@ def forbid(kind: Request, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         send_message(*args)  # type: ignore[arg-type]  # as they came
 
-    monkeypatch.setattr(init, "send_message", send)
+    monkeypatch.setattr(channel, "send_message", send)
 
 
 async def test_what_can_not_be_killed_is_ended(

@@ -32,6 +32,7 @@ from tests.process.protocol import (
     LANDLOCK_RULE,
     LIMIT,
     MAGIC,
+    OUTPUT,
     SECCOMP,
     SIGNAL,
     SPAWN,
@@ -126,6 +127,8 @@ BAD_SPAWNS: dict[str, bytes] = {
     "terminal without rows": spawned(flags=4, window=(0, 80)),
     "terminal without columns": spawned(flags=4, window=(24, 0)),
     "terminal and a descriptor": spawned(mask=1, flags=4, window=(24, 80)),
+    "captured, and a pipe": spawned(mask=2, flags=16),
+    "captured, and a terminal": spawned(flags=20, window=(24, 80)),
     "size without a terminal": spawned(window=(24, 80)),
     "rows without a terminal": spawned(window=(24, 0)),
     "large and cut off": spawned(argc=2, strings=b"/\0" + b"x" * INLINE_LIMIT + b"\0"),
@@ -373,6 +376,9 @@ IGNORED: dict[str, tuple[int, int, bytes]] = {
     "kill of nobody": (KILL, JOB + 1, packed("kill_body", 0, 0)),
     "force against nobody": (KILL, JOB + 1, packed("kill_body", 1, 0)),
     "force against job 0": (KILL, 0, packed("kill_body", 1, 0)),
+    "output of nobody": (OUTPUT, JOB + 1, b""),
+    "output that is not captured": (OUTPUT, JOB, b""),
+    "output with more": (OUTPUT, JOB, b"\0"),
 }
 
 

@@ -245,6 +245,8 @@ def test_any_command_comes_back(spawn: Spawn, fd_mask: int, report: bool) -> Non
 )
 def test_command_comes_back(spawn: Spawn) -> None:
     assert decode_spawn(encode_spawn(spawn, 6)) == SpawnRequest(spawn, 6, report=False)
+    captured = decode_spawn(encode_spawn(spawn, 1, captured=True))
+    assert captured == SpawnRequest(spawn, 1, report=False, captured=True)
 
 
 @pytest.mark.parametrize("target", SignalTarget)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandyard.process.capture import Captured
-from sandyard.process.events import SocketMade
+from sandyard.process.events import Pipes, SocketMade, Written
 from sandyard.process.results import exec_result
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -35,10 +35,12 @@ from tests.process.protocol import (
     GONE,
     MAGIC,
     NO_RECORD,
+    PIPES,
     SPAWN_FAILED,
     SPAWNED,
     START_FAILED,
     STARTED,
+    WRITTEN,
     encode_datagram,
     encode_event,
     packed,
@@ -71,6 +73,8 @@ exits = st.builds(
     st.lists(st.builds(LeftRunning, u32, names), max_size=64).map(tuple),
     u64,
     calls,
+    st.binary(max_size=200),
+    st.binary(max_size=200),
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Started, st.lists(st.builds(Done, steps, u32, u16), max_size=30).map(tuple)),
@@ -80,6 +84,8 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Gone, jobs, u64, calls),
     st.builds(Unmapped, u32),
     st.builds(SocketMade, jobs, i32),
+    st.builds(Written, jobs, st.integers(0, 1), st.binary(min_size=1, max_size=200)),
+    st.builds(Pipes, jobs),
     exits,
 )
 
@@ -96,7 +102,7 @@ def test_any_bytes_are_refused_or_read(data: bytes) -> None:
         decode_event(data)
 
 
-@given(st.sampled_from([*range(62, 72), 0, 1, 2**16 - 1]), jobs, st.binary(max_size=300))
+@given(st.sampled_from([*range(62, 74), 0, 1, 2**16 - 1]), jobs, st.binary(max_size=300))
 def test_any_body_is_refused_or_read(kind: int, job: int, body: bytes) -> None:
     with suppress(ProtocolError):
         decode_event(encode_datagram(kind, job, body))
@@ -129,9 +135,15 @@ def test_no_event_is_read_in_part(event: Event, data: st.DataObject) -> None:
 
 
 def exited(
-    status: int = 0, flags: int = 0, listed: int = 0, tail: bytes = b"", *, kinds: int = 0
+    status: int = 0,
+    flags: int = 0,
+    listed: int = 0,
+    tail: bytes = b"",
+    *,
+    kinds: int = 0,
+    sizes: tuple[int, int] = (0, 0),
 ) -> bytes:
-    return packed("exited", status, flags, *USAGE, 70, listed, 30 * kinds, kinds, 0) + tail
+    return packed("exited", status, flags, *USAGE, 70, listed, 30 * kinds, kinds, 0, *sizes) + tail
 
 
 LEFTOVER = packed("leftover", 7, b"sleep")
@@ -168,6 +180,13 @@ REFUSED = packed("refused", 30, 165, 1, b"mount")
         (EXITED, exited(listed=1, kinds=1, tail=LEFTOVER)),
         (EXITED, exited(kinds=9, tail=REFUSED * 9)),
         (EXITED, exited(kinds=2**32 - 1)),
+        (EXITED, exited(sizes=(1, 1), tail=b"o")),
+        (EXITED, exited(sizes=(1, 0), tail=b"oo")),
+        (EXITED, exited(sizes=(2**32 - 1, 1))),
+        (EXITED, exited(sizes=(16 * 1024, 1), tail=bytes(16 * 1024 + 1))),
+        (WRITTEN, packed("written", 0, 0)),
+        (WRITTEN, packed("written", 2, 0) + b"o"),
+        (PIPES, b"\0"),
         (GONE, b"\0"),
     ],
 )
@@ -196,11 +215,13 @@ def test_malformed_head_is_refused(datagram: bytes) -> None:
 
 
 def test_whole_list_is_read() -> None:
-    body = exited(flags=1, listed=64, tail=REFUSED * 8 + LEFTOVER * 64, kinds=8)
+    out, err = b"o" * 10_000, b"e" * (16 * 1024 - 10_000)
+    tail = REFUSED * 8 + LEFTOVER * 64 + out + err
+    body = exited(flags=1, listed=64, tail=tail, kinds=8, sizes=(len(out), len(err)))
     event = decode_event(encode_datagram(EXITED, 9, body))
     running, calls = LeftRunning(7, "sleep"), RefusedCall(30, 165, 1, "mount")
     assert event == Exited(
-        9, 0, True, False, USAGE, 70, (running,) * 64, refused=240, kinds=(calls,) * 8
+        9, 0, True, False, USAGE, 70, (running,) * 64, 240, (calls,) * 8, out, err
     )
     assert len(encode_event(event)) < DATAGRAM_LIMIT
 

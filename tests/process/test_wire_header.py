@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandyard.process import late_wire, mounting, wire
+from sandyard.process import events, late_wire, mounting, wire
 from tests.house.sources import ROOT
 from tests.process import protocol
 
@@ -49,6 +49,7 @@ STRUCTURES = {
     "_SPAWN": "spawn_head",
     "_SPAWNED": "spawned",
     "_EXITED": "exited",
+    "_WRITTEN": "written",
     "_REFUSED": "refused",
     "_LEFTOVER": "leftover",
     "_GONE": "gone",
@@ -122,10 +123,11 @@ def test_single_numbers_are_those_of_the_header() -> None:
     assert wire.INLINE_LIMIT == protocol.INLINE_LIMIT == defines["INLINE_LIMIT"]
     assert wire.BODY_LIMIT == protocol.BODY_LIMIT == defines["BODY_LIMIT"]
     assert defines["NAMESPACE_PLACE"] == mounting.NAMESPACE_PLACE
-    assert defines["LEFTOVERS_LISTED"] == wire.LEFTOVERS_LISTED
-    assert defines["REFUSED_LISTED"] == wire.REFUSED_LISTED
+    assert defines["LEFTOVERS_LISTED"] == events.LEFTOVERS_LISTED
+    assert defines["REFUSED_LISTED"] == events.REFUSED_LISTED
+    assert defines["OUTPUT_ROOM"] == events.OUTPUT_ROOM
     assert read_enumeration("message_flag") == {"BODY_IN_MEMFD": wire.BODY_IN_MEMFD}
-    killed, lost = vars(wire)["_KILLED"], vars(wire)["_KEEPER_LOST"]
+    killed, lost = vars(events)["_KILLED"], vars(events)["_KEEPER_LOST"]
     exited = {"EXITED_KILLED": killed, "EXITED_KEEPER_LOST": lost}
     assert exited == read_enumeration("exited_flag")
     assert read_enumeration("identity_mode") == {
@@ -149,7 +151,8 @@ def test_decoder_of_the_tests_knows_the_header() -> None:
 
 def test_layouts_are_those_of_the_header() -> None:
     structures = read_structures()
-    ours = {name: spelled_out(vars(wire)[own].format) for own, name in STRUCTURES.items()}
+    own_names = vars(events) | vars(wire)
+    ours = {name: spelled_out(own_names[own].format) for own, name in STRUCTURES.items()}
     pair = spelled_out(vars(wire)["_PAIR"].format)
     ours |= {
         name: spelled_out(vars(late_wire)[own].format) for own, name in LATE_STRUCTURES.items()

@@ -6,6 +6,7 @@ The caller's limits are never raised: beyond the budget, commands wait for their
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import threading
 from collections import deque
@@ -19,7 +20,7 @@ from sandyard.limits import (
     DESCRIPTORS_SPARED,
 )
 
-__all__ = ["DescriptorBudget", "budget_for", "descriptor_budget"]
+__all__ = ["DescriptorBudget", "budget_for", "descriptor_budget", "has_room"]
 
 
 def budget_for(soft_limit: int) -> int:
@@ -30,6 +31,20 @@ def budget_for(soft_limit: int) -> int:
     """
     after_reserve = soft_limit - DESCRIPTORS_RESERVED
     return max(DESCRIPTORS_FLOOR, min(after_reserve, int(soft_limit * DESCRIPTORS_SHARE)))
+
+
+def has_room(count: int) -> bool:
+    """Whether this program may have ``count`` more descriptors just now; the budget can't know what it opens."""
+    held: list[int] = []
+    try:
+        while len(held) < count:
+            held.append(os.eventfd(0, os.EFD_CLOEXEC))
+    except OSError:
+        return False
+    finally:
+        for fd in held:
+            os.close(fd)
+    return True
 
 
 class DescriptorBudget:

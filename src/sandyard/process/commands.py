@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandyard.errors import ExecTimeoutError
 from sandyard.finishing import finished, finishing
 from sandyard.limits import (
     DESCRIPTORS_PER_COMMAND,
@@ -24,42 +23,33 @@ from sandyard.limits import (
     START_TIMEOUT_S,
 )
 from sandyard.plan import Spawn
-from sandyard.process.budget import descriptor_budget
+from sandyard.process.budget import descriptor_budget, has_room
 from sandyard.process.capture import Capture, Captured
 from sandyard.process.cgroup import CgroupCounts
 from sandyard.process.failures import (
     channel_full,
     no_descriptor,
     no_memory,
-    no_pipe,
     no_turn,
     not_begun,
     not_sent,
     stdin_failed,
     unwatched_output,
 )
-from sandyard.process.identity import owner_outside
 from sandyard.process.init import SandboxEndedError
 from sandyard.process.interactive import Interactive
-from sandyard.process.job import Job
+from sandyard.process.job import CapturedJob, Job
 from sandyard.process.latch import Latch
-from sandyard.process.pipes import (
-    InputPipe,
-    LeftoverOutputs,
-    OutputPipe,
-    Sink,
-    StdinSource,
-    open_pipe,
-)
-from sandyard.process.results import exec_result, gone_error, unborn_result
+from sandyard.process.pipes import InputPipe, LeftoverOutputs, Sink, StdinSource, Streams
+from sandyard.process.results import exec_result, gone_error, timeout_error, unborn_result
 from sandyard.process.trees import end_leftovers, end_patiently, end_whole
-from sandyard.process.watch import LimitWatch, output_hits, own_hits, wall_time_hit
+from sandyard.process.watch import LimitWatch, output_hits, own_hits
 from sandyard.process.wire import Exited, Failure, SignalTarget
 from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
 
 if TYPE_CHECKING:
-    from sandyard.process.starter import Starter
+    from sandyard.process.starter import Capturing, Starter
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
 
@@ -114,65 +104,82 @@ class RunningCommand:
         self._commands = commands
         self._init = commands.init
         self._call = call
-        self._sinks = (stdout, stderr)
+        self._streams = Streams((stdout, stderr))
         self._job: Job | None = None
-        self._outputs: list[OutputPipe] = []
-        self._input: InputPipe | None = None
+        self._captured: CapturedJob | None = None  # the same, where the sandbox has the pipes
         self._taken = 0
         self._began = 0.0
         self._duration = 0.0
         self._ended: Latch[None] | None = None
         self._read_error: OSError | None = None
+        self._no_room = False  # for its pipes
         self._giving_up: asyncio.Task[None] | None = None
         self._input_error: BaseException | None = None
         self._counted = _NOTHING_COUNTED  # when it began
         self._size_over = 0  # the size of the workspace for which it was ended
 
-    async def start(self, *, lazily: bool = False) -> None:
+    async def start(self, captures: tuple[Capture, Capture] | None = None) -> None:
         """Makes the pipes and sends the command off.
 
         Args:
-            lazily: True reads nothing before ``wait_lazily``.
+            captures: what reads its output, where that is wanted only at its end. Then it is read from
+                ``wait_lazily`` on, or comes with its exit.
 
         Raises:
             ExecTransportError: if the sandbox is gone.
             ResourceLimitError: if the host program has no descriptor left, or the workspace is too
                 large.
         """
-        watch = self._commands.watch
+        watch, call = self._commands.watch, self._call
         if watch is not None:
-            await watch.check(self._call.words)
+            await watch.check(call.words)
             self._counted = watch.count()
         if not descriptor_budget.take_now(DESCRIPTORS_PER_COMMAND):
             await self._wait_turn()
         self._taken = DESCRIPTORS_PER_COMMAND
-        theirs = await self._open_pipes()
-        mask = _OUTPUT if self._input is None else _OUTPUT | _STDIN
+        await self._send_off(captures)
+        if call.lasting:
+            self._give_some_back()
+        if watch is not None and watch.quota is not None and self._job is not None:
+            watch.quota.watch(self._job, self._end_over)
+        if captures is None:
+            self.resume()
+        if self._streams.input is not None and call.stdin is not None:
+            self._streams.input.feed(call.stdin)
+
+    async def _send_off(self, captures: tuple[Capture, Capture] | None) -> None:
+        call, init = self._call, self._init
+        # A pipe of another user's own is made here: the sandbox's are the session's own user's.
+        capturing = init.capturing if captures is not None and call.spawn.user is None else None
+        reads = call.stdin is not None or call.typed
+        theirs: list[int] = []
+        if reads or capturing is None:
+            theirs = await self._streams.make(
+                call.words, call.spawn, init.owner, reads=reads, writes=capturing is None
+            )
         self._began = time.monotonic()
         try:
-            self._job = await self._init.spawn(
-                self._call.spawn,
-                theirs,
-                mask,
-                report=self._call.lasting,
-                timeout_s=self._call.timeout_s,
-            )
+            if captures is None or capturing is None:
+                self._job = await init.spawn(
+                    call.spawn,
+                    theirs,
+                    _OUTPUT | _STDIN if reads else _OUTPUT,
+                    report=call.lasting,
+                    timeout_s=call.timeout_s,
+                )
+            else:
+                self._job = self._captured = await capturing.spawn_captured(
+                    call.spawn, captures, theirs, call.timeout_s
+                )
         except TimeoutError as error:
-            raise channel_full(self._call.words, self._call.timeout_s, error) from error
+            raise channel_full(call.words, call.timeout_s, error) from error
         except SandboxEndedError:
-            raise gone_error(self._call.words, born=False) from None
+            raise gone_error(call.words, born=False) from None
         except OSError as error:
             raise not_sent(self._call.words, error) from error
         finally:
             for fd in theirs:
                 os.close(fd)
-        self._give_some_back()
-        if watch is not None and watch.quota is not None:
-            watch.quota.watch(self._job, self._end_over)
-        if not lazily:
-            self.resume()
-        if self._input is not None and self._call.stdin is not None:
-            self._input.feed(self._call.stdin)
 
     @property
     def exited(self) -> bool:
@@ -200,8 +207,39 @@ class RunningCommand:
         moment = READ_DELAY_S if timeout_s is None else min(READ_DELAY_S, timeout_s)
         if await self.wait(moment):
             return True
+        end = None if timeout_s is None else time.monotonic() + timeout_s - moment
+        if self._captured is not None and (capturing := self._init.capturing) is not None:
+            await self._fetch_pipes(capturing, self._captured, end)
         self.resume()
-        return await self.wait(None if timeout_s is None else timeout_s - moment)
+        return await self.wait(_time_left(end))
+
+    async def _fetch_pipes(self, init: Capturing, job: CapturedJob, end: float | None) -> None:
+        """Asks for the pipes until they have come, or the command has ended, or its time is over."""
+        for _ in range(DESCRIPTORS_RETRIES):
+            if has_room(DESCRIPTORS_PER_LEFTOVER):
+                come = job.expect()
+                try:
+                    await init.ask_pipes(job)
+                except SandboxEndedError:
+                    return
+                except OSError as error:
+                    self._give_up(error)
+                    return
+                if not await come.wait(_time_left(end)) or self._adopt(job):
+                    return
+            left = _time_left(end)
+            pause = DESCRIPTORS_RETRY_S if left is None else min(DESCRIPTORS_RETRY_S, left)
+            if await self.wait(pause) or left == 0:  # others of ours may close
+                return
+        self._no_room = True
+        self._give_up(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+    def _adopt(self, job: CapturedJob) -> bool:
+        """Takes the pipes over that have come; False if none have."""
+        pipes = job.take_pipes()
+        if pipes is not None:
+            self._streams.take_over(pipes)
+        return pipes is not None
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` when the command has ended, which may be now."""
@@ -223,7 +261,7 @@ class RunningCommand:
     @property
     def input(self) -> InputPipe | None:
         """The pipe that it reads from; None where there is none."""
-        return self._input
+        return self._streams.input
 
     @property
     def gone(self) -> bool:
@@ -246,8 +284,8 @@ class RunningCommand:
         if self._ended is None:
             self._ended = Latch()
             self.drain()
-            if self._input is not None:
-                self._input.end()
+            if self._streams.input is not None:
+                self._streams.input.end()
             self._give_back()
             self._ended.set(None)
 
@@ -257,8 +295,7 @@ class RunningCommand:
 
     def drain(self) -> None:
         """Reads what is in the pipes now."""
-        for output in self._outputs:
-            output.drain()
+        self._streams.drain()
 
     async def signal(self, number: int, *, tree: bool) -> None:
         """Sends a signal to the command, or to each process of its tree."""
@@ -269,19 +306,20 @@ class RunningCommand:
 
     def pause(self) -> None:
         """Lets the command wait until ``resume``."""
-        for output in self._outputs:
-            output.pause()
+        self._streams.pause()
 
     def resume(self) -> None:
         """Goes on reading; a command whose output can't be watched is ended."""
         try:
-            for output in self._outputs:
-                output.resume()
+            self._streams.resume()
         except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
-            self._read_error = error
-            if self._job is not None and self._giving_up is None:
-                ending = end_whole(self._init, self._job)
-                self._giving_up = finishing(ending)
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Ends a command of which the output can't be read."""
+        self._read_error = error
+        if self._job is not None and self._giving_up is None:
+            self._giving_up = finishing(end_whole(self._init, self._job))
 
     async def end(self) -> None:
         """Ends what still runs of the tree, reads what is left in the pipes, gives all back."""
@@ -291,7 +329,7 @@ class RunningCommand:
         ended = self._ended = Latch()
         try:
             born = self._job is not None and not self._job.exited.is_set
-            if not born and self._input is None and self._giving_up is None:
+            if not born and self._streams.input is None and self._giving_up is None:
                 self._finish_reading()  # most commands: nothing to wait for
             else:
                 await finished(self._end_all())
@@ -301,10 +339,10 @@ class RunningCommand:
 
     def _give_some_back(self) -> None:
         """Gives back what a lasting command does not hold once it was sent off."""
-        if self._call.lasting:
-            held = DESCRIPTORS_PER_LEFTOVER if self._input is None else DESCRIPTORS_PER_PROCESS
-            descriptor_budget.give(self._taken - held)
-            self._taken = held
+        typed = self._streams.input is not None
+        held = DESCRIPTORS_PER_PROCESS if typed else DESCRIPTORS_PER_LEFTOVER
+        descriptor_budget.give(self._taken - held)
+        self._taken = held
 
     async def _end_all(self) -> None:
         if self._job is not None and not self._job.exited.is_set:
@@ -312,12 +350,15 @@ class RunningCommand:
         if self._giving_up is not None:
             await self._giving_up
         self._finish_reading()
-        if self._input is not None:
-            self._input_error = await self._input.close()
+        if self._streams.input is not None:
+            self._input_error = await self._streams.input.close()
 
     def _finish_reading(self) -> None:
         self.stop_clock()
-        self.drain()
+        if self._captured is not None and self._captured.come is not None:
+            self._adopt(self._captured)  # where nobody waited for them any more
+        if self._streams.outputs:
+            self._streams.drain()
 
     def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
         """What is told of it; ``end`` comes first.
@@ -348,18 +389,25 @@ class RunningCommand:
             if self._size_over:
                 raise watch.size_error(call.words, result, self._size_over)
         if timed_out:
-            raise _timeout_error(call, result, ended=outcome is not None)
+            raise timeout_error(
+                call.words,
+                call.timeout_s,
+                result,
+                wall_time=call.wall_time,
+                ended=outcome is not None,
+            )
         if self._input_error is not None:
             raise stdin_failed(call.words, self._input_error) from self._input_error
         return result
 
     def _check_reading(self) -> None:
         """Refuses to tell a result of which output is missing that nobody counted."""
-        for output in self._outputs:
-            if output.failed is not None:
-                raise no_memory(
-                    self._call.words, self._call.limit, output.failed
-                ) from output.failed
+        job = self._captured
+        lost = self._streams.failure() if job is None or job.failed is None else job.failed
+        if lost is not None:
+            raise no_memory(self._call.words, self._call.limit, lost) from lost
+        if job is not None and (job.missed or self._no_room):
+            raise no_descriptor(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
         if self._read_error is not None:
             raise unwatched_output(self._call.words, self._read_error) from self._read_error
 
@@ -369,45 +417,6 @@ class RunningCommand:
                 await descriptor_budget.take(DESCRIPTORS_PER_COMMAND)
         except TimeoutError as error:
             raise no_turn(descriptor_budget.limit(), error) from error
-
-    async def _open_pipes(self) -> list[int]:
-        """Makes the pipes; returns the command's ends in the order of its descriptors."""
-        for attempt in range(DESCRIPTORS_RETRIES):
-            try:
-                return self._try_pipes()
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise no_pipe(self._call.words, error) from error
-                # The budget can't know what the host program opens. Others of ours may close.
-                if (
-                    descriptor_budget.used <= DESCRIPTORS_PER_COMMAND
-                    or attempt + 1 == DESCRIPTORS_RETRIES
-                ):
-                    raise no_descriptor(error) from error
-            await asyncio.sleep(DESCRIPTORS_RETRY_S)
-        raise AssertionError("unreachable")
-
-    def _try_pipes(self) -> list[int]:
-        opened: list[int] = []
-        user = self._call.spawn.user
-        owner = owner_outside(self._init.owner, user)
-        others = owner is None and user is not None and user.number > 0
-        try:
-            if self._call.stdin is not None or self._call.typed:
-                opened += open_pipe(owner, open_to_all=others)
-            opened += open_pipe(owner, open_to_all=others)
-            opened += open_pipe(owner, open_to_all=others)
-        except OSError:
-            for fd in opened:
-                os.close(fd)
-            raise
-        loop = asyncio.get_running_loop()
-        *stdin, out_read, out_write, err_read, err_write = opened
-        stdout, stderr = self._sinks
-        self._outputs = [OutputPipe(out_read, stdout, loop), OutputPipe(err_read, stderr, loop)]
-        if stdin:
-            self._input = InputPipe(stdin[1], loop)
-        return [*stdin[:1], out_write, err_write]
 
     async def _end_over(self, size: int) -> None:
         """Ends it, or what it left running, because the workspace is too large."""
@@ -419,13 +428,12 @@ class RunningCommand:
         self._size_over = size
         await self.end()
 
-    async def _end_tree(self, job: Job) -> None:
-        await end_whole(self._init, job)
-
     def _give_back(self) -> None:
         job = self._job
+        if self._captured is not None and self._captured.come is not None:
+            self._captured.forsake()
         left = job is not None and not job.gone.is_set
-        still_written = [output for output in self._outputs if output.open] if left else []
+        still_written = [output for output in self._streams.outputs if output.open] if left else []
         if job is not None and still_written:
             # What was left running may go on writing: it is read, or its next write would end it.
             self._taken -= DESCRIPTORS_PER_LEFTOVER
@@ -435,8 +443,7 @@ class RunningCommand:
                 self._read_error = error
                 self._giving_up = finishing(end_whole(self._init, job))
         else:
-            for output in self._outputs:
-                output.close()
+            self._streams.close()
         descriptor_budget.give(self._taken)
         self._taken = 0
 
@@ -468,7 +475,7 @@ class Commands:
         command = RunningCommand(self, call, stdout, stderr)
         timed_out = False
         try:
-            await command.start(lazily=True)
+            await command.start((stdout, stderr))
             timed_out = not await command.wait_lazily(call.timeout_s)
         finally:
             await command.end()
@@ -484,16 +491,5 @@ class Commands:
         self.leftovers.close()
 
 
-def _timeout_error(call: CommandCall, result: ExecResult, *, ended: bool) -> ExecTimeoutError:
-    """The error for a command that took too long.
-
-    Args:
-        ended: whether its tree is known to be gone.
-    """
-    context: dict[str, object] = {} if ended else {"still_running": True}
-    if call.wall_time and call.timeout_s is not None:
-        context["limit"] = "wall_time"
-        result.limit_hits += (wall_time_hit(call.timeout_s),)
-    return ExecTimeoutError(
-        command=call.words, timeout_s=call.timeout_s, result=result, context=context
-    )
+def _time_left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())

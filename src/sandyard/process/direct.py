@@ -95,6 +95,11 @@ class DirectSpawner:
         self._ended = False
 
     @property
+    def capturing(self) -> None:
+        """None: a command's pipes are made by who asks for it, and nobody reads them here."""
+        return None
+
+    @property
     def alive(self) -> bool:
         """Whether it can start commands."""
         return not self._ended

@@ -1,7 +1,9 @@
-"""What init tells of starts and commands, as values, and the steps that it names."""
+"""What init tells of starts and commands, as values, the steps that it names, and the bytes of an end."""
 
 from __future__ import annotations
 
+import os
+import struct
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ __all__ = [
     "Gone",
     "LeftRunning",
     "Mounted",
+    "Passed",
+    "Pipes",
+    "ProtocolError",
     "SocketMade",
     "SpawnFailed",
     "Spawned",
@@ -23,7 +28,12 @@ __all__ = [
     "Step",
     "Unmapped",
     "Usage",
+    "Written",
 ]
+
+
+class ProtocolError(Exception):
+    """What came from init is no message of this protocol."""
 
 
 class Step(IntEnum):
@@ -137,6 +147,7 @@ class Exited(NamedTuple):
         keeper_lost: True if a command killed the job's keeper; then the status is the keeper's.
         left: how many processes it left running; ``listed`` names the first of them.
         refused: how many calls the filter refused it; ``kinds`` are the first kinds of them.
+        stdout: what a captured command wrote that was not told before; ``stderr`` likewise.
     """
 
     job: int
@@ -148,6 +159,22 @@ class Exited(NamedTuple):
     listed: tuple[LeftRunning, ...]
     refused: int = 0
     kinds: tuple[RefusedCall, ...] = ()
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class Written(NamedTuple):
+    """What a captured command wrote to a stream (0: stdout, 1: stderr), of more than its exit has room for."""
+
+    job: int
+    stream: int
+    data: bytes
+
+
+class Pipes(NamedTuple):
+    """The pipes of a captured command, which were asked for, come with this."""
+
+    job: int
 
 
 class Gone(NamedTuple):
@@ -196,7 +223,85 @@ Event = (
     | Exited
     | Gone
     | Mounted
+    | Written
     | Passed
+    | Pipes
     | SocketMade
     | Unmapped
 )
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+LEFTOVERS_LISTED = 64
+REFUSED_LISTED = 8
+OUTPUT_ROOM = 16 * 1024
+
+_STATUS_LIMIT = 0xFFFF
+_KILLED, _KEEPER_LOST = 1, 2  # enum exited_flag
+
+_EXITED = struct.Struct("=iI9QIIQIIII")
+_REFUSED = struct.Struct("=QIi16s")
+_LEFTOVER = struct.Struct("=I16s")
+_GONE = struct.Struct("=QII")
+
+
+def decode_exited(job: int, body: bytes) -> Exited:
+    """The body of an EXITED.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if len(body) < _EXITED.size:
+        raise ProtocolError("an exit is cut off")
+    status, flags, *usage, left, listed, refused, kinds, _, out, err = _EXITED.unpack_from(body)
+    if listed > LEFTOVERS_LISTED or kinds > REFUSED_LISTED or out + err > OUTPUT_ROOM:
+        raise ProtocolError("an exit lists more than it may")
+    processes = _EXITED.size + kinds * _REFUSED.size
+    output = processes + listed * _LEFTOVER.size
+    if len(body) != output + out + err:
+        raise ProtocolError("an exit has more or fewer bytes than what it lists")
+    if not 0 <= status <= _STATUS_LIMIT or not (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+        raise ProtocolError("an exit's status is that of no ended process")
+    return Exited(
+        job,
+        status,
+        bool(flags & _KILLED),
+        bool(flags & _KEEPER_LOST),
+        Usage._make(usage),
+        left,
+        _leftovers(body[processes:output]) if listed else (),
+        refused,
+        _calls(body[_EXITED.size : processes]) if kinds else (),
+        body[output : output + out],
+        body[output + out :],
+    )
+
+
+def decode_gone(job: int, body: bytes) -> Gone:
+    """The body of a GONE.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if len(body) < _GONE.size:
+        raise ProtocolError("what is gone is cut off")
+    refused, kinds, _ = _GONE.unpack_from(body)
+    if kinds > REFUSED_LISTED or len(body) != _GONE.size + kinds * _REFUSED.size:
+        raise ProtocolError("what is gone lists more calls than it may, or another number")
+    return Gone(job, refused, _calls(body[_GONE.size :]))
+
+
+def _leftovers(body: bytes) -> tuple[LeftRunning, ...]:
+    return tuple(LeftRunning(pid, _name(name)) for pid, name in _LEFTOVER.iter_unpack(body))
+
+
+def _calls(body: bytes) -> tuple[RefusedCall, ...]:
+    return tuple(
+        RefusedCall(times, number, error, _name(name))
+        for times, number, error, name in _REFUSED.iter_unpack(body)
+    )
+
+
+def _name(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("utf-8", "replace")

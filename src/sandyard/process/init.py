@@ -7,7 +7,6 @@ the channel ends both and everything inside.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -20,21 +19,19 @@ from sandyard.finishing import finished, in_thread, start_thread
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
     EVENTS_PER_TURN,
-    SEND_TIMEOUT_S,
     START_TIMEOUT_S,
-    TRAVEL_RETRIES,
-    TRAVEL_RETRY_S,
 )
 from sandyard.plan import LaunchPlan, Spawn
+from sandyard.process.capture import Capture
+from sandyard.process.channel import Channel, SandboxEndedError
 from sandyard.process.ending import await_readable, kill_both, kill_init, reap
 from sandyard.process.events import SocketMade
 from sandyard.process.failures import untold_signal
-from sandyard.process.job import Job, TerminalJob, UnownedRefusals
-from sandyard.process.latch import Latch, Stillness, wake
+from sandyard.process.job import CapturedJob, Job, TerminalJob, UnownedRefusals
+from sandyard.process.latch import Latch, Stillness
 from sandyard.process.launching import Launched, discard, launch
 from sandyard.process.refusal import launch_refusal, start_refusal
 from sandyard.process.report import untold_step
-from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     BODY_LIMIT,
     DATAGRAM_LIMIT,
@@ -44,6 +41,7 @@ from sandyard.process.wire import (
     Gone,
     Mounted,
     Passed,
+    Pipes,
     ProtocolError,
     Request,
     SignalTarget,
@@ -53,6 +51,7 @@ from sandyard.process.wire import (
     StartFailed,
     Step,
     Unmapped,
+    Written,
     decode_event,
     encode_kill,
     encode_signal,
@@ -68,12 +67,9 @@ __all__ = ["InitProcess", "SandboxEndedError"]
 
 J = TypeVar("J", bound=Job)
 
-_PASSING = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
-"""What a send fails with when the machine is short of something for a moment."""
-
-
-class SandboxEndedError(Exception):
-    """The sandbox has ended; a caller of the library is told in the words of its own operation."""
+_BRINGING = (Spawned, SocketMade, Pipes)
+_ANSWERS = (Mounted, Passed, SocketMade, Pipes, Unmapped)
+"""Events that bring a descriptor, and those that come to nobody who did not ask for them here."""
 
 
 class InitProcess:
@@ -92,7 +88,7 @@ class InitProcess:
 
     def __init__(self, launched: Launched) -> None:
         self._loop = asyncio.get_running_loop()
-        self._channel = launched.channel
+        self._channel = Channel(launched.channel, self._receive, self._end_channel)
         self._pid = launched.pid
         self._pidfd = launched.pidfd
         self.owner = launched.owner
@@ -104,15 +100,12 @@ class InitProcess:
         self.unowned = UnownedRefusals()
         self._jobs: dict[int, Job] = {}
         self.stillness = Stillness(launched.pid, self._jobs)
-        # Terminals whose master, and orders whose socket, has not come yet.
-        self._births: dict[int, TerminalJob | SocketOrder] = {}
+        # Terminals whose master, orders whose socket, and commands whose pipes have not come yet.
+        self._births: dict[int, TerminalJob | SocketOrder | CapturedJob] = {}
         self._last_job = 0
         self._started: Latch[Started | Failure | None] = Latch()
-        self._writable: asyncio.Future[None] | None = None
-        self._ended = False  # the channel is closed, by init or by us
         self._closer: asyncio.AbstractEventLoop | None = None
         self._gone: Latch[None] = Latch()
-        self._loop.add_reader(self._channel.fileno(), self._receive)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -158,9 +151,14 @@ class InitProcess:
             await in_thread(discard, launching.result())
 
     @property
+    def capturing(self) -> Self:
+        """This: what a command writes can come with its exit."""
+        return self
+
+    @property
     def alive(self) -> bool:
         """Whether the sandbox still stands."""
-        return not self._ended
+        return not self._channel.ended
 
     async def close(self) -> None:
         """Ends the sandbox and everything in it, and waits until it is gone, whoever ends it.
@@ -242,7 +240,46 @@ class InitProcess:
             OSError: if there is no descriptor for a large command, or no room for one to travel.
         """
         job = Job(self._next_number(), report=report)
-        return await self._spawn(job, spawn, fds, fd_mask, report=report, timeout_s=timeout_s)
+        body = encode_spawn(spawn, fd_mask, report=report)
+        return await self._spawn(job, body, fds, timeout_s)
+
+    async def spawn_captured(
+        self,
+        spawn: Spawn,
+        captures: tuple[Capture, Capture],
+        fds: list[int],
+        timeout_s: float | None = None,
+    ) -> CapturedJob:
+        """Sends a command off of which the output comes with its exit.
+
+        Args:
+            spawn: the command.
+            captures: what takes its stdout and its stderr.
+            fds: a descriptor for its stdin, or none.
+            timeout_s: seconds to wait for room on the channel, or None.
+
+        Raises:
+            SandboxEndedError, TimeoutError, OSError: as ``spawn``.
+        """
+        job = CapturedJob(self._next_number(), captures)
+        body = encode_spawn(spawn, len(fds), captured=True)
+        return await self._spawn(job, body, fds, timeout_s)
+
+    async def ask_pipes(self, job: CapturedJob) -> None:
+        """Asks for a command's pipes, from which its output is to be read from here on.
+
+        They come to ``job``, unless it ends before.
+
+        Raises:
+            SandboxEndedError: if it is.
+            OSError: if the machine has no room for the message.
+        """
+        self._births[job.number] = job
+        try:
+            await self._channel.send(Request.OUTPUT, job.number, b"", [])
+        except BaseException:
+            self._births.pop(job.number, None)
+            raise
 
     async def spawn_terminal(self, spawn: Spawn) -> TerminalJob:
         """Sends a command off that gets a terminal; its master comes with the job's birth.
@@ -253,7 +290,7 @@ class InitProcess:
         job = TerminalJob(self._next_number())
         self._births[job.number] = job
         try:
-            return await self._spawn(job, spawn, [], 0)
+            return await self._spawn(job, encode_spawn(spawn, 0), [])
         except BaseException:
             self._births.pop(job.number, None)
             raise
@@ -263,27 +300,20 @@ class InitProcess:
         return self._last_job
 
     async def _spawn(
-        self,
-        job: J,
-        spawn: Spawn,
-        fds: list[int],
-        fd_mask: int,
-        *,
-        report: bool = False,
-        timeout_s: float | None = None,
+        self, job: J, body: bytes, fds: list[int], timeout_s: float | None = None
     ) -> J:
-        body = encode_spawn(spawn, fd_mask, report=report)
         if len(body) > BODY_LIMIT:  # far above what execve(2) takes
             self._births.pop(job.number, None)
             job.end(Failure(Step.SPAWN_EXEC, None, errno.E2BIG, ""))
             job.gone.set(None)
             return job
-        await self.stillness.wait_over()
+        if self.stillness.over is not None:
+            await self.stillness.wait_over()
         self._jobs[job.number] = job
         try:
-            if self._send_now(Request.SPAWN, job.number, body, fds) is not None:
+            if self._channel.send_now(Request.SPAWN, job.number, body, fds) is not None:
                 async with asyncio.timeout(timeout_s):
-                    await self._send(Request.SPAWN, job.number, body, fds)
+                    await self._channel.send(Request.SPAWN, job.number, body, fds)
         except BaseException:
             self._jobs.pop(job.number, None)  # gone already where the sandbox ended meanwhile
             raise
@@ -299,7 +329,7 @@ class InitProcess:
             ResourceLimitError: if the machine has no room for the message.
         """
         try:
-            await self._send(Request.SIGNAL, job.number, encode_signal(number, target), [])
+            await self._channel.send(Request.SIGNAL, job.number, encode_signal(number, target), [])
         except OSError as error:
             raise untold_signal(error) from error
 
@@ -311,7 +341,7 @@ class InitProcess:
                 would live on, and the sandbox is ended instead.
         """
         try:
-            await self._send(Request.KILL, job.number, encode_kill(force=force), [])
+            await self._channel.send(Request.KILL, job.number, encode_kill(force=force), [])
         except OSError as error:
             self._end_channel()
             raise SandboxEndedError from error
@@ -325,7 +355,7 @@ class InitProcess:
         """
         from sandyard.process.mounting import LatePlace  # noqa: PLC0415  # few sessions mount
 
-        if self._ended or self._pidfd < 0:
+        if self._channel.ended or self._pidfd < 0:
             raise SandboxEndedError
         # The number is our child's own until we wait for it, which only this loop does.
         return LatePlace.open(self._pid, self._user, leased=self.owner is not None)
@@ -342,7 +372,7 @@ class InitProcess:
         order = SocketOrder(family, self._next_number())
         self._births[order.number] = order
         try:
-            await self._send(Request.SOCKET, order.number, order.body, [])
+            await self._channel.send(Request.SOCKET, order.number, order.body, [])
         except BaseException:
             self._births.pop(order.number, None)  # it never left
             raise
@@ -351,71 +381,25 @@ class InitProcess:
     @property
     def quiet_since(self) -> int | None:
         """The number of the last command, if of none anything is alive; else None."""
-        return None if self._jobs or self._ended else self._last_job
+        return None if self._jobs or self._channel.ended else self._last_job
 
     def leftovers(self) -> list[Job]:
         """The jobs whose commands have exited, and of which something is left."""
         return [job for job in self._jobs.values() if job.exited.is_set]
-
-    async def _send(self, kind: Request, job: int, body: bytes, fds: list[int]) -> None:
-        retries = TRAVEL_RETRIES
-        while (error := self._send_now(kind, job, body, fds)) is not None:
-            if isinstance(error, BlockingIOError):
-                if not await self._wait_writable():
-                    self._end_channel()  # it serves nobody any more
-            elif retries == 0:
-                raise error
-            else:
-                retries -= 1
-                await asyncio.sleep(TRAVEL_RETRY_S)
-
-    def _send_now(self, kind: Request, job: int, body: bytes, fds: list[int]) -> OSError | None:
-        """Sends a message if that needs no waiting; returns what it would have to wait for.
-
-        Raises:
-            SandboxEndedError: if it is.
-            OSError: if it can't be sent, however long one waits.
-        """
-        if self._ended:
-            raise SandboxEndedError
-        try:
-            send_message(self._channel, kind, job, body, fds)
-        except (BrokenPipeError, ConnectionResetError):
-            raise SandboxEndedError from None
-        except OSError as error:
-            if isinstance(error, BlockingIOError) or error.errno in _PASSING:
-                return error
-            raise
-        return None
-
-    async def _wait_writable(self) -> bool:
-        """Waits until init has read something; False if it reads nothing for too long."""
-        if self._writable is None:
-            self._writable = self._loop.create_future()
-            self._loop.add_writer(self._channel.fileno(), self._wake_writers)
-        done, _ = await asyncio.wait([self._writable], timeout=SEND_TIMEOUT_S)
-        return bool(done)
-
-    def _wake_writers(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.remove_writer(self._channel.fileno())
-        if self._writable is not None:
-            wake(self._writable)
-        self._writable = None
 
     # --- events -----------------------------------------------------------------------------------
 
     def _receive(self) -> None:
         # Then the loop has its turn, however much there is to hear; what is left wakes us again.
         for _ in range(EVENTS_PER_TURN):
-            if self._ended:
+            if self._channel.ended:
                 return
             passed: list[int] | None = []
             try:
                 if self._births:
-                    datagram, passed = TerminalJob.receive(self._channel)
+                    datagram, passed = TerminalJob.receive(self._channel.socket)
                 else:  # what comes with it is closed by the kernel
-                    datagram = self._channel.recv(DATAGRAM_LIMIT + 1)  # cut off is not whole
+                    datagram = self._channel.socket.recv(DATAGRAM_LIMIT + 1)  # cut off is not whole
             except BlockingIOError:
                 return
             except OSError:
@@ -433,16 +417,22 @@ class InitProcess:
                 return
 
     def _handle(self, event: Event, passed: list[int] | None) -> None:
+        if isinstance(event, Exited) and not passed:  # most of what there is to hear
+            self._resolve(event.job, event, left=event.left)
+        else:
+            self._handle_other(event, passed)
+
+    def _handle_other(self, event: Event, passed: list[int] | None) -> None:
         if (born := self._awaited(event)) is not None:
             born.arrive(event, passed)
             return
-        if passed or isinstance(event, Mounted | Passed | SocketMade | Unmapped):  # or has its maps
+        if passed or isinstance(event, _ANSWERS):
             raise ProtocolError("descriptors, or an answer, that nobody waits for")
         match event:
-            case Exited():
-                self._resolve(event.job, event, left=event.left)
             case SpawnFailed():
                 self._resolve(event.job, event.failure)
+            case Written():
+                self._hand_on(event)
             case Spawned():
                 job = self._jobs.get(event.job)
                 if job is not None and job.pid is not None:
@@ -454,11 +444,21 @@ class InitProcess:
             case StartFailed():
                 self._started.set(event.failure)
 
-    def _awaited(self, event: Event) -> TerminalJob | SocketOrder | None:
+    def _awaited(self, event: Event) -> TerminalJob | SocketOrder | CapturedJob | None:
         """What an event brings a descriptor to."""
-        if isinstance(event, Spawned | SocketMade):
-            return self._births.pop(event.job, None)
-        return None
+        if not self._births or not isinstance(event, _BRINGING):
+            return None
+        if isinstance(self._births.get(event.job), CapturedJob) != isinstance(event, Pipes):
+            return None
+        return self._births.pop(event.job, None)
+
+    def _hand_on(self, event: Written) -> None:
+        job = self._jobs.get(event.job)
+        if job is None:
+            return
+        if not isinstance(job, CapturedJob) or job.exited.is_set:
+            raise ProtocolError("output of a command whose output is not captured")
+        job.take(event)
 
     def _forget(self, event: Gone) -> None:
         job = self._jobs.get(event.job)
@@ -481,16 +481,8 @@ class InitProcess:
         job.end(outcome)
 
     def _end_channel(self) -> None:
-        if self._ended:
+        if not self._channel.close():
             return
-        self._ended = True
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._channel.fileno())
-        self._wake_writers()
-        # Also where a forked worker of the host holds a copy of the socket.
-        with contextlib.suppress(OSError):
-            self._channel.shutdown(socket.SHUT_RDWR)
-        self._channel.close()
         self._started.set(None)
         jobs, self._jobs = self._jobs, {}
         while self._births:

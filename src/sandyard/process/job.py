@@ -1,4 +1,4 @@
-"""Owns what init tells of one command: birth, exit, last process, and refusals afterwards."""
+"""Owns what init tells of one command: birth, output, exit, last process, and refusals afterwards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 from sandyard.limits import UNOWNED_KINDS
+from sandyard.process.capture import Capture
 from sandyard.process.latch import Latch
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -14,12 +15,14 @@ from sandyard.process.wire import (
     Exited,
     Failure,
     Gone,
+    Pipes,
     ProtocolError,
     Spawned,
+    Written,
 )
 from sandyard.types import RefusedCall
 
-__all__ = ["Job", "TerminalJob", "UnownedRefusals", "refused_since"]
+__all__ = ["CapturedJob", "Job", "TerminalJob", "UnownedRefusals", "refused_since"]
 
 
 class Job:
@@ -114,6 +117,96 @@ class TerminalJob(Job):
         """Takes note of the end, after which no master comes."""
         super().end(outcome)
         self.born.set(None)
+
+
+class CapturedJob(Job):
+    """A command that writes into pipes of the sandbox's own.
+
+    Most commands end within a moment and write little: for these no pipe is made here, and nothing is
+    read. Whoever has waited longer asks for the pipes.
+
+    Args:
+        number: its number on the channel.
+        captures: what takes its stdout and its stderr.
+
+    Attributes:
+        come: set when the pipes have come that were asked for last, or can't come any more; None
+            before they are asked for.
+        missed: True if they came, and this program had no descriptor left for them.
+        failed: why output was lost; None while all is well.
+    """
+
+    __slots__ = ("_captures", "_forsaken", "_pipes", "come", "failed", "missed")
+
+    def __init__(self, number: int, captures: tuple[Capture, Capture]) -> None:
+        super().__init__(number)
+        self._captures = captures
+        self._pipes: tuple[int, int] | None = None
+        self._forsaken = False
+        self.come: Latch[None] | None = None
+        self.missed = False
+        self.failed: MemoryError | None = None
+
+    def expect(self) -> Latch[None]:
+        """Prepares for the pipes to come; returns what is set when they have."""
+        import sandyard.process.passing  # noqa: PLC0415, F401  # where a failure is told, not below
+
+        self.come = Latch()
+        return self.come
+
+    def arrive(self, event: Event, passed: list[int] | None) -> None:
+        """Holds the pipes that were passed; such as nobody wants any more are closed.
+
+        None for ``passed`` stands for pipes that were lost on their way, for want of a descriptor.
+
+        Raises:
+            ProtocolError: if it is something else; then ``passed`` is as it was.
+        """
+        from sandyard.process.passing import taken_pipes  # noqa: PLC0415  # most commands are short
+
+        if not isinstance(event, Pipes):
+            raise ProtocolError("pipes come otherwise")
+        self.missed = passed is None
+        if passed is not None:
+            self._pipes = taken_pipes(passed)
+            if self._forsaken:
+                self.forsake()
+        self._tell_come()
+
+    def take_pipes(self) -> tuple[int, int] | None:
+        """Gives the pipes away, to be closed by whoever takes them; None if there are none."""
+        pipes, self._pipes = self._pipes, None
+        return pipes
+
+    def forsake(self) -> None:
+        """Closes the pipes, whether they have come or are still to come."""
+        self._forsaken = True
+        for fd in self.take_pipes() or ():
+            os.close(fd)
+
+    def take(self, event: Written) -> None:
+        """Takes note of what it wrote."""
+        self._feed(event.stream, event.data)
+
+    def end(self, outcome: Exited | Failure | None) -> None:
+        """Takes note of its end, and of what came with that."""
+        if isinstance(outcome, Exited) and not self.exited.is_set:
+            if outcome.stdout:
+                self._feed(0, outcome.stdout)
+            if outcome.stderr:
+                self._feed(1, outcome.stderr)
+        super().end(outcome)
+        self._tell_come()
+
+    def _feed(self, stream: int, data: bytes) -> None:
+        try:
+            self._captures[stream].feed(data)
+        except MemoryError as error:  # what is missing nobody counted, so there is no result
+            self.failed = error
+
+    def _tell_come(self) -> None:
+        if self.come is not None:
+            self.come.set(None)
 
 
 def refused_since(exited: Exited, gone: Gone) -> tuple[RefusedCall, ...]:

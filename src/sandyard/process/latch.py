@@ -12,21 +12,20 @@ T = TypeVar("T")
 
 
 class Latch(Generic[T]):
-    """A one-shot value. Unlike a future, it survives the cancellation of whoever waits for it."""
+    """A one-shot value. Unlike a future, it survives the cancellation of whoever waits for it.
 
-    __slots__ = ("_callbacks", "_set", "_value", "_waiters")
+    Attributes:
+        is_set: whether the value is there.
+    """
+
+    __slots__ = ("_callbacks", "_value", "_waiters", "is_set")
 
     def __init__(self) -> None:
-        self._set = False
+        self.is_set = False
         self._value: T | None = None
         # Made when needed: most latches of a command have no callback, and one waiter or none.
         self._waiters: list[asyncio.Future[None]] | None = None
         self._callbacks: list[Callable[[], None]] | None = None
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the value is there."""
-        return self._set
 
     def get(self) -> T | None:
         """The value, or None while it is not there."""
@@ -34,9 +33,9 @@ class Latch(Generic[T]):
 
     def set(self, value: T) -> None:
         """Sets the value, wakes everybody; a second value is ignored."""
-        if self._set:
+        if self.is_set:
             return
-        self._set = True
+        self.is_set = True
         self._value = value
         if self._waiters is not None:
             for waiter in self._waiters:
@@ -47,7 +46,7 @@ class Latch(Generic[T]):
 
     def then(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` when the value is there, which may be now."""
-        if self._set:
+        if self.is_set:
             callback()
         else:
             self._callbacks = [*(self._callbacks or ()), callback]
@@ -61,7 +60,7 @@ class Latch(Generic[T]):
         Returns:
             False if it was not there in time.
         """
-        if self._set:
+        if self.is_set:
             return True
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
@@ -74,7 +73,7 @@ class Latch(Generic[T]):
             waiters.remove(waiter)
             if timer is not None:
                 timer.cancel()
-        return self._set
+        return self.is_set
 
 
 def wake(waiter: asyncio.Future[None]) -> None:

@@ -17,9 +17,9 @@ from sandyard.errors import ConfinementUnavailableError
 from sandyard.plan import HostIdentity, LaunchPlan
 from sandyard.platform.fixes import REINSTALL
 from sandyard.process.cgroup import Cgroup
+from sandyard.process.channel import send_message
 from sandyard.process.ending import kill_both, reap_killed
 from sandyard.process.identity import IdentityLease
-from sandyard.process.sending import send_message
 from sandyard.process.wire import Request, encode_records
 
 if TYPE_CHECKING:

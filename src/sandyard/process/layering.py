@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from sandyard.errors import ConfinementUnavailableError, SandboxError
 from sandyard.limits import MOUNT_TIMEOUT_S
+from sandyard.process.channel import send_message
 from sandyard.process.ending import reap_killed
 from sandyard.process.identity import IdentityLease
 from sandyard.process.late_wire import encode_layers
 from sandyard.process.launching import open_pidfd, spawn_program
 from sandyard.process.passing import close_all, take_passed
 from sandyard.process.refusal import launch_refusal
-from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     Failure,
     ProtocolError,

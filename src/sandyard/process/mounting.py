@@ -10,11 +10,11 @@ import socket
 from typing import TYPE_CHECKING, Final, Self
 
 from sandyard.limits import MOUNT_END_TIMEOUT_S, MOUNT_TIMEOUT_S
+from sandyard.process.channel import send_message
 from sandyard.process.ending import reap_soon
 from sandyard.process.late_wire import encode_late, encode_removal
 from sandyard.process.launching import open_pidfd, spawn_program
 from sandyard.process.passing import close_all, take_passed
-from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
     Failure,

@@ -23,7 +23,14 @@ from sandyard.process.wire import (
     decode_event,
 )
 
-__all__ = ["close_all", "receive_passed", "take_passed", "taken_master", "taken_socket"]
+__all__ = [
+    "close_all",
+    "receive_passed",
+    "take_passed",
+    "taken_master",
+    "taken_pipes",
+    "taken_socket",
+]
 
 _MASTER = (5, 2)
 """Major and minor number of /dev/ptmx, and of every master that is opened by it
@@ -33,14 +40,15 @@ _PTY_NUMBER = 0x80045430
 """TIOCGPTN, which only a master answers; termios has no name for it."""
 
 _ITEM = array.array("i").itemsize
-_ROOM = socket.CMSG_LEN(_ITEM)
-"""For one descriptor: more are closed by the kernel, which says so."""
+_MOST = 2
+_ROOM = socket.CMSG_LEN(_MOST * _ITEM)
+"""For as many descriptors as can be asked for: more are closed by the kernel, which says so."""
 
 
 def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int] | None]:
     """One datagram, and the descriptors that came with it, which are the caller's to close.
 
-    In their place is None where this program had no descriptor left for the first of them.
+    In their place is None where this program had no descriptor left for one of them.
 
     Raises:
         OSError: as recvmsg(2); a datagram that can't be taken whole is an error of the connection.
@@ -51,10 +59,11 @@ def receive_passed(channel: socket.socket, size: int) -> tuple[bytes, list[int] 
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found = array.array("i", content[: len(content) - len(content) % _ITEM])
             passed.extend(found)
-    if flags & socket.MSG_CTRUNC and not passed:
-        return data, None
     if flags & socket.MSG_CTRUNC:
+        lost = len(passed) < _MOST
         close_all(passed)
+        if lost:
+            return data, None
         raise ConnectionResetError(errno.ECONNRESET, "more descriptors came than can be asked for")
     return data, passed
 
@@ -105,6 +114,23 @@ def taken_master(passed: list[int]) -> int:
         raise ProtocolError("what was passed does not answer as a terminal's master") from error
     passed.clear()
     return master
+
+
+def taken_pipes(passed: list[int]) -> tuple[int, int]:
+    """The descriptors that were passed, if they are two ends of pipes to read from.
+
+    Raises:
+        ProtocolError: if they are anything else; then ``passed`` is as it was.
+    """
+    if len(passed) != _MOST:
+        raise ProtocolError("a command's output comes with two descriptors")
+    for fd in passed:
+        reads = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) == os.O_RDONLY
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode) or not reads:
+            raise ProtocolError("what was passed is no pipe's end to read from")
+    stdout, stderr = passed
+    passed.clear()
+    return stdout, stderr
 
 
 def taken_socket(passed: list[int], family: int) -> socket.socket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -15,26 +16,34 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from sandyard.limits import (
     COPY_CHUNK_BYTES,
+    DESCRIPTORS_PER_COMMAND,
     DESCRIPTORS_PER_LEFTOVER,
+    DESCRIPTORS_RETRIES,
+    DESCRIPTORS_RETRY_S,
     PIPE_BULK_BYTES,
     PIPE_LARGE_BYTES,
     PIPE_READ_BYTES,
     PIPE_TURN_BYTES,
 )
 from sandyard.process.budget import descriptor_budget
+from sandyard.process.failures import no_descriptor, no_pipe
+from sandyard.process.identity import owner_outside
 from sandyard.process.latch import wake
 
 if TYPE_CHECKING:
+    from sandyard.plan import Spawn
     from sandyard.process.job import Job
 
 __all__ = [
     "ChunkSink",
     "Dropping",
+    "Identity",
     "InputPipe",
     "LeftoverOutputs",
     "OutputPipe",
     "Sink",
     "StdinSource",
+    "Streams",
     "as_bytes",
     "open_pipe",
 ]
@@ -316,6 +325,128 @@ async def _chunks(source: StdinSource) -> AsyncIterator[bytes | bytearray | memo
     else:
         while chunk := await asyncio.to_thread(source.read, COPY_CHUNK_BYTES):
             yield chunk
+
+
+class Streams:
+    """What a command's output is read from, and its input written to.
+
+    Args:
+        sinks: what takes its stdout and its stderr.
+
+    Attributes:
+        outputs: the pipes that are read from; none while the sandbox has them.
+        input: the pipe that the command reads from; None where there is none.
+    """
+
+    __slots__ = ("_sinks", "input", "outputs")
+
+    def __init__(self, sinks: tuple[Sink, Sink]) -> None:
+        self._sinks = sinks
+        self.outputs: list[OutputPipe] = []
+        self.input: InputPipe | None = None
+
+    async def make(
+        self,
+        words: tuple[str, ...],
+        spawn: Spawn,
+        owner: Identity | None,
+        *,
+        reads: bool,
+        writes: bool,
+    ) -> list[int]:
+        """Makes the pipes of a command that is to begin.
+
+        Args:
+            words: the command as errors name it.
+            spawn: what runs.
+            owner: uid and gid of the sandbox on the host, or None where that is the caller itself.
+            reads: whether it has something to read.
+            writes: whether it writes into pipes of ours.
+
+        Returns:
+            The command's ends in the order of its descriptors, to be closed by the caller.
+
+        Raises:
+            ResourceLimitError: this program has no descriptor left.
+            ExecTransportError: they can't be made for another reason.
+        """
+        if not reads and not writes:
+            return []
+        for attempt in range(DESCRIPTORS_RETRIES):
+            try:
+                return self._try(spawn, owner, reads=reads, writes=writes)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise no_pipe(words, error) from error
+                # The budget can't know what the host program opens. Others of ours may close.
+                if (
+                    descriptor_budget.used <= DESCRIPTORS_PER_COMMAND
+                    or attempt + 1 == DESCRIPTORS_RETRIES
+                ):
+                    raise no_descriptor(error) from error
+            await asyncio.sleep(DESCRIPTORS_RETRY_S)
+        raise AssertionError("unreachable")
+
+    def _try(
+        self, spawn: Spawn, sandbox: Identity | None, *, reads: bool, writes: bool
+    ) -> list[int]:
+        opened: list[int] = []
+        owner = owner_outside(sandbox, spawn.user)
+        others = owner is None and spawn.user is not None and spawn.user.number > 0
+        try:
+            for _ in range((1 if reads else 0) + (2 if writes else 0)):
+                opened += open_pipe(owner, open_to_all=others)
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        theirs: list[int] = []
+        if reads:
+            theirs.append(opened[0])
+            self.input = InputPipe(opened[1], asyncio.get_running_loop())
+        if writes:
+            out_read, out_write, err_read, err_write = opened[-4:]
+            self.take_over((out_read, err_read))
+            theirs += (out_write, err_write)
+        return theirs
+
+    def take_over(self, pipes: tuple[int, int]) -> None:
+        """Owns the ends from which stdout and stderr are read from here on."""
+        loop = asyncio.get_running_loop()
+        self.outputs = [
+            OutputPipe(fd, sink, loop) for fd, sink in zip(pipes, self._sinks, strict=True)
+        ]
+
+    def resume(self) -> None:
+        """Reads whenever there is something to read.
+
+        Raises:
+            OSError: the loop can't watch a pipe.
+        """
+        for output in self.outputs:
+            output.resume()
+
+    def pause(self) -> None:
+        """Leaves what comes in the pipes, so that the command waits."""
+        for output in self.outputs:
+            output.pause()
+
+    def drain(self) -> None:
+        """Reads what is in the pipes now."""
+        for output in self.outputs:
+            output.drain()
+
+    def close(self) -> None:
+        """Closes the ends that are read from."""
+        for output in self.outputs:
+            output.close()
+
+    def failure(self) -> MemoryError | None:
+        """Why output was lost; None while all is well."""
+        for output in self.outputs:
+            if output.failed is not None:
+                return output.failed
+        return None
 
 
 class LeftoverOutputs:

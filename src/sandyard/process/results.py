@@ -6,8 +6,15 @@ import errno
 import os
 import signal
 
-from sandyard.errors import ArgumentError, ExecTransportError, ResourceLimitError, SandboxError
+from sandyard.errors import (
+    ArgumentError,
+    ExecTimeoutError,
+    ExecTransportError,
+    ResourceLimitError,
+    SandboxError,
+)
 from sandyard.process.capture import Captured
+from sandyard.process.watch import wall_time_hit
 from sandyard.process.wire import Exited, Failure, Step
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
@@ -17,6 +24,7 @@ __all__ = [
     "gone_error",
     "listed_leftovers",
     "resource_usage",
+    "timeout_error",
     "unborn_result",
 ]
 
@@ -55,6 +63,8 @@ def resource_usage(exited: Exited) -> ResourceUsage | None:
 
 def listed_leftovers(exited: Exited) -> tuple[Leftover, ...]:
     """What a command had left running when it exited."""
+    if not exited.listed:
+        return ()
     return tuple(Leftover(pid=one.pid, name=one.name) for one in exited.listed)
 
 
@@ -80,6 +90,30 @@ def exec_result(
         refused=0 if exited is None else exited.refused,
         refused_calls=() if exited is None else exited.kinds,
     )
+
+
+def timeout_error(
+    words: tuple[str, ...],
+    timeout_s: float | None,
+    result: ExecResult,
+    *,
+    wall_time: bool,
+    ended: bool,
+) -> ExecTimeoutError:
+    """The error for a command that took too long.
+
+    Args:
+        words: the command.
+        timeout_s: what it had.
+        result: what it did until then.
+        wall_time: whether that is the session's own limit.
+        ended: whether its tree is known to be gone.
+    """
+    context: dict[str, object] = {} if ended else {"still_running": True}
+    if wall_time and timeout_s is not None:
+        context["limit"] = "wall_time"
+        result.limit_hits += (wall_time_hit(timeout_s),)
+    return ExecTimeoutError(command=words, timeout_s=timeout_s, result=result, context=context)
 
 
 def unborn_result(failure: Failure, words: tuple[str, ...], cwd: str) -> ExecResult:
@@ -113,6 +147,16 @@ def _unborn_error(failure: Failure, words: tuple[str, ...], cwd: str, reason: st
             f"the sandbox has no room for one more process ({reason}); end some of its processes, "
             "or give it a higher limit",
             limit="processes",
+            value=failure.error,
+            unit="errno",
+            context={"command": words},
+            retryable=True,
+        )
+    if failure.step is Step.SPAWN_STDIO and failure.error in _SHORT:
+        return ResourceLimitError(
+            f"the machine has no room for the pipes of one more command ({reason}); close files of some "
+            "program, or raise its limit (fs.file-max)",
+            limit="open_files",
             value=failure.error,
             unit="errno",
             context={"command": words},

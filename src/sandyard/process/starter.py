@@ -8,9 +8,26 @@ from sandyard.process.wire import SignalTarget
 
 if TYPE_CHECKING:
     from sandyard.plan import Spawn
-    from sandyard.process.job import Job, TerminalJob, UnownedRefusals
+    from sandyard.process.capture import Capture
+    from sandyard.process.job import CapturedJob, Job, TerminalJob, UnownedRefusals
 
-__all__ = ["Starter"]
+__all__ = ["Capturing", "Starter"]
+
+
+class Capturing(Protocol):
+    """Tells what a command wrote along with its exit; ``InitProcess`` says what each method does."""
+
+    async def spawn_captured(
+        self,
+        spawn: Spawn,
+        captures: tuple[Capture, Capture],
+        fds: list[int],
+        timeout_s: float | None = None,
+    ) -> CapturedJob:
+        """Starts a command of which the output comes with its exit."""
+
+    async def ask_pipes(self, job: CapturedJob) -> None:
+        """Asks for the pipes of one that goes on for longer."""
 
 
 class Starter(Protocol):
@@ -23,6 +40,10 @@ class Starter(Protocol):
 
     owner: tuple[int, int] | None
     unowned: UnownedRefusals
+
+    @property
+    def capturing(self) -> Capturing | None:
+        """What tells the output of a command along with its exit; None where nobody does."""
 
     @property
     def alive(self) -> bool:

@@ -6,9 +6,9 @@ import socket
 
 from sandyard.limits import START_TIMEOUT_S
 from sandyard.plan import LaunchPlan
+from sandyard.process.channel import send_message
 from sandyard.process.ending import wait_readable
 from sandyard.process.refusal import start_refusal
-from sandyard.process.sending import send_message
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
     Event,

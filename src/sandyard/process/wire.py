@@ -6,7 +6,6 @@ init would write it), so every length and count is checked and nothing is truste
 
 from __future__ import annotations
 
-import os
 import struct
 from enum import IntEnum, IntFlag
 from functools import lru_cache
@@ -42,6 +41,8 @@ from sandyard.process.events import (
     LeftRunning,
     Mounted,
     Passed,
+    Pipes,
+    ProtocolError,
     SocketMade,
     Spawned,
     SpawnFailed,
@@ -50,8 +51,10 @@ from sandyard.process.events import (
     Step,
     Unmapped,
     Usage,
+    Written,
+    decode_exited,
+    decode_gone,
 )
-from sandyard.types import RefusedCall
 
 __all__ = [
     "BODY_IN_MEMFD",
@@ -66,6 +69,7 @@ __all__ = [
     "LeftRunning",
     "Mounted",
     "Passed",
+    "Pipes",
     "ProtocolError",
     "Record",
     "Request",
@@ -77,6 +81,7 @@ __all__ = [
     "Step",
     "Unmapped",
     "Usage",
+    "Written",
     "decode_event",
     "encode_kill",
     "encode_message",
@@ -91,10 +96,6 @@ MAGIC = 0x01445953
 INLINE_LIMIT = 32 * 1024
 BODY_LIMIT = 8 * 1024 * 1024
 BODY_IN_MEMFD = 1
-_STATUS_LIMIT = 0xFFFF
-_KILLED, _KEEPER_LOST = 1, 2  # enum exited_flag
-LEFTOVERS_LISTED = 64
-REFUSED_LISTED = 8
 NO_RECORD = 0xFFFFFFFF
 
 _HEAD = struct.Struct("=IHHII")
@@ -116,10 +117,7 @@ _SPAWNED = struct.Struct("=II")
 _MOUNTED = struct.Struct("=Q")
 _UNMAPPED = struct.Struct("=I")
 _SOCKET = struct.Struct("=iI")
-_EXITED = struct.Struct("=iI9QIIQII")
-_REFUSED = struct.Struct("=QIi16s")
-_LEFTOVER = struct.Struct("=I16s")
-_GONE = struct.Struct("=QII")
+_WRITTEN = struct.Struct("=II")
 _PAIR = struct.Struct("=II")
 
 HEAD_SIZE = _HEAD.size
@@ -136,6 +134,7 @@ class Request(IntEnum):
     KILL = 4
     MAPPED = 5
     SOCKET = 6
+    OUTPUT = 7
     MOUNT = 16
     LAYERS = 17
 
@@ -149,6 +148,8 @@ class _Event(IntEnum):
     GONE = 69
     UNMAPPED = 70
     SOCKET_MADE = 71
+    WRITTEN = 72
+    PIPES = 73
     MOUNTED = 80
     PASSED = 81
 
@@ -195,7 +196,10 @@ class _SpawnFlag(IntEnum):  # each spawn adds some up, which takes an IntFlag mi
     END_LEFTOVERS = 2
     TERMINAL = 4
     NARROWED = 8
+    CAPTURED = 16
 
+
+_CAPTURED: Final = int(_SpawnFlag.CAPTURED)
 
 _MODES: Final = {HostIdentity.CALLER: 0, HostIdentity.LEASED: 1, HostIdentity.SUBORDINATE: 2}
 _ORIGINS: Final = {"host": 0, "passed": _BindFlag.PASSED, "inside": _BindFlag.INSIDE}
@@ -210,10 +214,6 @@ class SignalTarget(IntEnum):
     COMMAND = 0
     TREE = 1
     FOREGROUND = 2
-
-
-class ProtocolError(Exception):
-    """What came from init is no message of this protocol."""
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -326,15 +326,18 @@ def split_record(record: bytes) -> tuple[Record, bytes]:
     return Record(kind), record[_RECORD.size : _RECORD.size + size]
 
 
-def encode_spawn(spawn: Spawn, fd_mask: int, *, report: bool = False) -> bytes:
+def encode_spawn(
+    spawn: Spawn, fd_mask: int, *, report: bool = False, captured: bool = False
+) -> bytes:
     """The body of a SPAWN.
 
     Args:
         spawn: the command.
         fd_mask: bit n set where a descriptor for fd n is passed with the message.
         report: True asks for a ``Spawned`` event.
+        captured: True asks for its output with its exit; then ``fd_mask`` has stdin at most.
     """
-    flags = 0
+    flags = _CAPTURED if captured else 0
     if report:
         flags |= _SpawnFlag.REPORT
     if spawn.end_leftovers:
@@ -413,46 +416,11 @@ def _started(body: bytes) -> Started:
     return Started(tuple(steps))
 
 
-def _exited(job: int, body: bytes) -> Exited:
-    if len(body) < _EXITED.size:
-        raise ProtocolError("an exit is cut off")
-    status, flags, *usage, left, listed, refused, kinds, _ = _EXITED.unpack_from(body)
-    if listed > LEFTOVERS_LISTED or kinds > REFUSED_LISTED:
-        raise ProtocolError("an exit lists more than it may")
-    processes = _EXITED.size + kinds * _REFUSED.size
-    if len(body) != processes + listed * _LEFTOVER.size:
-        raise ProtocolError("an exit lists another number of processes or calls than it says")
-    if not 0 <= status <= _STATUS_LIMIT or not (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
-        raise ProtocolError("an exit's status is that of no ended process")
-    names = (
-        ()
-        if listed == 0
-        else tuple(
-            LeftRunning(pid, _name(name)) for pid, name in _LEFTOVER.iter_unpack(body[processes:])
-        )
-    )
-    calls = _calls(body[_EXITED.size : processes]) if kinds else ()
-    killed, keeper_lost = bool(flags & _KILLED), bool(flags & _KEEPER_LOST)
-    account = Usage._make(usage)
-    return Exited(job, status, killed, keeper_lost, account, left, names, refused, calls)
-
-
-def _gone(job: int, body: bytes) -> Gone:
-    refused, kinds, _ = _GONE.unpack_from(body)
-    if kinds > REFUSED_LISTED or len(body) != _GONE.size + kinds * _REFUSED.size:
-        raise ProtocolError("what is gone lists more calls than it may, or another number")
-    return Gone(job, refused, _calls(body[_GONE.size :]))
-
-
-def _calls(body: bytes) -> tuple[RefusedCall, ...]:
-    return tuple(
-        RefusedCall(times, number, error, _name(name))
-        for times, number, error, name in _REFUSED.iter_unpack(body)
-    )
-
-
-def _name(field: bytes) -> str:
-    return field.rstrip(b"\0").decode("utf-8", "replace")
+def _written(job: int, body: bytes) -> Written:
+    stream, _ = _WRITTEN.unpack_from(body)
+    if stream > 1:
+        raise ProtocolError(f"there is no stream {stream}")
+    return Written(job, stream, body[_WRITTEN.size :])
 
 
 def decode_event(datagram: bytes) -> Event:
@@ -469,20 +437,24 @@ def decode_event(datagram: bytes) -> Event:
         raise ProtocolError("a malformed head")
     match kind:
         case _Event.EXITED:
-            return _exited(job, body)
+            return decode_exited(job, body)
         case _Event.SPAWN_FAILED:
             return SpawnFailed(job, _failure(body))
         case _Event.SPAWNED if len(body) == _SPAWNED.size:
             return Spawned(job, _SPAWNED.unpack(body)[0])
-        case _Event.GONE if len(body) >= _GONE.size:
-            return _gone(job, body)
+        case _Event.GONE:
+            return decode_gone(job, body)
         case _:
             return _rare_event(kind, job, body)
 
 
 def _rare_event(kind: int, job: int, body: bytes) -> Event:
-    """What is told once in a sandbox's life, or of mounts and descriptors."""
+    """What is told once in a sandbox's life, of mounts and descriptors, or of much output."""
     match kind:
+        case _Event.WRITTEN if len(body) > _WRITTEN.size:
+            return _written(job, body)
+        case _Event.PIPES if not body:
+            return Pipes(job)
         case _Event.STARTED:
             return _started(body)
         case _Event.START_FAILED:
