@@ -26,7 +26,6 @@ NEW_ANY: Final = 0x7E020000
 CAPBSET_DROP: Final = 24
 CONTAINER_CAPABILITIES: Final = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31})
 """Numbers of those that container engines leave to root: CAP_CHOWN to CAP_SETFCAP."""
-MIB: Final = 2**20
 MS_BIND_REC: Final = 0x1000 | 0x4000
 MS_PRIVATE_REC: Final = 0x40000 | 0x4000
 MS_NODEV_NOSUID: Final = 0x4 | 0x2
@@ -267,12 +266,6 @@ def fewest_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
 
 
-def few_threads() -> None:
-    """Room for two threads of a loop and no third: their stacks count as data."""
-    resource.setrlimit(resource.RLIMIT_STACK, (100 * MIB, 100 * MIB))
-    resource.setrlimit(resource.RLIMIT_DATA, (300 * MIB, 300 * MIB))
-
-
 def ignoring() -> None:
     """Children are not waited for, and signals come late."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -297,7 +290,7 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
     for way in (
         no_user, no_mounts, no_landlock, container, listened, no_idmap, old_filter, old_open, deadly_filter, nested, no_room,
         covered_proc, hidden_proc, unseen_proc, read_only, chroot, few_processes, few_files, fewest_files,
-        no_home, few_threads, ignoring, file_for_state, crowded_place, as_it_is,
+        no_home, ignoring, file_for_state, crowded_place, as_it_is,
     )
 }  # fmt: skip
 

@@ -111,13 +111,6 @@ def test_kill_by_filter_is_survived() -> None:
 
 
 @pytest.mark.plain
-def test_few_threads_are_survived() -> None:
-    told = ask("few_threads")
-    assert told.errors == ""
-    assert told.code == int(not told.report["holds"])
-
-
-@pytest.mark.plain
 def test_missing_landlock_is_no_obstacle() -> None:
     told = ask("no_landlock")
     assert (told.code, told.report["holds"], told.report["rung"]) == (0, True, "full")
