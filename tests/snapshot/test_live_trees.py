@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,14 @@ class Watched:
     def __init__(self, saver: Saver, act: Callable[[], None]) -> None:
         self._saver = saver
         self._act = act
-        self.as_program = saver.as_program
+
+    @property
+    def as_program(self) -> Callable[[], AbstractContextManager[None]]:
+        return self._saver.as_program
+
+    @as_program.setter
+    def as_program(self, acting: Callable[[], AbstractContextManager[None]]) -> None:
+        self._saver.as_program = acting
 
     def put(self, data: bytes) -> bytes:
         self._act()
@@ -240,3 +248,21 @@ def test_far_times(tmp_path: Path, store: SnapshotStore) -> None:
     times = [sign * time for sign in (1, -1) for time in (0, 2**63 - 1, 2**63, 2**63 + 1, 2**90)]
     nodes = [Node(b"%02d" % at, Kind.FILE, 0o600, time) for at, time in enumerate(times)]
     assert decode_nodes(encode_nodes(nodes)) == nodes
+
+
+@pytest.mark.root
+def test_owner_may_not_read_store(tmp_path: Path, store: SnapshotStore) -> None:
+    """Files are read and made as the workspace's owner, packs are opened as this program."""
+    base, again = tmp_path / "base", tmp_path / "again"
+    base.mkdir()
+    again.mkdir()
+    (base / "file").write_bytes(b"content")
+    for path in (base, again, base / "file"):
+        os.chown(path, 4321, 4321)
+    snapshot = save(store, base)
+    assert save(store, base).id == snapshot.id
+    with WorkspaceRoot.open(again) as root, store.reading(snapshot.id) as reader:
+        members = reader.members(snapshot.tree)
+        restore_members(root, members, threading.Event(), reader=reader)
+    assert (again / "file").read_bytes() == b"content"
+    assert (again / "file").stat().st_uid == 4321
