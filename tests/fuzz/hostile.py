@@ -7,6 +7,7 @@ imports nothing of ours: the words of the protocol stand here as an attacker wou
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import random
 import signal
@@ -375,6 +376,26 @@ def handing_late(liar: Liar) -> None:
     out, into = os.pipe()
     os.write(into, b"late")
     liar.say(message(PIPES, job), [out, os.pipe()[0]])
+    liar.say(exited(job, 9))
+    liar.serve(lambda _: None)
+
+
+def handing_stuck(liar: Liar) -> None:
+    """Hands pipes over, keeps them as well, and says again and again that reading them waits."""
+    liar.start()
+    job = liar.next_spawn().job
+    while liar.hear().kind != OUTPUT:
+        pass
+    out, into = os.pipe()
+    os.write(into, b"one")
+    liar.say(message(PIPES, job), [out, os.pipe()[0]])
+    liar.channel.setblocking(False)
+    heard = 0
+    while heard != KILL:
+        os.set_blocking(out, True)
+        with contextlib.suppress(BlockingIOError):
+            heard = liar.hear().kind
+    liar.channel.setblocking(True)
     liar.say(exited(job, 9))
     liar.serve(lambda _: None)
 

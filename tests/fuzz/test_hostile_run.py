@@ -209,6 +209,14 @@ async def test_pipes_come_late(play: Scene, deceived: Session) -> None:
     assert open_descriptors() == before
 
 
+async def test_pipes_never_hold_up(play: Scene, deceived: Session) -> None:
+    play("handing_stuck")
+    await deceived.start()
+    told = await bounded(deceived.exec("true", timeout=0.3))
+    assert isinstance(told, ExecTimeoutError)
+    assert told.stdout == b"one"
+
+
 async def test_flood_leaves_the_loop_its_turns(play: Scene, deceived: Session) -> None:
     play("flooding")
     assert isinstance(await outcome(deceived, timeout=0.2), ExecTimeoutError)

@@ -168,7 +168,10 @@ class CapturedJob(Job):
             raise ProtocolError("pipes come otherwise")
         self.missed = passed is None
         if passed is not None:
-            self._pipes = taken_pipes(passed)
+            try:
+                self._pipes = taken_pipes(passed)
+            except OSError:  # no descriptor is left here
+                self.missed = True
             if self._forsaken:
                 self.forsake()
         self._tell_come()

@@ -117,19 +117,32 @@ def taken_master(passed: list[int]) -> int:
 
 
 def taken_pipes(passed: list[int]) -> tuple[int, int]:
-    """The descriptors that were passed, if they are two ends of pipes to read from.
+    """Two ends of pipes to read from, if such were passed; they never block.
+
+    Each is opened anew: whether reading waits belongs to what was opened, and whoever has broken init
+    may have kept what it passed, and change that while this program reads.
 
     Raises:
         ProtocolError: if they are anything else; then ``passed`` is as it was.
+        OSError: EMFILE, ENFILE where there is no room for them; likewise.
     """
     if len(passed) != _MOST:
         raise ProtocolError("a command's output comes with two descriptors")
-    for fd in passed:
-        reads = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) == os.O_RDONLY
-        if not stat.S_ISFIFO(os.fstat(fd).st_mode) or not reads:
-            raise ProtocolError("what was passed is no pipe's end to read from")
-    stdout, stderr = passed
-    passed.clear()
+    opened: list[int] = []
+    try:
+        for fd in passed:
+            reads = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) == os.O_RDONLY
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode) or not reads:
+                raise ProtocolError("what was passed is no pipe's end to read from")
+            again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.append(again)
+    except BaseException as error:
+        close_all(opened)
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise ProtocolError("what was passed can't be opened as a pipe of ours") from error
+        raise
+    close_all(passed)
+    stdout, stderr = opened
     return stdout, stderr
 
 
