@@ -106,12 +106,21 @@ async def test_stalled_loop_blocks_nobody(session: Session) -> None:
     # their events don't fit, then one more is sent, and runs.
     await session.exec("true")
     root, init = root_of(session), find_init()
-    tasks = await send_all(session, 250, "sleep 0.2; : > ended-@")
-    loop = asyncio.get_running_loop()
-    loop.call_soon(lambda: wait_still(lambda: len(names_in(root)) == 250))
+    tasks = await send_all(session, 125, ": > one-@; sleep 0.5; : > ended-one-@")
+    # So many requests would not fit at once: init has to have heard the first of them.
+    wait_still(lambda: len(names_in(root)) == 125)
+    tasks += await send_all(session, 125, ": > two-@; sleep 0.5; : > ended-two-@")
+    loop, reached = asyncio.get_running_loop(), list[str]()
+
+    def wait_until(what: str, condition: Callable[[], object]) -> None:
+        wait_still(condition)
+        reached.append(what)  # what is raised here would only be logged
+
+    loop.call_soon(wait_until, "all have ended", lambda: len(names_in(root)) == 500)
     more = [asyncio.create_task(session.exec(": > more", timeout=50)) for _ in range(20)]
-    loop.call_soon(lambda: wait_still(lambda: "more" in names_in(root)))
+    loop.call_soon(wait_until, "one more runs", lambda: "more" in names_in(root))
     await asyncio.gather(*tasks, *more)
+    assert reached == ["all have ended", "one more runs"]
     assert name_of(init) == "sandyard-init"
     assert (await session.exec("echo on")).stdout == b"on\n"
 

@@ -69,6 +69,7 @@ async def try_verb(session: Session, verb: Verb, spare: int) -> bool:
 @pytest.mark.parametrize("name", VERBS)
 async def test_verb_without_descriptors(session: Session, name: str) -> None:
     await prepare(session)  # which starts the threads for files
+    await answered(session, VERBS[name])  # which loads what it needs
     refused = [await try_verb(session, VERBS[name], spare) for spare in SPARES]
     assert refused[0] != VERBS[name].free
     assert not refused[-1]

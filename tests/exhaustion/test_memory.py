@@ -67,7 +67,7 @@ def test_killed_for_memory(memory_group: Path, tmp_path: Path) -> None:
 # --- the host program itself ---------------------------------------------------------------------
 
 
-HONEST = {"MemoryError", "ResourceLimitError memory", "exact"}
+HONEST = {"MemoryError", "ResourceLimitError memory", "LibraryLoadError not_loadable", "exact"}
 
 
 @pytest.mark.parametrize("what", ["run", "stream"])

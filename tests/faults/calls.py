@@ -37,14 +37,14 @@ RARE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("start", WATCHES),
     ("stream_part", WATCHES),
     ("run_large_request", WATCHES),
-    ("run_plain", OWNERS),
+    ("run_with_input", OWNERS),
     ("stream_part", OWNERS),
 )
 """Verbs and calls that seldom fail and have a path of their own when they do."""
 
 ONLY_ROOT: Final = frozenset(
     {
-        ("run_plain", OWNERS),
+        ("run_with_input", OWNERS),
         ("stream_part", OWNERS),
     }
 )

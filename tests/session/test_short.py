@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandyard import ResourceLimitError, UnixLocalSandboxClient
+from sandyard import ResourceLimitError, UnixLocalSandboxClient, UnixLocalSandboxSession
 from tests.session.short import no_descriptor_left
 
 
@@ -26,8 +26,18 @@ async def test_command_without_descriptors(spare: int) -> None:
     client = UnixLocalSandboxClient()
     session = await client.create()
     async with session:
-        with no_descriptor_left(spare), pytest.raises(ResourceLimitError) as caught:
-            await session.exec("echo lost")
+        assert await streamed(session) == b"on\n"
+        with no_descriptor_left(spare):
+            short = await session.exec("echo short")  # whose output comes with its end
+            with pytest.raises(ResourceLimitError) as caught:
+                await streamed(session)
+        assert short.stdout == b"short\n"
         assert caught.value.retryable
-        assert (await session.exec("echo on")).stdout == b"on\n"
+        assert await streamed(session) == b"on\n"
     await client.delete(session)
+
+
+async def streamed(session: UnixLocalSandboxSession) -> bytes:
+    """What comes out of a command on pipes that this program makes."""
+    async with session.stream("echo on") as command:
+        return b"".join([chunk.data async for chunk in command])

@@ -215,8 +215,9 @@ class RunningCommand:
 
     async def _fetch_pipes(self, init: Capturing, job: CapturedJob, end: float | None) -> None:
         """Asks for the pipes until they have come, or the command has ended, or its time is over."""
-        for _ in range(DESCRIPTORS_RETRIES):
-            if has_room(DESCRIPTORS_PER_LEFTOVER):
+        patience = time.monotonic() + DESCRIPTORS_RETRIES * DESCRIPTORS_RETRY_S
+        while time.monotonic() < patience:
+            if has_room(DESCRIPTORS_PER_LEFTOVER + 1):  # each is opened anew
                 come = job.expect()
                 try:
                     await init.ask_pipes(job)

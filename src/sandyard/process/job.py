@@ -162,7 +162,10 @@ class CapturedJob(Job):
         Raises:
             ProtocolError: if it is something else; then ``passed`` is as it was.
         """
-        from sandyard.process.passing import taken_pipes  # noqa: PLC0415  # most commands are short
+        from sandyard.process.passing import (  # noqa: PLC0415  # most commands are short
+            close_all,
+            taken_pipes,
+        )
 
         if not isinstance(event, Pipes):
             raise ProtocolError("pipes come otherwise")
@@ -171,6 +174,7 @@ class CapturedJob(Job):
             try:
                 self._pipes = taken_pipes(passed)
             except OSError:  # no descriptor is left here
+                close_all(passed)
                 self.missed = True
             if self._forsaken:
                 self.forsake()

@@ -128,21 +128,20 @@ def taken_pipes(passed: list[int]) -> tuple[int, int]:
     """
     if len(passed) != _MOST:
         raise ProtocolError("a command's output comes with two descriptors")
-    opened: list[int] = []
-    try:
-        for fd in passed:
+    for fd in passed:
+        try:
             reads = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) == os.O_RDONLY
             if not stat.S_ISFIFO(os.fstat(fd).st_mode) or not reads:
                 raise ProtocolError("what was passed is no pipe's end to read from")
             again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            opened.append(again)
-    except BaseException as error:
-        close_all(opened)
-        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENFILE):
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             raise ProtocolError("what was passed can't be opened as a pipe of ours") from error
-        raise
-    close_all(passed)
-    stdout, stderr = opened
+        os.dup2(again, fd, inheritable=False)
+        os.close(again)
+    stdout, stderr = passed
+    passed.clear()
     return stdout, stderr
 
 
