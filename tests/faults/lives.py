@@ -277,12 +277,13 @@ def as_a_daemon() -> None:
                 await use(session)
             await client.delete(session)
 
-    # Without the right to read what it makes, only root can go on.
-    os.umask(0o777 if os.geteuid() == 0 else 0o177)
+    # An ordinary user that gives itself no right to what it makes gets no further than that.
+    nothing, little = (0o777, 0o177) if os.geteuid() == 0 else (0o077, 0o077)
+    os.umask(nothing)
     client = Client()
     session = asyncio.run(client.create())
     assert os.stat(session.state.manifest.root).st_mode & 0o777 == 0o700
-    os.umask(0o177)
+    os.umask(little)
     asyncio.run(client.delete(session))
     asyncio.run(main())
 

@@ -48,7 +48,9 @@ def _opened_alone(path: str, parent: int | None, *, make: bool) -> int:
                 raise
             if parent is None:
                 os.makedirs(posixpath.dirname(path), mode=0o700, exist_ok=True)
-            fd = _made(path, parent)
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700, dir_fd=parent)
+            fd = os.open(path, _DIRECTORY, dir_fd=parent)
         with closed_on_error(fd):
             facts = os.fstat(fd)
     except OSError as error:
@@ -57,18 +59,6 @@ def _opened_alone(path: str, parent: int | None, *, make: bool) -> int:
     if facts.st_uid != os.geteuid() or facts.st_mode & _OTHERS_WRITE:
         os.close(fd)
         raise _not_alone(path, whose)
-    return fd
-
-
-def _made(path: str, parent: int | None) -> int:
-    ours = False
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700, dir_fd=parent)
-        ours = True
-    fd = os.open(path, _DIRECTORY, dir_fd=parent)
-    if ours:
-        with closed_on_error(fd):
-            os.fchmod(fd, 0o700)  # whatever the program's umask has taken away
     return fd
 
 
