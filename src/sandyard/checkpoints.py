@@ -340,8 +340,8 @@ def _saved(
         note_stack,
     )
     from sandyard.workspace.persist_saving import save_tree  # noqa: PLC0415  # where one is
-    from sandyard.workspace.progress import HeardTally  # noqa: PLC0415  # saved
-    from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex  # noqa: PLC0415  # saved
+    from sandyard.workspace.progress import HeardTally  # noqa: PLC0415  # likewise
+    from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex  # noqa: PLC0415  # likewise
 
     with (
         store.saving(history) as saver,
