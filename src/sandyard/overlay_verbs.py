@@ -58,6 +58,7 @@ class OverlayVerbs(Observable, ABC):
     _checkpoints: Checkpoints | None
     _phase: Phase
     _turn: asyncio.Lock
+    _settling: asyncio.Lock  # one apply or discard at a time, the start after a discard included
     _discarded: bool = False  # then nothing is restored over the directory as it is
 
     @abstractmethod
@@ -223,7 +224,7 @@ class OverlayVerbs(Observable, ABC):
             >>> done.applied
             ('src/main.py',)
         """
-        place, workspace = self._needed_overlay("apply")
+        self._needed_overlay("apply")
         chosen = None if paths is None else _checked_paths(paths)
 
         def put(root: WorkspaceRoot) -> AppliedChanges:
@@ -233,7 +234,8 @@ class OverlayVerbs(Observable, ABC):
                 return apply_changes(place, chosen, stopped, overwrite=overwrite)
 
         stopped = threading.Event()
-        async with self._turn:
+        async with self._settling, self._turn:
+            place, workspace = self._needed_overlay("apply")  # a discard may have come first
             return await workspace.run("apply", put, stopped)
 
     @observed("discard")
@@ -249,23 +251,24 @@ class OverlayVerbs(Observable, ABC):
                 aside.
             SessionClosedError: the session was not started, or is closed.
         """
-        place, _ = self._needed_overlay("discard")
-        async with self._turn:
-            was_running = self._phase is Phase.RUNNING
-            await in_thread(place.check)
-            await self._end_sandbox()
-            workspace, self._workspace = self._workspace, None
-            self._root, self._tree = None, None
-            if workspace is not None:
-                await workspace.close()
-            await finished(in_thread(place.renew))
-            self._discarded = True
-            self.state.workspace_root_ready = False
-            if not was_running:
-                self._workspace = Workspace(await self._open_root())
-        if was_running:
-            await self.start()
-        await in_thread(place.clear)
+        async with self._settling:
+            async with self._turn:
+                place, _ = self._needed_overlay("discard")
+                was_running = self._phase is Phase.RUNNING
+                await in_thread(place.check)
+                await self._end_sandbox()
+                workspace, self._workspace = self._workspace, None
+                self._root, self._tree = None, None
+                if workspace is not None:
+                    await workspace.close()
+                await finished(in_thread(place.renew))
+                self._discarded = True
+                self.state.workspace_root_ready = False
+                if not was_running:
+                    self._workspace = Workspace(await self._open_root())
+            if was_running:
+                await self.start()
+            await in_thread(place.clear)
 
     def _needed_overlay(self, op: OpName) -> tuple[OverlayPlace, Workspace]:
         workspace = self._open_workspace(op, None)

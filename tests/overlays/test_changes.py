@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -272,6 +273,20 @@ async def test_discard_begins_anew(base: Path, opened: Opened) -> None:
         with await session.read("notes") as file:
             assert file.read() == b"one\ntwo\nthree\n"
     assert contents(base) == before
+
+
+async def test_apply_and_discard_take_turns(base: Path, opened: Opened) -> None:
+    """What comes while an overlay is discarded waits until it is there again."""
+    async with opened() as session:
+        for _ in range(5):
+            await output(session, "echo mine > notes")
+            first, _, last = await asyncio.gather(
+                session.apply(), session.discard(), session.apply()
+            )
+            assert (first.applied, last.applied) == (("notes",), ())
+            (base / "notes").write_text("one\n")
+            await session.discard()
+        assert await output(session, "cat notes") == "one\n"
 
 
 async def test_discard_knows_its_directory(base: Path, opened: Opened) -> None:
