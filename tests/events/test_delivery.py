@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
@@ -19,7 +20,7 @@ from sandyard import (
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
-from sandyard.events.limits import QUEUED_EVENTS
+from sandyard.events.limits import LINGER_S, QUEUED_EVENTS
 from tests.events.telling import Told, keep, telling
 from tests.session.host import open_descriptors
 
@@ -232,3 +233,29 @@ def test_wrong_words_are_refused() -> None:
         Instrumentation(sinks=[print])  # type: ignore[list-item]
     with pytest.raises(ArgumentTypeError, match="instrumentation is Instrumentation"):
         UnixLocalSandboxClient(instrumentation=[])  # type: ignore[arg-type]
+
+
+async def test_told_later_as_it_was() -> None:
+    first: Told = []
+    second: Told = []
+    sinks = [keep(told) for told in (first, second)]
+    for sink in sinks:
+        sink.mode = "best_effort"  # nothing waits until it has an event
+    shell = ["sh", "-c"]
+    async with telling(*sinks) as session:
+        before = datetime.now(UTC)
+        result = await session.exec("echo hi", shell=shell)
+        after = datetime.now(UTC)
+        shell[:] = ["changed"]
+        result.exit_code = 7
+        await asyncio.sleep(10 * LINGER_S)
+    start, finish = (event for event in first if event.op == "exec")
+    assert before <= start.ts <= finish.ts <= after
+    assert start.data["shell"] == ["sh", "-c"]
+    assert finish.data["exit_code"] == 0
+    assert start.span_id == finish.span_id
+    assert len({event.span_id for event in first}) * 2 == len(first)
+    assert [event.event_id for event in first] == [event.event_id for event in second]
+    assert len({event.event_id for event in first}) == len(first)
+    start.data.clear()  # each sink's own
+    assert next(event for event in second if event.op == "exec").data["shell"] == ["sh", "-c"]

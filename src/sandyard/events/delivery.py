@@ -9,8 +9,14 @@ from collections import deque
 from typing import Final
 
 from sandyard.errors import EventSinkError
+from sandyard.events.describing import readable
 from sandyard.events.limits import EVENT_BATCH, FLUSH_S, LINGER_S, QUEUED_EVENTS
-from sandyard.events.model import SandboxSessionEvent
+from sandyard.events.model import (
+    EventPayloadPolicy,
+    SandboxSessionEvent,
+    SandboxSessionFinishEvent,
+    Unmade,
+)
 from sandyard.events.sinks import EventSink, sink_failure
 
 __all__ = ["Delivery", "Queued", "within_sink"]
@@ -26,15 +32,28 @@ def within_sink() -> bool:
 
 
 class Queued:
-    """An event in the queue, and who waits for it."""
+    """An event in the queue, what its sink may know of it, and who waits for it."""
 
-    __slots__ = ("event", "taken")
+    __slots__ = ("_alone", "_event", "_policy", "taken")
 
     def __init__(
-        self, event: SandboxSessionEvent, taken: asyncio.Future[EventSinkError | None] | None
+        self,
+        event: SandboxSessionEvent | Unmade,
+        policy: EventPayloadPolicy,
+        taken: asyncio.Future[EventSinkError | None] | None,
+        *,
+        alone: bool,
     ) -> None:
-        self.event = event
+        self._event = event
+        self._policy = policy
+        self._alone = alone
         self.taken = taken
+
+    def event(self) -> SandboxSessionEvent:
+        """The event as the sink may know it."""
+        event = self._event
+        made = event.made() if isinstance(event, Unmade) else event
+        return _cut(made, self._policy, alone=self._alone)
 
     def settle(self, failure: EventSinkError | None) -> None:
         """Let who waits go on; the failure is a result, as nobody may wait any more."""
@@ -63,28 +82,41 @@ class Delivery:
     def _raises(self) -> bool:
         return self.sink.on_error == "raise" and self.sink.mode != "best_effort"
 
-    def put(self, event: SandboxSessionEvent, *, wait: bool = True) -> Queued | None:
+    def put(
+        self,
+        event: SandboxSessionEvent | Unmade,
+        policy: EventPayloadPolicy,
+        *,
+        alone: bool,
+        wait: bool = True,
+    ) -> Queued | None:
         """Queues an event; the order of these calls is the order of events.
 
         A queue that is full drops it, unless an operation is going to wait.
 
         Args:
-            event: as this sink may know it.
+            event: what is told.
+            policy: how much of it this sink may know.
+            alone: True if no other sink is told it.
             wait: False if the operation can't wait for anything: it was cancelled.
 
         Returns:
-            What ``taken`` takes.
+            What ``taken`` takes; None where there is nothing to wait for.
         """
-        self._enter_loop()
-        if len(self._queue) >= QUEUED_EVENTS and (not wait or self.sink.mode == "best_effort"):
+        loop = self._enter_loop()
+        mode, full = self.sink.mode, len(self._queue) >= QUEUED_EVENTS
+        if full and (not wait or mode == "best_effort"):
             self._drop()
             return None
-        waits = wait and (self.sink.mode == "sync" or self._raises)
-        queued = Queued(event, asyncio.get_running_loop().create_future() if waits else None)
+        waits = wait and (mode == "sync" or self._raises)
+        taken = loop.create_future() if waits else None
+        queued = Queued(event, policy, taken, alone=alone)
         self._queue.append(queued)
-        if not waits:
+        if waits:
+            return queued
+        if self._timer is None or len(self._queue) >= EVENT_BATCH:
             self._hurry(LINGER_S)
-        return queued
+        return queued if full and wait else None
 
     async def taken(self, queued: Queued) -> None:
         """Waits until the sink has an event, or at least until the queue is not too long.
@@ -184,7 +216,7 @@ class Delivery:
             failure: EventSinkError | None = None
             heard = self._raises and batch[0].taken is not None
             try:
-                failure = await self._hand([waiting.event for waiting in batch], heard=heard)
+                failure = await self._hand([waiting.event() for waiting in batch], heard=heard)
             except asyncio.CancelledError:
                 self.dropped += len(batch)
                 raise
@@ -201,11 +233,12 @@ class Delivery:
             batch.append(self._queue.popleft())
         return batch
 
-    def _enter_loop(self) -> None:
+    def _enter_loop(self) -> asyncio.AbstractEventLoop:
         """Forgets the task and the timer of a loop that has ended: a session may outlive it."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._worker, self._timer, self._room = loop, None, None, None
+        return loop
 
     async def _hand(
         self, events: list[SandboxSessionEvent], *, heard: bool
@@ -227,3 +260,32 @@ class Delivery:
             _HANDING.reset(handing)
             self._busy = False
         return None
+
+
+def _cut(
+    event: SandboxSessionEvent, policy: EventPayloadPolicy, *, alone: bool
+) -> SandboxSessionEvent:
+    """An event of a sink's own, without what it may not know."""
+    update: dict[str, object] = {}
+    if not policy.include_write_len and event.op in {"write", "append"}:
+        update["data"] = {name: each for name, each in event.data.items() if name != "bytes"}
+    if isinstance(event, SandboxSessionFinishEvent):
+        out, err = event.stdout_bytes, event.stderr_bytes
+        if policy.include_exec_output:
+            update |= {
+                "stdout": _text(out, policy.max_stdout_chars),
+                "stderr": _text(err, policy.max_stderr_chars),
+            }
+        elif out is not None or err is not None:
+            update |= {"stdout_bytes": None, "stderr_bytes": None}
+    # A sink may do to its event what it likes; so one that is alone needs no copy.
+    if alone and not update:
+        return event
+    return event.model_copy(update={"data": dict(event.data), **update})
+
+
+def _text(output: bytes | None, limit: int) -> str | None:
+    """Output as text, cut; four bytes are the longest character."""
+    if output is None:
+        return None
+    return readable(output[: 4 * (limit + 1)].decode("utf-8", "replace"), limit)

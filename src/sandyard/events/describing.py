@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from io import BufferedReader
@@ -21,9 +20,17 @@ from sandyard.events.limits import TOLD_CHARS, TOLD_ITEMS
 from sandyard.process import CommandStream
 from sandyard.types import ExecResult, RefusedCall, User
 
-__all__ = ["Outcome", "describe_arguments", "describe_error", "describe_result", "readable"]
+__all__ = [
+    "Outcome",
+    "describe_arguments",
+    "describe_error",
+    "describe_result",
+    "readable",
+    "written_output",
+]
 
 _TOLD: Final = {
+    "command": "command",
     "path": "path",
     "source": "source",
     "destination": "destination",
@@ -56,18 +63,15 @@ input and variables of the environment may be secret."""
 _CONTENTS: Final = ("content", "data", "chars", "stream")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an operation ended."""
 
     ok: bool
-    data: Mapping[str, JsonValue] = field(default_factory=dict)
+    data: Mapping[str, JsonValue]
     error_code: str | None = None
     error_type: str | None = None
     error_message: str | None = None
     error_retryable: bool | None = None
-    stdout: bytes | None = None
-    stderr: bytes | None = None
 
 
 def readable(text: str, limit: int = TOLD_CHARS) -> str:
@@ -82,27 +86,33 @@ def describe_arguments(
     verb: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> dict[str, JsonValue]:
     """The facts of a call that are told, as far as the method takes such arguments."""
-    told: dict[str, JsonValue] = {}
-    for part in _told_parts(verb):
-        value = part.among(args, kwargs)
-        if value is _MISSING:
-            continue
-        if part.contents:
-            length = _length(value)
-            if length is not None:
-                told[part.key] = length
-        else:
-            told[part.key] = _words(value) if part.several else _plain(value)
+    known = _told_parts(verb)
+    told = known.defaults.copy()
+    for part, value in zip(known.placed, args, strict=False):
+        if part is not None:
+            part.add(told, value)
+    if known.rest is not None:
+        place, part = known.rest
+        part.add(told, args[place:])
+    for name, value in kwargs.items():
+        if (part := known.named.get(name)) is not None:
+            part.add(told, value)
     return told
 
 
 def describe_result(op: str, result: object) -> Outcome:
     """The facts of a result that are told."""
-    if isinstance(result, CommandStream):
-        result = _streamed(result)
-    if isinstance(result, ExecResult):
-        return _command_ended(result)
-    return Outcome(ok=True, data=_value_told(op, result))
+    ended = _command_result(result)
+    if ended is not None:
+        return _command_ended(ended)
+    known = {} if isinstance(result, CommandStream) else _value_told(op, result)
+    return Outcome(ok=True, data=known)
+
+
+def written_output(came: object) -> tuple[bytes, bytes] | None:
+    """What a command had written until it ended, or failed; None for anything else."""
+    late = came if isinstance(came, ExecTimeoutError) else _command_result(came)
+    return None if late is None else (late.stdout, late.stderr)
 
 
 def _value_told(op: str, result: object) -> dict[str, JsonValue]:
@@ -134,26 +144,26 @@ def _value_told(op: str, result: object) -> dict[str, JsonValue]:
 
 
 def describe_error(error: BaseException) -> Outcome:
-    """The facts of an error, and the output that a command had written until then."""
+    """The facts of an error."""
     known = error if isinstance(error, SandboxError) else None
-    late = error if isinstance(error, ExecTimeoutError) else None
     return Outcome(
         ok=False,
+        data={},
         error_code=None if known is None else known.error_code.value,
         error_type=type(error).__name__,
         error_message=readable(str(error)),
         error_retryable=None if known is None else known.retryable,
-        stdout=None if late is None else late.stdout,
-        stderr=None if late is None else late.stderr,
     )
 
 
-def _streamed(stream: CommandStream) -> ExecResult | None:
-    """How a streamed command ended; None if its reader left before that."""
-    try:
-        return stream.result
-    except ExecTransportError:
-        return None
+def _command_result(result: object) -> ExecResult | None:
+    """How a command ended; None for anything else, and for a stream whose reader left before that."""
+    if isinstance(result, ExecResult):
+        return result
+    if isinstance(result, CommandStream):
+        with suppress(ExecTransportError):
+            return result.result
+    return None
 
 
 def _command_ended(result: ExecResult) -> Outcome:
@@ -165,7 +175,7 @@ def _command_ended(result: ExecResult) -> Outcome:
         data["refused_calls"] = result.refused
     if result.limit_hits:
         data["limit_hits"] = _sentences(result.limit_hits)
-    return Outcome(ok=code == 0, data=data, stdout=result.stdout, stderr=result.stderr)
+    return Outcome(code == 0, data)
 
 
 def _refused(calls: Iterable[RefusedCall]) -> dict[str, JsonValue]:
@@ -187,53 +197,64 @@ def _sentences(values: Iterable[object]) -> list[JsonValue]:
     return [readable(str(value)) for _, value in zip(range(TOLD_ITEMS), values, strict=False)]
 
 
-_MISSING: Final = inspect.Parameter.empty
-
-
 class _Told(NamedTuple):
     """An argument of a method that is told.
 
     Attributes:
-        name: as the method has it; ``key`` is what it is told as.
-        place: among the positional ones; None for those that are given by name alone.
-        default: where it is not given.
-        several: whether it takes all that is left of the positional ones.
+        key: what it is told as.
+        several: whether it is all that is left of the positional ones.
         contents: whether only its length is told.
     """
 
-    name: str
     key: str
-    place: int | None
-    default: object
     several: bool
     contents: bool
 
-    def among(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
-        """What it is in a call."""
-        if self.several:
-            return args[self.place :]
-        if self.place is not None and self.place < len(args):
-            return args[self.place]
-        return kwargs.get(self.name, self.default)
+    def add(self, told: dict[str, JsonValue], value: object) -> None:
+        """Tells a value of it."""
+        if not self.contents:
+            told[self.key] = _words(value) if self.several else _plain(value)
+        elif (length := _length(value)) is not None:
+            told[self.key] = length
+
+
+class _Parts(NamedTuple):
+    """What is told of a method's arguments.
+
+    Attributes:
+        defaults: what is told of those that are not given.
+        placed: the positional ones, in order; None for one that is not told.
+        rest: where those begin that are told together, and how; None where there are none.
+        named: those that may be given by name.
+    """
+
+    defaults: dict[str, JsonValue]
+    placed: list[_Told | None]
+    rest: tuple[int, _Told] | None
+    named: dict[str, _Told]
 
 
 @lru_cache(
     maxsize=256
 )  # as many as there are methods: binding a signature costs more than all else
-def _told_parts(verb: Callable[..., object]) -> tuple[_Told, ...]:
-    parts: list[_Told] = []
-    for number, one in enumerate(inspect.signature(verb).parameters.values()):
-        key = _TOLD.get(one.name)
+def _told_parts(verb: Callable[..., object]) -> _Parts:
+    found = _Parts({}, [], None, {})
+    # The first parameter is the session itself, which is not among the arguments.
+    for one in list(inspect.signature(verb).parameters.values())[1:]:
         contents = one.name in _CONTENTS
-        several = one.name == "command"
-        if key is None and not contents and not several:
-            continue
-        key = "bytes" if contents else "command" if several else key
-        # The first parameter is the session itself, which is not among the arguments.
-        place = None if one.kind is one.KEYWORD_ONLY else number - 1
         several = one.kind is one.VAR_POSITIONAL
-        parts.append(_Told(one.name, key or one.name, place, one.default, several, contents))
-    return tuple(parts)
+        key = "bytes" if contents else _TOLD.get(one.name)
+        part = None if key is None else _Told(key, several, contents)
+        if several:
+            found = found._replace(rest=None if part is None else (len(found.placed), part))
+            continue
+        if one.kind is not one.KEYWORD_ONLY:
+            found.placed.append(part)
+        if part is not None:
+            found.named[one.name] = part
+            if one.default is not one.empty:
+                part.add(found.defaults, one.default)
+    return found
 
 
 def _words(command: object) -> JsonValue:

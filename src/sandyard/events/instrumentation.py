@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sandyard.errors import ArgumentTypeError, EventSinkError, OpName, shown
 from sandyard.events.delivery import Delivery, Queued
-from sandyard.events.describing import readable
-from sandyard.events.model import (
-    EventPayloadPolicy,
-    SandboxSessionEvent,
-    SandboxSessionFinishEvent,
-)
+from sandyard.events.model import EventPayloadPolicy, SandboxSessionEvent, Unmade
 from sandyard.events.sinks import EventSink, SinkSession, check_sink
 
 __all__ = ["Instrumentation", "Outlet"]
@@ -52,7 +47,7 @@ class Instrumentation:
                     argument="payload_policy",
                     value=policy,
                 )
-        self._sinks: list[EventSink] = []
+        self._sinks: tuple[EventSink, ...] = ()
         self._outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()
         for sink in sinks or ():
             self.add_sink(sink)
@@ -61,7 +56,7 @@ class Instrumentation:
     @property
     def sinks(self) -> tuple[EventSink, ...]:
         """The sinks, in the order in which they are told."""
-        return tuple(self._sinks)
+        return self._sinks
 
     def add_sink(self, sink: EventSink) -> None:
         """Add a sink; sessions that run already tell it too, from their next event on.
@@ -70,7 +65,7 @@ class Instrumentation:
             ArgumentTypeError: it is no sink.
         """
         check_sink(sink)
-        self._sinks.append(sink)
+        self._sinks = (*self._sinks, sink)
 
     async def emit(self, event: SandboxSessionEvent) -> None:
         """Tell all sinks an event of your own; those that need a session refuse it.
@@ -116,7 +111,7 @@ class Outlet:
         self._deliveries: list[Delivery] = []
         instrumentation.register(self)
 
-    async def emit(self, event: SandboxSessionEvent, *, wait: bool = True) -> None:
+    async def emit(self, event: SandboxSessionEvent | Unmade, *, wait: bool = True) -> None:
         """Hands an event to each sink, cut to what that sink may know.
 
         Each is told although another failed; then the first failure is raised, if its sink is
@@ -124,11 +119,11 @@ class Outlet:
         """
         waiting: list[tuple[Delivery, Queued]] = []
         present = self._present()
+        alone = len(present) == 1
         for delivery in present:
             policy = self._instrumentation.policy_for(event.op, delivery.sink)
-            # A sink may do to its event what it likes; so one that is alone needs no copy.
-            queued = delivery.put(_cut(event, policy, alone=len(present) == 1), wait=wait)
-            if queued is not None and wait:
+            queued = delivery.put(event, policy, alone=alone, wait=wait)
+            if queued is not None:
                 waiting.append((delivery, queued))
         first: EventSinkError | None = None
         for delivery, queued in waiting:
@@ -141,8 +136,8 @@ class Outlet:
 
     def tells_output(self, op: str) -> bool:
         """Whether any sink is told the output of such an operation."""
-        policies = (self._instrumentation.policy_for(op, one.sink) for one in self._present())
-        return any(policy.include_exec_output for policy in policies)
+        policy_for = self._instrumentation.policy_for
+        return any(policy_for(op, one.sink).include_exec_output for one in self._present())
 
     async def flush(self) -> None:
         """Waits until each sink has what is queued for it."""
@@ -156,35 +151,8 @@ class Outlet:
 
     def _present(self) -> list[Delivery]:
         sinks = self._instrumentation.sinks
-        for sink in sinks[len(self._deliveries) :]:
-            bound = sink if self._session is None else sink.for_session(self._session)
-            self._deliveries.append(Delivery(bound))
+        if len(sinks) != len(self._deliveries):
+            for sink in sinks[len(self._deliveries) :]:
+                bound = sink if self._session is None else sink.for_session(self._session)
+                self._deliveries.append(Delivery(bound))
         return self._deliveries
-
-
-def _cut(
-    event: SandboxSessionEvent, policy: EventPayloadPolicy, *, alone: bool
-) -> SandboxSessionEvent:
-    """An event of a sink's own, without what it may not know."""
-    update: dict[str, object] = {}
-    if not policy.include_write_len and event.op in {"write", "append"}:
-        update["data"] = {name: each for name, each in event.data.items() if name != "bytes"}
-    if isinstance(event, SandboxSessionFinishEvent):
-        out, err = event.stdout_bytes, event.stderr_bytes
-        if policy.include_exec_output:
-            update |= {
-                "stdout": _text(out, policy.max_stdout_chars),
-                "stderr": _text(err, policy.max_stderr_chars),
-            }
-        elif out is not None or err is not None:
-            update |= {"stdout_bytes": None, "stderr_bytes": None}
-    if alone and not update:
-        return event
-    return event.model_copy(update={"data": dict(event.data), **update})
-
-
-def _text(output: bytes | None, limit: int) -> str | None:
-    """Output as text, cut; four bytes are the longest character."""
-    if output is None:
-        return None
-    return readable(output[: 4 * (limit + 1)].decode("utf-8", "replace"), limit)

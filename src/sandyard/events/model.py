@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeVar
@@ -18,6 +20,7 @@ __all__ = [
     "SandboxSessionEvent",
     "SandboxSessionFinishEvent",
     "SandboxSessionStartEvent",
+    "Unmade",
     "event_to_json_line",
     "made_event",
     "validate_sandbox_session_event",
@@ -175,9 +178,36 @@ def _sorted(value: Mapping[str, JsonValue]) -> dict[str, object]:
 
 
 def _in_order(value: JsonValue) -> object:
+    if type(value) is str:  # most of them
+        return value
     if isinstance(value, dict):
         return _sorted(value)
     return [_in_order(part) for part in value] if isinstance(value, list) else value
+
+
+class Unmade(ABC):
+    """An event that is made when a sink takes it: an operation does not wait for that.
+
+    Attributes:
+        op: the operation.
+    """
+
+    __slots__ = ("_event", "_ts", "op")
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self._ts = time.time()
+        self._event: SandboxSessionEvent | None = None
+
+    def made(self) -> SandboxSessionEvent:
+        """The event, the same for all who ask."""
+        if self._event is None:
+            self._event = self._make(datetime.fromtimestamp(self._ts, UTC))
+        return self._event
+
+    @abstractmethod
+    def _make(self, ts: datetime) -> SandboxSessionEvent:
+        """Makes it, of what was known at that time."""
 
 
 E = TypeVar("E", SandboxSessionStartEvent, SandboxSessionFinishEvent)
@@ -190,10 +220,10 @@ def made_event(kind: type[E], fields: dict[str, object]) -> E:
 
     Args:
         kind: which.
-        fields: those without a default, and what else is told; the event keeps them.
+        fields: those without a default, the time, and what else is told; the event keeps them.
     """
     event = kind.__new__(kind)
-    kept = {**_DEFAULTS[kind], "event_id": uuid4(), "ts": datetime.now(UTC), **fields}
+    kept = {**_DEFAULTS[kind], "event_id": uuid4(), **fields}
     for name, value in (
         ("__dict__", kept),
         ("__pydantic_fields_set__", set(kept)),

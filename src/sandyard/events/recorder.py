@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from secrets import token_hex
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -21,11 +21,14 @@ from sandyard.events.describing import (
     describe_arguments,
     describe_error,
     describe_result,
+    written_output,
 )
 from sandyard.events.instrumentation import Instrumentation, Outlet
 from sandyard.events.model import (
+    SandboxSessionEvent,
     SandboxSessionFinishEvent,
     SandboxSessionStartEvent,
+    Unmade,
     made_event,
 )
 from sandyard.events.sinks import SinkSession
@@ -33,7 +36,7 @@ from sandyard.observing import Operation
 
 __all__ = ["SessionEvents"]
 
-_SPAN: Final = contextvars.ContextVar[tuple[UUID, str] | None]("sandyard_span", default=None)
+_SPAN: Final = contextvars.ContextVar["_Name | None"]("sandyard_span", default=None)
 
 
 class SessionEvents:
@@ -101,29 +104,107 @@ class _Silent:
         """Tells nothing."""
 
 
+class _Name:
+    """Of whom an event tells; the operation's id is made when it is first asked for."""
+
+    __slots__ = ("_span_id", "op", "parent", "session_id")
+
+    def __init__(self, session_id: UUID, op: OpName) -> None:
+        self.session_id = session_id
+        self.op = op
+        outer = _SPAN.get()
+        inside = outer is not None and outer.session_id == session_id
+        self.parent = outer.span_id if outer is not None and inside else None
+        self._span_id: str | None = None
+
+    @property
+    def span_id(self) -> str:
+        if self._span_id is None:
+            self._span_id = f"sandbox_op_{os.urandom(16).hex()}"
+        return self._span_id
+
+    def fields(self, seq: int, ts: datetime, data: dict[str, JsonValue]) -> dict[str, object]:
+        """What both events have."""
+        return {
+            "ts": ts,
+            "session_id": self.session_id,
+            "seq": seq,
+            "op": self.op,
+            "span_id": self.span_id,
+            "parent_span_id": self.parent,
+            "data": data,
+        }
+
+
+class _Begun(Unmade):
+    """The event of an operation that begins."""
+
+    __slots__ = ("_data", "_name", "_seq")
+
+    def __init__(self, name: _Name, seq: int, data: Mapping[str, JsonValue]) -> None:
+        super().__init__(name.op)
+        self._name, self._seq, self._data = name, seq, data
+
+    def _make(self, ts: datetime) -> SandboxSessionEvent:
+        fields = self._name.fields(self._seq, ts, dict(self._data))
+        return made_event(SandboxSessionStartEvent, fields)
+
+
+class _Ended(_Begun):
+    """The event of an operation's end."""
+
+    __slots__ = ("_duration_s", "_outcome", "_output")
+
+    def __init__(
+        self,
+        name: _Name,
+        seq: int,
+        data: Mapping[str, JsonValue],
+        outcome: Outcome,
+        output: tuple[bytes, bytes] | None,
+        duration_s: float,
+    ) -> None:
+        super().__init__(name, seq, data)
+        self._outcome, self._output, self._duration_s = outcome, output, duration_s
+
+    def _make(self, ts: datetime) -> SandboxSessionEvent:
+        outcome = self._outcome
+        fields = self._name.fields(self._seq, ts, {**self._data, **outcome.data})
+        fields |= {
+            "ok": outcome.ok,
+            "duration_ms": self._duration_s * 1_000,
+            "error_code": outcome.error_code,
+            "error_type": outcome.error_type,
+            "error_message": outcome.error_message,
+            "error_retryable": outcome.error_retryable,
+        }
+        if self._output is not None:
+            fields["stdout_bytes"], fields["stderr_bytes"] = self._output
+        return made_event(SandboxSessionFinishEvent, fields)
+
+
 class _Span:
     """One operation: two events with the same span."""
+
+    __slots__ = ("_began", "_data", "_events", "_inside", "_name", "_waits")
 
     def __init__(
         self, events: SessionEvents, op: OpName, data: Mapping[str, JsonValue], *, ends: bool
     ) -> None:
         self._events = events
-        self._op = op
+        self._name = _Name(events.session_id, op)
         self._waits = not ends
-        self._data = dict(data)
-        self._id = f"sandbox_op_{token_hex(16)}"
-        outer = _SPAN.get()
-        self._parent = outer[1] if outer is not None and outer[0] == events.session_id else None
+        self._data = data
         self._began = time.monotonic()
-        self._inside: contextvars.Token[tuple[UUID, str] | None] | None = None
+        self._inside: contextvars.Token[_Name | None] | None = None
 
     async def begin(self, *, nests: bool) -> None:
         """Tells that it begins; what is called until it ends is a part of it, if it nests."""
         events = self._events
-        event = made_event(SandboxSessionStartEvent, self._fields(dict(self._data)))
+        event = _Begun(self._name, events.next_number(), self._data)
         await events.outlet.emit(event, wait=self._waits)
         if nests:
-            self._inside = _SPAN.set((events.session_id, self._id))
+            self._inside = _SPAN.set(self._name)
 
     async def finish(self, result: object) -> None:
         """Tells how it ended well.
@@ -131,47 +212,27 @@ class _Span:
         Raises:
             EventSinkError: a sink failed that is marked to fail operations.
         """
-        outcome = describe_result(self._op, result)
-        held = self._events.standing() if self._op == "start" else None
+        op = self._name.op
+        outcome = describe_result(op, result)
+        held = self._events.standing() if op == "start" else None
         if held is not None:
-            outcome = replace(outcome, data={**outcome.data, "confinement": dict(held)})
-        await self._end(outcome, wait=True)
+            outcome = outcome._replace(data={**outcome.data, "confinement": dict(held)})
+        await self._end(outcome, result, wait=True)
 
     async def fail(self, error: BaseException) -> None:
         """Tells why it failed; the operation's own error stays the one that is raised."""
         # Who was cancelled, or leaves because the program ends, is not kept waiting by a sink.
         wait = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
         try:
-            await self._end(describe_error(error), wait=wait)
+            await self._end(describe_error(error), error, wait=wait)
         except Exception as failure:  # noqa: BLE001  # a border: the operation's error matters more
             error.add_note(f"besides, its event was not delivered: {failure}")
 
-    async def _end(self, outcome: Outcome, *, wait: bool) -> None:
+    async def _end(self, outcome: Outcome, came: object, *, wait: bool) -> None:
         if self._inside is not None:
             _SPAN.reset(self._inside)
-        events = self._events
-        fields = self._fields(self._data | dict(outcome.data))
-        fields |= {
-            "ok": outcome.ok,
-            "duration_ms": (time.monotonic() - self._began) * 1_000,
-            "error_code": outcome.error_code,
-            "error_type": outcome.error_type,
-            "error_message": outcome.error_message,
-            "error_retryable": outcome.error_retryable,
-        }
-        if events.outlet.tells_output(self._op):
-            fields |= {"stdout_bytes": outcome.stdout, "stderr_bytes": outcome.stderr}
-        event = made_event(SandboxSessionFinishEvent, fields)
+        events, name = self._events, self._name
+        output = written_output(came) if events.outlet.tells_output(name.op) else None
+        taken = time.monotonic() - self._began
+        event = _Ended(name, events.next_number(), self._data, outcome, output, taken)
         await events.outlet.emit(event, wait=wait and self._waits)
-
-    def _fields(self, data: dict[str, JsonValue]) -> dict[str, object]:
-        """What both events have."""
-        events = self._events
-        return {
-            "session_id": events.session_id,
-            "seq": events.next_number(),
-            "op": self._op,
-            "span_id": self._id,
-            "parent_span_id": self._parent,
-            "data": data,
-        }
