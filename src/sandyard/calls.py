@@ -81,10 +81,13 @@ def prepare_call(
         PolicyError: the request narrows what the session does not have.
         ConfinementUnavailableError: this machine can't hold a command to less.
     """
+    # What is not given is not looked at any closer: most commands give little.
     argv = command_argv(request.command, request.shell)
-    account = find_user("exec", request.user, accounts)
-    timeout = checked_timeout(request.timeout)
-    own = checked_environment(request.env)
+    account = (
+        accounts.users[0] if request.user is None else find_user("exec", request.user, accounts)
+    )
+    timeout = limits.wall_time if request.timeout is None else checked_timeout(request.timeout)
+    own = {} if request.env is None else checked_environment(request.env)
     if request.presets is not None:
         own = {**request.presets, **own}
     narrowed: Narrowed | None = None
@@ -104,19 +107,19 @@ def prepare_call(
             argv=encoded_words(argv),
             environment=environment,
             cwd=command_directory(request.cwd, root),
-            end_leftovers=checked_leftovers(request.leftovers),
+            end_leftovers=request.leftovers != "keep" and checked_leftovers(request.leftovers),
             window=request.window,
             narrowed=narrowed,
             user=SpawnUser(account.number, account.groups)
             if account.number or account.groups
             else None,
         ),
-        stdin=checked_stdin(request.stdin),
-        timeout_s=limits.wall_time if timeout is None else timeout,
+        stdin=None if request.stdin is None else checked_stdin(request.stdin),
+        timeout_s=timeout,
         limit=limits.output
         if request.output_limit is None
         else checked_limit(request.output_limit),
-        wall_time=timeout is None and limits.wall_time is not None,
+        wall_time=request.timeout is None and limits.wall_time is not None,
         held=held,
     )
 

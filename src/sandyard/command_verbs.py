@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.calls import CommandRequest, Leftovers, prepare_call
 from sandyard.confinement import command_environment
+from sandyard.errors import ExecTimeoutError
 from sandyard.finishing import in_thread
 from sandyard.lifecycle import Phase, check_phase
 from sandyard.observing import observed, observed_block
@@ -117,7 +118,15 @@ class CommandVerbs(CommandVerbBase):
             narrow=narrow,
         )
         call = await self._prepared(request)
-        return await self._explainer.told(commands.run(call), call.spawn, narrow)
+        try:
+            result = await commands.run(call)
+        except ExecTimeoutError as error:
+            await self._explainer.explain_late(error, call.spawn, narrow)
+            raise
+        if result.exit_code:
+            said = result.stderr, result.stdout
+            await self._explainer.explain(result, call.spawn, narrow, *said)
+        return result
 
     @observed_block("exec")
     @asynccontextmanager
@@ -204,10 +213,16 @@ class CommandVerbs(CommandVerbBase):
     # --- inside -----------------------------------------------------------------------------------
 
     async def _prepared(self, request: CommandRequest) -> CommandCall:
-        environment, limits = await self._command_environment(), self.policy.limits
-        enforced = None if request.narrow is None else self._explainer.enforced
-        root, accounts = self.state.manifest.root, self._accounts
-        asked = request, environment, root, limits, enforced, accounts
+        manifest, limits = self.state.manifest, self.policy.limits
+        known = self._environment
+        if known is None or known[0] or manifest.environment.value:
+            environment = await self._command_environment()
+        else:  # made of nothing that changes
+            environment = known[1]
+        if request.narrow is None:
+            return prepare_call(request, environment, manifest.root, limits, None, self._accounts)
+        enforced = self._explainer.enforced
+        asked = request, environment, manifest.root, limits, enforced, self._accounts
         return await in_thread(prepare_call, *asked) if request.looks else prepare_call(*asked)
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -479,8 +479,10 @@ class UnixLocalSandboxSession(
         self._check_loop(op)
 
     def _running_commands(self, op: OpName = "exec") -> Commands:
-        self._check_open(op)
-        check_alive(op, self._phase, self._loop)
+        running = self._phase is Phase.RUNNING and self._loop is asyncio.get_running_loop()
+        if not running:  # a loop that runs is not closed either
+            self._check_open(op)
+            check_alive(op, self._phase, self._loop)
         if (commands := self._commands) is None:
             raise SessionClosedError(op=op, state=self._phase.value)
         return commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -69,20 +68,13 @@ class Explainer:
             raise _refusal("a path is not empty and holds no NUL", "subject", subject)
         return await in_thread(_explained_path, path, enforced)
 
-    async def told(
-        self, running: Awaitable[ExecResult], spawn: Spawn, narrow: Narrowing | None
-    ) -> ExecResult:
-        """Wait for a command, and put its denials into its result if it failed."""
-        try:
-            result = await running
-        except ExecTimeoutError as error:
-            if error.result is not None:
-                said = error.result.stderr, error.result.stdout
-                await self.explain(error.result, spawn, narrow, *said)
-            raise
-        if result.exit_code:
-            await self.explain(result, spawn, narrow, result.stderr, result.stdout)
-        return result
+    async def explain_late(
+        self, error: ExecTimeoutError, spawn: Spawn, narrow: Narrowing | None
+    ) -> None:
+        """Put the denials of a command that took too long into its result."""
+        if error.result is not None:
+            said = error.result.stderr, error.result.stdout
+            await self.explain(error.result, spawn, narrow, *said)
 
     async def explain(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import sys
 from collections.abc import AsyncIterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import BinaryIO, cast
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 _WORD = (str, PurePath)
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What os.fsencode takes, which looks each time at what it is given."""
 
 SHELL = ("sh", "-c")
 """What runs a command that is given as text: no login shell, so nothing of HOME is executed."""
@@ -43,7 +46,12 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
         ArgumentError: if there is no word, or one holds a NUL.
         ArgumentTypeError: if a word is no string or path.
     """
-    words = tuple([_word(word, "command") for word in command])
+    words = tuple(
+        [
+            word if type(word) is str and "\0" not in word else _word(word, "command")
+            for word in command
+        ]
+    )
     if not words:
         raise ArgumentError("a command needs a word", op="exec", argument="command", value=command)
     if isinstance(shell, str | bytes) or not isinstance(shell, bool | Sequence):
@@ -93,7 +101,7 @@ def encoded_words(words: Sequence[str], argument: str = "command") -> tuple[byte
         ArgumentError: if a word holds a lone surrogate that stands for no byte.
     """
     try:
-        return tuple(map(os.fsencode, words))
+        return tuple([word.encode(_ENCODING, _ERRORS) for word in words])
     except UnicodeEncodeError as error:
         raise ArgumentError(
             f"{argument} holds characters that can't be encoded: {error.reason}",

@@ -89,7 +89,7 @@ class DescriptorBudget:
     def take_now(self, count: int) -> bool:
         """Takes ``count`` descriptors if that needs no waiting; tells whether it did."""
         with self._lock:
-            if self._waiting or not self._fits(count):
+            if self._waiting or (self._used and not self._fits(count)):
                 return False
             self._used += count
             return True
@@ -118,7 +118,8 @@ class DescriptorBudget:
         """Gives back what was taken."""
         with self._lock:
             self._used -= count
-            self._admit()
+            if self._waiting:
+                self._admit()
 
     @asynccontextmanager
     async def hold(self, count: int) -> AsyncIterator[None]:

@@ -205,7 +205,7 @@ class RunningCommand:
         Within that moment most commands end, and are then read in one go.
         """
         moment = READ_DELAY_S if timeout_s is None else min(READ_DELAY_S, timeout_s)
-        if await self.wait(moment):
+        if self._job is None or await self._job.exited.wait(moment):
             return True
         end = None if timeout_s is None else time.monotonic() + timeout_s - moment
         if self._captured is not None and (capturing := self._init.capturing) is not None:
@@ -404,7 +404,9 @@ class RunningCommand:
     def _check_reading(self) -> None:
         """Refuses to tell a result of which output is missing that nobody counted."""
         job = self._captured
-        lost = self._streams.failure() if job is None or job.failed is None else job.failed
+        lost = None if job is None else job.failed
+        if lost is None and self._streams.outputs:
+            lost = self._streams.failure()
         if lost is not None:
             raise no_memory(self._call.words, self._call.limit, lost) from lost
         if job is not None and (job.missed or self._no_room):
@@ -433,8 +435,9 @@ class RunningCommand:
         job = self._job
         if self._captured is not None and self._captured.come is not None:
             self._captured.forsake()
-        left = job is not None and not job.gone.is_set
-        still_written = [output for output in self._streams.outputs if output.open] if left else []
+        outputs = self._streams.outputs
+        left = outputs and job is not None and not job.gone.is_set
+        still_written = [output for output in outputs if output.open] if left else []
         if job is not None and still_written:
             # What was left running may go on writing: it is read, or its next write would end it.
             self._taken -= DESCRIPTORS_PER_LEFTOVER
@@ -443,7 +446,7 @@ class RunningCommand:
             except OSError as error:  # as in ``resume``
                 self._read_error = error
                 self._giving_up = finishing(end_whole(self._init, job))
-        else:
+        elif outputs:
             self._streams.close()
         descriptor_budget.give(self._taken)
         self._taken = 0

@@ -178,7 +178,8 @@ class CapturedJob(Job):
                 self.missed = True
             if self._forsaken:
                 self.forsake()
-        self._tell_come()
+        if self.come is not None:
+            self.come.set(None)
 
     def take_pipes(self) -> tuple[int, int] | None:
         """Gives the pipes away, to be closed by whoever takes them; None if there are none."""
@@ -196,24 +197,21 @@ class CapturedJob(Job):
         self._feed(event.stream, event.data)
 
     def end(self, outcome: Exited | Failure | None) -> None:
-        """Takes note of its end, and of what came with that."""
+        """Takes note of its end, and of what came with that; nobody asked for its number."""
         if isinstance(outcome, Exited) and not self.exited.is_set:
             if outcome.stdout:
                 self._feed(0, outcome.stdout)
             if outcome.stderr:
                 self._feed(1, outcome.stderr)
-        super().end(outcome)
-        self._tell_come()
+        self.exited.set(outcome)
+        if self.come is not None:
+            self.come.set(None)
 
     def _feed(self, stream: int, data: bytes) -> None:
         try:
             self._captures[stream].feed(data)
         except MemoryError as error:  # what is missing nobody counted, so there is no result
             self.failed = error
-
-    def _tell_come(self) -> None:
-        if self.come is not None:
-            self.come.set(None)
 
 
 def refused_since(exited: Exited, gone: Gone) -> tuple[RefusedCall, ...]:
