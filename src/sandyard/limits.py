@@ -238,17 +238,25 @@ the bytes of two streams in turn are a chunk each."""
 LOG_JOIN_BYTES: Final = 64 * 1024
 """Small chunks of one stream are joined up to this size, so that a record's header costs little."""
 
-LOG_ROOM_BYTES: Final = 512 * 1024
-"""Size of a buffer that bulk output is read into: two large reads, or many small ones."""
+LOG_BULK_BYTES: Final = 256 * 1024
+"""Bytes that come to a log without a pause, after which a thread reads on from the pipe itself; and what
+passes through its buffer at a time."""
 
-LOG_ROOM_MIN_BYTES: Final = 64 * 1024
-"""A buffer with less room than this counts as full: reads that are cut short cost more than that."""
+LOG_STINT_S: Final = 0.02
+"""Seconds after which such a thread lets readers see what it has written, if the pipe is nearly empty:
+while it is not, a stint ends with a part of the log, in about a millisecond."""
 
-LOG_ROOMS_SPARE: Final = 8
-"""Such buffers that are kept for all logs together: what one busy log has on its way to the disk."""
+LOG_STINT_NAP_S: Final = 0.0001
+"""Seconds in which a pipe that is nearly empty fills: a tenth of one, at the rate of a busy writer."""
 
-LOG_READ_BYTES: Final = 256 * 1024
-"""Bytes of a log that are read at a time for one reader."""
+LOG_STINT_SILENCE: Final = 10
+"""Naps in which nothing came that end it: longer than a busy writer is away from a processor."""
+
+LOG_READ_BYTES: Final = 1024 * 1024
+"""Bytes of a log that are read at a time for one reader: a thread's turn costs more than they do."""
+
+LOG_CHUNK_MAX_BYTES: Final = 256 * 1024
+"""Most that a reader is told at a time."""
 
 DESCRIPTORS_SPARED: Final = 48
 """Descriptors for commands that background processes leave over, for the whole host program: room

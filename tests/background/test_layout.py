@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandyard.limits import LOG_LIMIT_MIN_BYTES
-from sandyard.process.logs_layout import LineSearch, LogLayout, Piece, RecordParser, Segment
+from sandyard.process.logs_layout import (
+    LineSearch,
+    LogLayout,
+    Piece,
+    RecordParser,
+    Segment,
+    header,
+)
 
 LEAST = LOG_LIMIT_MIN_BYTES
 
 CHUNK = st.tuples(st.integers(0, 1), st.integers(1, 9_000))
 BATCH = st.lists(CHUNK, min_size=1, max_size=12)
-STORY = st.lists(st.tuples(BATCH, st.one_of(st.none(), st.integers(0, 12))), max_size=25)
-"""Batches of chunks, and after how many pieces writing fails, if it does."""
+STINT = st.tuples(st.integers(0, 1), st.integers(0, 3 * LEAST // 16), st.booleans())
+"""A stream, how many bytes a thread brings into the log behind a batch, and whether that fails."""
+
+STORY = st.lists(
+    st.tuples(BATCH, st.one_of(st.none(), st.integers(0, 12)), st.one_of(st.none(), STINT)),
+    max_size=25,
+)
+"""Batches of chunks, after how many pieces writing fails, if it does, and what a thread does then."""
 
 
 def stuff(stream: int, begin: int, size: int) -> bytes:
@@ -44,6 +58,20 @@ class Written:
             self.layout.commit(piece)
         for piece in pieces[len(pieces) if fails is None else fails :]:
             self.layout.lose(piece.stream, piece.size)
+
+    def fill(self, stream: int, size: int, *, fails: bool) -> None:
+        """Does what a thread does that brings bytes of a stream behind those that were planned."""
+        for space in self.layout.spaces_after([]):
+            part = min(size, space.size)
+            data = stuff(stream, self.sizes[stream], part)
+            self.sizes[stream] += part
+            size -= part
+            self.file[space.at : space.at + part] = data
+            if fails:
+                self.layout.lose(stream, part)
+            else:
+                self.file[space.head_at : space.at] = header(stream, part)
+                self.layout.commit_space(space, stream, part)
 
     def put(self, piece: Piece) -> None:
         """Writes one piece."""
@@ -74,11 +102,13 @@ def read_kept(written: Written) -> Iterator[tuple[int, int, bytes]]:
 @settings(max_examples=150)
 @given(story=STORY, limit=st.sampled_from([LEAST, LEAST + 1, 3 * LEAST]))
 def test_every_byte_has_its_place(
-    story: list[tuple[list[tuple[int, int]], int | None]], limit: int
+    story: list[tuple[list[tuple[int, int]], int | None, tuple[int, int, bool] | None]], limit: int
 ) -> None:
     written = Written(limit)
-    for batch, fails in story:
+    for batch, fails, stint in story:
         written.write(batch, fails)
+        if stint is not None and fails is None:
+            written.fill(stint[0], stint[1], fails=stint[2])
         layout = written.layout
         assert layout.totals == written.sizes
         last, held = [0, 0], 0
@@ -150,6 +180,38 @@ def test_last_lines_are_those(
         found = search.look(segment, written.segment(segment))
     lines = text[:end].splitlines(keepends=True)
     assert text[found or 0 : end] == b"".join(lines[-count:])
+
+
+@settings(max_examples=30)
+@given(batches=st.lists(BATCH, max_size=12))
+def test_space_behind_what_is_planned(batches: list[list[tuple[int, int]]]) -> None:
+    written = Written(LEAST)
+    for batch in batches:
+        chunks = [(stream, b"x" * size) for stream, size in batch]
+        pieces = written.layout.plan(chunks)
+        spaces = written.layout.spaces_after(pieces)
+        places = [(piece.at, len(piece.head) + len(piece.body)) for piece in pieces]
+        places += [(space.head_at, space.at - space.head_at + space.size) for space in spaces]
+        ranges = sorted((at, at + size) for at, size in places if at is not None)
+        assert spaces or sum(size for _, size in batch) > LEAST // 2
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
+        begun = {pieces[0].number, *(space.number for space in spaces)}
+        for kept in written.layout.segments.values():
+            if kept.number not in begun:
+                at = written.layout.place(kept.number)
+                assert all(end <= at or begin >= at + kept.length for begin, end in ranges)
+        for piece in pieces:
+            written.layout.commit(piece)
+
+
+def test_a_full_log_keeps_its_share() -> None:
+    written = Written(LEAST)
+    for _ in range(100):
+        written.fill(0, 3 * LEAST // 16, fails=False)
+        kept = sum(len(body) for _, _, body in read_kept(written))
+        written.layout.spaces_after([])  # and nothing comes
+        assert sum(len(body) for _, _, body in read_kept(written)) >= kept - LEAST // 8
+    assert sum(len(body) for _, _, body in read_kept(written)) >= LEAST * 7 // 8 - 16 * 5
 
 
 def test_large_logs_have_small_parts() -> None:

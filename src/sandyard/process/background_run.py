@@ -71,6 +71,7 @@ class ProcessRun:
         self.log.on_room = self._command.resume
         try:
             await self._command.start()
+            self.log.sources = self._command.outputs
             self._command.on_gone(self._gone)
             self.pid = await self._command.born()
             failure = self._command.outcome
@@ -117,6 +118,7 @@ class ProcessRun:
         """Waits until its command has exited; False if that takes longer than ``timeout_s``."""
         if not await self._command.wait(timeout_s):
             return False
+        await self.log.calm()  # its last words are counted then
         if self._command.gone:
             await self._finish()
         return True
@@ -152,6 +154,7 @@ class ProcessRun:
 
     def _exited(self) -> None:
         self._command.stop_clock()
+        self.log.sources = ()
         if not self._loop.is_closed():
             self._command.drain()  # its last words, also where what it left running goes on
         if self._expiry is not None:
@@ -182,6 +185,7 @@ class ProcessRun:
             return
         self._finished = Latch()
         try:
+            await self.log.calm()
             await self._command.end()
             failure = self._command.outcome
             if isinstance(failure, Failure):

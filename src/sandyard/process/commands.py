@@ -49,6 +49,7 @@ from sandyard.resources import EnforcedLimit
 from sandyard.types import ExecResult
 
 if TYPE_CHECKING:
+    from sandyard.process.pipes import OutputPipe
     from sandyard.process.starter import Capturing, Starter
 
 __all__ = ["CommandCall", "Commands", "RunningCommand"]
@@ -265,6 +266,11 @@ class RunningCommand:
         return self._streams.input
 
     @property
+    def outputs(self) -> list[OutputPipe]:
+        """The pipes that its output is read from."""
+        return self._streams.outputs
+
+    @property
     def gone(self) -> bool:
         """Whether nothing of it is left: neither the command nor what it started."""
         return self._job is None or self._job.gone.is_set
@@ -340,8 +346,7 @@ class RunningCommand:
 
     def _give_some_back(self) -> None:
         """Gives back what a lasting command does not hold once it was sent off."""
-        typed = self._streams.input is not None
-        held = DESCRIPTORS_PER_PROCESS if typed else DESCRIPTORS_PER_LEFTOVER
+        held = DESCRIPTORS_PER_PROCESS if self.input else DESCRIPTORS_PER_LEFTOVER
         descriptor_budget.give(self._taken - held)
         self._taken = held
 
@@ -358,8 +363,7 @@ class RunningCommand:
         self.stop_clock()
         if self._captured is not None and self._captured.come is not None:
             self._adopt(self._captured)  # where nobody waited for them any more
-        if self._streams.outputs:
-            self._streams.drain()
+        self._streams.drain()
 
     def result(self, stdout: Captured, stderr: Captured, *, timed_out: bool) -> ExecResult:
         """What is told of it; ``end`` comes first.

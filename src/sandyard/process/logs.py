@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import start_thread
-from sandyard.limits import LOG_BUFFER_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES, PIPE_READ_BYTES
+from sandyard.limits import LOG_BUFFER_BYTES, LOG_BULK_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES
 from sandyard.process.latch import wake
 from sandyard.process.logs_layout import STREAMS, LogLayout, Piece
-from sandyard.process.logs_room import LogRoom
+from sandyard.process.logs_stint import Source, Stint, write_whole
 
 __all__ = ["LogFiles", "LogSink", "ProcessLog"]
 
@@ -51,7 +51,8 @@ class ProcessLog:
     """What a process wrote, in a file of limited size.
 
     It belongs to a loop, which it never blocks: what comes is written by a thread, as much at a time
-    as has come meanwhile. Between two writes it holds no descriptor and no thread.
+    as has come meanwhile; and where much comes, the thread reads on by itself (``Stint``). Between two
+    writes it holds no descriptor and no thread.
 
     Args:
         files: where it is kept.
@@ -64,16 +65,19 @@ class ProcessLog:
         error: why something could not be written; the last reason. None while all is well.
         ended: nothing more will come, and all that came was written or lost.
         removed: its file is gone, or about to be.
-        on_room: called when a log that was ``full`` has room again.
+        on_room: called when a log that was ``full`` has room again, or a pipe can be resumed.
+        sources: the pipes of the streams that threads may read from; none where the loop reads all.
+        stint: of the thread that does so now; None while none does.
     """
 
     __slots__ = (
+        "_buffer",
+        "_busy",
         "_closing",
         "_files",
         "_loop",
         "_name",
         "_news",
-        "_room",
         "_waiting",
         "_waiting_bytes",
         "_writing",
@@ -82,6 +86,8 @@ class ProcessLog:
         "layout",
         "on_room",
         "removed",
+        "sources",
+        "stint",
         "taken",
     )
 
@@ -89,10 +95,12 @@ class ProcessLog:
         self._files = files
         self._name = name
         self._loop = asyncio.get_running_loop()
-        self._room = LogRoom()
-        self._waiting: list[tuple[int, bytes | bytearray | memoryview]] = []
+        self._waiting: list[tuple[int, bytes | bytearray]] = []
         self._waiting_bytes = 0
+        self._busy = 0  # bytes that have come since nothing waited
         self._writing: list[Piece] | None = None
+        self.stint: Stint | None = None
+        self._buffer: bytearray | None = None  # of stints; a fresh one costs more than its bytes
         self._news: list[asyncio.Future[None]] = []
         self._closing = False
         self.layout = LogLayout(limit)
@@ -101,6 +109,7 @@ class ProcessLog:
         self.ended = False
         self.removed = False
         self.on_room: Callable[[], None] | None = None
+        self.sources: Sequence[Source] = ()
 
     @property
     def full(self) -> bool:
@@ -113,50 +122,26 @@ class ProcessLog:
         self._waiting_bytes += len(data)
         if self._waiting and self._waiting[-1][0] == stream:
             last = self._waiting[-1][1]
-            if not isinstance(last, memoryview) and len(last) + len(data) <= LOG_JOIN_BYTES:
+            if len(last) + len(data) <= LOG_JOIN_BYTES:
                 joined = last if isinstance(last, bytearray) else bytearray(last)
                 joined += data
                 self._waiting[-1] = (stream, joined)
                 return
-        self._add(stream, data)
-
-    def take_from(self, stream: int, fd: int, size: int) -> int:
-        """Reads the next bytes of a stream, at most so many; returns how many came, 0 at its end.
-
-        Raises:
-            BlockingIOError: nothing is there.
-        """
-        if self._writing is None and size <= PIPE_READ_BYTES:
-            data = os.read(fd, size)
-            if data:
-                self.take(stream, data)
-            return len(data)
-        # Much is on its way: into a buffer that is used again, where neither memory is asked for nor
-        # small chunks are copied to be joined.
-        got = os.readv(fd, [self._room.free(size)])
-        if got:
-            self._take_filled(stream, got)
-        return got
-
-    def _take_filled(self, stream: int, size: int) -> None:
-        self.taken[stream] += size
-        self._waiting_bytes += size
-        last = self._waiting[-1] if self._waiting else None
-        if (
-            last is not None
-            and last[0] == stream
-            and isinstance(last[1], memoryview)
-            and self._room.continued
-        ):
-            self._waiting[-1] = (stream, self._room.fill(size, joined=True))
-        else:
-            self._add(stream, self._room.fill(size, joined=False))
-
-    def _add(self, stream: int, data: bytes | memoryview) -> None:
         self._waiting.append((stream, data))
         self._waiting_bytes += LOG_CHUNK_BYTES
         if self._writing is None:
             self._write()
+
+    async def calm(self) -> None:
+        """Waits until no thread reads from a pipe; none will from now on."""
+        self.sources = ()
+        while self.stint is not None and not self.removed:
+            await self.news()
+
+    async def accounted(self, stint: Stint | None) -> None:
+        """Waits until what a stint has read is counted."""
+        while stint is not None and self.stint is stint and not self.removed:
+            await self.news()
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -211,36 +196,83 @@ class ProcessLog:
         """
         self._files.remove(self._name)
 
-    def _write(self) -> None:
+    def _write(self, flowing: int | None = None) -> None:
+        """Has a thread write what waits, and read on from a pipe that much comes from.
+
+        Args:
+            flowing: the stream of the last stint, if there was more.
+        """
+        self._busy += self._waiting_bytes
+        if flowing is None and self._busy >= LOG_BULK_BYTES and self._waiting:
+            flowing = self._waiting[-1][0]
         chunks, self._waiting = self._waiting, []
         self._waiting_bytes = 0
-        full = self._room.cut()
         pieces = self.layout.plan(chunks)
-        work = partial(_write_pieces, self._files, self._name, pieces)
+        self.stint = None if flowing is None else self._new_stint(flowing, pieces)
+        work = partial(_write_pieces, self._files, self._name, pieces, self.stint)
+        self._writing = pieces
         try:
             future = start_thread(work)
         except ResourceLimitError as error:  # no thread
-            self._account(pieces, 0, error)
+            self._finish_write(0, error)
+            self._let_come()
             return
-        self._writing = pieces
-        future.add_done_callback(partial(self._written, full))
+        future.add_done_callback(self._written)
 
-    def _written(self, full: list[bytearray], future: asyncio.Future[_Written]) -> None:
-        pieces, self._writing = self._writing or [], None
-        done, error = future.result()
-        self._room.recycle(full, idle=not self._waiting)
-        self._account(pieces, done, error)
-        if self._waiting:
-            self._write()
-        if self.on_room is not None and not self.full:
-            self.on_room()
+    def _new_stint(self, stream: int, pieces: list[Piece]) -> Stint | None:
+        """A stint behind some pieces; None where the loop has to read by itself."""
+        if not self.sources or self.layout.segment_bytes < LOG_BULK_BYTES:
+            return None
+        source, spaces = self.sources[stream], self.layout.spaces_after(pieces)
+        try:
+            if self._buffer is None:
+                self._buffer = bytearray(LOG_BULK_BYTES)
+            fd = source.lend() if spaces else None
+        except (OSError, MemoryError):  # a thread would be faster, no more
+            return None
+        if fd is None:
+            return None
+        return Stint(source, stream, spaces, fd, self._buffer)
+
+    def _written(self, future: asyncio.Future[_Written]) -> None:
+        flowing = self._finish_write(*future.result())
+        if self._writing is None:  # which a pipe that is read again at once has had done
+            if self._waiting or flowing is not None:
+                self._write(flowing)
+            else:
+                self._buffer, self._busy = None, 0
+        self._let_come()
         self._settle()
 
-    def _account(self, pieces: list[Piece], done: int, error: _Failure | None) -> None:
+    def _finish_write(self, done: int, error: _Failure | None) -> int | None:
+        """Takes note of what was written; the stream of which more is there, if a thread read it."""
+        pieces, self._writing = self._writing or [], None
+        stint, self.stint = self.stint, None
+        if stint is not None:
+            stint.close()
+            self.taken[stint.stream] += stint.got
+        self._account(pieces, done, error, stint)
+        if stint is None:
+            return None
+        stint.source.regain(ended=stint.ended)
+        return stint.stream if stint.flowing and self.sources else None
+
+    def _let_come(self) -> None:
+        if self.on_room is not None and not self.full:
+            self.on_room()
+
+    def _account(
+        self, pieces: list[Piece], done: int, error: _Failure | None, stint: Stint | None
+    ) -> None:
         for piece in pieces[:done]:
             self.layout.commit(piece)
         for piece in pieces[done:]:
             self.layout.lose(piece.stream, piece.size)
+        if stint is not None and error is not None:
+            self.layout.lose(stint.stream, stint.got)
+        elif stint is not None:
+            for space, size in zip(stint.spaces, stint.filled, strict=False):
+                self.layout.commit_space(space, stint.stream, size)
         if error is not None:
             self.error = error
         self._tell()
@@ -274,34 +306,28 @@ class LogSink:
 
     def read(self, fd: int, size: int) -> int:
         """Reads once, and hands on what came."""
-        got = self._log.take_from(self._stream, fd, size)
-        if got and self._log.full:
-            self._pause()
-        return got
+        data = os.read(fd, size)
+        if data:
+            self._log.take(self._stream, data)
+            if self._log.full:
+                self._pause()
+        return len(data)
 
 
-def _write_pieces(files: LogFiles, name: str, pieces: list[Piece]) -> _Written:
-    """Writes pieces in their order; returns how many are written, and why not the others."""
+def _write_pieces(files: LogFiles, name: str, pieces: list[Piece], stint: Stint | None) -> _Written:
+    """Writes pieces in their order, then does a stint; how many are written, and why not all."""
     done = 0
     try:
         fd = files.open(name, make=True)
         try:
             for piece in pieces:
                 if piece.at is not None:
-                    _write_whole(fd, [memoryview(piece.head), piece.body], piece.at)
+                    write_whole(fd, [memoryview(piece.head), piece.body], piece.at)
                 done += 1
+            if stint is not None:
+                stint.work(fd)
         finally:
             os.close(fd)
     except (OSError, MemoryError) as error:
         return done, error
     return done, None
-
-
-def _write_whole(fd: int, parts: list[memoryview], at: int) -> None:
-    while parts:
-        wrote = os.pwritev(fd, parts, at)  # less than all of it: the next says why
-        at += wrote
-        while parts and wrote >= len(parts[0]):
-            wrote -= len(parts.pop(0))
-        if wrote:
-            parts[0] = parts[0][wrote:]

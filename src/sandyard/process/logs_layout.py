@@ -13,9 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sandyard.limits import LOG_HEAD_SHARE, LOG_SEGMENT_MAX_BYTES, LOG_SEGMENTS
+from sandyard.limits import LOG_CHUNK_MAX_BYTES, LOG_HEAD_SHARE, LOG_SEGMENT_MAX_BYTES, LOG_SEGMENTS
 
-__all__ = ["STREAMS", "LineSearch", "LogLayout", "Piece", "RecordParser", "Segment"]
+__all__ = [
+    "STREAMS",
+    "LineSearch",
+    "LogLayout",
+    "Piece",
+    "RecordParser",
+    "Segment",
+    "Space",
+    "header",
+]
 
 STREAMS: Final[tuple[Literal["stdout", "stderr"], ...]] = ("stdout", "stderr")
 """Streams by their numbers."""
@@ -68,6 +77,31 @@ class Piece:
     body: memoryview
     stream: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where one record may be written, of which the length is not known yet.
+
+    Attributes:
+        number: its segment.
+        head_at: where in the file its header goes.
+        size: bytes of a stream that fit behind that.
+    """
+
+    number: int
+    head_at: int
+    size: int
+
+    @property
+    def at(self) -> int:
+        """Where in the file its bytes begin."""
+        return self.head_at + _HEADER.size
+
+
+def header(stream: int, size: int) -> bytes:
+    """The header of a record that holds so many bytes of a stream."""
+    return _HEADER.pack(stream, size)
 
 
 class LogLayout:
@@ -125,9 +159,7 @@ class LogLayout:
         The segments whose places they take are given up at once, so that nobody reads what is being
         overwritten. Each piece counts when it is committed or lost, in their order.
         """
-        number, at = self._number, self._at
-        if at and number not in self.segments:  # given up by a plan that was not carried out
-            number, at = number + 1, 0
+        number, at = self._next()
         cut: list[tuple[int, int, int, memoryview]] = []
         for kind, body in (*self._untold(), *chunks):
             rest = memoryview(body)
@@ -139,28 +171,44 @@ class LogLayout:
                 rest = rest[len(part) :]
                 cut.append((number, at, kind, part))
                 at += _HEADER.size + len(part)
-        while self._is_taken(self._oldest, number):
-            gone = self.segments.pop(self._oldest, None)
-            self._held -= 0 if gone is None else gone.held
-            self._oldest += 1
+        self._give_up(number)
         return [self._piece(*record, last=number) for record in cut]
+
+    def spaces_after(self, pieces: Sequence[Piece]) -> tuple[Space, ...]:
+        """Where records may go that are written behind some pieces, the last plan's.
+
+        They are in two segments: to give up three at once would leave less than is promised. None are
+        there behind pieces that fill the log, of which some would be given up before they are kept.
+        """
+        number, at = self._next()
+        if pieces:
+            last = pieces[-1].number
+            at = at if last == number else 0
+            at += sum(_length(piece) for piece in pieces if piece.number == last)
+            number = last
+        if self.segment_bytes - at <= _HEADER.size:
+            number, at = number + 1, 0
+        if any(self._is_taken(piece.number, number + 1) for piece in pieces):
+            return ()
+        self._give_up(number + 1)
+        return self._space(number, at), self._space(number + 1, 0)
 
     def commit(self, piece: Piece) -> None:
         """A piece was written, or need not be."""
-        size = len(piece.head) + len(piece.body)
         if piece.at is not None:
-            segment = self.segments.get(piece.number)
-            if segment is None:
-                segment = Segment(piece.number, tuple(self.totals))
-                self.segments[piece.number] = segment
-            segment.length += size
-            segment.held += piece.size
-            self._held += piece.size
-        self._at = self._at + size if self._number == piece.number else size
-        self._number = piece.number
+            self._hold(piece.number, _length(piece), piece.size)
+        self._go_past(piece.number, _length(piece))
         self.totals[piece.stream] += piece.size
         if not piece.size:
             self._unsaid[piece.stream] = False
+
+    def commit_space(self, space: Space, stream: int, size: int) -> None:
+        """So many bytes of a stream were written into a space, behind what was planned."""
+        if not size:
+            return
+        self._hold(space.number, _HEADER.size + size, size)
+        self._go_past(space.number, _HEADER.size + size)
+        self.totals[stream] += size
 
     def lose(self, stream: int, size: int) -> None:
         """Bytes of a stream could not be written."""
@@ -181,6 +229,34 @@ class LogLayout:
             if sum(segment.base[stream] for stream in streams) <= position:
                 return segment
         return None
+
+    def _next(self) -> tuple[int, int]:
+        """Segment and place of the next record, if it fits there."""
+        if self._at and self._number not in self.segments:
+            return self._number + 1, 0  # given up by a plan that was not carried out
+        return self._number, self._at
+
+    def _space(self, number: int, at: int) -> Space:
+        return Space(number, self.place(number) + at, self.segment_bytes - at - _HEADER.size)
+
+    def _give_up(self, last: int) -> None:
+        """Forgets the segments whose places others have by the time that ``last`` is written."""
+        while self._is_taken(self._oldest, last):
+            gone = self.segments.pop(self._oldest, None)
+            self._held -= 0 if gone is None else gone.held
+            self._oldest += 1
+
+    def _hold(self, number: int, length: int, held: int) -> None:
+        segment = self.segments.get(number)
+        if segment is None:
+            segment = self.segments[number] = Segment(number, tuple(self.totals))
+        segment.length += length
+        segment.held += held
+        self._held += held
+
+    def _go_past(self, number: int, length: int) -> None:
+        self._at = self._at + length if self._number == number else length
+        self._number = number
 
     def _untold(self) -> list[tuple[int, bytes]]:
         return [
@@ -204,6 +280,10 @@ class LogLayout:
         )
 
 
+def _length(piece: Piece) -> int:
+    return len(piece.head) + len(piece.body)
+
+
 class RecordParser:
     """Reads the records of one segment, from its beginning, in portions of any size."""
 
@@ -224,7 +304,7 @@ class RecordParser:
                 self._kind, self._left = _HEADER.unpack_from(data, at)
                 at += _HEADER.size
             tells = self._kind >= _LOST
-            have = min(self._left, len(data) - at)
+            have = min(self._left, len(data) - at, LOG_CHUNK_MAX_BYTES)
             if not have or (tells and have < self._left):
                 break
             body = data[at : at + have]

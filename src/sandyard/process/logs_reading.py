@@ -14,6 +14,7 @@ from sandyard.finishing import in_thread
 from sandyard.limits import LOG_READ_BYTES
 from sandyard.process.logs import ProcessLog
 from sandyard.process.logs_layout import STREAMS, LineSearch, RecordParser
+from sandyard.process.logs_stint import Stint
 from sandyard.process.stream import StreamName
 
 __all__ = ["LogChunk", "LogReader", "LogStart"]
@@ -75,6 +76,7 @@ class LogReader:
         self._taken = sum(log.taken[one] for one in streams)  # and those of the chosen streams
         self._skip = 0  # how many of those are not told
         self._until = None if follow else self._taken  # where it ends
+        self._stint = log.stint  # what it has read by now is not counted yet
         self._begun = False
         self._reading = asyncio.Lock()
 
@@ -104,6 +106,8 @@ class LogReader:
 
     async def _begin(self) -> None:
         start, layout = self._start, self._log.layout
+        if self._stint is not None:
+            await self._count_stint(self._stint)
         if start.place == "beginning":
             return
         if start.place == "now" or not start.count:
@@ -117,6 +121,13 @@ class LogReader:
         segment = layout.holding(self._skip, self._streams) or layout.after(-1)
         if segment is not None:  # what came before it is not missed, but not wanted
             self._number, self._seen = segment.number, list(segment.base)
+
+    async def _count_stint(self, stint: Stint) -> None:
+        await self._log.accounted(stint)
+        taken = self._log.taken
+        self._all, self._taken = sum(taken), sum(taken[one] for one in self._streams)
+        if self._until is not None:
+            self._until = self._taken
 
     async def _line_start(self, search: LineSearch) -> int:
         """How many bytes of the chosen streams come before the last lines."""

@@ -137,17 +137,16 @@ class OutputPipe:
         failed: why output was lost; from then on all is read and dropped. None while all is well.
     """
 
-    __slots__ = ("_fd", "_grown", "_loop", "_reading", "_sink", "_size", "failed")
+    __slots__ = ("_due", "_fd", "_grown", "_lent", "_loop", "_reading", "_sink", "_size", "failed")
 
     def __init__(self, fd: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self.failed: MemoryError | None = None
-        self._sink = sink
-        self._loop = loop
+        self._sink, self._loop = sink, loop
         self._size = PIPE_READ_BYTES  # of the next read
-        self._grown = False
-        self._reading = False
+        self._lent = self._due = False  # to somebody who reads; and is to be drained after that
+        self._grown = self._reading = False
 
     @property
     def open(self) -> bool:
@@ -160,7 +159,7 @@ class OutputPipe:
 
     def resume(self) -> None:
         """Reads whenever there is something to read."""
-        if self._fd >= 0 and not self._reading:
+        if self._fd >= 0 and not self._reading and not self._lent:
             self._loop.add_reader(self._fd, self._read_turn)
             self._reading = True
 
@@ -171,13 +170,32 @@ class OutputPipe:
                 self._loop.remove_reader(self._fd)
             self._reading = False
 
+    def lend(self) -> int | None:
+        """Lets only somebody else read until ``regain``; a descriptor that is theirs, or OSError."""
+        if self._fd < 0:
+            return None
+        fd = os.dup(self._fd)  # which stays what it is when the pipe is closed here
+        self.pause()
+        self._grow()
+        self._lent = True
+        return fd
+
+    def regain(self, *, ended: bool) -> None:
+        """Can be resumed again; or is closed, where the end of the stream was read."""
+        self._lent = False
+        if ended:
+            self.close()
+        elif self._due:
+            self.drain()
+
     def drain(self) -> None:
         """Reads what is in the pipe now, without waiting for more.
 
         No more than fits into a pipe: what comes after that was not there when this was called, and
         somebody who goes on writing must not keep us here.
         """
-        if self._fd < 0:
+        self._due = self._lent
+        if self._fd < 0 or self._lent:
             return
         got = self._read_some()
         if got == 0 or self._fd < 0:
@@ -249,8 +267,7 @@ class InputPipe:
 
     def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
-        self._loop = loop
+        self._fd, self._loop = fd, loop
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
