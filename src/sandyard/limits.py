@@ -288,6 +288,27 @@ TERMINAL_TURN_BYTES: Final = 256 * 1024
 """Bytes read from one terminal before the loop gets its turn: two or three milliseconds, since a
 terminal is forty times slower than a pipe."""
 
+TERMINAL_FLOOD_AFTER: Final = 128 * 1024
+"""Bytes of such reads, one after the other, from which on a thread reads: the kernel holds four kilobytes,
+and the program stands still until they are read, which by a turn of a loop for each takes twice as long."""
+
+TERMINAL_FLOOD_BYTES: Final = 256 * 1024
+"""Bytes that such a thread reads before the loop has taken them."""
+
+TERMINAL_FLOODS: Final = 2
+"""Threads that read from terminals at once, in the whole program: more would wait for a processor, and
+the loop reads the other terminals as ever."""
+
+TERMINAL_FLOOD_DELAY_S: Final = 0.004
+"""Seconds after which what it has read is shown, where it is less than a batch."""
+
+TERMINAL_FLOOD_SILENCE_MS: Final = 2
+"""Milliseconds without a byte that end such a thread: longer than a busy program is away from a
+processor."""
+
+TERMINAL_FLOOD_LOOK_S: Final = 1.0
+"""Seconds after which a thread that waits for its loop looks whether that is closed."""
+
 TERMINAL_WRITE_BYTES: Final = 64 * 1024
 """Bytes written to one terminal before the loop gets its turn."""
 

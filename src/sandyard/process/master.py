@@ -9,14 +9,24 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import struct
 import termios
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from sandyard.limits import (
     TERMINAL_BATCH_BYTES,
     TERMINAL_BULK_BYTES,
     TERMINAL_DRAIN_BYTES,
+    TERMINAL_FLOOD_AFTER,
+    TERMINAL_FLOOD_BYTES,
+    TERMINAL_FLOOD_DELAY_S,
+    TERMINAL_FLOOD_LOOK_S,
+    TERMINAL_FLOOD_SILENCE_MS,
+    TERMINAL_FLOODS,
     TERMINAL_READ_BYTES,
     TERMINAL_TURN_BYTES,
     TERMINAL_WRITE_BYTES,
@@ -24,10 +34,118 @@ from sandyard.limits import (
 from sandyard.process.latch import wake
 from sandyard.process.pipes import as_bytes
 
-__all__ = ["Master"]
+__all__ = ["Flood", "Master"]
 
 _CONTROL_CHARACTERS = 6
 """Where tcgetattr(3) of Python's termios has them."""
+
+_floods = threading.Semaphore(TERMINAL_FLOODS)
+"""What is left of the threads that may read at once."""
+
+
+class Flood:
+    """A thread that reads a terminal for as long as its program prints without a pause.
+
+    It reads under a lock, and never waits while it has that: whoever stops it gets all that it has
+    read, in order, and may read what follows at once.
+
+    Args:
+        master: the terminal's master, which does not block.
+        tell: called on the loop, with this, when there is something to take, and when it is over.
+    """
+
+    __slots__ = ("_end", "_fd", "_lock", "_loop", "_room", "_tell", "_told", "_view", "over")
+
+    def __init__(
+        self, master: int, tell: Callable[[Flood], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._view = memoryview(bytearray(TERMINAL_FLOOD_BYTES))
+        self._end = 0  # of what is read and not taken
+        self._lock = threading.Lock()  # of that, and of who may read
+        self._room = threading.Event()  # set when something is taken
+        self._told = False
+        self._tell = tell
+        self._loop = loop
+        self.over = False
+        self._fd = os.dup(master)  # which stays what it is when the terminal is closed
+
+    @classmethod
+    def begin(
+        cls, master: int, tell: Callable[[Flood], None], loop: asyncio.AbstractEventLoop
+    ) -> Flood | None:
+        """Starts one; None where the loop has to read, since there is no room for one more thread."""
+        if not _floods.acquire(blocking=False):
+            return None
+        flood = None
+        try:
+            flood = cls(master, tell, loop)
+            threading.Thread(target=flood._run, name="sandyard-terminal", daemon=True).start()
+        except (OSError, MemoryError, RuntimeError):  # a thread would be faster, no more
+            if flood is not None:
+                os.close(flood._fd)
+            _floods.release()
+            return None
+        return flood
+
+    def take(self, *, last: bool = False) -> bytes:
+        """What it has read; ``last`` lets it read nothing more."""
+        with self._lock:
+            self.over = self.over or last
+            data = bytes(self._view[: self._end])
+            self._end, self._told = 0, False
+        self._room.set()
+        return data
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        since = time.monotonic()
+        try:
+            while poll.poll(TERMINAL_FLOOD_SILENCE_MS) and self._read():
+                if self._is_due(since):
+                    since = time.monotonic()
+                    self._call()
+                if self._end == TERMINAL_FLOOD_BYTES and not self._wait_for_room():
+                    break
+        except RuntimeError:  # the loop is closed
+            pass
+        finally:
+            os.close(self._fd)
+            _floods.release()
+            self.over = True
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._tell, self)
+
+    def _read(self) -> bool:
+        """Reads what is there; False where nothing more is to be read."""
+        with self._lock:
+            try:
+                if not self.over:
+                    self._end += os.readv(self._fd, [self._view[self._end :]])
+            except BlockingIOError:
+                pass
+            except OSError:  # EIO: the loop sees for itself
+                return False
+            return not self.over
+
+    def _call(self) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            self._loop.call_soon_threadsafe(self._tell, self)
+
+    def _is_due(self, since: float) -> bool:
+        """Whether what was read since a moment is to be shown."""
+        late = time.monotonic() - since > TERMINAL_FLOOD_DELAY_S
+        return late or self._end >= TERMINAL_BATCH_BYTES
+
+    def _wait_for_room(self) -> bool:
+        """Waits until the loop has taken what is there; False if it is closed."""
+        while self._end == TERMINAL_FLOOD_BYTES and not self._loop.is_closed():
+            self._room.clear()
+            if self._end == TERMINAL_FLOOD_BYTES:  # it may have been taken before that
+                self._room.wait(TERMINAL_FLOOD_LOOK_S)
+        return not self._loop.is_closed()
 
 
 class Master:
@@ -36,15 +154,33 @@ class Master:
     Args:
         fd: its descriptor, which is ours from now on; it does not block.
         take: is given each chunk of output.
+        go_on: has it be resumed, once a thread has read.
     """
 
-    __slots__ = ("_fd", "_loop", "_reading", "_take", "_turn", "_writable")
+    __slots__ = (
+        "_bulk",
+        "_fd",
+        "_flood",
+        "_go_on",
+        "_loop",
+        "_reading",
+        "_take",
+        "_turn",
+        "_writable",
+    )
 
     def __init__(
-        self, fd: int, take: Callable[[bytes], None], loop: asyncio.AbstractEventLoop
+        self,
+        fd: int,
+        take: Callable[[bytes], None],
+        go_on: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._fd = fd
         self._take = take
+        self._go_on = go_on
+        self._bulk = 0  # bytes of large reads, one after the other
+        self._flood: Flood | None = None  # that reads in the loop's place
         self._loop = loop
         self._reading = False
         self._turn: asyncio.Lock | None = None  # one writer at a time; made by the first
@@ -67,13 +203,18 @@ class Master:
 
     def pause(self) -> None:
         """Leaves what comes in the kernel, so that the program waits in its write."""
-        if self._reading:
-            if not self._loop.is_closed():
-                self._loop.remove_reader(self._fd)
-            self._reading = False
+        reading, self._reading = self._reading, False
+        flood, self._flood = self._flood, None
+        if flood is not None:
+            self._bulk = TERMINAL_FLOOD_AFTER  # soon again, if it goes on like that
+            if chunk := flood.take(last=True):
+                self._take(chunk)
+        elif reading and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
 
     def drain(self) -> None:
-        """Reads what was written until now, without waiting for more."""
+        """Reads what was written until now, without waiting for more; it is to be closed then."""
+        self.pause()
         room = TERMINAL_DRAIN_BYTES
         while room > 0 and (chunk := self._read()):
             room -= len(chunk)
@@ -147,6 +288,23 @@ class Master:
             turn += size
             if chunk:
                 self._take(chunk)
+        self._bulk = self._bulk + turn if turn >= TERMINAL_BULK_BYTES else 0
+        if self._bulk >= TERMINAL_FLOOD_AFTER and self._reading:
+            self._bulk = 0
+            self._flood = Flood.begin(self._fd, self._flooded, self._loop)
+            if self._flood is not None:
+                self._loop.remove_reader(self._fd)
+
+    def _flooded(self, flood: Flood) -> None:
+        """Takes what a thread has read; reads again when that has come to its end."""
+        if flood is not self._flood:
+            return
+        over = flood.over  # before the rest is taken, which nothing comes after then
+        if chunk := flood.take():
+            self._take(chunk)
+        if over and flood is self._flood:
+            self._flood, self._reading = None, False
+            self._go_on()
 
     def _read(self) -> bytes:
         """Reads what is there, up to a batch; nothing at the end, or where nothing is there."""

@@ -192,7 +192,7 @@ class Terminal:
         if fd is None:
             self._take_failure(job, spawn)
             return
-        master = self._master = Master(fd, self._show, asyncio.get_running_loop())
+        master = self._master = Master(fd, self._show, self._go_on, asyncio.get_running_loop())
         try:
             master.resume()
         except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
