@@ -16,6 +16,7 @@ from sandyard.errors import WorkspaceArchiveReadError
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import restore_members
 from sandyard.workspace.persist_saving import save_tree
+from sandyard.workspace.persist_tree import TreeSaving
 from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex, clock_now
 from tests.workspace.sample import fill, looks
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from sandyard.archive.report import ArchiveReport
     from sandyard.snapshot.store import SnapshotStore
+    from sandyard.workspace.extract_tree import Directories
+    from sandyard.workspace.persist_frame import Frame
 
 
 class Memory:
@@ -206,6 +209,69 @@ def test_lost_directory_is_read(root: WorkspaceRoot, base: Path) -> None:
     (base / "d/empty/new").touch()
     fresh = Memory()
     assert save(root, fresh, first.looks).top == save(root, Memory()).top
+
+
+def deep_tree(base: Path) -> None:
+    """Directories with looks of their own, and a file beneath them."""
+    deep = base / "a/b/c"
+    deep.mkdir(parents=True)
+    (base / "a/b/beside").mkdir()
+    (deep / "file").write_bytes(b"one")
+    for number, path in enumerate((deep, base / "a/b/beside", base / "a/b", base / "a")):
+        os.setxattr(path, "user.number", b"%d" % number)
+        path.chmod(0o700 + number)
+        os.utime(path, ns=(number, number))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_directories_keep_their_looks(root: WorkspaceRoot, base: Path, *, lost: bool) -> None:
+    """What a directory is like is saved also where only something far beneath it has changed."""
+    deep_tree(base)
+    settle(base)
+    intake = Memory()
+    first = save(root, intake)
+    if lost:
+        intake.held.clear()
+    (base / "a/b/c/file").write_bytes(b"two")
+    again = save(root, intake, first.looks)
+    assert again.top == save(root, Memory()).top != first.top
+    assert again.report == first.report
+
+
+def test_swapped_directory_is_not_taken(
+    root: WorkspaceRoot, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is told of a directory that came into another's place while that was saved."""
+    deep_tree(base)
+    settle(base)
+    first = save(root, intake := Memory())
+    intake.held.clear()
+    (base / "a/b/c/file").write_bytes(b"two")
+    leave = TreeSaving._leave  # noqa: SLF001
+
+    def leaving(saving: TreeSaving, tree: Directories, frame: Frame) -> bytes:
+        if frame.key == b"a/b":
+            tree.close()
+            (base / "a/b/beside").rename(base / "old")
+            (base / "a/b/beside").mkdir()
+        return leave(saving, tree, frame)
+
+    monkeypatch.setattr(TreeSaving, "_leave", leaving)
+    again = save(root, intake, first.looks)
+    assert again.report.skipped == (("a/b/beside", "vanished"),)
+    monkeypatch.undo()
+    assert save(root, intake, again.looks).top == save(root, Memory()).top
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set such an attribute")
+def test_directory_notes_are_told_again(root: WorkspaceRoot, base: Path) -> None:
+    deep_tree(base)
+    os.setxattr(base / "a/b", "trusted.mine", b"1")
+    settle(base)
+    first = save(root, intake := Memory())
+    assert first.report.dropped == (("a/b", "xattr trusted.mine"),)
+    second = save(root, intake, first.looks)
+    assert save(root, intake, second.looks).report == second.report == first.report
 
 
 def test_removed_workspace_is_told(root: WorkspaceRoot, base: Path) -> None:

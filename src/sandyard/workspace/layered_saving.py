@@ -100,13 +100,13 @@ class LayeredSaving(TreeSaving):
             return self._top_was
         return self._was.get(path[:-1], {}).pop(path[-1], None)
 
-    def _old(self, path: Path) -> Known | None:
-        known = super()._old(path)
+    def _old(self, path: Path, key: bytes) -> Known | None:
+        known = super()._old(path, key)
         if known is None or path not in self._kept:
             return known
         return known._replace(linked=True)  # it may have lost what nobody looked at
 
-    def _leave(self, tree: Directories, frame: Frame) -> Node:
+    def _leave(self, tree: Directories, frame: Frame) -> bytes:
         kept = self._kept.get(frame.path)
         if kept is not None:
             frame.saved = dict(sorted((kept | frame.saved).items()))

@@ -8,6 +8,8 @@ import sys
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sandyard.archive.model import Kind
+from sandyard.archive.trees import Node
 from sandyard.workspace.stat_index import (
     Counts,
     Known,
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sandyard.archive.naming import Path
-    from sandyard.archive.trees import Node
     from sandyard.workspace.stat_index import Look
 
 __all__ = ["Entry", "Frame", "Listing", "names_in", "starting"]
@@ -35,6 +36,9 @@ _AS_NAMES: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 _AT_ONCE: Final = 1024
 """Entries whose facts are held before only what is compared of them is: half a kilobyte each."""
+
+
+_NO_NODE: Final = Node(b"", Kind.DIRECTORY, 0, 0)
 
 
 class Listing(NamedTuple):
@@ -111,19 +115,22 @@ class Frame:
 
     Args:
         path: it.
-        node: what its own entry will say, its digest excepted.
+        key: the same as bytes.
         listing: what is in it.
         left_out: names in it that are not to be saved, and why.
         old: what is known of it.
 
     Attributes:
+        node: what its own entry will say, its digest excepted; nothing of use where that is as it was.
+        noted: whether something could not be kept of the directory itself.
         names: of what is in it, sorted.
         looks: how that looks.
         same: whether all in it looks as it did, so that only the directories in it are looked into.
         fresh: whether a directory in it has another digest than before.
         linked: whether a file in it has other names.
         saved: what will be saved of it, by name, as it is written.
-        below: what directories in it have become, by name, where all else looks as it did.
+        below: digests of directories in it that have become others, by name, where all looks as it
+            did; None for one that could not be read.
         unsettled: places of entries that are to be read the next time, however they look.
         at: place of the entry that was taken last.
         was: what was saved of entries that look as they did, once somebody asked.
@@ -134,11 +141,13 @@ class Frame:
         "at",
         "below",
         "fresh",
+        "key",
         "left_out",
         "linked",
         "looks",
         "names",
         "node",
+        "noted",
         "old",
         "path",
         "same",
@@ -150,13 +159,15 @@ class Frame:
     def __init__(
         self,
         path: Path,
-        node: Node,
+        key: bytes,
         listing: Listing,
         left_out: dict[bytes, str],
         old: Known | None,
     ) -> None:
         self.path = path
-        self.node = node
+        self.key = key
+        self.node = _NO_NODE
+        self.noted = False
         self.names, self.looks, _ = listing
         self.left_out = left_out
         self.old = old
@@ -164,7 +175,7 @@ class Frame:
         self.fresh = False
         self.linked = False
         self.saved: dict[bytes, bytes] = {}
-        self.below: dict[bytes, Node] = {}
+        self.below: dict[bytes, bytes | None] = {}
         self.unsettled: list[int] = []
         self.at = -1
         self.was: dict[bytes, bytes] | None = None

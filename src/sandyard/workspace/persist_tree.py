@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind
-from sandyard.archive.trees import Node, encode_node, join_entries, kind_of
+from sandyard.archive.trees import Node, decode_entry, encode_node, join_entries, kind_of
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.extract_members import Abandoned
@@ -118,62 +119,80 @@ class TreeSaving:
             os.close(top)
 
     def _walk(self, tree: Directories) -> Node:
-        stack = [self._enter(tree, (), b".")]
+        stack = [self._enter(tree, ())]
+        top = stack[0].node
         while True:
             frame = stack[-1]
             entry = self._next_directory(tree, frame)
             if entry is None:
-                node = self._leave(tree, frame)
+                digest = self._leave(tree, frame)
                 stack.pop()
                 if not stack:
-                    return node
-                self._take(stack[-1], node, frame.old)
+                    return top._replace(digest=digest)
+                self._take(stack[-1], frame, digest)
                 continue
-            _, (name, _) = entry
-            below = self._try_enter(tree, (*frame.path, name))
+            _, (name, look) = entry
+            below = self._try_enter(tree, (*frame.path, name), look if frame.same else None)
             if below is None:
-                self._drop(frame)
+                self._drop(frame, name)
             else:
                 stack.append(below)
 
     # --- directories ------------------------------------------------------------------------------
 
-    def _try_enter(self, tree: Directories, path: Path) -> Frame | None:
+    def _try_enter(self, tree: Directories, path: Path, look: Look | None) -> Frame | None:
         try:
-            return self._enter(tree, path, path[-1])
+            return self._enter(tree, path, look)
         except OSError as error:
             if error.errno not in REASONS:
                 raise
             self._tally.note("skipped", b"/".join(path), REASONS[error.errno])
             return None
 
-    def _enter(self, tree: Directories, path: Path, name: bytes) -> Frame:
-        """Look at all that is in a directory."""
+    def _enter(self, tree: Directories, path: Path, look: Look | None = None) -> Frame:
+        """Look at all that is in a directory.
+
+        Args:
+            tree: opens it.
+            path: it.
+            look: how it looks itself, if that is how it looked: then what is saved of it is known.
+        """
         if self._stopped.is_set():
             raise Abandoned
         opened, key = tree.at(path), b"/".join(path)
         listing = self._looked_at(opened, path, names_in(opened))
-        attributes = attributes_of(opened, path, self._tally)
-        kept = None if attributes is None else tuple(sorted(attributes.items()))
-        facts = os.fstat(opened)
-        mode, mtime, whose = facts.st_mode, facts.st_mtime_ns, owner_of(facts, self.names)
-        node = Node(name, Kind.DIRECTORY, mode & _PERMISSIONS, mtime, attributes=kept, owner=whose)
+        frame = Frame(path, key, listing, self._left_out(path, listing), self._old(path, key))
+        if look is None or not frame.same:
+            noted = self._tally.noted
+            frame.node, mode = self._facts_of(opened, path)
+            frame.noted = self._tally.noted != noted
+        else:
+            mode = look[_MODE]
         for each in listing.vanished:
             self._tally.note("skipped", b"/".join((*path, each)), "vanished")
         if mode & _SPECIAL_BITS:
             self._tally.note_special(key, mode)
         if path:
             self._tally.count(Kind.DIRECTORY)
-        left_out = self._left_out(path, listing)
-        return Frame(path, node, listing, left_out, self._old(path))
+        return frame
+
+    def _facts_of(self, opened: int, path: Path) -> tuple[Node, int]:
+        """What is saved of a directory itself, its digest excepted, and its mode."""
+        attributes = attributes_of(opened, path, self._tally)
+        kept = None if attributes is None else tuple(sorted(attributes.items()))
+        facts = os.fstat(opened)
+        mode, mtime, whose = facts.st_mode, facts.st_mtime_ns, owner_of(facts, self.names)
+        name = path[-1] if path else b"."
+        bits = mode & _PERMISSIONS
+        return Node(name, Kind.DIRECTORY, bits, mtime, attributes=kept, owner=whose), mode
 
     def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         """Look at entries of a directory."""
         return Listing.of(opened, names)
 
-    def _old(self, path: Path) -> Known | None:
+    def _old(self, path: Path, key: bytes) -> Known | None:
         """What is known of a directory."""
-        return self._before.get(b"/".join(path))
+        return self._before.get(key)
 
     def _left_out(self, path: Path, listing: Listing) -> dict[bytes, str]:
         """What of a directory is not to be saved, whatever it is, and why."""
@@ -197,51 +216,88 @@ class TreeSaving:
             self._save_entry(tree, frame, entry)
         return None
 
-    def _take(self, frame: Frame, node: Node, was: Known | None) -> None:
+    def _take(self, frame: Frame, below: Frame, digest: bytes) -> None:
         """Note what a directory in a directory has become."""
-        if frame.same:
-            frame.fresh |= was is None or was.digest != node.digest
-            frame.below[node.name] = node
-            return
-        frame.saved[node.name] = encode_node(node)
-        if not is_settled(look_at(frame.looks, frame.at)[_CHANGED], self._since):
-            frame.unsettled.append(frame.at)
+        name, fresh = below.path[-1], below.old is None or below.old.digest != digest
+        if below.noted or not (frame.same or self._is_settled(look_at(frame.looks, frame.at))):
+            frame.unsettled.append(frame.at)  # what was noted is told again
+            fresh = True
+        if not frame.same:
+            frame.saved[name] = encode_node(below.node._replace(digest=digest))
+        elif fresh:
+            frame.fresh = True
+            frame.below[name] = digest
 
-    def _drop(self, frame: Frame) -> None:
+    def _is_settled(self, look: Look) -> bool:
+        return is_settled(look[_CHANGED], self._since)
+
+    def _drop(self, frame: Frame, name: bytes) -> None:
         """Go on without a directory that can't be read, and try it again the next time."""
         frame.unsettled.append(frame.at)
         frame.fresh = True
+        frame.below[name] = None
 
-    def _leave(self, tree: Directories, frame: Frame) -> Node:
-        old, key = frame.old, b"/".join(frame.path)
+    def _leave(self, tree: Directories, frame: Frame) -> bytes:
+        """Save a directory; return its digest."""
+        old = frame.old
         if frame.same and old is not None:
             files, symlinks, size = old.counts
             self._tally.count_many(files, symlinks, size)
             if not frame.fresh:
-                self._after.add(key, old)
-                return frame.node._replace(digest=old.digest)
+                self._after.add(frame.key, old)
+                return old.digest
             self._fill_in(tree, frame)
         digest = self._intake.put(join_entries(frame.saved.values()))
-        self._after.add(key, frame.known(digest))
-        return frame.node._replace(digest=digest)
+        self._after.add(frame.key, frame.known(digest))
+        return digest
 
     def _fill_in(self, tree: Directories, frame: Frame) -> None:
         """Add the files of a directory of which only directories in it have changed."""
-        known, below = self._known_entries(frame), frame.below
+        known = self._known_entries(frame)
         counted = self._tally
         self._tally = type(counted)()  # its files were counted
         try:
             for entry in frame.entries():
                 _, (name, look) = entry
                 if stat.S_ISDIR(look[_MODE]):
-                    if name in below:
-                        frame.saved[name] = encode_node(below[name])
+                    saved = self._directory_of(tree, frame, entry, counted)
+                    if saved is not None:
+                        frame.saved[name] = saved
                 elif name in known:
                     frame.saved[name] = known[name]
                 else:
                     self._save_entry(tree, frame, entry)
         finally:
             self._tally = counted
+
+    def _directory_of(
+        self, tree: Directories, frame: Frame, entry: Entry, tally: Tally
+    ) -> bytes | None:
+        """What is saved of a directory that looks as it did; None for nothing."""
+        place, (name, look) = entry
+        path, saved = (*frame.path, name), self._known_entries(frame).get(name)
+        if name in frame.below:
+            digest = frame.below[name]
+        else:
+            old = self._old(path, b"/".join(path))
+            digest = None if old is None else old.digest
+        if digest is None:
+            return None
+        if saved is not None:
+            return encode_node(decode_entry(saved)._replace(digest=digest))
+        try:  # what was saved is lost
+            opened = tree.at(path)
+            facts = os.fstat(opened)
+            if (facts.st_dev, facts.st_ino) != look[:2]:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            node, _ = self._facts_of(opened, path)
+        except OSError as error:
+            if error.errno not in REASONS:
+                raise
+            tally.note("skipped", b"/".join(path), REASONS[error.errno])
+            frame.unsettled.append(place)
+            return None
+        return encode_node(node._replace(digest=digest))
 
     # --- entries ----------------------------------------------------------------------------------
 
@@ -259,7 +315,7 @@ class TreeSaving:
         if saved is not None:
             frame.saved[name] = saved
             frame.linked |= look[_LINKS] > 1
-        if self._tally.noted != noted or not is_settled(look[_CHANGED], self._since):
+        if self._tally.noted != noted or not self._is_settled(look):
             frame.unsettled.append(place)  # what was noted is looked at again, to be told again
 
     def _saved(self, tree: Directories, frame: Frame, name: bytes, look: Look) -> bytes | None:

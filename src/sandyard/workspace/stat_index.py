@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
+import zlib
 from array import array
 from bisect import bisect_left
 from itertools import chain
@@ -37,7 +38,7 @@ __all__ = [
     "unlike",
 ]
 
-_MAGIC: Final = b"SYINDEX3"
+_MAGIC: Final = b"SYINDEX4"
 
 Look = tuple[int, ...]
 """How a file looks, besides its name: device, inode, mode, number of names, size, times of modification
@@ -55,13 +56,15 @@ _CHANGE_AT: Final = 48
 _NEVER: Final = struct.pack("<q", -1)
 """A time of change that no file has, since its clock is not set to 1969."""
 
-_CHECK: Final = 8
-_HEAD: Final = struct.Struct("<IIIB32sQQQ8s")
-"""Before each directory: length of its path, of its looks, and how many directories it has; whether files
-have other names, digest of its entries, how many files and symlinks, bytes of these files; of all that
-the first bytes of a digest."""
+_CHECK: Final = struct.Struct("<I")
+"""Before each directory: the CRC of what follows; it finds what a loss of power left, and is far faster for
+so few bytes than a digest."""
 
-_HEAD_SAID: Final = _HEAD.size - _CHECK
+_HEAD: Final = struct.Struct("<IIIIB32sQQQ")
+"""The same, and length of its path, of its looks, and how many directories it has; whether files have other
+names, digest of its entries, how many files and symlinks, bytes of these files."""
+
+_KEY_BYTES: Final = 8
 _PLACE: Final = 4
 """Bytes of the place of a directory among the entries of its own."""
 
@@ -180,7 +183,7 @@ class StatIndex:
         head = self._bytes(_HEAD.size, place)
         if len(head) != _HEAD.size:
             return None
-        path_size, looks_size, count, linked, digest, *counts, check = _HEAD.unpack(head)
+        check, path_size, looks_size, count, linked, digest, *counts = _HEAD.unpack(head)
         if path_size != len(path) or looks_size > _LOOKS_BYTES or count > looks_size:
             return None
         looks_at = _HEAD.size + path_size
@@ -252,22 +255,19 @@ class Looks(NamedTuple):
 
 
 def _key_of(path: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(path).digest()[:_CHECK])
+    return int.from_bytes(hashlib.sha256(path).digest()[:_KEY_BYTES])
 
 
 def _record_of(path: bytes, known: Known) -> bytes:
     places = known.directories
     sizes = len(path), len(known.looks), len(places)
-    said = _HEAD.pack(*sizes, known.linked, known.digest, *known.counts, bytes(_CHECK))
-    raw = said + path + known.looks + struct.pack(f"<{len(places)}I", *places)
-    return said[:_HEAD_SAID] + _check_of(raw) + raw[_HEAD.size :]
+    head = _HEAD.pack(0, *sizes, known.linked, known.digest, *known.counts)
+    raw = head + path + known.looks + struct.pack(f"<{len(places)}I", *places)
+    return _CHECK.pack(_check_of(raw)) + raw[_CHECK.size :]
 
 
-def _check_of(raw: bytes) -> bytes:
-    """The first bytes of a digest of a record, whatever stands there in their place."""
-    hasher = hashlib.sha256(raw[:_HEAD_SAID])
-    hasher.update(memoryview(raw)[_HEAD.size :])
-    return hasher.digest()[:_CHECK]
+def _check_of(raw: bytes) -> int:
+    return zlib.crc32(memoryview(raw)[_CHECK.size :])
 
 
 def clock_now() -> int:
