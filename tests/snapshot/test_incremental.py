@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from sandyard.archive.trees import Node, decode_nodes, encode_nodes, entries_in
+from sandyard.archive.model import Kind
+from sandyard.archive.trees import (
+    Node,
+    decode_nodes,
+    encode_file,
+    encode_node,
+    encode_nodes,
+    entries_in,
+)
 from sandyard.errors import WorkspaceArchiveReadError
 from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import restore_members
@@ -317,3 +325,10 @@ def test_odd_times_are_known(root: WorkspaceRoot, base: Path) -> None:
     intake.given = 0
     assert save(root, intake, first.looks).top == first.top == save(root, Memory()).top
     assert intake.given == 2  # directories with files that have several names
+
+
+@pytest.mark.parametrize("mtime", [0, -1, 2**63 - 1, 2**63, -(2**63) - 1])
+@pytest.mark.parametrize("digest", [b"", b"d" * 32])
+def test_plain_file_is_written_as_any(mtime: int, digest: bytes) -> None:
+    node = Node(b"name", Kind.FILE, 0o640, mtime, 7 if digest else 0, digest)
+    assert encode_file(b"name", 0o640, mtime, node.size, digest) == encode_node(node)

@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "decode_entry",
     "decode_nodes",
+    "encode_file",
     "encode_node",
     "encode_nodes",
     "entries_in",
@@ -34,6 +35,7 @@ _MAGIC: Final = b"SYTREE1\n"
 _CORRUPT: Final = "corrupt directory of a snapshot"
 _KINDS: Final = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARD_LINK)
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
+_FILE: Final = _NUMBERS[Kind.FILE]
 _HEAD: Final = struct.Struct("<BBHHIqQ")
 """Kind, flags, mode, length of the name and of the link, time, size."""
 
@@ -129,6 +131,15 @@ def encode_node(node: Node) -> bytes:
     if flags & _HAS_FAR_TIME:
         parts.append(_FAR.pack(beyond))
     return b"".join(parts)
+
+
+def encode_file(name: bytes, mode: int, mtime: int, size: int, digest: bytes) -> bytes:
+    """Write an entry of a file of which nothing else is told, as ``encode_node`` does."""
+    flags = _HAS_DIGEST if digest else 0
+    try:
+        return _HEAD.pack(_FILE, flags, mode, len(name), 0, mtime, size) + name + digest
+    except struct.error:  # a time that is far away
+        return encode_node(Node(name, Kind.FILE, mode, mtime, size, digest))
 
 
 def _split(time: int) -> tuple[int, int]:

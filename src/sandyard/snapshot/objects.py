@@ -110,6 +110,8 @@ class Objects:
         Raises:
             OSError: a pack can't be read.
         """
+        if not self.lists:
+            return False
         prefix = prefix_of(digest)
         if self._by_prefix is None and len(self.lists) > FEW_PACKS:
             self._searches += 1
@@ -120,11 +122,11 @@ class Objects:
                 self._by_prefix = {begin: name for name, each in packs for begin in each.prefixes}
         if self._by_prefix is not None and prefix not in self._by_prefix:
             return False
-        return any(
-            each.has_prefix(prefix) and self.find_in(name, digest) is not None
-            for name, each in self.lists.items()
-            if name not in self.damaged
-        )
+        for name, each in self.lists.items():
+            wanted = each.has_prefix(prefix) and name not in self.damaged
+            if wanted and self.find_in(name, digest) is not None:
+                return True
+        return False
 
     def _has_few(self) -> bool:
         """Whether the beginnings of all digests fit into one dictionary."""

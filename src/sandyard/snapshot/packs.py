@@ -122,7 +122,8 @@ class PackWriter:
     @property
     def full(self) -> bool:
         """Whether another pack should be begun: its list is held while it is written."""
-        return self.size >= PACK_BYTES or len(self) >= PACK_OBJECTS
+        size = self._written + len(self._buffer)
+        return size >= PACK_BYTES or len(self._held) >= PACK_OBJECTS
 
     @property
     def size(self) -> int:
@@ -144,7 +145,9 @@ class PackWriter:
             small = compress(data, COMPRESSION_LEVEL)
             codec, stored = (_ZSTD, small) if len(small) < len(data) else (_KEPT, data)
         self._buffer += _OBJECT.pack(_MARK, codec, 0, 0, len(data), len(stored), digest)
-        self._note(Packed(digest, self.size, len(data), len(stored), codec))
+        at = self._written + len(self._buffer)
+        self._held.add(digest)
+        self._listed += _LISTED.pack(digest, at, len(data), len(stored), codec)
         if len(stored) >= BUFFER_BYTES:
             self._flush()
             self._put(stored)

@@ -9,7 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind
-from sandyard.archive.trees import Node, decode_entry, encode_node, join_entries, kind_of
+from sandyard.archive.trees import (
+    Node,
+    decode_entry,
+    encode_file,
+    encode_node,
+    join_entries,
+    kind_of,
+)
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
 from sandyard.workspace.extract_members import Abandoned
@@ -324,9 +331,9 @@ class TreeSaving:
         if name in frame.left_out:
             self._tally.note("skipped", b"/".join((*frame.path, name)), frame.left_out[name])
             return None
-        form = stat.S_IFMT(mode)
-        if form not in {stat.S_IFREG, stat.S_IFLNK}:
-            reason = SPECIAL.get(form, "device")
+        is_file = stat.S_ISREG(mode)
+        if not is_file and not stat.S_ISLNK(mode):
+            reason = SPECIAL.get(stat.S_IFMT(mode), "device")
             self._tally.note("skipped", b"/".join((*frame.path, name)), reason)
             return None
         first = self._links.get((device, inode)) if links > 1 else None
@@ -337,13 +344,10 @@ class TreeSaving:
             return encode_node(Node(name, Kind.HARD_LINK, mode, mtime, link=first))
         saved = self._known_entries(frame).get(name)
         if saved is None:
-            node = self._read(tree.at(frame.path), (*frame.path, name))
-            saved = encode_node(node)
-            self._tally.count(node.kind, node.size)
+            saved = self._read(tree.at(frame.path), frame.path, name)
         else:
             if mode & _SPECIAL_BITS:
                 self._tally.note_special(b"/".join((*frame.path, name)), mode)
-            is_file = form == stat.S_IFREG
             self._tally.count(Kind.FILE if is_file else Kind.SYMLINK, size if is_file else 0)
         if links > 1:
             self._links[device, inode] = b"/".join((*frame.path, name))
@@ -366,52 +370,62 @@ class TreeSaving:
 
     # --- contents ---------------------------------------------------------------------------------
 
-    def _read(self, above: int, path: Path) -> Node:
+    def _read(self, above: int, beneath: Path, name: bytes) -> bytes:
+        """Save a file or symlink; it is called for each of a first save, and so calls little itself."""
         if self._stopped.is_set():
             raise Abandoned
-        handle = os.open(path[-1], _LOOK, dir_fd=above)
+        handle = os.open(name, _LOOK, dir_fd=above)
         try:
             facts = os.fstat(handle)
-            mode = facts.st_mode & _PERMISSIONS
-            if stat.S_ISLNK(facts.st_mode):
-                link = os.fsencode(os.readlink("", dir_fd=handle))
-                whose = owner_of(facts, self.names)
-                return Node(path[-1], Kind.SYMLINK, mode, facts.st_mtime_ns, link=link, owner=whose)
-            opened = reopen_regular(handle, facts.st_mode)
+            mode = facts.st_mode
+            if stat.S_ISLNK(mode):
+                return self._read_link(handle, facts, name)
+            opened = reopen_regular(handle, mode)
         finally:
             os.close(handle)
         try:
-            return self._read_file(opened, facts, path)
+            size, mtime = facts.st_size, facts.st_mtime_ns
+            if size > COPY_CHUNK_BYTES or self.names or has_holes(facts) or _has_attributes(opened):
+                return self._read_file(opened, facts, (*beneath, name))
+            data = os.pread(opened, size, 0) if size else b""
+            if len(data) < size:
+                return self._read_file(opened, facts, (*beneath, name))
+            digest = self._intake.put(data) if data else b""
+            now = os.fstat(opened)
         finally:
             os.close(opened)
+        if mode & _SPECIAL_BITS or now.st_mtime_ns != mtime or now.st_size != size:
+            self._note_changes((*beneath, name), facts, now)
+        self._tally.count(Kind.FILE, size)
+        return encode_file(name, mode & _PERMISSIONS, mtime, size, digest)
 
-    def _read_file(self, opened: int, facts: os.stat_result, path: Path) -> Node:
-        size, mode = facts.st_size, facts.st_mode
+    def _read_link(self, handle: int, facts: os.stat_result, name: bytes) -> bytes:
+        link = os.fsencode(os.readlink("", dir_fd=handle))
+        mode, whose = facts.st_mode & _PERMISSIONS, owner_of(facts, self.names)
+        self._tally.count(Kind.SYMLINK)
+        return encode_node(
+            Node(name, Kind.SYMLINK, mode, facts.st_mtime_ns, link=link, owner=whose)
+        )
+
+    def _read_file(self, opened: int, facts: os.stat_result, path: Path) -> bytes:
+        """Save a file that has more to it than some bytes."""
+        size = facts.st_size
         attributes = attributes_of(opened, path, self._tally)
         sparse = extents_of(opened, size) if has_holes(facts) else None
         reading = _Reading(opened, sparse or [(0, size)], self._stopped)
         digest = b""
         if sparse is None and size <= COPY_CHUNK_BYTES:
-            data = os.pread(opened, size, 0) if size else b""
-            if len(data) < size:
-                data = b"".join(reading.pieces())
+            data = b"".join(reading.pieces())
             if data:
                 digest = self._intake.put(data)
         elif sparse is None or sparse:
             digest = self._intake.put_pieces(reading.pieces())
-        now = os.fstat(opened)
-        if mode & _SPECIAL_BITS:
-            self._tally.note_special(b"/".join(path), mode)
-        if reading.lost or now.st_size < size:
-            self._tally.note("changed", b"/".join(path), "shrank")
-        elif now.st_size > size:
-            self._tally.note("changed", b"/".join(path), "grew")
-        elif now.st_mtime_ns != facts.st_mtime_ns:
-            self._tally.note("changed", b"/".join(path), "changed")
-        return Node(
+        self._note_changes(path, facts, os.fstat(opened), lost=reading.lost)
+        self._tally.count(Kind.FILE, size)
+        node = Node(
             path[-1],
             Kind.FILE,
-            mode & _PERMISSIONS,
+            facts.st_mode & _PERMISSIONS,
             facts.st_mtime_ns,
             size,
             digest,
@@ -419,6 +433,27 @@ class TreeSaving:
             sparse=None if sparse is None else tuple(sparse),
             owner=owner_of(facts, self.names),
         )
+        return encode_node(node)
+
+    def _note_changes(
+        self, path: Path, facts: os.stat_result, now: os.stat_result, *, lost: int = 0
+    ) -> None:
+        """Note what is not kept of a file's mode, and whether somebody wrote to it meanwhile."""
+        key = b"/".join(path)
+        self._tally.note_special(key, facts.st_mode)
+        if lost or now.st_size < facts.st_size:
+            self._tally.note("changed", key, "shrank")
+        elif now.st_size > facts.st_size:
+            self._tally.note("changed", key, "grew")
+        elif now.st_mtime_ns != facts.st_mtime_ns:
+            self._tally.note("changed", key, "changed")
+
+
+def _has_attributes(opened: int) -> bool:
+    try:
+        return bool(os.listxattr(opened))
+    except OSError:  # a file system without
+        return False
 
 
 class _Reading:
