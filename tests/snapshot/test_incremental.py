@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import threading
+import tracemalloc
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,14 +48,17 @@ class Memory:
         self.given = 0
         self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | bytearray) -> bytes:
         self.given += 1
         digest = hashlib.sha256(data).digest()
-        self.held[digest] = data
+        self.held[digest] = bytes(data)
         return digest
 
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         return self.put(b"".join(pieces))
+
+    def directory(self, digest: bytes) -> bytes | None:
+        return self.held.get(digest)
 
     def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
         return entries_in(self.held[digest]) if digest in self.held else None
@@ -332,3 +336,25 @@ def test_odd_times_are_known(root: WorkspaceRoot, base: Path) -> None:
 def test_plain_file_is_written_as_any(mtime: int, digest: bytes) -> None:
     node = Node(b"name", Kind.FILE, 0o640, mtime, 7 if digest else 0, digest)
     assert encode_file(b"name", 0o640, mtime, node.size, digest) == encode_node(node)
+
+
+def test_large_directory_takes_little_memory(root: WorkspaceRoot, base: Path) -> None:
+    """What is held for each entry of one directory are some bytes, and no objects."""
+    count = 5_000
+    for number in range(count):
+        (base / f"file{number}").touch()
+    settle(base)
+    tracemalloc.start()
+    try:
+        first = save(root, intake := Memory())
+        size = tracemalloc.get_traced_memory()[1]
+        (base / "file7").write_bytes(b"new")
+        intake.held = {first.top.digest: intake.held[first.top.digest]}
+        tracemalloc.reset_peak()
+        again = save(root, intake, first.looks)
+        more = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert again.report.files == count
+    assert size / count < 420
+    assert more / count < 700

@@ -43,13 +43,16 @@ class Watched:
     def as_program(self, acting: Callable[[], AbstractContextManager[None]]) -> None:
         self._saver.as_program = acting
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | bytearray) -> bytes:
         self._act()
         return self._saver.put(data)
 
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         self._act()
         return self._saver.put_pieces(pieces)
+
+    def directory(self, digest: bytes) -> bytes | None:
+        return self._saver.directory(digest)
 
     def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
         return self._saver.entries_of(digest)

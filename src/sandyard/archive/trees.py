@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "decode_entry",
     "decode_nodes",
+    "each_entry",
     "encode_file",
     "encode_node",
     "encode_nodes",
@@ -93,14 +94,17 @@ class Intake(Protocol):
 
     as_program: Callable[[], AbstractContextManager[None]]
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | bytearray) -> bytes:
         """Keep some bytes; return their digest."""
 
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         """Keep bytes that come in pieces; return the digest of them together."""
 
+    def directory(self, digest: bytes) -> bytes | None:
+        """Read back a directory that was kept before; None if it is lost."""
+
     def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
-        """Read back a directory that was kept before, as ``entries_in`` does; None if it is lost."""
+        """Do the same, as ``entries_in`` gives it."""
 
 
 def encode_node(node: Node) -> bytes:
@@ -158,15 +162,23 @@ def join_entries(entries: Iterable[bytes]) -> bytes:
     return b"".join((_MAGIC, *entries))
 
 
-def entries_in(raw: bytes) -> dict[bytes, bytes]:
+def entries_in(raw: bytes | bytearray) -> dict[bytes, bytes]:
     """The entries of a directory by their names, as they are written: far cheaper than nodes.
+
+    Raises:
+        ArchiveError: the bytes are none.
+    """
+    return dict(each_entry(bytes(raw)))
+
+
+def each_entry(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The names in a directory, and what is written of each, one by one.
 
     Raises:
         ArchiveError: the bytes are none.
     """
     if not raw.startswith(_MAGIC):
         raise ArchiveError(_CORRUPT)
-    found: dict[bytes, bytes] = {}
     at, end = len(_MAGIC), len(raw)
     try:
         while at < end:
@@ -180,11 +192,10 @@ def entries_in(raw: bytes) -> dict[bytes, bytes]:
                 stop = rest.at
             if stop > end:
                 raise ArchiveError(_CORRUPT)
-            found[raw[name_at:name_end]] = raw[at:stop]
+            yield raw[name_at:name_end], raw[at:stop]
             at = stop
     except (struct.error, IndexError) as error:
         raise ArchiveError(_CORRUPT) from error
-    return found
 
 
 def decode_entry(entry: bytes) -> Node:

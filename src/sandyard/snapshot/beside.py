@@ -88,6 +88,10 @@ class NoteWriter:
 
     def write(self, data: bytes) -> None:
         """Write some more."""
+        if len(data) >= BUFFER_BYTES:  # a copy of it would take as much again
+            self._flush()
+            self._put(data)
+            return
         self._buffer += data
         if len(self._buffer) >= BUFFER_BYTES:
             self._flush()
@@ -105,9 +109,12 @@ class NoteWriter:
             self._close()
 
     def _flush(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        self._put(data)
+
+    def _put(self, data: bytes | bytearray) -> None:
         if self._file < 0:
             return
-        data, self._buffer = self._buffer, bytearray()
         try:
             self._place.disk.write(self._file, data, self._written)
             self._written += len(data)

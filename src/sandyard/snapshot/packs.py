@@ -138,11 +138,11 @@ class PackWriter:
         """How many objects it has."""
         return len(self._held)
 
-    def add(self, digest: bytes, data: bytes) -> None:
+    def add(self, digest: bytes, data: bytes | bytearray) -> None:
         """Add an object."""
         codec, stored = _RAW, data
         if self._compressed:
-            small = compress(data, COMPRESSION_LEVEL)
+            small = compress(bytes(data), COMPRESSION_LEVEL)
             codec, stored = (_ZSTD, small) if len(small) < len(data) else (_KEPT, data)
         self._buffer += _OBJECT.pack(_MARK, codec, 0, 0, len(data), len(stored), digest)
         at = self._written + len(self._buffer)

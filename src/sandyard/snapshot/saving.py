@@ -96,7 +96,7 @@ class Saver:
 
     # --- what a tree is made of -------------------------------------------------------------------
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: bytes | bytearray) -> bytes:
         """Keep some bytes; return their digest."""
         digest = hashlib.sha256(data).digest()
         try:  # no context manager: it is called for each file
@@ -138,11 +138,19 @@ class Saver:
             context={"errno": error.errno},
         )
 
-    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+    def directory(self, digest: bytes) -> bytes | None:
         """Read back a directory that was kept before; None if it is lost, so that it is read anew."""
         try:
-            return entries_in(self._objects.whole(digest))
-        except (DamagedPackError, MissingObjectError, ArchiveError, OSError):
+            return self._objects.whole(digest)
+        except (DamagedPackError, MissingObjectError, OSError):
+            return None
+
+    def entries_of(self, digest: bytes) -> dict[bytes, bytes] | None:
+        """Do the same; return its entries by their names."""
+        raw = self.directory(digest)
+        try:
+            return None if raw is None else entries_in(raw)
+        except ArchiveError:
             return None
 
     def trusts(self, tree: str) -> bool:

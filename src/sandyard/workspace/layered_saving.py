@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.archive.model import Kind
 from sandyard.archive.report import Fate
-from sandyard.archive.trees import decode_entry, kind_of
+from sandyard.archive.trees import decode_entry, entries_in, join_entries, kind_of
 from sandyard.workspace.persist_tree import TreeSaving
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class LayeredSaving(TreeSaving):
     def _leave(self, tree: Directories, frame: Frame) -> bytes:
         kept = self._kept.get(frame.path)
         if kept is not None:
-            frame.saved = dict(sorted((kept | frame.saved).items()))
+            saved = sorted((kept | entries_in(frame.saved)).items())
+            frame.saved = bytearray(join_entries(entry for _, entry in saved))
             frame.linked = True  # or who looks at all of it would take what is noted for all of it
             for digest in self._was.pop(frame.path).values():  # of what was not entered
                 self._discount(self._entries(digest))

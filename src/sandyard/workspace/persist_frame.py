@@ -8,8 +8,8 @@ import sys
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sandyard.archive.model import Kind
-from sandyard.archive.trees import Node
+from sandyard.archive.model import ArchiveError, Kind
+from sandyard.archive.trees import Node, each_entry, join_entries, kind_of
 from sandyard.workspace.stat_index import (
     Counts,
     Known,
@@ -21,12 +21,12 @@ from sandyard.workspace.stat_index import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandyard.archive.naming import Path
     from sandyard.workspace.stat_index import Look
 
-__all__ = ["Entry", "Frame", "Listing", "names_in", "starting"]
+__all__ = ["Entry", "Frame", "KnownEntries", "Listing", "names_in", "starting"]
 
 Entry = tuple[int, tuple[bytes, "Look"]]
 """Place in its directory, name, and how it looks."""
@@ -74,7 +74,7 @@ class Listing(NamedTuple):
         if vanished:
             gone = frozenset(vanished)
             names = [name for name in names if name not in gone]
-        return cls(names, joined_looks(names, b"".join(looked)), vanished)
+        return cls(names, joined_looks(names, looked), vanished)
 
 
 def _those_there(
@@ -110,6 +110,53 @@ def starting(names: list[bytes], prefix: bytes) -> list[bytes]:
     return names[at:end]
 
 
+class KnownEntries:
+    """What was saved of a directory, for those entries that look as they did.
+
+    It is read once, as the names come: of a large directory, nothing is held for each.
+
+    Args:
+        looks: how all in it looked.
+        read: gives what was saved, as it is written; None if that is lost.
+    """
+
+    __slots__ = ("_entries", "_entry", "_look", "_looks", "_read")
+
+    def __init__(self, looks: bytes, read: Callable[[], bytes | None]) -> None:
+        self._looks = looks_in(looks)
+        self._look = next(self._looks, None)
+        self._read = read
+        self._entries: Iterator[tuple[bytes, bytes]] | None = None
+        self._entry: tuple[bytes, bytes] | None = None
+
+    def get(self, name: bytes, look: Look) -> bytes | None:
+        """What was saved of an entry; None if it looks otherwise, or is a further name of a file.
+
+        Args:
+            name: its name, which sorts after all that were asked for, or is the last one.
+            look: how it looks.
+        """
+        while self._look is not None and self._look[0] < name:
+            self._look = next(self._looks, None)
+        if self._look != (name, look):
+            return None
+        if self._entries is None:
+            raw = self._read()
+            self._entries = iter(()) if raw is None else each_entry(raw)
+            self._advance()
+        while self._entry is not None and self._entry[0] < name:
+            self._advance()
+        if self._entry is None or self._entry[0] != name:
+            return None
+        return None if kind_of(self._entry[1]) is Kind.HARD_LINK else self._entry[1]
+
+    def _advance(self) -> None:
+        try:
+            self._entry = None if self._entries is None else next(self._entries, None)
+        except ArchiveError:
+            self._entry = None
+
+
 class Frame:
     """One directory that is being saved.
 
@@ -128,12 +175,12 @@ class Frame:
         same: whether all in it looks as it did, so that only the directories in it are looked into.
         fresh: whether a directory in it has another digest than before.
         linked: whether a file in it has other names.
-        saved: what will be saved of it, by name, as it is written.
+        saved: what will be saved of it so far, as it is written.
         below: digests of directories in it that have become others, by name, where all looks as it
             did; None for one that could not be read.
         unsettled: places of entries that are to be read the next time, however they look.
         at: place of the entry that was taken last.
-        was: what was saved of entries that look as they did, once somebody asked.
+        was: what was saved of it before, once somebody asked.
     """
 
     __slots__ = (
@@ -170,20 +217,24 @@ class Frame:
         self.noted = False
         self.names, self.looks, _ = listing
         self.left_out = left_out
-        self.old = old
         self.same = old is not None and not old.linked and not left_out and old.looks == self.looks
+        if old is not None and self.same:
+            self.looks = old.looks  # once is enough
+        elif old is not None:
+            old = old._replace(raw=b"")
+        self.old = old
         self.fresh = False
         self.linked = False
-        self.saved: dict[bytes, bytes] = {}
+        self.saved = bytearray(join_entries(()))
         self.below: dict[bytes, bytes | None] = {}
         self.unsettled: list[int] = []
         self.at = -1
-        self.was: dict[bytes, bytes] | None = None
+        self.was: KnownEntries | None = None
         self._way = self._directories(old) if old is not None and self.same else self.entries()
 
     def entries(self) -> Iterator[Entry]:
         """All that is in it."""
-        return enumerate(looks_in(self.looks))
+        return enumerate(looks_in(self.looks, self.names))
 
     def _directories(self, old: Known) -> Iterator[Entry]:
         for place in old.directories:

@@ -14,8 +14,6 @@ from sandyard.archive.trees import (
     decode_entry,
     encode_file,
     encode_node,
-    join_entries,
-    kind_of,
 )
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
@@ -31,13 +29,14 @@ from sandyard.workspace.persist_facts import (
     has_holes,
     owner_of,
 )
-from sandyard.workspace.persist_frame import Frame, Listing, names_in, starting
+from sandyard.workspace.persist_frame import Frame, KnownEntries, Listing, names_in, starting
 from sandyard.workspace.root import Owner
 from sandyard.workspace.stat_index import (
     Known,
     Looks,
     clock_now,
     is_settled,
+    joined_looks,
     look_at,
     looks_in,
 )
@@ -230,7 +229,7 @@ class TreeSaving:
             frame.unsettled.append(frame.at)  # what was noted is told again
             fresh = True
         if not frame.same:
-            frame.saved[name] = encode_node(below.node._replace(digest=digest))
+            frame.saved += encode_node(below.node._replace(digest=digest))
         elif fresh:
             frame.fresh = True
             frame.below[name] = digest
@@ -254,42 +253,35 @@ class TreeSaving:
                 self._after.add(frame.key, old)
                 return old.digest
             self._fill_in(tree, frame)
-        digest = self._intake.put(join_entries(frame.saved.values()))
+        digest = self._intake.put(frame.saved)
         self._after.add(frame.key, frame.known(digest))
         return digest
 
     def _fill_in(self, tree: Directories, frame: Frame) -> None:
         """Add the files of a directory of which only directories in it have changed."""
-        known = self._known_entries(frame)
         counted = self._tally
         self._tally = type(counted)()  # its files were counted
         try:
             for entry in frame.entries():
-                _, (name, look) = entry
+                _, (_, look) = entry
                 if stat.S_ISDIR(look[_MODE]):
-                    saved = self._directory_of(tree, frame, entry, counted)
-                    if saved is not None:
-                        frame.saved[name] = saved
-                elif name in known:
-                    frame.saved[name] = known[name]
+                    frame.saved += self._directory_of(tree, frame, entry, counted)
                 else:
                     self._save_entry(tree, frame, entry)
         finally:
             self._tally = counted
 
-    def _directory_of(
-        self, tree: Directories, frame: Frame, entry: Entry, tally: Tally
-    ) -> bytes | None:
-        """What is saved of a directory that looks as it did; None for nothing."""
+    def _directory_of(self, tree: Directories, frame: Frame, entry: Entry, tally: Tally) -> bytes:
+        """What is saved of a directory that looks as it did; nothing if it can't be."""
         place, (name, look) = entry
-        path, saved = (*frame.path, name), self._known_entries(frame).get(name)
+        path, saved = (*frame.path, name), self._known_entries(frame).get(name, look)
         if name in frame.below:
             digest = frame.below[name]
         else:
             old = self._old(path, b"/".join(path))
             digest = None if old is None else old.digest
         if digest is None:
-            return None
+            return b""
         if saved is not None:
             return encode_node(decode_entry(saved)._replace(digest=digest))
         try:  # what was saved is lost
@@ -303,7 +295,7 @@ class TreeSaving:
                 raise
             tally.note("skipped", b"/".join(path), REASONS[error.errno])
             frame.unsettled.append(place)
-            return None
+            return b""
         return encode_node(node._replace(digest=digest))
 
     # --- entries ----------------------------------------------------------------------------------
@@ -320,7 +312,7 @@ class TreeSaving:
             self._tally.note("skipped", b"/".join((*frame.path, name)), REASONS[error.errno])
             saved = None
         if saved is not None:
-            frame.saved[name] = saved
+            frame.saved += saved
             frame.linked |= look[_LINKS] > 1
         if self._tally.noted != noted or not self._is_settled(look):
             frame.unsettled.append(place)  # what was noted is looked at again, to be told again
@@ -342,7 +334,7 @@ class TreeSaving:
             mode, mtime = facts.st_mode & _PERMISSIONS, facts.st_mtime_ns
             self._tally.count(Kind.HARD_LINK)
             return encode_node(Node(name, Kind.HARD_LINK, mode, mtime, link=first))
-        saved = self._known_entries(frame).get(name)
+        saved = self._known_entries(frame).get(name, look)
         if saved is None:
             saved = self._read(tree.at(frame.path), frame.path, name)
         else:
@@ -353,19 +345,14 @@ class TreeSaving:
             self._links[device, inode] = b"/".join((*frame.path, name))
         return saved
 
-    def _known_entries(self, frame: Frame) -> dict[bytes, bytes]:
+    def _known_entries(self, frame: Frame) -> KnownEntries:
         """What was saved of those entries that look as they did; further names are found anew."""
         if frame.was is None:
-            frame.was = {}
-            if frame.old is not None:
-                before = dict(looks_in(frame.old.looks))
-                alike = {name for name, look in looks_in(frame.looks) if before.get(name) == look}
-                entries = self._intake.entries_of(frame.old.digest) if alike else None
-                frame.was = {
-                    name: entry
-                    for name, entry in (entries or {}).items()
-                    if name in alike and kind_of(entry) is not Kind.HARD_LINK
-                }
+            old = frame.old
+            if old is None:
+                frame.was = _NOTHING_KNOWN
+            else:
+                frame.was = KnownEntries(old.looks, partial(self._intake.directory, old.digest))
         return frame.was
 
     # --- contents ---------------------------------------------------------------------------------
@@ -454,6 +441,9 @@ def _has_attributes(opened: int) -> bool:
         return bool(os.listxattr(opened))
     except OSError:  # a file system without
         return False
+
+
+_NOTHING_KNOWN: Final = KnownEntries(joined_looks((), ()), lambda: None)
 
 
 class _Reading:

@@ -197,10 +197,12 @@ class StatIndex:
         return Known(digest, bool(linked), looks, Counts(*counts), places, raw, key)
 
     def _bytes(self, size: int, place: int) -> bytes:
+        if size > _WINDOW:
+            return self._read_at(size, place)
         at = place - self._window_at
         if at < 0 or at + size > len(self._window):
-            self._window_at = max(0, place + size + _AHEAD - _WINDOW) if size < _WINDOW else place
-            self._window = self._read_at(max(size, _WINDOW), self._window_at)
+            self._window_at = max(0, place + size + _AHEAD - _WINDOW)
+            self._window = self._read_at(_WINDOW, self._window_at)
             at = place - self._window_at
         return self._window[at : at + size]
 
@@ -219,9 +221,9 @@ class IndexWriter:
 
     def add(self, path: bytes, known: Known) -> None:
         """Write what is known of a directory."""
-        key, raw = (known.key, known.raw) if known.raw else (_key_of(path), _record_of(path, known))
-        self._table.append(_TABLE.pack(key, self._at))
-        self._put(raw)
+        self._table.append(_TABLE.pack(known.key if known.raw else _key_of(path), self._at))
+        for part in (known.raw,) if known.raw else _record_of(path, known):
+            self._put(part)
 
     def finish(self, tree: str) -> None:
         """Write the rest.
@@ -258,12 +260,16 @@ def _key_of(path: bytes) -> int:
     return int.from_bytes(hashlib.sha256(path).digest()[:_KEY_BYTES])
 
 
-def _record_of(path: bytes, known: Known) -> bytes:
+def _record_of(path: bytes, known: Known) -> tuple[bytes, ...]:
+    """What is written of a directory, in parts: of a large one, all of it would be held twice."""
     places = known.directories
     sizes = len(path), len(known.looks), len(places)
-    head = _HEAD.pack(0, *sizes, known.linked, known.digest, *known.counts)
-    raw = head + path + known.looks + struct.pack(f"<{len(places)}I", *places)
-    return _CHECK.pack(_check_of(raw)) + raw[_CHECK.size :]
+    head = _HEAD.pack(0, *sizes, known.linked, known.digest, *known.counts)[_CHECK.size :]
+    parts = head, path, known.looks, struct.pack(f"<{len(places)}I", *places)
+    check = 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+    return _CHECK.pack(check), *parts
 
 
 def _check_of(raw: bytes) -> int:
@@ -298,24 +304,36 @@ def packed_looks(found: Iterable[os.stat_result]) -> bytes:
         return struct.pack(form, *(word & _WORD for word in words))
 
 
-def joined_looks(names: Sequence[bytes], packed: bytes) -> bytes:
+def joined_looks(names: Sequence[bytes], packed: Iterable[bytes]) -> bytes:
     """How a directory looks.
 
     Args:
         names: of its entries, sorted.
-        packed: how these look.
+        packed: how these look, in parts.
     """
-    return b"".join((_COUNT.pack(len(names)), packed, _NAMES.join(names)))
+    return b"".join((_COUNT.pack(len(names)), *packed, _NAMES.join(names)))
 
 
-def looks_in(looks: bytes) -> Iterator[tuple[bytes, Look]]:
-    """The names in a directory, and how each looked."""
+def looks_in(looks: bytes, names: Iterable[bytes] | None = None) -> Iterator[tuple[bytes, Look]]:
+    """The names in a directory, and how each looked.
+
+    Args:
+        looks: of the directory.
+        names: its names, for who has them (default: they are taken from it, one by one).
+    """
     (count,) = _COUNT.unpack_from(looks)
     end = _COUNT.size + count * _LOOK.size
     if not count:
         return iter(())
     each = _LOOK.iter_unpack(memoryview(looks)[_COUNT.size : end])
-    return zip(looks[end:].split(_NAMES), each, strict=True)
+    return zip(_names_in(looks, end) if names is None else names, each, strict=True)
+
+
+def _names_in(looks: bytes, at: int) -> Iterator[bytes]:
+    while (end := looks.find(_NAMES, at)) >= 0:
+        yield looks[at:end]
+        at = end + 1
+    yield looks[at:]
 
 
 def look_at(looks: bytes, place: int) -> Look:
