@@ -92,9 +92,13 @@ def header(name: bytes, kind: bytes = b"0", size: bytes = b"0", **fields: bytes)
     put(257, fields.get("magic", b"ustar\x0000"))
     put(345, fields.get("prefix", b""))
     put(386, fields.get("extents", b""))
-    put(148, b" " * 8)
-    put(148, b"%06o\0 " % sum(block))
-    return bytes(block)
+    return summed(block)
+
+
+def summed(header: bytes | bytearray) -> bytes:
+    """A header with the checksum that it should have."""
+    blank = bytes(header[:148]) + b" " * 8 + bytes(header[156:])
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
 
 
 def padded(data: bytes) -> bytes:

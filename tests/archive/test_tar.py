@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandyard.archive import Kind, Member, SandboxArchiveLimits
+from sandyard.archive import ArchiveError, Kind, Member, SandboxArchiveLimits
+from sandyard.archive.intake import ByteReader, memory_source
 from sandyard.archive.tar_fields import MAX_TIME_NS, parse_number, parse_time
+from sandyard.archive.tar_reading import read_runs, read_tar
 from sandyard.archive.tar_writing import END as WRITTEN_END
 from sandyard.archive.tar_writing import headers_of, padding
 from tests.archive.making import (
@@ -28,6 +30,7 @@ from tests.archive.making import (
     padded,
     pax,
     refusal,
+    summed,
     symlink,
     tar_of,
 )
@@ -251,6 +254,49 @@ def test_any_flipped_bit(wrap: str) -> None:
         refused += refusal(bytes(data)) != "accepted"
         data[at] ^= bit
     assert refused > len(data) // 8
+
+
+def told_of(data: bytes, portion: int) -> list[object]:
+    """What reading an archive tells if so many of its bytes come at a time, up to its refusal."""
+    rest = memory_source(memoryview(data))
+    found: list[object] = []
+    try:
+        source = ByteReader(lambda size: rest(min(size, portion)))
+        source.peek(1)
+        for member in read_tar(source):
+            facts = (member.name, member.kind, member.size, member.mode, member.mtime, member.link)
+            # Of a file that a changed size made huge, its pieces would be huge as well.
+            found.append((*facts, member.size < 1 << 20 and content_of(member)))
+    except ArchiveError as error:
+        found.append((error.reason, error.member))
+    return found
+
+
+@pytest.mark.parametrize("magic", [b"ustar\x0000", b"ustar  \0"])
+def test_portions_change_nothing(magic: bytes) -> None:
+    """Files that are in memory as a whole are read by another way, which tells the same."""
+    items = (item("d/file", b"content"), item("again", b"x" * 700, mode=0o4755), symlink("l", "d"))
+    made = tar_of(*items, form=tarfile.USTAR_FORMAT)
+    data = bytearray(made[: 7 * 512].replace(b"ustar\x0000", magic))
+    for at in (*range(512), *range(1024, 1536)):
+        data[at] ^= 1 << at % 8
+        start = at - at % 512
+        mended = (
+            bytes(data[:start]) + summed(data[start : start + 512]) + bytes(data[start + 512 :])
+        )
+        for changed in (bytes(data), mended):  # what a field says counts where the sum is right
+            assert told_of(changed, 1 << 20) == told_of(changed, 100)
+        data[at] ^= 1 << at % 8
+
+
+def test_plain_files_come_together() -> None:
+    items = (item("a", b"x" * 600), item("b"), item("c", b"y"), directory("d/"), item("d/e", b"z"))
+    data = tar_of(*items, form=tarfile.GNU_FORMAT)
+    source = ByteReader(memory_source(memoryview(data)))
+    source.peek(512)
+    parts = list(read_runs(source))
+    assert [len(part) for part in parts if isinstance(part, list)] == [3, 1]
+    assert [part.name for part in parts if isinstance(part, Member)] == [b"d/"]
 
 
 @given(st.binary(max_size=3000), st.sampled_from(["plain", *WRAPS]))

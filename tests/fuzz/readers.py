@@ -54,6 +54,25 @@ def tar(data: bytes) -> None:
             content.drain()
     except ArchiveError as error:
         check_refusal(error)
+    assert names_in(data, len(data)) == names_in(data, 100), "it depends on how it comes"
+
+
+def names_in(data: bytes, portion: int) -> list[object]:
+    """What an archive that is not compressed has in it, if it comes in such portions."""
+    rest = memory_source(memoryview(data))
+    source = ByteReader(lambda size: rest(min(size, portion)))
+    found: list[object] = []
+    try:
+        if is_tar(source.peek(512)):
+            found.extend(map(facts_of, read_tar(source)))  # what came before an error stays
+    except ArchiveError as error:
+        found.append(str(error))
+    return found
+
+
+def facts_of(member: Member) -> object:
+    """What is to be the same of a member, however it was read."""
+    return member.name, member.kind, member.size, member.mode, member.mtime, member.link
 
 
 @target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from sandyard.archive.model import ArchiveError, Kind, Member
 from sandyard.errors import ArgumentError, ArgumentTypeError
@@ -15,6 +16,11 @@ from sandyard.limits import (
     ARCHIVE_RATIO_FLOOR,
     PATH_TOTAL_BYTES,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandyard.archive.model import PlainFile
 
 __all__ = ["UNLIMITED", "ArchiveMeter", "SandboxArchiveLimits"]
 
@@ -146,6 +152,22 @@ class ArchiveMeter:
                 self._extracted,
                 member,
             )
+
+    def note_files(self, files: Sequence[PlainFile], size: int) -> None:
+        """Count files of so many bytes together.
+
+        Raises:
+            ArchiveError: there is one too many, or too large.
+        """
+        limits = self.limits
+        members, extracted = self._members + len(files), self._extracted + size
+        if (limits.max_members is None or members <= limits.max_members) and (
+            limits.max_extracted_bytes is None or extracted <= limits.max_extracted_bytes
+        ):
+            self._members, self._extracted = members, extracted
+            return
+        for name, _, _, data in files:
+            self.note(Member(name, Kind.FILE, len(data)))
 
     def _compare(self, size: int) -> None:
         most = self.limits.max_ratio

@@ -41,6 +41,10 @@ class ByteReader:
         self._at = min(start + most, len(self._held))
         return self._held[start : self._at]
 
+    def at_hand(self) -> memoryview:
+        """What is in memory of the next bytes, without taking them; nothing where none is."""
+        return self._held[self._at :]
+
     def exactly(self, size: int) -> bytes:
         """So many bytes.
 

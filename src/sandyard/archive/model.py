@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sandyard.errors import shown
 
-__all__ = ["ArchiveError", "Extent", "Kind", "Member", "Piece", "Read"]
+__all__ = ["ArchiveError", "Extent", "Kind", "Member", "Part", "Piece", "PlainFile", "Read"]
 
 Read = Callable[[int], bytes | memoryview]
 """Gives the next bytes, about as many as asked for, none at the end."""
@@ -19,6 +19,10 @@ Extent = tuple[int, int]
 
 Piece = tuple[int, memoryview]
 """Where in a file some bytes stand, and the bytes."""
+
+
+PlainFile = tuple[bytes, int, int, memoryview]
+"""A file of which nothing else is told: name, mode, time in ns, and all of its content."""
 
 
 class Kind(enum.Enum):
@@ -60,6 +64,10 @@ class Member:
     sparse: list[Extent] | None = None
     owner: bytes = b""
     pieces: Callable[[], Iterator[Piece]] = field(default=lambda: iter(()), repr=False)
+
+
+Part = Member | list[PlainFile]
+"""What reading gives at once: a member of any kind, or plain files that stand one after the other."""
 
 
 class ArchiveError(Exception):

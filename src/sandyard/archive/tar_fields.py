@@ -14,10 +14,12 @@ __all__ = [
     "BLOCK",
     "MAX_TIME_NS",
     "Pax",
+    "adler_told",
     "has_right_checksum",
     "parse_map",
     "parse_number",
     "parse_pax",
+    "parse_seconds",
     "parse_text",
     "parse_time",
     "whole",
@@ -103,6 +105,22 @@ def _sum(block: bytes) -> int:
     return (adler32(block[:half]) & _LOWER) + (adler32(block[half:]) & _LOWER) - 2
 
 
+@lru_cache(_REMEMBERED)
+def adler_told(field: bytes) -> int:
+    """What the lower halves of Adler's checksums of a header's halves come to, as it tells.
+
+    Args:
+        field: the header's own checksum.
+
+    Returns:
+        Their sum; 0, which it never is, if the field is no octal number.
+    """
+    text = field.strip(b" \0")
+    if not text.isdigit() or text.strip(_OCTAL_DIGITS):
+        return 0
+    return int(text, 8) + sum(field) - _BLANK + 2
+
+
 def whole(text: bytes) -> int:
     """Read a decimal number of an extended header.
 
@@ -112,6 +130,19 @@ def whole(text: bytes) -> int:
     if not _DECIMAL.fullmatch(text):
         raise ArchiveError(CORRUPT)
     return int(text)
+
+
+@lru_cache(_REMEMBERED)
+def parse_seconds(field: bytes) -> int:
+    """Read a time of a header, in whole seconds, as ns.
+
+    Raises:
+        ArchiveError: it is none, or none that a system call takes.
+    """
+    value = parse_number(field) * 10**9
+    if abs(value) > MAX_TIME_NS:
+        raise ArchiveError(CORRUPT)
+    return value
 
 
 def parse_time(text: bytes) -> int:

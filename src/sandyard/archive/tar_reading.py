@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
+from zlib import adler32
 
 from sandyard.archive.intake import TRUNCATED
 from sandyard.archive.model import ArchiveError, Kind, Member
 from sandyard.archive.tar_fields import (
     BLOCK,
     CORRUPT,
-    MAX_TIME_NS,
+    adler_told,
     has_right_checksum,
     parse_map,
     parse_number,
     parse_pax,
+    parse_seconds,
     parse_text,
     parse_time,
     whole,
@@ -24,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sandyard.archive.intake import ByteReader
-    from sandyard.archive.model import Piece
+    from sandyard.archive.model import Part, Piece, PlainFile
     from sandyard.archive.tar_fields import Pax
 
-__all__ = ["is_tar", "read_tar"]
+__all__ = ["is_tar", "read_runs", "read_tar"]
 
 _ZERO: Final = bytes(BLOCK)
 _KINDS: Final = {
@@ -72,11 +76,80 @@ def read_tar(source: ByteReader) -> Iterator[Member]:
     Raises:
         ArchiveError: it is truncated, corrupt, or has a member of a kind that is not supported.
     """
+    for part in read_runs(source):
+        if isinstance(part, Member):
+            yield part
+        else:
+            yield from map(_member_of, part)
+
+
+def read_runs(source: ByteReader) -> Iterator[Part]:
+    """Do what ``read_tar`` does, and give plain files many at a time, which takes far fewer steps."""
     shared: Pax = {}
-    while (head := _next_head(source, shared)) is not None:
+    while True:
+        if not shared and (files := _plain_files(source)):
+            yield files
+        head = _next_head(source, shared)
+        if head is None:
+            return
         reading = _Reading(source, head)
         yield reading.member
         reading.finish()
+
+
+# --- plain files ------------------------------------------------------------------------------
+
+_PLAIN: Final = struct.Struct("100s8s16x12s12s8sc100x8s80xc166x")
+"""Name, mode, size, time, checksum, kind, format, and how what stands before the name begins."""
+
+_GNU: Final = b"ustar  \0"
+_POSIX: Final = b"ustar\x0000"
+_NOTHING: Final = b"\0"
+_HALF: Final = BLOCK // 2
+_LOWER: Final = 0xFFFF
+
+
+def _plain_files(source: ByteReader) -> list[PlainFile]:
+    """Take the files that come next, as far as they are in memory and have one common header each.
+
+    What is the least unusual, or wrong, is left to the other way, which takes these files likewise.
+    """
+    held = source.at_hand()
+    files: list[PlainFile] = []
+    at, end = 0, len(held)
+    while (start := at + BLOCK) <= end:
+        name, mode, size, time, told, kind, form, prefix = _PLAIN.unpack_from(held, at)
+        if kind != b"0" or (form != _GNU and (form != _POSIX or prefix != _NOTHING)):
+            break
+        half = at + _HALF
+        lower = (adler32(held[at:half]) & _LOWER) + (adler32(held[half:start]) & _LOWER)
+        try:
+            if lower != adler_told(told):
+                break
+            length = parse_number(size)
+            name = name.partition(_NOTHING)[0]
+            following = start + length + -length % BLOCK
+            if length < 0 or following > end or name[-1:] == b"/":
+                break
+            permissions, mtime = parse_number(mode) & _PERMISSIONS, parse_seconds(time)
+        except ArchiveError:
+            break
+        files.append((name, permissions, mtime, held[start : start + length]))
+        at = following
+    source.skip(at)
+    return files
+
+
+def _member_of(file: PlainFile) -> Member:
+    name, mode, mtime, data = file
+    return Member(name, Kind.FILE, len(data), mode, mtime, pieces=partial(_whole, data))
+
+
+def _whole(data: memoryview) -> Iterator[Piece]:
+    return iter(((0, data),) if data else ())
+
+
+# --- all members ------------------------------------------------------------------------------
 
 
 class _Head:
@@ -284,10 +357,7 @@ def _name_of(block: bytes, pax: Pax) -> bytes:
 def _time_of(block: bytes, pax: Pax) -> int:
     if b"mtime" in pax:
         return parse_time(pax[b"mtime"])
-    value = parse_number(block[136:148]) * 10**9
-    if abs(value) > MAX_TIME_NS:
-        raise ArchiveError(CORRUPT)
-    return value
+    return parse_seconds(block[136:148])
 
 
 def _attributes(pax: Pax) -> dict[bytes, bytes] | None:
