@@ -7,12 +7,13 @@ import io
 import os
 import stat
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sandyard.archive import SandboxArchiveLimits
+from sandyard.archive import SandboxArchiveLimits, bounds
 from sandyard.archive.report import ArchiveNote, ArchiveReport
 from sandyard.errors import (
     ArgumentError,
@@ -113,6 +114,46 @@ def test_the_archive_stays_beside(root: WorkspaceRoot, base: Path) -> None:
     assert (base / "new/down/a.zip").read_bytes() == data
     assert (base / "new/down/f").read_bytes() == b"x"
     assert os.listdir(base) == ["new"]
+
+
+def test_files_beside_one_another(root: WorkspaceRoot, base: Path) -> None:
+    """Which directory a name leads to depends on the whole of it, whatever names stood before."""
+    names = ["./a/b/1", "./a/2", "a/b/3", "a//b//4", "5", "./6", "a/b/7", "a/b/x/.", "a/b/8"]
+    files = [item(name, name.encode()) for name in names]
+    report = unpack(root, tar_of(*files, form=tarfile.GNU_FORMAT))
+    found = {str(path.relative_to(base)): path for path in base.rglob("*") if path.is_file()}
+    assert {name: path.read_bytes().decode() for name, path in found.items()} == {
+        os.path.normpath(name): name for name in names
+    }
+    assert (report.files, report.size) == (9, sum(len(content) for _, content in files))
+
+
+def test_more_files_than_memory_holds(root: WorkspaceRoot, base: Path) -> None:
+    """Files that begin in one portion of what is read and end in another, large and small."""
+    sizes = [(number * 7919) % 3000 for number in range(600)] + [400_000, 0, 1, 512, 511, 513]
+    names = [f"d{number // 50}/f{number}" for number in range(len(sizes))]
+    contents = [os.urandom(size) for size in sizes]
+    data = tar_of(*map(item, names, contents), form=tarfile.USTAR_FORMAT)
+    for source in (data, io.BytesIO(data)):
+        assert unpack(root, source).files == len(names)
+        assert [(base / name).read_bytes() for name in names] == contents
+
+
+def test_a_name_twice_among_many(root: WorkspaceRoot, base: Path) -> None:
+    items = [item(f"d/f{number}") for number in range(50)]
+    data = tar_of(*items, item("d/./f7"), item("e"), form=tarfile.GNU_FORMAT)
+    assert refused(root, base, data) == "duplicate archive path: d/f7"
+
+
+def test_a_stream_is_judged_whole(
+    root: WorkspaceRoot, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much more than the archive its content is, counts at its end, however it came."""
+    monkeypatch.setattr(bounds, "ARCHIVE_RATIO_FLOOR", 100_000)
+    data = WRAPS["gz"](tar_of(item("zeros", bytes(3_000_000)), item("f", os.urandom(600_000))))
+    limits = SandboxArchiveLimits(max_ratio=10)
+    unpack(root, io.BytesIO(data), limits=limits)
+    assert (base / "f").stat().st_size == 600_000
 
 
 def test_special_bits_are_dropped_and_told(root: WorkspaceRoot, base: Path) -> None:

@@ -14,7 +14,7 @@ from sandyard.archive.intake import ByteReader, expanded
 from sandyard.archive.model import ArchiveError
 from sandyard.archive.report import Tally
 from sandyard.archive.tar_fields import BLOCK
-from sandyard.archive.tar_reading import is_tar, read_tar
+from sandyard.archive.tar_reading import is_tar, read_runs
 from sandyard.errors import ArgumentError, shown
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as, rightful_owner
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import PurePath
     from types import TracebackType
 
-    from sandyard.archive.model import Member, Read
+    from sandyard.archive.model import Member, Part, Read
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
     from sandyard.archive.zip_reading import ReadAt
@@ -138,13 +138,6 @@ class _Extracting:
                     stack.callback(os.close, spool)
             if spool is not None:
                 self._fill(spool, source)  # as this program: it may be a caller's code
-            whole_at, size = self._reader(spool, source)
-
-            def read_at(offset: int, size: int) -> bytes | memoryview:
-                if self._asked.stopped.is_set():  # what is passed over may take long, too
-                    raise Abandoned
-                return whole_at(offset, size)
-
             with acting_as(owner):
                 unpacking = Unpacking(
                     tree,
@@ -155,19 +148,17 @@ class _Extracting:
                     stopped=self._asked.stopped,
                     ward=self._root.ward,
                 )
-                for member in _members(read_at, size, self._asked.form, self._meter):
-                    unpacking.add(member)
-                unpacking.finish()
+                unpacking.add_all(self._members(spool, source, owner))
                 directory, ward = self._place.directory, self._root.ward
                 publish(self._stage, directory, unpacking.looks, self._tally, ward, strict=True)
         return self._tally.report()
 
     def _open_spool(self, tree: Directories, source: ArchiveSource) -> int | None:
-        """Make the file that holds the archive; None if its content is in memory and not kept."""
+        """Make the file that holds the archive; None if it is not kept, and in memory or read once."""
         if self._asked.keep:
             above = tree.at(self._beneath, make=True)
             return os.open(self._name, _CREATE, _NEW_FILE, dir_fd=above)
-        if source.whole is not None:
+        if source.whole is not None or self._is_streamed(source):
             return None
         return os.open("archive", _CREATE, _NEW_FILE, dir_fd=self._stage.fd)
 
@@ -178,6 +169,28 @@ class _Extracting:
             write_all(spool, piece)
             if self._asked.stopped.is_set():
                 raise Abandoned
+
+    def _is_streamed(self, source: ArchiveSource) -> bool:
+        """Whether one look is enough: at a tar archive that is not compressed, so known by its head."""
+        from sandyard.archive.zip_reading import is_zip  # noqa: PLC0415  # where one may come
+
+        head = bytes(source.head[:BLOCK])
+        return self._asked.form != "zip" and is_tar(head) and not is_zip(head[:4])
+
+    def _members(
+        self, spool: int | None, source: ArchiveSource, owner: Owner | None
+    ) -> Iterator[Part]:
+        stopped = self._asked.stopped
+        if spool is None and source.whole is None:
+            return _tar_members(source.reader(owner, self._meter, stopped), self._meter)
+        whole_at, size = self._reader(spool, source)
+
+        def read_at(offset: int, size: int) -> bytes | memoryview:
+            if stopped.is_set():  # what is passed over may take long, too
+                raise Abandoned
+            return whole_at(offset, size)
+
+        return _members(read_at, size, self._asked.form, self._meter)
 
     def _reader(self, spool: int | None, source: ArchiveSource) -> tuple[ReadAt, int]:
         """What reads the archive at any place, and its length."""
@@ -366,19 +379,11 @@ class _Restoring:
             source: the archive.
             owner: whom this thread acts as.
         """
-
-        def read(size: int) -> memoryview:
-            if self._stopped.is_set():
-                raise Abandoned
-            with source.acting_as_caller(owner):
-                piece = source.read(size)
-            self._meter.take(len(piece))
-            return piece
-
+        read = source.reader(owner, self._meter, self._stopped)
         return self.make(_tar_members(read, self._meter))
 
     def make(
-        self, members: Iterator[Member], ids: Mapping[bytes, int] | None = None
+        self, members: Iterator[Part], ids: Mapping[bytes, int] | None = None
     ) -> Mapping[Path, Look]:
         """Make members, wherever they come from; ``ids`` are those of owners that they may have."""
         with Directories(self._stage.tree, self._ward.refuse_foreign) as tree:
@@ -393,9 +398,7 @@ class _Restoring:
             )
             unpacking.ids, unpacking.as_program = ids or {}, self._stage.as_program
             unpacking.into_layer = self.into_layer
-            for member in members:
-                unpacking.add(member)
-            unpacking.finish()
+            unpacking.add_all(members)
             unpacking.give()
             return unpacking.looks
 
@@ -452,7 +455,7 @@ def _stage_near(root: WorkspaceRoot, directory: int, owner: Owner | None) -> Sta
 # --- formats ----------------------------------------------------------------------------------
 
 
-def _members(read_at: ReadAt, size: int, form: str | None, meter: ArchiveMeter) -> Iterator[Member]:
+def _members(read_at: ReadAt, size: int, form: str | None, meter: ArchiveMeter) -> Iterator[Part]:
     """Give the members of an archive of which any part can be read."""
     from sandyard.archive.zip_reading import is_zip, read_zip  # noqa: PLC0415  # where one comes
 
@@ -472,11 +475,11 @@ def _members(read_at: ReadAt, size: int, form: str | None, meter: ArchiveMeter) 
     return _tar_members(read, meter)
 
 
-def _tar_members(read: Read, meter: ArchiveMeter) -> Iterator[Member]:
+def _tar_members(read: Read, meter: ArchiveMeter) -> Iterator[Part]:
     """Give the members of a tar archive, compressed or not; all of it is read."""
     source = ByteReader(read)
     content = expanded(source, meter)
     if not is_tar(content.peek(BLOCK)):
         raise ArchiveError("the content is no archive of a known format")
-    yield from read_tar(content)
+    yield from read_runs(content)
     content.drain()

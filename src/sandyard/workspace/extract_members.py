@@ -13,14 +13,16 @@ from sandyard.limits import KERNEL_COPY_BYTES
 from sandyard.workspace.extract_tree import Directories
 from sandyard.workspace.handing import handing_over
 from sandyard.workspace.layer_marks import escaped_attributes
+from sandyard.workspace.placing import write_all
 from sandyard.workspace.ward import NO_RULES, ClosedError, Ward
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from sandyard.archive.bounds import ArchiveMeter
+    from sandyard.archive.model import Part, PlainFile
     from sandyard.archive.naming import Path
     from sandyard.archive.report import Tally
 
@@ -30,6 +32,7 @@ _PERMISSIONS: Final = 0o777
 _PRIVATE: Final = 0o600
 _SHARED: Final = 0o666
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ODD: Final = frozenset({b"", b".", b".."})
 _USER: Final = b"user."
 _IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
@@ -103,6 +106,20 @@ class Unpacking:
         self.as_program: Callable[[], AbstractContextManager[None]] = nullcontext
         self._owners: list[tuple[Path, tuple[int, int]]] = []
 
+    def add_all(self, parts: Iterable[Part]) -> None:
+        """Make all members of an archive, and check what can be judged only when all is there.
+
+        Raises:
+            ArchiveError: one may not be made, the archive ends in one, or symlinks lead out of it.
+            OSError: one can't be made.
+        """
+        for part in parts:
+            if isinstance(part, list):
+                self.add_files(part)
+            else:
+                self.add(part)
+        self.finish()
+
     def add(self, member: Member) -> None:
         """Make one member.
 
@@ -120,13 +137,49 @@ class Unpacking:
         try:
             self._ADDERS[member.kind](self, member, path)
         except FileExistsError:
-            raise ArchiveError(
-                f"duplicate archive path: {_text(path)}", member=member.name
-            ) from None
+            raise _duplicate(path, member.name) from None
         if member.mode is not None and member.mode & ~_PERMISSIONS:
             self._tally.note_special(b"/".join(path), member.mode)
         if member.kind is not Kind.DIRECTORY and (owner := self._ids_of(member, path)):
             self._owners.append((path, owner))
+
+    def add_files(self, files: list[PlainFile]) -> None:
+        """Make files of which all is at hand, a good number of them at most.
+
+        Raises:
+            ArchiveError: one may not be made.
+            OSError: one can't be made.
+        """
+        if self._stopped.is_set():
+            raise Abandoned
+        size = sum(len(data) for _, _, _, data in files)
+        self._meter.note_files(files, size)
+        known: bytes | None = None  # the directory that is open, as the last name had it
+        for name, mode, mtime, data in files:
+            head, _, last = name.rpartition(b"/")
+            if head == known and last not in _ODD:
+                self._rules.check_last(name, last)
+            else:
+                path = self._path_of(name)
+                if not path:
+                    raise ArchiveError(f"archive root {Kind.FILE.value}", member=name)
+                here = self._directory(path[:-1], name)
+                known = head if head and last not in _ODD else None
+                last = path[-1]
+            try:
+                opened = os.open(last, _CREATE, _PRIVATE, dir_fd=here)
+            except FileExistsError:
+                raise _duplicate(self._path_of(name), name) from None
+            try:
+                if data:
+                    write_all(opened, data)
+                os.fchmod(opened, mode & _PERMISSIONS)
+                os.utime(opened, ns=(mtime, mtime))
+            finally:
+                os.close(opened)
+            if mode > _PERMISSIONS:
+                self._tally.note_special(b"/".join(self._path_of(name)), mode)
+        self._tally.count_many(len(files), 0, size)
 
     def finish(self) -> None:
         """Check what can be judged only when all is there.
@@ -140,7 +193,7 @@ class Unpacking:
     def _path_of(self, name: bytes) -> Path:
         """Take a name apart; that of a member beside the last one, only its end."""
         head, _, last = name.rpartition(b"/")
-        if head != self._head or not head or last in {b"", b".", b".."}:
+        if head != self._head or not head or last in _ODD:
             path = self._rules.path_of(name)
             if last and last != b".":
                 self._head, self._above = head, path[:-1]
@@ -155,7 +208,7 @@ class Unpacking:
             attributes = self._kept(member.attributes, ())
             self.looks[self._beneath] = Look(None, member.mtime, attributes)
 
-    def _directory(self, path: Path, member: Member) -> int:
+    def _directory(self, path: Path, name: bytes) -> int:
         """The directory that a path leads to, made where it is missing."""
         try:
             return self._tree.at(self._beneath + path, make=True)
@@ -165,21 +218,20 @@ class Unpacking:
         for end in range(1, len(path) + 1):
             if path[:end] in self._links:
                 raise ArchiveError(
-                    f"archive path descends through symlink: {_text(path[:end])}",
-                    member=member.name,
+                    f"archive path descends through symlink: {_text(path[:end])}", member=name
                 )
         raise ArchiveError(
-            f"archive path descends through non-directory: {_text(path)}", member=member.name
+            f"archive path descends through non-directory: {_text(path)}", member=name
         )
 
     # --- kinds --------------------------------------------------------------------------------
 
     def _add_directory(self, member: Member, path: Path) -> None:
-        above = self._directory(path[:-1], member)
+        above = self._directory(path[:-1], member.name)
         try:
             os.mkdir(path[-1], dir_fd=above)
         except FileExistsError:
-            self._directory(path, member)  # which refuses all but a directory
+            self._directory(path, member.name)  # which refuses all but a directory
         mode = None if member.mode is None else member.mode & _PERMISSIONS
         attributes = self._kept(member.attributes, path)
         owner = self._ids_of(member, path)
@@ -187,7 +239,7 @@ class Unpacking:
         self._tally.count(Kind.DIRECTORY)
 
     def _add_file(self, member: Member, path: Path) -> None:
-        above = self._directory(path[:-1], member)
+        above = self._directory(path[:-1], member.name)
         mode = member.mode
         opened = os.open(path[-1], _CREATE, _SHARED if mode is None else _PRIVATE, dir_fd=above)
         try:
@@ -237,7 +289,7 @@ class Unpacking:
 
     def _add_symlink(self, member: Member, path: Path) -> None:
         check_target(member.name, member.link, inside=self._strict)
-        above = self._directory(path[:-1], member)
+        above = self._directory(path[:-1], member.name)
         os.symlink(member.link, path[-1], dir_fd=above)
         if member.mtime is not None:
             times = (member.mtime, member.mtime)
@@ -247,7 +299,7 @@ class Unpacking:
 
     def _add_hard_link(self, member: Member, path: Path) -> None:
         target = self._rules.path_of(member.link)
-        above = os.dup(self._directory(path[:-1], member))
+        above = os.dup(self._directory(path[:-1], member.name))
         try:
             there = self._tree.at(self._beneath + target[:-1])
             if not target:
@@ -316,6 +368,10 @@ def set_attributes(opened: int, attributes: Mapping[bytes, bytes]) -> list[bytes
                 raise
             refused.append(name)
     return refused
+
+
+def _duplicate(path: Path, name: bytes) -> ArchiveError:
+    return ArchiveError(f"duplicate archive path: {_text(path)}", member=name)
 
 
 def _text(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from sandyard.archive.bounds import UNLIMITED, ArchiveMeter, SandboxArchiveLimits
@@ -13,10 +13,14 @@ from sandyard.archive.model import ArchiveError
 from sandyard.errors import WorkspaceArchiveWriteError, WorkspaceWriteTypeError, shown
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.acting import acting_as
+from sandyard.workspace.extract_members import Abandoned
 from sandyard.workspace.root import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from threading import Event
+
+    from sandyard.archive.model import Read
 
 __all__ = ["ArchiveSource", "Spool", "refused_archive"]
 
@@ -68,12 +72,32 @@ class ArchiveSource:
         piece, self._left = self._left[:size], self._left[size:]
         return piece
 
-    @contextmanager
-    def acting_as_caller(self, owner: Owner | None) -> Iterator[None]:
-        """Call the stream, a caller's code, as this program, though the thread acts as another."""
-        back = None if owner is None or self._read is None else Owner(os.geteuid(), os.getegid())
-        with acting_as(back):
-            yield
+    @property
+    def head(self) -> memoryview:
+        """How it begins, as far as the first piece tells; asked for before anything is read."""
+        return self._left
+
+    def reader(self, owner: Owner | None, meter: ArchiveMeter, stopped: Event) -> Read:
+        """What reads it from beginning to end while the thread acts as ``owner``.
+
+        The stream, a caller's code, is called as this program.
+
+        Args:
+            owner: whom the thread acts as.
+            meter: counts the bytes.
+            stopped: set by whoever wants no more of it.
+        """
+
+        def read(size: int) -> memoryview:
+            if stopped.is_set():
+                raise Abandoned
+            as_caller = owner is not None and self._read is not None
+            with acting_as(Owner(os.geteuid(), os.getegid()) if as_caller else None):
+                piece = self.read(size)
+            meter.take(len(piece))
+            return piece
+
+        return read
 
     def _piece(self) -> memoryview:
         assert self._read is not None  # noqa: S101  # asked only where there is a stream
