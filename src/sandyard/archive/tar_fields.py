@@ -22,6 +22,7 @@ __all__ = [
     "parse_seconds",
     "parse_text",
     "parse_time",
+    "sum_of",
     "whole",
 ]
 
@@ -88,14 +89,14 @@ def has_right_checksum(block: bytes) -> bool:
     if not text.isdigit() or text.strip(_OCTAL_DIGITS):
         return False
     told = int(text, 8)
-    total = _sum(block) - sum(block[_CHECKSUM]) + _BLANK
+    total = sum_of(block) - sum(block[_CHECKSUM]) + _BLANK
     if told == total:
         return True
     rest = block[:148] + block[156:]
     return told == total - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004  # the sign bit
 
 
-def _sum(block: bytes) -> int:
+def sum_of(block: bytes) -> int:
     """Add the bytes of a block up, several times as fast as ``sum``.
 
     Adler's checksum has in its lower half one more than the sum, modulo a number that the bytes of

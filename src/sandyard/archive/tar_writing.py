@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind
-from sandyard.archive.tar_fields import BLOCK
+from sandyard.archive.tar_fields import BLOCK, sum_of
 
 if TYPE_CHECKING:
     from sandyard.archive.model import Extent, Member
@@ -28,7 +28,12 @@ _TYPES: Final = {
 _NAME: Final = 100
 _OCTAL_LIMIT: Final = 8**11
 _SECOND: Final = 10**9
-_NO_NUMBERS: Final = b"0000000\0"
+_NO_OWNERS: Final = b"0000000\0" * 2
+_BLANK: Final = b" " * 8
+"""The checksum's own field, as it counts itself."""
+
+_REST: Final = b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
+"""The format, no names of owners, and no numbers of a device."""
 
 
 def padding(size: int) -> bytes:
@@ -119,22 +124,12 @@ def _decimal(time: int) -> bytes:
 
 def _block(name: bytes, kind: bytes, size: int, mode: int, seconds: int, link: bytes) -> bytes:
     """One header. What does not fit into it is cut: an extended header says it whole."""
-    block = b"".join(
-        (
-            name[:_NAME].ljust(_NAME, b"\0"),
-            b"%07o\0" % mode,
-            _NO_NUMBERS,  # user and group
-            _NO_NUMBERS,
-            b"%011o\0" % (size if size < _OCTAL_LIMIT else 0),
-            b"%011o\0" % min(max(seconds, 0), _OCTAL_LIMIT - 1),
-            b" " * 8,
-            kind,
-            link[:_NAME].ljust(_NAME, b"\0"),
-            b"ustar\x0000",
-            bytes(64),  # their names
-            _NO_NUMBERS,  # of a device
-            _NO_NUMBERS,
-            bytes(167),
-        )
+    before = b"%b%07o\0%b%011o\0%011o\0" % (
+        name[:_NAME].ljust(_NAME, b"\0"),
+        mode,
+        _NO_OWNERS,
+        size if size < _OCTAL_LIMIT else 0,
+        min(max(seconds, 0), _OCTAL_LIMIT - 1),
     )
-    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+    after = kind + link[:_NAME].ljust(_NAME, b"\0") + _REST
+    return b"%b%06o\0 %b" % (before, sum_of(before + _BLANK + after), after)

@@ -11,7 +11,7 @@ from sandyard.archive.tar_writing import END, headers_of, padding
 from sandyard.limits import COPY_CHUNK_BYTES
 from sandyard.workspace.extract_stage import is_temporary
 from sandyard.workspace.extract_tree import Directories
-from sandyard.workspace.kernel import PATH_ONLY, reopen_file
+from sandyard.workspace.kernel import PATH_ONLY, reopen_regular
 from sandyard.workspace.names import leads_out
 from sandyard.workspace.persist_facts import (
     REASONS,
@@ -146,7 +146,7 @@ class Saving:
             self._tally.note("skipped", b"/".join(path), SPECIAL.get(form, "device"))
         elif not self._save_again(path, facts):
             if form == stat.S_IFREG:
-                self._save_file(path, handle)
+                self._save_file(path, handle, facts)
             else:
                 self._save_link(path, handle, facts)
             if facts.st_nlink > 1:
@@ -178,11 +178,10 @@ class Saving:
 
     # --- files --------------------------------------------------------------------------------
 
-    def _save_file(self, path: Path, handle: int) -> None:
+    def _save_file(self, path: Path, handle: int, facts: os.stat_result) -> None:
         text = b"/".join(path)
-        opened = reopen_file(handle)
+        opened = reopen_regular(handle, facts.st_mode)
         try:
-            facts = os.fstat(opened)
             member = self._member(path, Kind.FILE, facts)
             member.size = facts.st_size
             member.attributes = attributes_of(opened, path, self._tally)
