@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +27,7 @@ class Series:
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    children: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -41,6 +43,11 @@ class Series:
     def host_cpu(self) -> float:
         """Mean processor time of the measuring process itself."""
         return statistics.fmean(self.cpu)
+
+    @property
+    def work(self) -> float:
+        """Median processor time, of programs that it started and that ended included."""
+        return statistics.median(map(sum, zip(self.cpu, self.children, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,19 @@ async def interleaved(
     random.shuffle(order)
     series = {name: Series() for name in subjects}
     for name in order:
-        cpu, wall = time.process_time(), time.perf_counter()
+        children, cpu, wall = _of_children(), time.process_time(), time.perf_counter()
         cleaning = await subjects[name]()
         series[name].wall.append(time.perf_counter() - wall)
         series[name].cpu.append(time.process_time() - cpu)
+        series[name].children.append(_of_children() - children)
         await _clean(cleaning)
         await asyncio.sleep(SETTLE_S)
     return series
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _clean(cleaning: Cleaning | None) -> None:
