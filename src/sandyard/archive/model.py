@@ -20,7 +20,6 @@ Extent = tuple[int, int]
 Piece = tuple[int, memoryview]
 """Where in a file some bytes stand, and the bytes."""
 
-
 PlainFile = tuple[bytes, int, int, memoryview]
 """A file of which nothing else is told: name, mode, time in ns, and all of its content."""
 

@@ -112,7 +112,7 @@ _LOWER: Final = 0xFFFF
 def _plain_files(source: ByteReader) -> list[PlainFile]:
     """Take the files that come next, as far as they are in memory and have one common header each.
 
-    What is the least unusual, or wrong, is left to the other way, which takes these files likewise.
+    What is in any way unusual, or wrong, is left to the other way, which would tell the same of these.
     """
     held = source.at_hand()
     files: list[PlainFile] = []
@@ -121,7 +121,7 @@ def _plain_files(source: ByteReader) -> list[PlainFile]:
         name, mode, size, time, told, kind, form, prefix = _PLAIN.unpack_from(held, at)
         if kind != b"0" or (form != _GNU and (form != _POSIX or prefix != _NOTHING)):
             break
-        half = at + _HALF
+        half = at + _HALF  # as ``sum_of`` adds them, without the calls
         lower = (adler32(held[at:half]) & _LOWER) + (adler32(held[half:start]) & _LOWER)
         try:
             if lower != adler_told(told):
