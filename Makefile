@@ -24,7 +24,8 @@ demo: setup ## a short tour on this machine
 	@$(BIN)/python scripts/demo.py
 
 test: setup lint ## everything CI runs; for root that is the tests as an ordinary user too
-	@if [ "$$(id -u)" = 0 ]; then scripts/test-both; else $(BIN)/python -m pytest; fi
+	@if [ "$$(id -u)" = 0 ]; then scripts/fuzz-beside scripts/test-both; \
+	  else scripts/fuzz-beside $(BIN)/python -m pytest; fi
 
 quick: setup ## the tests alone, as you, without installation; ARGS="-k name" narrows them
 	@$(BIN)/python -m pytest -m "not soak and not install" $(ARGS)

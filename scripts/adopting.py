@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a program and adopts what it orphans, so that several runs of tests can tell theirs apart.
 
-    scripts/adopting.py PROGRAM [ARGUMENT]...
+    scripts/adopting.py [--aside] PROGRAM [ARGUMENT]...
 
 What loses its parent goes to the nearest subreaper above it (prctl(2)), and to process 1 where there
 is none. Like that one, this waits for whatever it got. It ends as the program does, which finds this
@@ -9,6 +9,8 @@ process's number in SANDYARD_ADOPTER.
 
 Where it may (as root, with version 1 of control groups) it also runs the program in groups of its own,
 since what one run makes and sweeps there is otherwise in the other's way.
+
+With ``--aside`` the program gets a small share of the processors while others want them.
 """
 
 import ctypes
@@ -19,6 +21,8 @@ from contextlib import suppress
 
 SET_CHILD_SUBREAPER = 36
 DIVIDED = ("cpu", "cpuacct", "memory", "pids", "freezer")
+ASIDE = 10  # nice: a tenth of what others get, so that it comes on while both processors are taken
+ASIDE_SHARES = "110"  # the same of a group's 1024
 
 
 def main() -> int:
@@ -27,8 +31,12 @@ def main() -> int:
     if libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     groups = enter_groups()
+    words = sys.argv[1:]
+    if words[0] == "--aside":
+        step_aside(groups)
+        del words[0]
     environment = {**os.environ, "SANDYARD_ADOPTER": str(os.getpid())}
-    program = os.posix_spawnp(sys.argv[1], sys.argv[1:], environment)
+    program = os.posix_spawnp(words[0], words, environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the program too
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(program, number))
     while True:
@@ -58,6 +66,24 @@ def enter_groups() -> list[str]:
             except OSError:
                 os.rmdir(own)
     return entered
+
+
+def step_aside(groups: list[str]) -> None:
+    """Let everybody else's processes go first.
+
+    Niceness alone counts only among those that share a group of processor shares, and each session
+    is such a group by itself where the kernel makes them (sched(7), "The autogroup feature").
+    """
+    os.nice(ASIDE)
+    with suppress(PermissionError):  # we lead the process group of a shell's job already
+        os.setsid()
+    with suppress(FileNotFoundError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+        file.write(str(ASIDE))
+    for above in groups:
+        shares = f"{above}/tests-{os.getpid()}/cpu.shares"
+        if os.path.exists(shares):
+            with open(shares, "w", encoding="ascii") as file:
+                file.write(ASIDE_SHARES)
 
 
 def leave_groups(entered: list[str]) -> None:
