@@ -6,18 +6,31 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 SANDYARD = (sys.executable, "-P", "-m", "sandyard.cli")
+PREPARED = (sys.executable, "-P", str(Path(__file__).with_name("prepared.py")))
+RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 PATIENCE_S = 30
+
+prepared: list[str] = []
+"""Where a prepared Python listens, if one does: `tests/cli/conftest.py` starts it."""
+
+
+def program(variables: Iterable[str]) -> list[str]:
+    """The command line; an interpreter that is told something at its start must be a new one."""
+    if not prepared or any(name.startswith("PYTHON") for name in variables):
+        return [*SANDYARD]
+    return [*RELAY, *prepared]
 
 
 def call(
     *words: str, stdin: bytes = b"", cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line to its end."""
+    """Run the command line to its end, in a fork of a prepared Python where there is one."""
     return subprocess.run(
-        [*SANDYARD, *words],
+        [*program(env or ()), *words],
         input=stdin,
         capture_output=True,
         cwd=cwd,
