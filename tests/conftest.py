@@ -130,6 +130,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[variable] = str(base / name)
     tempfile.tempdir = None  # it is asked for again, and finds TMPDIR
     hear_signals()
+    gc.disable()  # collecting thousands of tests leaves next to no garbage
 
 
 def hear_signals() -> None:
@@ -176,3 +177,4 @@ def pytest_collection_finish() -> None:
     """Take thousands of collected tests out of the collector's sight: some tests call it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
