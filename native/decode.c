@@ -173,6 +173,7 @@ static bool is_record(const struct record *record) {
         return is_hostname(data, size);
     case RECORD_LOOPBACK:
     case RECORD_OUTSIDE:
+    case RECORD_UNCONFINED:
         return size == 0;
     case RECORD_SCRATCH:
         return is_scratch(data, size);
@@ -223,20 +224,25 @@ static const char *check_identity(const struct identity *identity) {
     return NULL;
 }
 
-/* Without namespaces the wall is Landlock's, and what the end of a pid namespace would end is to be
- * found by looking; a plan that asks for a mount there would change the host. */
+/* Without namespaces the wall is Landlock's, or there is none where the plan says so, and what the end of a
+ * pid namespace would end is to be found by looking; a plan that asks for a mount there would change the
+ * host. */
 static const char *check_bare(const unsigned *seen, bool outside, bool several) {
     for (unsigned op = RECORD_HOSTNAME; op < RECORD_LIMIT; op++)
         if ((seen[op] != 0 && op != RECORD_OUTSIDE) || seen[RECORD_DEVICE] != 0)
             return "a plan without namespaces has nothing of its own to set up";
-    if (seen[RECORD_LANDLOCK] != 1 || !outside)
+    if (seen[RECORD_LANDLOCK_RULE] != 0 && seen[RECORD_UNCONFINED] != 0)
+        return "a plan without a wall has no rules for one";
+    if (seen[RECORD_LANDLOCK] + seen[RECORD_UNCONFINED] != 1 || !outside)
         return "without namespaces a sandbox needs Landlock, and a view of processes";
     if (several)
         return "without a user namespace there is one user";
     return NULL;
 }
 
-static const char *check_namespaces(uint32_t namespaces, bool hostname, bool loopback) {
+static const char *check_namespaces(uint32_t namespaces, bool hostname, bool loopback, bool unconfined) {
+    if (unconfined)
+        return "a sandbox with namespaces is no unconfined one";
     if ((namespaces & ~ALL_NAMESPACES) != 0)
         return "the plan needs one set of namespaces";
     if ((namespaces & NEEDED_NAMESPACES) != NEEDED_NAMESPACES)
@@ -277,7 +283,7 @@ static unsigned count_passed(const struct plan *plan) {
 }
 
 static const char *check_whole(struct plan *plan) {
-    unsigned seen[RECORD_USER + 1] = {0};
+    unsigned seen[RECORD_UNCONFINED + 1] = {0};
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *record = &plan->records[i];
         seen[record->op]++; /* is_record() knows it, so it is within bounds */
@@ -296,7 +302,7 @@ static const char *check_whole(struct plan *plan) {
         return "the plan needs one set of namespaces";
     if (seen[RECORD_SCRATCH] != 1 && plan->namespaces != 0)
         return "the plan needs one size for its tmpfs";
-    if (seen[RECORD_SECCOMP] != 1)
+    if (seen[RECORD_SECCOMP] + seen[RECORD_UNCONFINED] != 1)
         return "the plan needs one seccomp filter";
     if (seen[RECORD_HOSTNAME] > 1 || seen[RECORD_LOOPBACK] > 1 || seen[RECORD_LANDLOCK] > 1 ||
         seen[RECORD_OUTSIDE] > 1)
@@ -313,7 +319,8 @@ static const char *check_whole(struct plan *plan) {
         return problem;
     if (plan->namespaces == 0)
         return check_bare(seen, plan->outside, plan->identity.further != 0);
-    return check_namespaces(plan->namespaces, seen[RECORD_HOSTNAME] != 0, seen[RECORD_LOOPBACK] != 0);
+    return check_namespaces(plan->namespaces, seen[RECORD_HOSTNAME] != 0, seen[RECORD_LOOPBACK] != 0,
+                            seen[RECORD_UNCONFINED] != 0);
 }
 
 static bool is_zero(const unsigned char *data, size_t size) {

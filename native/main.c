@@ -166,7 +166,8 @@ static _Noreturn void wait_outside(pid_t init, int host, int parent) {
 }
 
 /* Without a pid namespace nothing ends with init: what it leaves becomes our child, and we end it. We
- * are out of reach for commands, by Landlock's scope or by our uid. Init is not. */
+ * are out of reach for commands, by Landlock's scope or by our uid, unless an ordinary user wants no wall.
+ * Init is not. */
 static _Noreturn void wait_and_sweep(pid_t init, int host, int parent) {
     if (close(CONTROL) != 0)
         _exit(1);

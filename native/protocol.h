@@ -127,6 +127,7 @@ enum record_op {
     RECORD_SECCOMP = 23, /* struct sock_filter[] */
     RECORD_DEVICE = 24, /* struct device, path */
     RECORD_USER = 25, /* struct user, uint32_t[] of groups; of a spawn alone */
+    RECORD_UNCONFINED = 26, /* nothing: there is no wall, which no plan says by leaving things out */
 };
 
 /* CALLER: the caller itself, and nobody else. LEASED: ids that root leases. SUBORDINATE: the caller, and for

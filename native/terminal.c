@@ -1,4 +1,5 @@
-/* Owns terminals: one is opened in the sandbox's own devpts and belongs to one command.
+/* Owns terminals: one is opened in the sandbox's own devpts, or the machine's where there is no wall, and
+ * belongs to one command.
  *
  * Its master goes to the host, which made none of it and so checks what it gets. */
 #include "init.h"
@@ -26,7 +27,7 @@ static int set_up(const struct terminal *terminal, uint16_t rows, uint16_t colum
 int terminal_open(struct terminal *terminal, uint16_t rows, uint16_t columns) {
     int unlocked = 0;
     terminal->slave = -1;
-    terminal->master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    terminal->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (terminal->master >= 0 && ioctl(terminal->master, TIOCSPTLCK, &unlocked) == 0)
         /* Not by its name: the other side of this very master, whatever lies at a path. */
         terminal->slave = ioctl(terminal->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);

@@ -33,6 +33,7 @@ def test_default_grants_nothing() -> None:
         "require": (),
         "accept": (),
         "limits": dataclasses.asdict(ResourceLimits()),
+        "unconfined": False,
     }
 
 

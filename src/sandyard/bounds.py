@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from sandyard.confinement import LimitsPlan, plan_limits, wants_cgroups
-from sandyard.platform import cgroup_facts
+from sandyard.platform import CgroupFacts, cgroup_facts
 from sandyard.process import InitProcess, LimitWatch, WorkspaceQuota, sweep_groups
 
 if TYPE_CHECKING:
     from sandyard.platform import HostFacts
-    from sandyard.resources import EnforcedLimit, ResourceLimits
+    from sandyard.policy import Policy
+    from sandyard.resources import EnforcedLimit
     from sandyard.workspace import Workspace
 
 __all__ = ["SessionLimits"]
+
+_ESCAPED: Final = "commands of an unconfined session can have programs of this machine start others"
+
+
+def _held_in_part(limits: Iterable[EnforcedLimit]) -> Iterator[EnforcedLimit]:
+    """What still holds without a wall; private directories then lie on a disk, where nothing does."""
+    for limit in limits:
+        if "rlimit" in limit.by and limit.strength == "enforced":
+            yield replace(limit, strength="partial", why=_ESCAPED)
+        elif limit.limit != "scratch_size":
+            yield limit
+
+
+_NO_GROUPS: Final = CgroupFacts(
+    refusals=(("memory", "commands of an unconfined session could leave one"),)
+)
 
 
 class SessionLimits:
@@ -25,11 +44,12 @@ class SessionLimits:
             was started once.
     """
 
-    def __init__(self, asked: ResourceLimits) -> None:
+    def __init__(self, policy: Policy) -> None:
         """Take a policy's limits."""
-        self.asked = asked
+        self.asked = policy.limits
         self.report: tuple[EnforcedLimit, ...] = ()
         self._quota: WorkspaceQuota | None = None
+        self._unconfined = policy.unconfined
 
     def plan(self, facts: HostFacts, *, several: bool = False) -> LimitsPlan:
         """Find out what holds the limits on this host (it blocks).
@@ -42,10 +62,14 @@ class SessionLimits:
             ConfinementUnavailableError: one of them can't be enforced at all.
         """
         groups = cgroup_facts(tried=False)
-        if wants_cgroups(self.asked, groups, several=several):
+        if not self._unconfined and wants_cgroups(self.asked, groups, several=several):
             groups = cgroup_facts(tried=True)
         sweep_groups(groups.directories)
+        if self._unconfined:
+            groups = _NO_GROUPS
         planned = plan_limits(self.asked, facts, groups, several=several)
+        if self._unconfined:
+            planned = replace(planned, enforced=tuple(_held_in_part(planned.enforced)))
         self.report = planned.enforced
         return planned
 

@@ -44,7 +44,7 @@ def check_rung(footing: Footing) -> None:
     Raises:
         ConfinementUnavailableError: the rung has none.
     """
-    if footing.rung == "landlock_seccomp":
+    if footing.bare:
         raise ConfinementUnavailableError(
             "a fork can't be known to commands under its parent's path",
             dimension="write",
@@ -76,6 +76,7 @@ def check_narrower(parent: Policy, given: Policy) -> None:
         "require": {*parent.require} <= {*given.require},
         "accept": {*given.accept} <= {*parent.accept},
         "limits": _are_lower(given.limits, parent.limits),
+        "unconfined": parent.unconfined or not given.unconfined,
     }
     for field, narrower in allowed.items():
         if not narrower:

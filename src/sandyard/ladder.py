@@ -16,7 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from sandyard.confinement.footing import FULL, ConfinementReport, Footing, PrivatePlace
+from sandyard.confinement.footing import (
+    BARE,
+    FULL,
+    UNCONFINED,
+    ConfinementReport,
+    Footing,
+    PrivatePlace,
+)
 from sandyard.confinement.holding import (
     Circumstances,
     check_enough,
@@ -118,7 +125,7 @@ class Ladder:
         Raises:
             ConfinementUnavailableError: it has none.
         """
-        if self.report is None or self.report.rung != "landlock_seccomp":
+        if self.report is None or self.report.rung not in BARE:
             return
         raise ConfinementUnavailableError(
             "there are no mounts in this session",
@@ -160,7 +167,7 @@ class Ladder:
         check_enough(self._policy, report)
         check_given(circumstances, footing)
         self.report, self.facts = report, None
-        if footing.rung != "landlock_seccomp":
+        if not footing.bare:
             return footing
         from sandyard.platform.lowering import (  # noqa: PLC0415  # few machines need it
             facts_around,
@@ -178,7 +185,7 @@ class Ladder:
         plan: Callable[[Footing], LaunchPlan],
         layered: LayeredTree | None = None,
     ) -> InitProcess:
-        """Start a sandbox on the highest rung that there is.
+        """Start a sandbox on the highest rung that there is, or on none, if the policy asks for that.
 
         Args:
             root: the workspace.
@@ -190,6 +197,8 @@ class Ladder:
             ResourceLimitError: this program or the machine has no descriptor or thread left.
             WorkspaceStartError: the private directories can't be made.
         """
+        if self._policy.unconfined:
+            return await self._start_lower(root, plan, UNCONFINED, layered)
         # Where nothing was ever refused there is nothing to look up.
         footing = await in_thread(_remembered) if _FOUND else FULL
         if footing is FULL:
@@ -229,7 +238,7 @@ class Ladder:
             from sandyard.platform.lowering import proc_copies  # noqa: PLC0415  # few machines need it
 
             footing = replace(footing, copies=await in_thread(proc_copies))
-        elif footing.rung == "landlock_seccomp":
+        elif footing.bare:
             await self._make_place()
             footing = replace(footing, private=self.private)
         try:

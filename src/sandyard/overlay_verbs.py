@@ -289,7 +289,7 @@ class OverlayVerbs(Observable, ABC):
         Raises:
             ConfinementUnavailableError: it is one.
         """
-        if self._tree is not None and footing.rung == "landlock_seccomp":
+        if self._tree is not None and footing.bare:
             other = "work on a copy of the directory"
             if self.state.workspace_layered:
                 other = "leave workspace out, for a directory that each fork copies"

@@ -345,6 +345,8 @@ class LaunchPlan:
         outer_proc: True where there is no procfs inside. The first process then finds the processes
             of a command in the one outside, by a descriptor that no command gets; the rules of
             ``landlock`` bind commands, and let it look there.
+        unconfined: True has no wall at all: no namespaces, no ``landlock``, and ``seccomp`` is empty.
+            Without it a plan that lacks them is refused.
     """
 
     identity: Identity
@@ -358,6 +360,7 @@ class LaunchPlan:
     seccomp: bytes
     cgroup: CgroupPlan | None = None
     outer_proc: bool = False
+    unconfined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

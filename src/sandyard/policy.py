@@ -19,6 +19,7 @@ __all__ = [
     "Policy",
     "Requirement",
     "Rung",
+    "Standing",
     "SyscallOption",
 ]
 
@@ -30,6 +31,9 @@ Dimension = Literal["read", "write", "network", "processes", "ipc", "syscalls", 
 
 Rung = Literal["full", "full_without_proc", "landlock_seccomp"]
 """How the wall is built, the best first."""
+
+Standing = Rung | Literal["unconfined"]
+"""What a session stands on: a rung, or nothing, where the policy says so itself."""
 
 Requirement = Dimension | Rung | Literal["strict"]
 """What a policy can insist on."""
@@ -153,6 +157,14 @@ class Policy:
             Default: ``ResourceLimits()``, which bounds processes, open files, output and what
             private directories hold, so that neither a fork bomb nor a full /tmp harms the
             machine. Does not change during a session.
+        unconfined: Takes a bool. Default: False. True takes the whole wall away: commands do what
+            the user they run as may do on this machine. Never happens by itself: where a wall can't be
+            had a session is refused. Must stand beside ``network="host"`` and ``protect=()``, since
+            neither could be held, and beside no grant, denial, requirement or option of system calls
+            and devices, no ``toolchains=False`` and no limit on processors or scratch (PolicyError).
+            Other limits are held by rlimits; commands gain no rights (no_new_privs, and root's run as
+            a user of their own). Is not the way to get a session on a machine that lacks a part of
+            the wall: ``accept`` gives up that part alone.
 
     Raises:
         PolicyError: a field says something impossible.
@@ -172,6 +184,7 @@ class Policy:
     require: tuple[Requirement, ...] = ()
     accept: tuple[Dimension, ...] = ()
     limits: ResourceLimits = DEFAULT_LIMITS
+    unconfined: bool = False
 
     def __post_init__(self) -> None:
         """Check every field, and bring paths into their one normal form."""
@@ -183,6 +196,7 @@ class Policy:
         _check_choice(self.network, "network", ("none", "host"))
         _check_choice(self.home, "home", ("private", "workspace"))
         _check_flag(self.toolchains, "toolchains")
+        _check_flag(self.unconfined, "unconfined")
         for field, known in _OPTIONS.items():
             object.__setattr__(self, field, _options(getattr(self, field), field, known))
         _check_limits(self.limits)
@@ -200,6 +214,41 @@ class Policy:
                 field="require",
                 value="network",
             )
+        if self.unconfined:
+            _check_unconfined(self)
+
+
+def _check_unconfined(policy: Policy) -> None:
+    """Refuse what would look as if it held. Defaults too: whoever wants no wall says what goes with it."""
+    for field, only in _UNCONFINED.items():
+        if getattr(policy, field) != only:
+            raise PolicyError(
+                f"without a wall {field} can only be {only!r}: nothing would hold more; "
+                "presets.UNCONFINED says all that it takes",
+                field=field,
+                value=getattr(policy, field),
+            )
+    if policy.limits.cpus is not None or policy.limits.scratch_size is not None:
+        raise PolicyError(
+            "without a wall nothing holds a limit on cpus or scratch_size: commands could leave a control "
+            "group, and private directories lie on a disk",
+            field="limits",
+            value=policy.limits,
+        )
+
+
+_UNCONFINED: Final[dict[str, object]] = {
+    "network": "host",
+    "protect": (),
+    "reads": (),
+    "writes": (),
+    "deny": (),
+    "toolchains": True,
+    "syscalls": (),
+    "devices": (),
+    "require": (),
+}
+"""What fields must say beside ``unconfined``."""
 
 
 def _check_choice(

@@ -17,7 +17,7 @@ from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
 from sandyard.resources import ResourceLimits
 
-__all__ = ["DEBUGGING", "HOST_NETWORK", "INSPECTION", "UNTRUSTED_BUILD"]
+__all__ = ["DEBUGGING", "HOST_NETWORK", "INSPECTION", "UNCONFINED", "UNTRUSTED_BUILD"]
 
 _GIB: Final = 1024**3
 
@@ -41,6 +41,10 @@ DEBUGGING: Final = Policy(syscalls=("ptrace",))
 HOST_NETWORK: Final = Policy(network="host")
 """The network of this machine, with all that listens on its loopback: to install packages, for work
 that you trust that far."""
+
+UNCONFINED: Final = Policy(unconfined=True, network="host", protect=())
+"""No wall at all: commands do what the user they run as may do on this machine, and the rest of a session
+is as ever. For a machine that is itself thrown away, and for comparing."""
 
 INSPECTION: Final = Narrowing(writes=(), network=False, unix_sockets=False)
 """One command that only looks: it changes nothing of the workspace and of what is granted, and speaks

@@ -118,7 +118,7 @@ class UnixLocalSandboxSession(
         """Take over a workspace; use ``UnixLocalSandboxClient.create`` instead."""
         self.state = state
         self.policy = policy
-        self.limits = SessionLimits(policy.limits)
+        self.limits = SessionLimits(policy)
         self.materialized = None
         self._root = root
         self._lease = lease

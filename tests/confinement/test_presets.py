@@ -20,7 +20,12 @@ def changed(policy: Policy) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("UNTRUSTED_BUILD", {"limits"}), ("DEBUGGING", {"syscalls"}), ("HOST_NETWORK", {"network"})],
+    [
+        ("UNTRUSTED_BUILD", {"limits"}),
+        ("DEBUGGING", {"syscalls"}),
+        ("HOST_NETWORK", {"network"}),
+        ("UNCONFINED", {"unconfined", "network", "protect"}),
+    ],
 )
 def test_preset_changes_what_it_says(name: str, fields: set[str]) -> None:
     policy = getattr(presets, name)

@@ -120,6 +120,9 @@ BARE: Final = replace(
 )
 """Without namespaces."""
 
+OPEN: Final = replace(BARE, landlock=None, seccomp=b"", unconfined=True)
+"""Without a wall."""
+
 LONG_PATH: Final = ("/" + "p" * 255) * 15 + "/" + "q" * 254
 """The longest path, of the longest names: 4,095 bytes."""
 
@@ -152,6 +155,12 @@ BEYOND: Final = {
     "bare-several": replace(BARE, identity=SEVERAL.identity),
     "bare-open": replace(BARE, landlock=None),
     "bare-blind": replace(BARE, outer_proc=False),
+    "open-unsaid": replace(OPEN, unconfined=False),
+    "open-unfiltered": replace(BARE, seccomp=b"", unconfined=True),
+    "open-filtered": replace(OPEN, seccomp=FILTER),
+    "open-ruled": replace(BARE, unconfined=True),
+    "open-apart": replace(LEAST, seccomp=b"", unconfined=True),
+    "open-blind": replace(OPEN, outer_proc=False),
     "bare-mount": replace(BARE, steps=(Proc("/proc"),)),
     "namespaces": replace(LEAST, namespaces=Namespaces.USER | Namespaces.PID),
 }
@@ -256,6 +265,7 @@ def make_seeds() -> dict[str, bytes]:
         "several": SEVERAL,
         "least": LEAST,
         "bare": BARE,
+        "open": OPEN,
         "long-names": LONG_NAMES,
         "long-paths": LONG_PATHS,
         "long-filter": LONG_FILTER,

@@ -68,7 +68,7 @@ PASSED = 81
 # enum record_op
 IDENTITY, NAMESPACES, HOSTNAME, LOOPBACK, SCRATCH, OUTSIDE = 1, 2, 3, 4, 5, 6
 DIRECTORY, FILE, SYMLINK, BIND, PRIVATE, PROC, DEVPTS, READ_ONLY, MASK, DENY = range(10, 20)
-LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE, USER = 20, 21, 22, 23, 24, 25
+LIMIT, LANDLOCK, LANDLOCK_RULE, SECCOMP, DEVICE, USER, UNCONFINED = 20, 21, 22, 23, 24, 25, 26
 
 FORMATS: Final = {
     "message": "IHHII",
@@ -350,7 +350,10 @@ def decode_start(body: bytes) -> Start:
     identity, host_uid, host_gid = decode_identity(only(records, IDENTITY))
     namespaces, hostname = only(records, NAMESPACES), at_most_one(records, HOSTNAME)
     scratch = at_most_one(records, SCRATCH)
-    loopback, outside = (at_most_one(records, op) for op in (LOOPBACK, OUTSIDE))
+    bare = (LOOPBACK, OUTSIDE, UNCONFINED)
+    loopback, outside, unconfined = (at_most_one(records, op) for op in bare)
+    seccomp = at_most_one(records, SECCOMP)
+    check(seccomp is not None or unconfined is not None, "no filter")
     plan = LaunchPlan(
         identity=identity,
         namespaces=Namespaces(namespaces.number("I")),
@@ -360,10 +363,11 @@ def decode_start(body: bytes) -> Start:
         steps=tuple(decode_step(r) for r in records if r.op in STEPS),
         limits=tuple(decode_limit(r) for r in records if r.op == LIMIT),
         landlock=decode_landlock(records),
-        seccomp=only(records, SECCOMP).rest,
+        seccomp=b"" if seccomp is None else seccomp.rest,
         outer_proc=outside is not None,
+        unconfined=unconfined is not None,
     )
-    for source in (namespaces, hostname, scratch, loopback, outside):
+    for source in (namespaces, hostname, scratch, loopback, outside, unconfined):
         if source is not None:
             source.end()
     return Start(plan, host_uid, host_gid)

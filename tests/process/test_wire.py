@@ -135,6 +135,8 @@ def test_steps_keep_their_order() -> None:
         {"landlock": LandlockRuleset(1, 0, (LandlockRule("/w", 1, (U64, U64 - 1)),))},
         {"hostname": "", "scratch": None, "outer_proc": True, "namespaces": Namespaces(0)},
         {"seccomp": b""},
+        {"seccomp": b"", "landlock": None, "unconfined": True},
+        {"unconfined": True},
         {"seccomp": bytes(8 * 4096)},
     ],
 )

@@ -1,4 +1,4 @@
-"""The plan of a session without namespaces: Landlock and seccomp are its whole wall. Pure.
+"""The plan of a session without namespaces: Landlock and seccomp are its whole wall, or there is none. Pure.
 
 Paths are the host's own. Landlock only adds rights, so what lies in a tree that is shown can't be
 hidden: whatever must not show was left out of the facts before (``platform.facts_around``).
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sandyard.platform import Grant, HostFacts
     from sandyard.policy import Policy
 
-__all__ = ["bare_plan", "bare_view"]
+__all__ = ["bare_plan", "bare_view", "open_plan"]
 
 _PROC_FILES: Final = (
     "cpuinfo",
@@ -99,6 +99,21 @@ def bare_plan(
         writes=writes,
         devices=tuple(f"/dev/{name}" for name in _DEVICES),
     )
+    return replace(
+        open_plan(facts, limits),
+        landlock=landlock,
+        seccomp=seccomp_program(facts.machine, **call_options(policy, landlock, bare=True)),
+        unconfined=False,
+    )
+
+
+def open_plan(facts: HostFacts, limits: LimitsPlan) -> LaunchPlan:
+    """Plan a session without a wall, for a policy that says so itself.
+
+    Args:
+        facts: the host.
+        limits: what holds its limits.
+    """
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,
@@ -111,10 +126,11 @@ def bare_plan(
         scratch=None,
         steps=(),
         limits=limits.rlimits,
-        landlock=landlock,
-        seccomp=seccomp_program(facts.machine, **call_options(policy, landlock, bare=True)),
+        landlock=None,
+        seccomp=b"",
         cgroup=limits.cgroup,
         outer_proc=True,
+        unconfined=True,
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sandyard.narrowing import Narrowing
     from sandyard.plan import LandlockRuleset, LaunchPlan, MountStep
     from sandyard.platform import Grant
-    from sandyard.policy import Policy, Rung
+    from sandyard.policy import Policy, Standing
 
 __all__ = [
     "Access",
@@ -99,7 +99,7 @@ class Enforced:
     workspace: str
     grants: tuple[Grant, ...] = ()
     denied: tuple[str, ...] = ()
-    rung: Rung = "full"
+    rung: Standing = "full"
     mounts: tuple[tuple[str, bool], ...] = ()
     less: Less | None = None
 
@@ -107,6 +107,11 @@ class Enforced:
     def bare(self) -> bool:
         """Whether there are no namespaces: Landlock and seccomp are the whole wall."""
         return self.rung == "landlock_seccomp"
+
+    @property
+    def unconfined(self) -> bool:
+        """Whether there is no wall, so that nothing is refused by one."""
+        return self.rung == "unconfined"
 
     def mounted(self, path: str) -> tuple[str, bool] | None:
         """The mount that a path lies in, if it lies in one."""

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandyard.platform import Grant, HostFacts
-    from sandyard.policy import Dimension, Rung
+    from sandyard.policy import Dimension, Standing
 
-__all__ = ["FULL", "ConfinementReport", "Footing", "Held", "PrivatePlace"]
+__all__ = ["BARE", "FULL", "UNCONFINED", "ConfinementReport", "Footing", "Held", "PrivatePlace"]
+
+BARE: Final = ("landlock_seccomp", "unconfined")
+"""Where there are no namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Footing:
     """What a plan stands on.
 
     Attributes:
-        rung: the rung.
+        rung: the rung, or that there is none.
         cause: why it is no higher one; empty on the highest.
         fix: what to change for a higher one.
         copies: ``(name, content)`` of the files that stand in /proc where none can be mounted.
@@ -47,7 +50,7 @@ class Footing:
             put over it.
     """
 
-    rung: Rung = "full"
+    rung: Standing = "full"
     cause: str = ""
     fix: str = ""
     copies: tuple[tuple[str, bytes], ...] = ()
@@ -55,8 +58,18 @@ class Footing:
     private: PrivatePlace | None = None
     around: tuple[HostFacts, tuple[Grant, ...]] | None = None
 
+    @property
+    def bare(self) -> bool:
+        """Whether there are no namespaces."""
+        return self.rung in BARE
+
 
 FULL: Final = Footing()
+UNCONFINED: Final = Footing(
+    "unconfined",
+    cause="the policy says so: Policy(unconfined=True)",
+    fix="leave unconfined out of the policy",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,8 @@ class ConfinementReport:
 
     Attributes:
         rung: how the wall is built: ``"full"``; ``"full_without_proc"``, where /proc holds a few
-            files and no processes; ``"landlock_seccomp"``, without namespaces.
+            files and no processes; ``"landlock_seccomp"``, without namespaces; ``"unconfined"``, not
+            at all, which only the policy itself can ask for.
         cause: why it is no higher rung; empty on the highest.
         fix: what to change for a higher one.
         read: files and what is in them.
@@ -104,7 +118,7 @@ class ConfinementReport:
         ('full', 'enforced')
     """
 
-    rung: Rung
+    rung: Standing
     cause: str = ""
     fix: str = ""
     read: Held

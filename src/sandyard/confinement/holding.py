@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sandyard.confinement.footing import FULL, ConfinementReport, Footing, Held
 from sandyard.errors import ConfinementUnavailableError
 from sandyard.platform import is_within
-from sandyard.policy import RUNGS
+from sandyard.policy import DIMENSIONS, RUNGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,17 @@ _NUMBERS_SHOW: Final = (
 _SIGNALS: Final = (
     "there is no PID namespace, and Landlock before ABI 6 (Linux 6.12) does not keep commands from "
     "sending signals to your other processes"
+)
+_NO_WALL: Final = Held(
+    "absent",
+    "the policy takes the wall away: commands do what the user they run as may do on this machine",
+    chosen=True,
+)
+_NO_LIMITS: Final = Held(
+    "absent",
+    "rlimits hold the session's own processes, each alone, and commands can have programs of this "
+    "machine start others",
+    chosen=True,
 )
 _ON_DISK: Final = "HOME and TMPDIR lie on a disk, where nothing limits their size"
 _COUNTED_TOGETHER: Final = "the limit on processes counts all that run as this user"
@@ -78,7 +89,12 @@ def report_holding(
     policy: Policy, circumstances: Circumstances, footing: Footing = FULL
 ) -> ConfinementReport:
     """Say what holds for ``policy`` on ``footing``."""
-    bare = footing.rung == "landlock_seccomp"
+    if footing.rung == "unconfined":
+        none: dict[Dimension, Held] = dict.fromkeys(DIMENSIONS, _NO_WALL) | {
+            "resources": _NO_LIMITS
+        }
+        return ConfinementReport(rung="unconfined", cause=footing.cause, fix=footing.fix, **none)
+    bare = footing.bare
     return ConfinementReport(
         rung=footing.rung,
         cause=footing.cause,
@@ -198,7 +214,7 @@ def check_given(circumstances: Circumstances, footing: Footing) -> None:
     Raises:
         ConfinementUnavailableError: the workspace, or a writable grant, is the caller's.
     """
-    if footing.rung != "landlock_seccomp" or circumstances.facts.euid != 0:
+    if not footing.bare or circumstances.facts.euid != 0:
         return
     theirs = _writable(circumstances)[1 if circumstances.owned else 0 :]
     if theirs:

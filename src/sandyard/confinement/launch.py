@@ -87,9 +87,11 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     _check_grants(policy, grants)
     if limits is None:
         limits = plan_limits(policy.limits, facts, NO_CGROUPS)
-    if footing.rung == "landlock_seccomp":
-        from sandyard.confinement.bare import bare_plan  # noqa: PLC0415  # few machines need it
+    if footing.bare:
+        from sandyard.confinement.bare import bare_plan, open_plan  # noqa: PLC0415  # few machines need it
 
+        if footing.rung == "unconfined":
+            return open_plan(facts, limits)
         return bare_plan(policy, facts, workspace, limits, footing)
     host_network = policy.network == "host"
     copies = footing.copies if footing.rung == "full_without_proc" else None
@@ -163,7 +165,7 @@ def _check_possible(
         from sandyard.confinement.several import check_several  # noqa: PLC0415  # few sessions do
 
         check_several(facts, footing)
-    if devices and footing.rung == "landlock_seccomp":
+    if devices and footing.bare:
         raise ConfinementUnavailableError(
             "devices can't be shown",
             dimension="read",

@@ -94,6 +94,14 @@ def plan_narrowing(
         PolicyError: the session does not have what the narrowing names.
         ConfinementUnavailableError: this kernel can't hold it.
     """
+    if enforced.unconfined:
+        raise ConfinementUnavailableError(
+            "a command can't have less than its session here",
+            dimension="processes",
+            cause_text="the session has no wall, so that the command could have other programs of this "
+            "machine do what it may not",
+            fix="leave unconfined out of the policy",
+        )
     held = tuple(_held_limits(narrowing, enforced))
     limits = tuple(ResourceLimit(_RESOURCES[limit.limit], int(limit.value)) for limit in held)
     ptrace = narrowing.ptrace or "ptrace" not in enforced.policy.syscalls

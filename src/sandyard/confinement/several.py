@@ -26,7 +26,7 @@ def check_several(facts: HostFacts, footing: Footing) -> None:
         ConfinementUnavailableError: the calling program, the machine or the workspace's file system
             has no ids for them.
     """
-    if footing.rung == "landlock_seccomp":
+    if footing.bare:
         cause = f"without a user namespace they would be users of this machine, and {footing.cause}"
         fix = f"{footing.fix}; or leave users and groups out of the manifest"
     elif footing.given:

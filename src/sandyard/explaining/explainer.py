@@ -54,6 +54,8 @@ class Explainer:
             raise SessionClosedError(op="why", state="not started yet")
         if (subject is None) == (syscall is None):
             raise _refusal("give either a path or an address, or syscall=", "subject", subject)
+        if enforced.unconfined:
+            return await in_thread(_open_to_all, syscall or str(subject))
         if syscall is not None:
             return await in_thread(_explained_call, syscall, enforced)
         if not isinstance(subject, (str, PurePath)):
@@ -93,7 +95,11 @@ class Explainer:
             stderr: the end of what it wrote, at least; ``stdout`` likewise.
         """
         enforced = self._enforced
-        if enforced is None or not (stderr or stdout or result.refused_calls):
+        if (
+            enforced is None
+            or enforced.unconfined
+            or not (stderr or stdout or result.refused_calls)
+        ):
             return
         if narrow is not None:
             enforced = _lessened(enforced, spawn, narrow)
@@ -117,6 +123,13 @@ def _denials(
     from sandyard.explaining.denials import find_denials  # noqa: PLC0415  # seldom needed
 
     return find_denials(stderr, stdout, enforced, cwd, refused)
+
+
+def _open_to_all(subject: str) -> Explanation:
+    from sandyard.confinement.explanation import Explanation  # noqa: PLC0415  # seldom needed
+
+    rule = "the session has no wall: whatever the user may whom its commands run as"
+    return Explanation(subject, "write", rule, None)
 
 
 def _explained_path(path: str, enforced: Enforced) -> Explanation:

@@ -179,6 +179,7 @@ class Record(IntEnum):
     SECCOMP = 23
     DEVICE = 24
     USER = 25
+    UNCONFINED = 26
 
 
 class _BindFlag(IntFlag):
@@ -316,7 +317,10 @@ def encode_records(plan: LaunchPlan, host_uid: int, host_gid: int) -> list[bytes
         records.append(_record(Record.LOOPBACK, b""))
     if plan.landlock is not None:
         records += _landlock(plan.landlock)
-    records.append(_record(Record.SECCOMP, plan.seccomp))
+    if plan.unconfined:
+        records.append(_record(Record.UNCONFINED, b""))
+    if plan.seccomp or not plan.unconfined:
+        records.append(_record(Record.SECCOMP, plan.seccomp))
     return records
 
 

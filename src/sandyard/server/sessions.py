@@ -16,7 +16,14 @@ from pydantic import ValidationError
 
 from sandyard.changes import Layered, Overlay
 from sandyard.client import UnixLocalSandboxClient
-from sandyard.errors import ArgumentError, OpName, SandboxError, SessionNotFoundError, shown
+from sandyard.errors import (
+    ArgumentError,
+    OpName,
+    PolicyError,
+    SandboxError,
+    SessionNotFoundError,
+    shown,
+)
 from sandyard.finishing import finished, in_thread
 from sandyard.manifest import DEFAULT_ROOT, Manifest
 from sandyard.manifest.base import manifest_error
@@ -293,7 +300,17 @@ class Sessions:
         """The policy, with what belongs to the server closed wherever the session would see it.
 
         A command that reached the server's socket could ask it for a session without walls.
+
+        Raises:
+            PolicyError: the policy has no wall, behind which nothing is closed.
         """
+        if policy.unconfined:
+            raise PolicyError(
+                "a session that a server holds can't be unconfined: its commands would reach the server "
+                "itself; use UnixLocalSandboxClient in a program of your own",
+                field="unconfined",
+                value=True,
+            )
         given = [*policy.reads, *policy.writes, *(g.path for g in manifest.extra_path_grants)]
         mounted = (entry.host_directory() for _, entry in manifest.mounts())
         given += [found[0] for found in mounted if found is not None]
