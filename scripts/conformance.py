@@ -48,8 +48,8 @@ tried them all as {user} on Linux and wrote this page.
 {kinds}
 
 "agents" was tried through its own public methods: a value of the one library is changed into the same
-value of the other, an error into the one of the same name. None of our columns is without a wall: no
-policy takes all of it away.
+value of the other, an error into the one of the same name. What "Unconfined" does not show is what the
+wall is for.
 
 """
 
@@ -60,6 +60,7 @@ KINDS = {
     "Full": "`UnixLocalSandboxSession` on the highest [rung](guides/confinement.md), which every run of the tests tries again",
     "Without /proc": "the same on the rung without a `/proc` of its own, of an ordinary user",
     "Lowest": "the same on the rung of Landlock and seccomp alone, of an ordinary user",
+    "Unconfined": "the same with `presets.UNCONFINED`: no wall, and commands are the user who owns the system's files",
     "Opened": "the same with all that a policy can open without naming a path: `{opened}`",
     "Held": "of another process: those that the supervisor holds, as `sandyard create` makes them",
     "agents": "the Unix-local sandbox of openai-agents {version}, which confines nothing",
@@ -156,6 +157,8 @@ def try_all() -> dict[str, Conformance]:
     """Try all kinds, in the order of the columns."""
     results = {"Full": asyncio.run(run_conformance(local_sessions()))}
     results |= {rung: read_back(ask(how, "tests.conformance.local_session")) for rung, how in RUNGS}
+    told = ask("nested", "tests.conformance.local_session", "unconfined")
+    results["Unconfined"] = read_back(told)
     results["Opened"] = asyncio.run(run_conformance(local_sessions(OPENED)))
     results["Held"] = try_held()
     results["agents"] = asyncio.run(run_conformance(make_sdk_session, patience=PATIENCE_S))

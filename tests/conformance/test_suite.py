@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import ExecResult, UnixLocalSandboxSession
+from sandyard import ExecResult, UnixLocalSandboxSession, presets
 from sandyard.testing import BEHAVIOURS, Promise, run_conformance
 from tests.conformance.held_session import held_sessions
 from tests.conformance.local_session import OPENED, local_sessions, read_back
@@ -37,6 +38,19 @@ the host's, which has no name for the user inside."""
 
 OPEN = {"wall.has_own_home", "wall.reaches_no_host_port"}
 """What a policy opens."""
+
+OF_WALL = {
+    "links.tells_owner_names",
+    *(one.name for one in BEHAVIOURS if one.name.startswith("wall.")),
+}
+"""What may go with the wall; as root the system itself keeps a part of it, since commands are another user."""
+
+GONE = {"wall.reaches_no_host_port", "wall.reaches_no_abstract_socket"} | (
+    {"wall.hides_host_files", "wall.signals_no_host_process", "wall.traces_nothing_outside"}
+    if os.geteuid() != 0
+    else set()
+)
+"""What goes with it on every machine."""
 
 UNWATCHED = {"searching.watches_changes"}
 """What the supervisor's sessions do not offer."""
@@ -69,6 +83,13 @@ def test_lower_rung_shows_the_rest(how: str) -> None:
     assert {one.behaviour.name for one in result if one.verdict != "passed"} == LOWER[how], str(
         result
     )
+
+
+@pytest.mark.soak
+async def test_no_wall_shows_the_rest() -> None:
+    result = await run_conformance(local_sessions(presets.UNCONFINED))
+    unlike = {one.behaviour.name for one in result if one.verdict != "passed"}
+    assert GONE <= unlike <= OF_WALL, str(result)
 
 
 @pytest.fixture
