@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.cp437  # noqa: F401  # of old zip archives; threads that read them may not see Python's files
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
