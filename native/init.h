@@ -255,8 +255,8 @@ int output_open(struct output *output); /* 0 or an errno */
 void output_begun(struct output *output); /* the command has its ends */
 void output_close(struct output *output);
 size_t output_waiting(const struct output *output, unsigned stream); /* bytes that were written and not read */
-/* At most so many of them; fewer where somebody else has read them. */
-size_t output_read(const struct output *output, unsigned stream, unsigned char *into, size_t room);
+/* At most so many of them, and OUTPUT_ROOM; fewer where somebody else has read them. */
+size_t output_read(const struct output *output, unsigned stream, unsigned char *into, size_t waiting);
 void output_drop(struct output *output, unsigned stream); /* takes what is there, and closes it at its end */
 
 /* spawn.c: the birth of one command; failure->step is 0 where it was born. */

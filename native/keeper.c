@@ -63,7 +63,7 @@ static void report_written(const struct job *job, unsigned stream, size_t waitin
         unsigned char bytes[OUTPUT_ROOM];
     } body = {.head = {stream, 0}};
     while (waiting > 0) {
-        size_t got = output_read(&job->output, stream, body.bytes, waiting < OUTPUT_ROOM ? waiting : OUTPUT_ROOM);
+        size_t got = output_read(&job->output, stream, body.bytes, waiting);
         if (got == 0)
             return;
         deliver(EVENT_WRITTEN, job->id, &body, sizeof body.head + got, -1);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -52,10 +53,13 @@ size_t output_waiting(const struct output *output, unsigned stream) {
     return (size_t)waiting;
 }
 
-size_t output_read(const struct output *output, unsigned stream, unsigned char *into, size_t room) {
+/* A pipe may have been made to give out each write by itself (O_DIRECT). Of such a one, which is PIPE_BUF bytes
+ * at most, the kernel throws away what a read has no room for. */
+size_t output_read(const struct output *output, unsigned stream, unsigned char *into, size_t waiting) {
     size_t taken = 0;
-    while (taken < room) { /* a pipe may have been made to give out each write by itself (O_DIRECT) */
-        ssize_t got = read(output->ours[stream], into + taken, room - taken);
+    while (taken < waiting && (waiting <= OUTPUT_ROOM || OUTPUT_ROOM - taken >= PIPE_BUF)) {
+        size_t room = (waiting < OUTPUT_ROOM ? waiting : OUTPUT_ROOM) - taken;
+        ssize_t got = read(output->ours[stream], into + taken, room);
         if (got == 0 || (got < 0 && errno == EAGAIN))
             break;
         if (got > 0)

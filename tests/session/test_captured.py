@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,15 @@ import fcntl, os
 fcntl.fcntl(1, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
 for piece in (b"one", b"two", b"three"):
     os.write(1, piece)
+"""
+
+MANY_PACKETS = """
+import fcntl, os
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+fcntl.fcntl(1, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
+for number in range({count}):
+    os.write(1, b"%3000d" % number)
+open("done", "w")
 """
 
 LARGE = """
@@ -51,6 +62,30 @@ async def test_odd_pipes_are_read_whole(session: Session) -> None:
     assert packets.stdout == b"onetwothree"
     large = await session.exec("python3", "-c", LARGE, shell=False)
     assert large.stdout == b"o" * 700_000
+
+
+def wait_for(path: Path) -> None:
+    """Lets the loop stand still until a file is there, and a moment longer."""
+    deadline = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("count", [6, 200])
+@pytest.mark.parametrize("stalled", [True, False])
+async def test_no_packet_is_cut(session: Session, count: int, *, stalled: bool) -> None:
+    script = MANY_PACKETS.format(count=count)
+    running = asyncio.create_task(
+        session.exec("python3", "-c", script, shell=False, output_limit=100_000)
+    )
+    if stalled:  # it ends before anybody asks for its pipes
+        await asyncio.sleep(0)
+        wait_for(root_of(session) / "done")
+    result = await running
+    whole = b"".join(b"%3000d" % number for number in range(count))
+    assert result.stdout_total == len(whole)
+    assert result.stdout[-75_000:] == whole[-75_000:]
 
 
 async def test_streams_open_anew(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sandyard.limits import OUTPUT_HEAD_SHARE
+from sandyard.limits import OUTPUT_HEAD_SHARE, PIPE_READ_BYTES
 
 __all__ = ["Capture", "Captured"]
 
@@ -64,7 +64,9 @@ class Capture:
         Raises:
             BlockingIOError: if nothing is there.
         """
-        if len(self._tail) < self._tail_room or self._tail_room < size:
+        full = len(self._tail) == self._tail_room >= size
+        # Where a pipe gives out each write by itself (O_DIRECT), what has no room is thrown away.
+        if not full or self._tail_room - self._oldest < PIPE_READ_BYTES:
             chunk = os.read(fd, size)
             if chunk:
                 self.feed(chunk)
