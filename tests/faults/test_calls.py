@@ -20,6 +20,7 @@ QUICK = (
     "shutdown",
     "delete",
     "run_plain",
+    "run_longer",
     "run_with_input",
     "stream_part",
     "write",

@@ -11,7 +11,7 @@ from tests.faults.calls import play
 POINTS = 8
 """Moments of each verb, evenly spread."""
 
-KILLED = ("start", "run_plain", "write", "aclose", "delete")
+KILLED = ("start", "run_plain", "run_longer", "write", "aclose", "delete")
 
 
 @pytest.mark.parametrize("verb", KILLED)

@@ -170,6 +170,11 @@ async def run_plain(place: Place) -> None:
     assert result.stdout == b"out\n"
 
 
+async def run_longer(place: Place) -> None:
+    result = await place.session.exec(f"echo out; sleep 0.05; echo on; : {place.token}")
+    assert result.stdout == b"out\non\n"
+
+
 async def chunks(count: int) -> AsyncIterator[bytes]:
     for _ in range(count):
         yield bytes(LARGE // count)
@@ -520,6 +525,7 @@ VERBS: dict[str, Verb] = {
     "aclose": Verb(aclose, keeps=False),
     "delete": Verb(delete, keeps=False),
     "run_plain": Verb(run_plain),
+    "run_longer": Verb(run_longer),
     "run_with_input": Verb(run_with_input),
     "run_with_file": Verb(run_with_file),
     "run_too_long": Verb(run_too_long),
