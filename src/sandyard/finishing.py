@@ -19,6 +19,7 @@ __all__ = [
     "each_in_turn",
     "finished",
     "finishing",
+    "in_stoppable_thread",
     "in_thread",
     "start_thread",
 ]
@@ -84,6 +85,16 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await _outlasted(start_thread(partial(function, *args, **kwargs)))
 
 
+async def in_stoppable_thread(function: Callable[[threading.Event], T]) -> T:
+    """Runs a blocking function in a thread of the loop's; a cancellation sets its event, and waits.
+
+    Raises:
+        ResourceLimitError: if no thread can be started; then the function is not called.
+    """
+    stopped = threading.Event()
+    return await _outlasted(start_thread(partial(function, stopped)), stopped)
+
+
 def start_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     """Has a thread of the loop's call a function; no task, which the end of a loop would cancel.
 
@@ -135,7 +146,7 @@ async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.wait([*tasks])
 
 
-async def _outlasted(work: asyncio.Future[T]) -> T:
+async def _outlasted(work: asyncio.Future[T], stopped: threading.Event | None = None) -> T:
     """Waits until something is done, then passes on the cancellation that came meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -143,6 +154,8 @@ async def _outlasted(work: asyncio.Future[T]) -> T:
             await asyncio.wait([work])  # which neither cancels the work nor raises its error
         except asyncio.CancelledError as error:
             cancelled = error
+            if stopped is not None:
+                stopped.set()
     if cancelled is None:
         return work.result()
     if not work.cancelled():

@@ -24,7 +24,7 @@ from sandyard.errors import (
     WorkspaceStartError,
     shown,
 )
-from sandyard.finishing import finished, in_thread
+from sandyard.finishing import finished, in_stoppable_thread, in_thread
 from sandyard.limits import MOUNT_BYTES_PER_INODE
 from sandyard.manifest.mounts import BindMount, OverlayMount, RemoteMount, TmpfsMount
 from sandyard.plan import KeptPart, LateMount
@@ -41,6 +41,7 @@ from sandyard.workspace.survey import Tree, survey_trees
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import PurePath
+    from threading import Event
 
     from sandyard.errors import OpName
     from sandyard.manifest import Mount
@@ -230,7 +231,7 @@ class Mounts:
         done: list[tuple[MountPoint, int]] = []
         with _place(init, order.op) as place:
             try:
-                await in_thread(self._mount, place, root, order, done)
+                await in_stoppable_thread(partial(self._mount, place, root, order, done))
             except BaseException:
                 for point, number in done:  # cancelled when it stood already
                     await finished(in_thread(_take_back, place, root, point, number))
@@ -243,6 +244,7 @@ class Mounts:
         root: WorkspaceRoot,
         order: _Order,
         done: list[tuple[MountPoint, int]],
+        stopped: Event,
     ) -> None:
         entry = order.entry
         with ExitStack() as stack:
@@ -252,7 +254,7 @@ class Mounts:
                 source = _opened(order)
                 stack.callback(os.close, source)
                 real = self._checked(order, root, source)
-                hides = isinstance(entry, OverlayMount) and find_hiding(real)
+                hides = isinstance(entry, OverlayMount) and find_hiding(real, stopped)
                 if hides:
                     raise _bad_source(order, hides, "hides_files")
                 if not entry.read_only and not isinstance(entry, OverlayMount):

@@ -14,7 +14,7 @@ from sandyard.errors import (
     ManifestError,
     shown,
 )
-from sandyard.finishing import finished, in_thread
+from sandyard.finishing import finished, in_stoppable_thread, in_thread
 from sandyard.lifecycle import Phase
 from sandyard.manifest import DEFAULT_ROOT
 from sandyard.observing import Observable, observed
@@ -98,7 +98,7 @@ class OverlayVerbs(Observable, ABC):
         if self._root is None:
             if self._phase is Phase.NEW:
                 await self._lay_saved()
-            return await in_thread(self._opened_root)
+            return await in_stoppable_thread(self._opened_root)
         if (place := self._overlay_place()) is not None:
             await in_thread(place.settle)
         return self._root
@@ -127,10 +127,10 @@ class OverlayVerbs(Observable, ABC):
             await laid_saved(store, last, place)
         self.state.workspace_root_ready = True
 
-    def _opened_root(self) -> WorkspaceRoot:
+    def _opened_root(self, stopped: threading.Event) -> WorkspaceRoot:
         owned, place = self.state.workspace_root_owned, self._overlay_place()
         if place is not None:
-            self._root = self._overlaid_root(place)
+            self._root = self._overlaid_root(place, stopped)
             return self._root
         stacked = self._layered_place()
         if stacked is not None:
@@ -142,7 +142,7 @@ class OverlayVerbs(Observable, ABC):
         self._inode = root.inode
         return root
 
-    def _overlaid_root(self, place: OverlayPlace) -> WorkspaceRoot:
+    def _overlaid_root(self, place: OverlayPlace, stopped: threading.Event) -> WorkspaceRoot:
         """Make the overlay. It blocks on the file system.
 
         Raises:
@@ -153,7 +153,7 @@ class OverlayVerbs(Observable, ABC):
 
         record = place.prepare()
         self._lease.note(record.inode)
-        changes, base = place.layers(record)
+        changes, base = place.layers(record, stopped)
         self._tree = LayeredTree.make(changes, (base,))
         return WorkspaceRoot.show(self._tree, record.root)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from sandyard import (
     UnixLocalSandboxClient,
     WorkspaceStartError,
 )
+from sandyard.workspace import overlay_marks
+from sandyard.workspace.descent import Level, descend
+from sandyard.workspace.ward import Ward
 
 PLANT = """
 import os
@@ -102,3 +107,29 @@ os.setxattr("marker", "user.overlay.redirect", b"/data")
             await session.read("data")
         assert (await session.diff()).entries == ()
     await client.delete(session)
+
+
+async def test_looking_ends_with_who_asked(
+    client: UnixLocalSandboxClient, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(top: int, ward: Ward) -> Iterator[Level]:
+        while True:
+            yield from descend(top, ward)
+
+    monkeypatch.setattr(overlay_marks, "descend", endless)
+    overlay, other = await client.create(workspace=Overlay(base)), await client.create()
+    async with other:
+        mount = other.mount("shown", OverlayMount(source=str(base)))
+        for look in (overlay.start(), mount):
+            task = asyncio.ensure_future(look)
+            await asyncio.sleep(0.2)
+            assert not task.done()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        monkeypatch.undo()
+        await other.mount("shown", OverlayMount(source=str(base)))
+        async with overlay:
+            assert (await overlay.exec("true")).ok()
+    for session in (overlay, other):
+        await client.delete(session)

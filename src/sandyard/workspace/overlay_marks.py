@@ -7,9 +7,11 @@ included, and an overlay would not show all that is there.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 from shlex import quote
+from threading import Event
 from typing import Final
 
 from sandyard.errors import shown
@@ -23,16 +25,17 @@ _MARK: Final = "user.overlay.whiteout"
 _NO_RULES: Final = Ward()
 
 
-def find_hiding(path: str) -> str | None:
+def find_hiding(path: str, stopped: Event) -> str | None:
     """Why an overlay would not show all of a directory, in words; None if it would. It looks at each file.
 
     Args:
         path: of the directory, absolute, without a symlink at its end.
+        stopped: set by whoever needs no answer any more.
     """
     try:
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            found = _find_mark(top)
+            found = _find_mark(top, stopped)
         finally:
             os.close(top)
     except OSError as error:
@@ -46,9 +49,11 @@ def find_hiding(path: str) -> str | None:
     )
 
 
-def _find_mark(top: int) -> Names | None:
+def _find_mark(top: int, stopped: Event) -> Names | None:
     for level in descend(top, _NO_RULES):
         for entry in level.entries:
+            if stopped.is_set():
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
             if entry.is_file(follow_symlinks=False) and _is_marked(level.descriptor, entry):
                 return (*level.names, entry.name)
     return None

@@ -26,6 +26,7 @@ from sandyard.workspace.root import Inode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Event
 
     from sandyard.workspace.lease import Lease
 
@@ -179,13 +180,17 @@ class OverlayPlace:
                 )
             yield upper, base
 
-    def layers(self, record: OverlayRecord) -> tuple[Layer, Layer]:
+    def layers(self, record: OverlayRecord, stopped: Event) -> tuple[Layer, Layer]:
         """The layer of changes, and the one beneath.
+
+        Args:
+            record: what was prepared.
+            stopped: set by whoever wants no more of it.
 
         Raises:
             WorkspaceStartError: they can't be found, or files would be hidden in the one beneath.
         """
-        self._refuse_hiding()
+        self._refuse_hiding(stopped)
         path = self._path(_CHANGES)
         try:
             facts = os.lstat(path)
@@ -197,8 +202,8 @@ class OverlayPlace:
         changes = Layer(os.path.realpath(path), (facts.st_dev, facts.st_ino))
         return changes, Layer(real, (record.inode.device, record.inode.number))
 
-    def _refuse_hiding(self) -> None:
-        why = find_hiding(self._root)
+    def _refuse_hiding(self, stopped: Event) -> None:
+        why = find_hiding(self._root, stopped)
         if why is not None:
             raise WorkspaceStartError(
                 path=self._root,
