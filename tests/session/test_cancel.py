@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -166,3 +168,25 @@ async def test_cancelled_shutdown_still_ends_all(client: UnixLocalSandboxClient)
         await task
     await until(lambda: not find_survivors(token))
     await client.delete(session)
+
+
+class Endless(io.RawIOBase):
+    """A stream that has no end."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Some more of it."""
+        time.sleep(0.001)
+        return bytes(min(size, 100))
+
+
+async def test_cancelled_write_of_endless_stream(session: Session) -> None:
+    await session.write("file", b"before")
+    task = asyncio.create_task(session.write("file", Endless()))
+    await asyncio.sleep(0.2)
+    assert not task.done()
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10)
+    assert done
+    assert task.cancelled()
+    assert (root_of(session) / "file").read_bytes() == b"before"
+    assert [entry.name for entry in root_of(session).iterdir()] == ["file"]

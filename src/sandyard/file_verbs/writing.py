@@ -37,7 +37,7 @@ class WritingVerbs(WorkspaceVerbBase):
 
         Args:
             path: relative to the workspace, or absolute in it or in a granted directory.
-            data: bytes, or a binary stream, which is read to its end.
+            data: bytes, or a binary stream, which is read to its end, or until the call is cancelled.
             user: whom it is done as: ``"agent"`` (default) or another user of the manifest's.
 
         Raises:

@@ -96,7 +96,8 @@ class Workspace:
         data: bytes | bytearray | memoryview | files.BinarySource,
     ) -> None:
         """Write a file as a whole; see ``files.write``. A stream is read in another thread."""
-        await self.in_thread("write", partial(files.write, self.root, path, data))
+        stopped = threading.Event()
+        await self.in_thread("write", partial(files.write, self.root, path, data, stopped), stopped)
 
     async def mkdir(self, path: str | PurePath, *, parents: bool = False) -> None:
         """Make a directory; see ``files.make_directory``."""

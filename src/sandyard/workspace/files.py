@@ -38,6 +38,7 @@ from sandyard.workspace.ward import ClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import PurePath
+    from threading import Event
 
     from sandyard.workspace.root import WorkspaceRoot
 
@@ -126,7 +127,10 @@ def _read_at(opened: int, start: int, size: int) -> bytes:
 
 
 def write(
-    root: WorkspaceRoot, path: str | PurePath, data: bytes | bytearray | memoryview | BinarySource
+    root: WorkspaceRoot,
+    path: str | PurePath,
+    data: bytes | bytearray | memoryview | BinarySource,
+    stopped: Event | None = None,
 ) -> None:
     """Write a file as a whole: readers see the old content or the new, and a failure changes nothing.
 
@@ -138,6 +142,7 @@ def write(
         root: the workspace.
         path: the file.
         data: its content, or a binary stream that is read to its end (and not closed).
+        stopped: set by whoever wants no more of it: a stream may never end.
 
     Raises:
         WorkspaceWriteTypeError: the data is text or something else; nothing was touched.
@@ -146,7 +151,7 @@ def write(
         ArgumentError: it can't be a path.
     """
     spot_of(root, path, "write")  # a path that can't be one is refused before the data is looked at
-    fill = _filler(data, str(path))  # reads the beginning, before anything is made
+    fill = _filler(data, str(path), stopped)  # reads the beginning, before anything is made
 
     def work(spot: Spot) -> None:
         owner = rightful_owner(spot.tree)
@@ -284,7 +289,7 @@ def _flat(data: bytes | bytearray | memoryview) -> memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
-def _filler(data: object, path: str) -> Callable[[int], None]:
+def _filler(data: object, path: str, stopped: Event | None) -> Callable[[int], None]:
     """Return what writes the data to a descriptor; the first piece is read at once."""
     if isinstance(data, bytes | bytearray | memoryview):
         whole = _flat(data)
@@ -297,6 +302,8 @@ def _filler(data: object, path: str) -> Callable[[int], None]:
     def fill(opened: int) -> None:
         piece = first
         while piece:
+            if stopped is not None and stopped.is_set():
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
             write_all(opened, memoryview(piece))
             piece = _piece(read_some, path)
 
