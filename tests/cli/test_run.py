@@ -89,6 +89,60 @@ def test_refusal_names_its_code() -> None:
     assert done.stderr.rstrip().endswith(b"[argument_invalid]")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["exec"], b"Try 'sandyard exec --help'."),
+        (["snapshot", "create"], b"Try 'sandyard snapshot create --help'."),
+        (["no-such-verb"], b"Try 'sandyard --help'."),
+        (["run", "--limit", "mem=1", "--", "true"], b"mem=1 names no limit; names are memory,"),
+        (["run", "--limit", "memory", "--", "true"], b"--limit memory is no NAME=VALUE"),
+        (["run", "--workspace", "/etc/passwd", "--", "true"], b"/etc/passwd: is no directory"),
+    ],
+)
+def test_refusal_says_what_is_wrong(words: list[str], said: bytes) -> None:
+    done = call(*words)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert said in done.stderr
+
+
+def test_full_output_is_told() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*SANDYARD, "--version"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 125
+    assert done.stderr == b"sandyard: its output can't be written: No space left on device\n"
+
+
+# --- what may have been meant -----------------------------------------------------------------
+
+
+def test_file_of_present_directory_is_told(tmp_path: Path) -> None:
+    """Who forgets that the workspace is an empty one is told so, where a command failed."""
+    (tmp_path / "there").write_text("text")
+    said = b"sandyard: there is in your present directory, and the command's is an empty one;"
+    done = call("run", "--", "cat", "there", cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert b"./there is in your" in call("run", "--", "./there", cwd=tmp_path).stderr
+    for words in (
+        ["-q", "--", "cat", "there"],
+        ["--", "sh", "-c", ": there"],
+        ["--", "sh", "-c", "exit 1", "elsewhere", ".", ".."],
+        ["--copy", ".", "--", "sh", "-c", "exit 1", "there"],
+        ["--workspace", ".", "--", "sh", "-c", "exit 1", "there"],
+        ["--try", "--", "sh", "-c", "exit 1", "there"],
+    ):
+        assert b"present directory" not in call("run", *words, cwd=tmp_path).stderr, words
+
+
+def test_text_for_shell_is_told() -> None:
+    done = call("run", "echo one | cat")
+    assert (done.returncode, done.stdout) == (127, b"")
+    assert done.stderr.endswith(b"that is the name of one program; for a shell: sh -c 'TEXT'\n")
+
+
 # --- workspaces -------------------------------------------------------------------------------
 
 

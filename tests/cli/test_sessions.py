@@ -290,6 +290,27 @@ def test_refusal_is_sentence(web: str) -> None:
         assert b"Traceback" not in done.stderr, words
 
 
+def test_option_after_session_is_told(web: str) -> None:
+    for verb in ("exec", "shell"):
+        done = call(verb, web, "--cwd", "src", "--", "true")
+        assert done.returncode == 125
+        assert b"--cwd stands after the session" in done.stderr
+    assert call("exec", web, "--", "-x").returncode == 127  # a program
+
+
+def test_error_is_one_line(web: str) -> None:
+    done = call("ls", f"{web}:nothing")
+    assert done.returncode == 125
+    assert done.stderr.endswith(b"no such file or directory [exec_nonzero]\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_create_where_directory_is_gone(home: Path) -> None:
+    gone = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(SANDYARD)} create --name x"
+    done = subprocess.run(["sh", "-c", gone], cwd=home, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"x\n", b"")
+
+
 def test_rm_removes_the_others_too(home: Path) -> None:
     for name in ("one", "two"):
         assert call("create", "--name", name).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -34,7 +35,10 @@ def main() -> None:
     except Exception as error:  # the border: people get a sentence
         if os.environ.get("SANDYARD_TRACEBACK"):
             raise
-        _say(f"internal error: {type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _say(f"its output can't be written: {error.strerror}")
+        else:
+            _say(f"internal error: {type(error).__name__}: {error}")
         code = _REFUSED
     sys.exit(code)
 
@@ -59,7 +63,8 @@ def _run() -> int:
             code = make_app(sys.argv[1:])(prog_name="sandyard", standalone_mode=False)
     except usage_error as error:
         said = getattr(error, "format_message", error.__str__)()
-        _say(f"{said}\nTry 'sandyard --help' or 'sandyard run --help'.")
+        verb = getattr(getattr(error, "ctx", None), "command_path", "sandyard")
+        _say(f"{said}\nTry '{verb} --help'.")
         return _REFUSED
     return code if isinstance(code, int) else 0
 

@@ -72,7 +72,7 @@ def create(  # noqa: PLR0913  # one parameter for each option
             name=name,
             policy=policy,
             manifest=manifest,
-            directory=sources,
+            directory=sources or "/",  # without a manifest nothing begins there
             exposed_ports=port or (),
             overlay=None if overlay is None else str(overlay.path),
             layered=layered,

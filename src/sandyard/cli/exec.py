@@ -57,8 +57,8 @@ def execute(  # noqa: PLR0913, PLR0917  # one parameter for each option
     Exit codes: as of run; 125 also where there is no such session.
     """
     teller = JsonTeller() if json else PlainTeller(quiet=quiet)
-    words = command_words(command)
     try:
+        words = command_words(command)
         variables = given_variables(env)
         if name is not None and not detach:
             raise ArgumentError(
@@ -101,7 +101,19 @@ async def _noted(
 
 
 def command_words(command: list[str]) -> tuple[str, ...]:
-    """The command's words, without the "--" that may stand between them and the session."""
+    """The command's words, without the "--" that may stand between them and the session.
+
+    Raises:
+        ArgumentError: they begin with an option.
+    """
+    if command[0] != "--" and command[0].startswith("-"):
+        raise ArgumentError(
+            f"{command[0]} stands after the session, where the command begins; options stand before "
+            f"the session, and a program of that name after --",
+            op="exec",
+            argument="COMMAND",
+            value=command[0],
+        )
     return tuple(command[1:] if command[0] == "--" and len(command) > 1 else command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -53,7 +54,13 @@ def refused(error: SandboxError) -> Outcome:
 
 async def carry_out(order: Order, teller: Teller) -> Outcome:
     """Run a command to its end, whatever that is; nothing of it is left afterwards."""
-    return await outcome_of(order.command, lambda stopping: _run_session(order, teller, stopping))
+    outcome = await outcome_of(
+        order.command, lambda stopping: _run_session(order, teller, stopping)
+    )
+    if outcome.result is None or outcome.result.exit_code == 0:
+        return outcome
+    advice = await in_thread(order.advice, outcome.exit_code)
+    return dataclasses.replace(outcome, advice=advice)
 
 
 async def outcome_of(

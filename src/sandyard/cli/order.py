@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from sandyard import ArgumentError, LocalDir, Manifest, Overlay, Policy
 from sandyard.cli.blueprint import read_manifest
 from sandyard.manifest import DEFAULT_ROOT
 
 __all__ = ["Order", "absolute_path", "existing_directory", "split_variables"]
+
+_NOT_FOUND: Final = 127
+"""The exit code of a program that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,22 @@ class Order:
             manifest = manifest.model_copy(update={"root": path.rstrip("/") + "/"})
         return manifest, sources
 
+    def advice(self, code: int) -> str | None:
+        """What a command that failed with this code may have been meant to be; None if it is not known."""
+        missing = code == _NOT_FOUND
+        if missing and len(self.command) == 1 and len(self.command[0].split()) > 1:
+            return "that is the name of one program; for a shell: sh -c 'TEXT'"
+        if self.overlaid or (self.workspace, self.copy, self.listed) != (None, None, None):
+            return None
+        for word in self.command if missing else self.command[1:]:
+            relative = not os.path.isabs(word) and os.path.normpath(word).strip("./")
+            if relative and os.path.exists(word):
+                return (
+                    f"{shlex.quote(word)} is in your present directory, and the command's is an empty "
+                    "one; to work on a copy of yours: --copy . and in itself: --workspace ."
+                )
+        return None
+
     def _check_layers(self) -> None:
         """Refuse layers in the place of a directory of the caller's."""
         if not self.layered:
@@ -134,7 +155,8 @@ def existing_directory(text: str, option: str) -> str:
     """
     path = os.path.realpath(absolute_path(text, option))
     if not os.path.isdir(path):
-        raise _refusal(f"{option} {text}: there is no such directory", option, text)
+        problem = "is no directory" if os.path.lexists(path) else "there is no such directory"
+        raise _refusal(f"{option} {text}: {problem}", option, text)
     return path
 
 

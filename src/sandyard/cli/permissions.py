@@ -193,7 +193,8 @@ def _limits(given: Iterable[str]) -> ResourceLimits:
         name, equals, value = text.partition("=")
         name = name.replace("-", "_")
         if name not in LIMIT_UNITS or not equals:
-            raise _refusal(f"is no NAME=VALUE; names are {', '.join(LIMIT_UNITS)}", text)
+            problem = "names no limit" if equals else "is no NAME=VALUE"
+            raise _refusal(f"{problem}; names are {', '.join(LIMIT_UNITS)}", text)
         found[name] = _number(name, value, text)
     return ResourceLimits(**found)  # type: ignore[arg-type]  # it checks them, and says what is wrong
 

@@ -44,11 +44,13 @@ class Outcome:
         exit_code: what we exit with.
         result: what is known of the command, or None where it did not run to an end.
         error: why it did not, or None.
+        advice: what else may have been meant, or None.
     """
 
     exit_code: int
     result: ExecResult | None = None
     error: SandboxError | None = None
+    advice: str | None = None
 
 
 class Teller(Protocol):
@@ -102,13 +104,15 @@ class PlainTeller:
         for line in change_lines(changes):
             _say(line)
         self.explain(changes)
-        number = f"{len(changes.entries)}{'' if changes.complete else ' and more'}"
+        one = len(changes.entries) == 1 and changes.complete
+        more = "" if changes.complete else " and more"
+        number = "1 change" if one else f"{len(changes.entries)}{more} changes"
         if not changes.entries:
             _say("nothing was changed")
         elif applied:
-            _say(f"{number} changes, applied")
+            _say(f"{number}, applied")
         else:
-            _say(f"{number} changes, not applied; --apply does, if the command exits with 0")
+            _say(f"{number}, not applied; --apply does, if the command exits with 0")
 
     def explain(self, changes: Changes) -> None:
         """Write a line for each change that programs outside would run, and for what is not known."""
@@ -128,6 +132,8 @@ class PlainTeller:
                 _say(str(denial if option is None else dataclasses.replace(denial, grant=option)))
         if outcome.error is not None:
             _say(f"{_words(outcome.error)} [{outcome.error.code}]")
+        if outcome.advice is not None and not self._quiet:
+            _say(outcome.advice)
         return outcome.exit_code
 
 
@@ -219,7 +225,8 @@ def _write_all(fd: int, data: bytes) -> None:
 def _words(error: SandboxError) -> str:
     if isinstance(error, ExecTimeoutError) and error.timeout_s is not None:
         return f"timed out after {error.timeout_s:g} s; the command and all it started were ended"
-    return error.message
+    # A message of a program's has lines, and ours is one.
+    return "; ".join(map(printable, filter(None, map(str.strip, error.message.splitlines()))))
 
 
 def _report(

@@ -40,7 +40,11 @@ def resume(
     async def work() -> int:
         with Progress("restoring") as progress:
             making = supervised().create(
-                name=name, policy=policy, snapshot=snapshot, layered=layered
+                name=name,
+                policy=policy,
+                directory="/",  # without a manifest nothing begins there
+                snapshot=snapshot,
+                layered=layered,
             )
             session = await progress.during(making)
         if session.info is not None:

@@ -48,9 +48,9 @@ def shell(  # one parameter for each option
     try:
         variables = given_variables(env)
         detach_key(key)
+        words = command_words(command) if command else _FIRST_SHELL
     except SandboxError as error:
         return PlainTeller().end(refused(error))
-    words = command_words(command) if command else _FIRST_SHELL
 
     async def work() -> int:
         check_terminal()  # before anything is started

@@ -342,9 +342,8 @@ def _tell_freed(done: Reclaimed, *, json: bool) -> int:
         _print(dataclasses.asdict(done))
         return 0
     change = "freed" if done.size >= 0 else "taken"
-    typer.echo(
-        f"{len(done.removed)} snapshots were removed, {readable_size(abs(done.size))} {change}"
-    )
+    removed = f"{len(done.removed)} snapshots were" if len(done.removed) != 1 else "1 snapshot was"
+    typer.echo(f"{removed} removed, {readable_size(abs(done.size))} {change}")
     if done.deferred:
         typer.echo("somebody used the store all the while: the next call frees the rest", err=True)
     return 0
