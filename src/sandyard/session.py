@@ -130,8 +130,7 @@ class UnixLocalSandboxSession(
         self._explainer = Explainer()
         self._inode = None if root is None else root.inode
         self._phase = Phase.NEW
-        self._turn = asyncio.Lock()  # one start or end at a time
-        self._settling = asyncio.Lock()
+        self._turn, self._settling = asyncio.Lock(), asyncio.Lock()  # one start or end at a time
         self._loop: asyncio.AbstractEventLoop | None = None
         self._host_environment: dict[str, str] = {}
         self._environment: tuple[dict[str, str], tuple[tuple[bytes, bytes], ...]] | None = None

@@ -347,8 +347,8 @@ class RunningCommand:
     def _give_some_back(self) -> None:
         """Gives back what a lasting command does not hold once it was sent off."""
         held = DESCRIPTORS_PER_PROCESS if self.input else DESCRIPTORS_PER_LEFTOVER
-        descriptor_budget.give(self._taken - held)
-        self._taken = held
+        taken, self._taken = self._taken, held
+        descriptor_budget.give(taken - held)
 
     async def _end_all(self) -> None:
         if self._job is not None and not self._job.exited.is_set:
@@ -408,9 +408,7 @@ class RunningCommand:
     def _check_reading(self) -> None:
         """Refuses to tell a result of which output is missing that nobody counted."""
         job = self._captured
-        lost = None if job is None else job.failed
-        if lost is None and self._streams.outputs:
-            lost = self._streams.failure()
+        lost = (None if job is None else job.failed) or self._streams.failure()
         if lost is not None:
             raise no_memory(self._call.words, self._call.limit, lost) from lost
         if job is not None and (job.missed or self._no_room):
@@ -440,9 +438,8 @@ class RunningCommand:
         if self._captured is not None and self._captured.come is not None:
             self._captured.forsake()
         outputs = self._streams.outputs
-        left = outputs and job is not None and not job.gone.is_set
-        still_written = [output for output in outputs if output.open] if left else []
-        if job is not None and still_written:
+        still_written = [output for output in outputs if output.open]
+        if still_written and job is not None and not job.gone.is_set:
             # What was left running may go on writing: it is read, or its next write would end it.
             self._taken -= DESCRIPTORS_PER_LEFTOVER
             try:
