@@ -307,13 +307,13 @@ async def test_restart_mounts_what_is_named(source: Path) -> None:
 
 async def test_failed_start_leaves_nothing(source: Path) -> None:
     entries = {"a": BindMount(source=source), "b": BindMount(source=source / "missing")}
-    client = UnixLocalSandboxClient()
+    client, before = UnixLocalSandboxClient(), [*list_children(os.getpid())]
     session = await client.create(manifest=Manifest(entries=entries))
     with pytest.raises(MountConfigError, match="missing"):
         await session.start()
     assert not await session.running()
     assert session.mounts() == {}
-    assert list(list_children(os.getpid())) == []
+    assert [*list_children(os.getpid())] == before
     (source / "missing").mkdir()
     await session.start()
     assert await inner_mounts(session) == ["a", "b"]

@@ -27,8 +27,7 @@ def main() -> None:
         code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still in the buffer has no reader, and the interpreter would complain of that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = _BROKEN_PIPE
     except KeyboardInterrupt:
         code = _INTERRUPTED
@@ -36,6 +35,7 @@ def main() -> None:
         if os.environ.get("SANDYARD_TRACEBACK"):
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
             _say(f"its output can't be written: {error.strerror}")
         else:
             _say(f"internal error: {type(error).__name__}: {error}")
@@ -76,6 +76,11 @@ def _answering() -> AbstractContextManager[None]:
     from sandyard.cli.completing import completing_places  # noqa: PLC0415  # seldom needed
 
     return completing_places()
+
+
+def _drop_output() -> None:
+    """Let what is still in the buffer go nowhere: the interpreter would try once more, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:
