@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -31,7 +32,7 @@ from sandyard.confinement.doctor_plans import (
 )
 from sandyard.confinement.doctor_values import DoctorCanary, DoctorReport, DoctorRow
 from sandyard.errors import ResourceLimitError, SandboxError
-from sandyard.finishing import finished, in_thread
+from sandyard.finishing import finished, in_thread, start_thread
 from sandyard.limits import OPEN_FILES_DEFAULT
 from sandyard.plan import Bind, LaunchPlan
 from sandyard.platform import HostFacts, host_facts
@@ -391,6 +392,25 @@ async def _try_session(facts: MachineFacts) -> tuple[Tried, tuple[DoctorCanary, 
 _RESERVE: Final = 8
 """Descriptors held back while a session runs, so that it can be deleted whatever it found."""
 
+_THREADS: Final = 4
+"""Threads that wait for work before there is a session, so that it can be deleted where no other starts."""
+
+
+async def _start_threads() -> None:
+    """Has the loop's pool start threads that are idle from then on.
+
+    Raises:
+        ResourceLimitError: no more can be started.
+    """
+    gate = threading.Event()
+    waiting: list[asyncio.Future[bool]] = []
+    try:
+        waiting.extend(start_thread(gate.wait) for _ in range(_THREADS))
+    finally:
+        gate.set()
+        if waiting:
+            await finished(asyncio.wait(waiting))
+
 
 async def _in_session(
     work: Callable[[UnixLocalSandboxSession], Awaitable[bytes]],
@@ -401,6 +421,7 @@ async def _in_session(
         with ExitStack() as reserve:
             for _ in range(_RESERVE):
                 reserve.callback(os.close, os.eventfd(0))
+            await _start_threads()
             session = await client.create()
             try:
                 async with session:
