@@ -55,7 +55,7 @@ CHAPTERS = (
     ("Files", ("sandyard.file_verbs.", "sandyard.workspace.events")),
     ("Archives", ("sandyard.archive.", "sandyard.workspace.persist_stream")),
     ("What exists before work starts", ("sandyard.manifest.", "sandyard.workspace.")),
-    ("Values", ("sandyard.types", "sandyard.network.")),
+    ("Values", ("sandyard.types", "sandyard.endpoint")),
     (
         "What a machine can hold",
         (

@@ -134,7 +134,7 @@ _HOMES: Final = {
         "TmpfsMount",
     ),
     "sandyard.narrowing": ("Narrowing",),
-    "sandyard.network.endpoint": ("ExposedPortEndpoint",),
+    "sandyard.endpoint": ("ExposedPortEndpoint",),
     "sandyard.options": ("BaseSandboxClientOptions", "UnixLocalSandboxClientOptions"),
     "sandyard.policy": ("Policy",),
     "sandyard.process": (

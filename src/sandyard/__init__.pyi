@@ -180,7 +180,7 @@ from sandyard.manifest.paths import (
 from sandyard.narrowing import (
     Narrowing as Narrowing,
 )
-from sandyard.network.endpoint import ExposedPortEndpoint as ExposedPortEndpoint
+from sandyard.endpoint import ExposedPortEndpoint as ExposedPortEndpoint
 from sandyard.options import (
     BaseSandboxClientOptions as BaseSandboxClientOptions,
     UnixLocalSandboxClientOptions as UnixLocalSandboxClientOptions,

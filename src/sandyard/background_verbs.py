@@ -115,7 +115,11 @@ class BackgroundVerbs(CommandVerbBase):
             commands,
             call,
             lambda run, label: ExplainedProcess(
-                run, label=label, explainer=self._explainer, narrow=narrow
+                run,
+                label=label,
+                wait_for_port=self.wait_for_port,
+                explainer=self._explainer,
+                narrow=narrow,
             ),
             name=name,
             limit=limit,

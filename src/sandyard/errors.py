@@ -712,7 +712,8 @@ class ExposedPortUnavailableError(SandboxRuntimeError):
         reason: ``not_configured`` for one that is none of them; of a start ``taken`` for one that
             another program or session listens on, ``privileged`` for one that this user may not
             listen on, ``refused`` for what else the kernel says; ``not_listening``;
-            ``backend_unavailable`` for a kind of session that reaches none.
+            ``process_ended`` where the server was gone before it listened; ``backend_unavailable`` for a
+            kind of session that reaches none.
         message: what to say instead of the default text.
         op: the operation that was called.
     """

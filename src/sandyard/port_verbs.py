@@ -19,8 +19,8 @@ from sandyard.observing import observed
 from sandyard.verb_bases import VerbBase
 
 if TYPE_CHECKING:
+    from sandyard.endpoint import ExposedPortEndpoint
     from sandyard.errors import OpName
-    from sandyard.network.endpoint import ExposedPortEndpoint
     from sandyard.network.publishing import PublishedPorts
     from sandyard.process import InitProcess
 
@@ -112,7 +112,7 @@ class PortVerbs(VerbBase):
             raise ExposedPortUnavailableError(
                 port=port, exposed_ports=self.state.exposed_ports, op=op
             )
-        from sandyard.network.endpoint import ExposedPortEndpoint  # noqa: PLC0415  # few have ports
+        from sandyard.endpoint import ExposedPortEndpoint  # noqa: PLC0415  # few have ports
 
         return ExposedPortEndpoint(host="127.0.0.1", port=port)
 

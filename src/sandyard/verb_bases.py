@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sandyard.calls import CommandRequest
+    from sandyard.endpoint import ExposedPortEndpoint
     from sandyard.errors import OpName
     from sandyard.explaining import Explainer
     from sandyard.ladder import Ladder
@@ -48,6 +49,10 @@ class VerbBase(Observable, ABC):
     @abstractmethod
     def _present_manifest(self) -> Manifest:
         """What should exist in the workspace."""
+
+    @abstractmethod
+    async def wait_for_port(self, port: int, *, timeout: float = ...) -> ExposedPortEndpoint:
+        """Wait until a server inside takes connections."""
 
     @abstractmethod
     def _quieted(self, processes: Processes, op: OpName) -> AbstractAsyncContextManager[None]:

@@ -237,6 +237,50 @@ async def test_command_line_exposes(tmp_path: Path) -> None:
         await converse(port, b"")
 
 
+async def test_process_is_waited_for_by_its_port() -> None:
+    port = free_port()
+    async with opened(port) as session:
+        asked = asyncio.create_task(session.wait_for_port(port))
+        words = ("python3", "-c", ECHO, str(port))
+        server = await session.start_process(*words, name="echo", shell=False)
+        assert await server.wait_for_port(port) == await asked
+        assert await converse(port, b"hello") == b"hello"
+        with pytest.raises(ExposedPortUnavailableError, match="made with"):
+            await server.wait_for_port(free_port())
+        waiting = asyncio.create_task(server.wait_for_port(port))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        again = await session.start_process(*words, shell=False)  # the address is in use
+        await again.wait()
+        with pytest.raises(ExposedPortUnavailableError, match="ended with exit code 1 "):
+            await again.wait_for_port(port)
+        await server.close()
+        slow = await session.start_process("sleep 600")
+        with pytest.raises(ExposedPortTimeoutError, match=r"within 0\.05 s"):
+            await slow.wait_for_port(port, timeout=0.05)
+
+
+async def test_failing_server_is_told_at_once() -> None:
+    port = free_port()
+    async with opened(port) as session:
+        server = await session.start_process("read -r _; exit 7", name="web", stdin=True)
+        waiting = asyncio.create_task(server.wait_for_port(port, timeout=600))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await server.stdin.close()
+        with pytest.raises(ExposedPortUnavailableError, match="process web ended") as caught:
+            await waiting
+        assert caught.value.reason == "process_ended"
+        assert caught.value.context["exit_code"] == 7
+        assert caught.value.op == "wait_for_port"
+        # A server that goes into the background by itself lives on when its command has exited.
+        words = ("setsid", "python3", "-c", ECHO, str(port), "&")
+        daemon = await session.start_process(" ".join([*words[:3], f"'{ECHO}'", *words[4:]]))
+        assert (await daemon.wait()).exit_code == 0
+        await daemon.wait_for_port(port)
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("kind", ["pipe", "unix", "udp", "ipv6"])
 def test_only_asked_sockets_are_taken(kind: str) -> None:

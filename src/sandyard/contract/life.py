@@ -16,7 +16,7 @@ from sandyard.limits import PORT_WAIT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from sandyard.dependencies import Dependencies
-    from sandyard.network.endpoint import ExposedPortEndpoint
+    from sandyard.endpoint import ExposedPortEndpoint
     from sandyard.state import SandboxSessionState
     from sandyard.workspace.progress import Hearer
 

@@ -12,6 +12,7 @@ from sandyard.process.background import BackgroundProcess
 if TYPE_CHECKING:
     from sandyard.explaining.explainer import Explainer
     from sandyard.narrowing import Narrowing
+    from sandyard.process.background import PortWait
     from sandyard.process.background_run import ProcessRun
     from sandyard.types import ExecResult
 
@@ -26,11 +27,12 @@ class ExplainedProcess(BackgroundProcess):
         run: ProcessRun,
         *,
         label: tuple[str, str],
+        wait_for_port: PortWait,
         explainer: Explainer,
         narrow: Narrowing | None,
     ) -> None:
         """Prepare a process; use ``session.start_process`` instead."""
-        super().__init__(run, label=label)
+        super().__init__(run, label=label, wait_for_port=wait_for_port)
         self._explainer = explainer
         self._spawn, self._narrow = run.call.spawn, narrow
         self._explained: ExecResult | None = None

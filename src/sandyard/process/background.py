@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from sandyard.errors import ArgumentError, ArgumentTypeError, ExecTimeoutError
-from sandyard.limits import LOG_LIMIT_MAX_BYTES
+from sandyard.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ExecTimeoutError,
+    ExposedPortUnavailableError,
+)
+from sandyard.finishing import finished
+from sandyard.limits import LOG_LIMIT_MAX_BYTES, PORT_WAIT_TIMEOUT_S
 from sandyard.process.argv import checked_timeout
 from sandyard.process.background_input import ProcessInput
 from sandyard.process.background_run import ProcessRun, ProcessState
@@ -18,7 +26,10 @@ from sandyard.process.results import listed_leftovers, resource_usage
 from sandyard.process.signalling import checked_signal
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
-__all__ = ["BackgroundProcess", "LogStatus"]
+if TYPE_CHECKING:
+    from sandyard.endpoint import ExposedPortEndpoint
+
+__all__ = ["BackgroundProcess", "LogStatus", "PortWait"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +50,15 @@ class LogStatus:
     dropped: int
     lost: int
     failure: str | None
+
+
+class PortWait(Protocol):
+    """What ``session.wait_for_port`` is to its processes."""
+
+    def __call__(
+        self, port: int, *, timeout: float = ...
+    ) -> Coroutine[None, None, ExposedPortEndpoint]:
+        """Wait until a server inside takes connections."""
 
 
 class BackgroundProcess:
@@ -62,12 +82,13 @@ class BackgroundProcess:
         >>> await server.close()
     """
 
-    def __init__(self, run: ProcessRun, *, label: tuple[str, str]) -> None:
+    def __init__(self, run: ProcessRun, *, label: tuple[str, str], wait_for_port: PortWait) -> None:
         """Speak for a process; use ``session.start_process`` instead."""
         self.id, self.name = label
         self.command = run.call.words
         self.started_at = datetime.now(UTC)
         self._run = run
+        self._wait_for_port = wait_for_port
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -134,6 +155,50 @@ class BackgroundProcess:
         if not await self._run.wait(limit):
             raise self._still_running(limit)
         return self._run.result()
+
+    async def wait_for_port(
+        self, port: int, *, timeout: float = PORT_WAIT_TIMEOUT_S
+    ) -> ExposedPortEndpoint:
+        """Wait until a server takes connections, as ``session.wait_for_port`` does, or the process ends.
+
+        A server that fails to start is told of at once, and not after the timeout.
+
+        Args:
+            port: as ``session.resolve_exposed_port``.
+            timeout: seconds to wait (default: 30).
+
+        Returns:
+            Where this machine's programs reach it.
+
+        Raises:
+            ExposedPortUnavailableError: nothing of the process is left (``context["exit_code"]``), or
+                the session was not made with this port.
+            ExposedPortTimeoutError: nobody listened in time.
+            ArgumentError, ArgumentTypeError: an argument is impossible.
+            SessionClosedError: the session is not running, or ended meanwhile.
+
+        Example:
+            >>> server = await session.start_process("python3 -m http.server 8000")
+            >>> endpoint = await server.wait_for_port(8000)
+        """
+        waiting = asyncio.ensure_future(self._wait_for_port(port, timeout=timeout))
+        ended = asyncio.ensure_future(self._run.over.wait())
+        try:
+            await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+            ended.cancel()
+            await finished(_settled(waiting, ended))
+        raise ExposedPortUnavailableError(
+            port=port,
+            reason="process_ended",
+            message=f"process {self.name} ended with exit code {self.exit_code} before anybody listened on "
+            f"port {port} of localhost; its logs may say why",
+            op="wait_for_port",
+            context={"exit_code": self.exit_code},
+        )
 
     async def signal(self, signal: str | int = "TERM", *, tree: bool = False) -> None:
         """Send a signal; nothing happens where nobody is left to get it.
@@ -235,6 +300,10 @@ class BackgroundProcess:
         )
         error.retryable = True
         return error
+
+
+async def _settled(*works: Awaitable[object]) -> None:
+    await asyncio.gather(*works, return_exceptions=True)
 
 
 def _log_start(start: object, last_bytes: object, last_lines: object) -> LogStart:

@@ -39,6 +39,7 @@ class ProcessRun:
         log: where what it writes goes.
         pid: its number inside; None if the program could not be run.
         input: what it reads, where that is written by hand.
+        over: set when nothing of it is left.
     """
 
     def __init__(self, commands: Commands, call: CommandCall, log: ProcessLog) -> None:
@@ -46,6 +47,7 @@ class ProcessRun:
         self.log = log
         self.pid: int | None = None
         self.input: ProcessInput | None = None
+        self.over: Latch[None] = Latch()
         self._loop = asyncio.get_running_loop()
         self._command = RunningCommand(
             commands, call, LogSink(log, 0, self._pause), LogSink(log, 1, self._pause)
@@ -199,6 +201,7 @@ class ProcessRun:
     def _end_log(self) -> None:
         self.log.on_room = None
         self.log.finish()
+        self.over.set(None)
         if self._on_end is not None:
             self._on_end()
 

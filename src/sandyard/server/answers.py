@@ -16,6 +16,7 @@ from sandyard.server.connection import package_version
 from sandyard.server.messages import Request
 from sandyard.server.outcomes import (
     Done,
+    Endpoint,
     ProcessesInfo,
     ProcessInfo,
     Result,
@@ -205,6 +206,14 @@ async def _wait(request: messages.WaitProcess, call: ServerCall, server: Server)
     return Result.of(await session.process(request.process).wait(request.timeout))
 
 
+async def _wait_for_port(
+    request: messages.WaitForPort, call: ServerCall, server: Server
+) -> Message:
+    process = server.session(request.session).process(request.process)
+    endpoint = await process.wait_for_port(request.port, timeout=request.timeout)
+    return Endpoint(host=endpoint.host, port=endpoint.port)
+
+
 async def _signal(request: messages.SignalProcess, call: ServerCall, server: Server) -> Message:
     session = server.session(request.session)
     terminal = terminals.found_terminal(session, request.process)
@@ -307,6 +316,7 @@ _ANSWERS: Final[dict[type[Message], object]] = {
     messages.ListProcesses: _processes,
     messages.Logs: _logs,
     messages.WaitProcess: _wait,
+    messages.WaitForPort: _wait_for_port,
     messages.SignalProcess: _signal,
     messages.WriteProcess: _write_process,
     messages.RemoveProcess: _remove_process,

@@ -14,7 +14,7 @@ from pydantic import (
 
 from sandyard.errors import ArgumentError, ArgumentTypeError, SandboxError, shown
 from sandyard.lifecycle import Processes
-from sandyard.limits import TERMINAL_SCROLLBACK_BYTES
+from sandyard.limits import PORT_WAIT_TIMEOUT_S, TERMINAL_SCROLLBACK_BYTES
 from sandyard.narrowing import Narrowing
 from sandyard.policy import Policy
 from sandyard.server.framing import FrameError
@@ -48,6 +48,7 @@ __all__ = [
     "StartProcess",
     "Started",
     "Status",
+    "WaitForPort",
     "WaitProcess",
     "WriteProcess",
     "made",
@@ -253,6 +254,14 @@ class WaitProcess(_OfProcess):
     timeout: float | None = None
 
 
+class WaitForPort(_OfProcess):
+    """Wait until a server takes connections, or the process ends; the result is an ``Endpoint``."""
+
+    type: Literal["wait_for_port"] = "wait_for_port"
+    port: int
+    timeout: float = PORT_WAIT_TIMEOUT_S
+
+
 class SignalProcess(_OfProcess):
     """Send a signal to a process, or to the command of a terminal."""
 
@@ -324,8 +333,8 @@ class CallVerb(_OfSession):
 
 Request = (
     Create | Fork | SaveSnapshot | ListSessions | Status | Shut | Delete | Exec | StartProcess
-    | ListProcesses | Logs | WaitProcess | SignalProcess | WriteProcess | RemoveProcess
-    | OpenTerminal | ReadTerminal | CallVerb
+    | ListProcesses | Logs | WaitProcess | WaitForPort | SignalProcess | WriteProcess
+    | RemoveProcess | OpenTerminal | ReadTerminal | CallVerb
 )  # fmt: skip
 """What a caller may want."""
 

@@ -23,6 +23,7 @@ from sandyard.types import (
 
 __all__ = [
     "Done",
+    "Endpoint",
     "Failed",
     "FromServer",
     "ProcessInfo",
@@ -146,6 +147,14 @@ class ProcessesInfo(Message):
     processes: tuple[ProcessInfo, ...]
 
 
+class Endpoint(Message):
+    """Where a port of a session is reached."""
+
+    type: Literal["endpoint"] = "endpoint"
+    host: str
+    port: int
+
+
 class Returned(Message):
     """What a method gave, as ``values`` packs it.
 
@@ -234,7 +243,7 @@ class Failed(Message):
 
 FromServer = (
     Started | Credit | Missed | ServerInfo | SessionInfo | SessionsInfo | ProcessInfo
-    | ProcessesInfo | SnapshotInfo | Returned | Result | Done | Failed
+    | ProcessesInfo | SnapshotInfo | Endpoint | Returned | Result | Done | Failed
 )  # fmt: skip
 """What a server may say after its hello."""
 

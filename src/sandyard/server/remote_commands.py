@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Literal, Self
 
+from sandyard.endpoint import ExposedPortEndpoint
 from sandyard.errors import ExecTransportError
-from sandyard.limits import OUTPUT_LIMIT_BYTES
+from sandyard.limits import OUTPUT_LIMIT_BYTES, PORT_WAIT_TIMEOUT_S
 from sandyard.process.logs_reading import LogChunk
 from sandyard.process.stream import OutputChunk
 from sandyard.server import messages
 from sandyard.server.calling import Connect, OutgoingCall, asked, opened_call, pumping, senseless
 from sandyard.server.framing import Channel, Frame, FrameError
-from sandyard.server.outcomes import Done, ProcessInfo, Result
+from sandyard.server.outcomes import Done, Endpoint, ProcessInfo, Result
 from sandyard.types import ExecResult
 
 __all__ = ["RemoteProcess", "RemoteStream"]
@@ -100,6 +101,16 @@ class RemoteProcess:
         """Wait until the command has exited, as ``process.wait`` does."""
         request = messages.WaitProcess(session=self._session, process=self.which, timeout=timeout)
         return (await asked(self._connect, request, Result)).whole()
+
+    async def wait_for_port(
+        self, port: int, *, timeout: float = PORT_WAIT_TIMEOUT_S
+    ) -> ExposedPortEndpoint:
+        """Wait until a server takes connections, as ``process.wait_for_port`` does."""
+        request = messages.WaitForPort(
+            session=self._session, process=self.which, port=port, timeout=timeout
+        )
+        said = await asked(self._connect, request, Endpoint)
+        return ExposedPortEndpoint(said.host, said.port)
 
     async def signal(self, signal: str | int = "TERM", *, tree: bool = False) -> None:
         """Send a signal, as ``process.signal`` does."""

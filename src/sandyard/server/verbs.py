@@ -15,6 +15,7 @@ from sandyard.archive.report import ArchiveReport
 from sandyard.changes import AppliedChanges, Changes
 from sandyard.confinement.explanation import Explanation
 from sandyard.contract import BaseSandboxSession
+from sandyard.endpoint import ExposedPortEndpoint
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -24,7 +25,6 @@ from sandyard.errors import (
 )
 from sandyard.file_verbs.matches import GrepResult
 from sandyard.file_verbs.searching import GrepSyntax
-from sandyard.network.endpoint import ExposedPortEndpoint
 from sandyard.patching.operations import Operation
 from sandyard.process.updates import PtyExecUpdate
 from sandyard.server.values import ShapeError, pack_value, unpack_value
