@@ -44,11 +44,15 @@ def free_port() -> int:
 async def converse(port: int, said: bytes, host: str = "127.0.0.1") -> bytes:
     """What a server answers to something, after which we have said all."""
     reader, writer = await asyncio.open_connection(host, port)
+    answer = asyncio.ensure_future(reader.read())
     try:
-        answer = asyncio.ensure_future(reader.read())
         writer.write(said)
         await writer.drain()
         writer.write_eof()
         return await answer
     finally:
+        answer.cancel()
+        await asyncio.wait([answer])
         writer.close()
+        if not answer.cancelled():
+            answer.exception()  # a broken connection tells the writer, too
