@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,4 +227,53 @@ async def test_what_does_not_stop_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         await until(lambda: states_of(token) == {"S"})
         assert (await session.exec("true")).ok()
         await session.aclose(save=False)
+    await client.delete(session)
+
+
+async def test_look_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    really_open = os.open
+
+    def slow(path: str, *words: int, dir_fd: int | None = None) -> int:
+        if str(path).startswith("/proc/") and str(path).endswith("/stat"):
+            looks.append(time.monotonic())
+            time.sleep(0.05)
+        return really_open(path, *words, dir_fd=dir_fd)
+
+    client = UnixLocalSandboxClient()
+    async with await client.create() as session:
+        token = make_token()
+        await session.exec(f"for i in 1 2 3 4 5 6 7 8; do sleep {token} & done")
+        with monkeypatch.context() as patched:
+            patched.setattr("sandyard.process.freezing.FREEZE_TIMEOUT_S", 0.2)
+            patched.setattr(os, "open", slow)
+            with pytest.raises(WorkspaceStopError, match="held still"):
+                await session.stop(processes="freeze")
+        assert 1 <= len(looks) <= 6  # of dozens, each of 50 ms
+        await until(lambda: states_of(token) == {"S"})
+    await client.delete(session)
+
+
+async def test_what_was_stopped_when_time_is_up_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    really_send = signal.pidfd_send_signal
+
+    def slow(handle: int, number: int) -> None:
+        really_send(handle, number)
+        sent.append(number)
+        if number == signal.SIGSTOP:
+            time.sleep(0.6)
+
+    client = UnixLocalSandboxClient()
+    async with await client.create() as session:
+        token = make_token()
+        await session.exec(f"for i in 1 2 3 4 5 6 7 8; do sleep {token} & done")
+        with monkeypatch.context() as patched:
+            patched.setattr("sandyard.process.freezing.FREEZE_TIMEOUT_S", 1)
+            patched.setattr(signal, "pidfd_send_signal", slow)
+            with pytest.raises(WorkspaceStopError, match="held still"):
+                await session.stop(processes="freeze")
+        assert 1 <= sent.count(signal.SIGSTOP) <= 2
+        assert sent.count(signal.SIGCONT) == sent.count(signal.SIGSTOP)
+        await until(lambda: states_of(token) == {"S"})
     await client.delete(session)

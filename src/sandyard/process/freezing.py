@@ -13,18 +13,20 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import finished, in_thread
 from sandyard.limits import FREEZE_PAUSE_S, FREEZE_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sized
+    from collections.abc import Iterable, Iterator, Sized
 
     from sandyard.process.latch import Stillness
 
 __all__ = ["Freezer", "held_still"]
+
+T = TypeVar("T")
 
 _STOPPED: Final = frozenset("TtZX")
 _WAITS: Final = "D"
@@ -71,24 +73,29 @@ class Freezer:
         self.busy = 0
         self._frozen: list[_Seen] = []
 
-    def freeze(self) -> bool:
+    def freeze(self, until: float) -> bool:
         """Stop what runs. It is called again and again until it found nothing to do.
+
+        Args:
+            until: when it gives up, in the seconds of ``time.monotonic``.
 
         Returns:
             Whether nothing ran any more, not even a thread.
 
         Raises:
+            TimeoutError: it took longer; what it has stopped is to be let go on.
             OSError: processes can't be seen, or not be stopped.
         """
-        levels = _descendants(self._outer)
+        levels = _descendants(self._outer, until)
         keepers = {each.pid for level in levels[_COMMANDS - 1 : _COMMANDS] for each in level}
         commands = [each for level in levels[_COMMANDS:] for each in level]
         busy = {each.parent for each in commands} & keepers
         self.busy = len(busy) if levels else sys.maxsize  # where the sandbox has ended, all have
         parents = {each.parent for each in commands if each.state in _STOPPED}
-        running = [each for each in commands if not _is_held(each, parents)]
+        running = [each for each in commands if not _is_held(each, parents, until)]
         known = {(each.pid, each.started) for each in self._frozen}
-        for each in running:  # parents before their children; again, if another has let it go on
+        # Parents before their children; again, if another has let one go on.
+        for each in _in_time(running, until):
             with suppress(ProcessLookupError):
                 _signal(each, signal.SIGSTOP)
                 if (each.pid, each.started) not in known:
@@ -108,14 +115,14 @@ class Freezer:
                     os.kill(each.pid, signal.SIGCONT)
 
 
-def _is_held(process: _Seen, parents: set[int]) -> bool:
+def _is_held(process: _Seen, parents: set[int], until: float) -> bool:
     """Whether no thread of a process can run a thing, or it waits for a child that can't either."""
     try:
         threads = os.listdir(f"/proc/{process.pid}/task")
     except (FileNotFoundError, ProcessLookupError):
         return True
     waits = process.pid in parents
-    found = (_look(f"/proc/{process.pid}/task/{each}/stat") for each in threads)
+    found = (_look(f"/proc/{process.pid}/task/{each}/stat") for each in _in_time(threads, until))
     return all(
         each is None or each.state in _STOPPED or (waits and each.state == _WAITS) for each in found
     )
@@ -158,18 +165,30 @@ def _look(path: str) -> _Seen | None:
     return _Seen(int(head.split(b" ", 1)[0]), int(words[1]), state, int(words[_STARTED_AT]))
 
 
-def _processes() -> Iterator[_Seen]:
-    for name in os.listdir("/proc"):
+def _in_time(items: Iterable[T], until: float) -> Iterator[T]:
+    """Iterate over them; one look at thousands that want every processor takes many seconds.
+
+    Raises:
+        TimeoutError: it is later.
+    """
+    for each in items:
+        if time.monotonic() > until:
+            raise TimeoutError
+        yield each
+
+
+def _processes(until: float) -> Iterator[_Seen]:
+    for name in _in_time(os.listdir("/proc"), until):
         if name.isdigit():
             seen = _look(f"/proc/{name}/stat")
             if seen is not None:
                 yield seen
 
 
-def _descendants(outer: int) -> list[list[_Seen]]:
+def _descendants(outer: int, until: float) -> list[list[_Seen]]:
     """What descends from a process, by how far below it is; itself is the first."""
     children: dict[int, list[_Seen]] = {}
-    for each in _processes():
+    for each in _processes(until):
         children.setdefault(each.parent, []).append(each)
     itself = _look(f"/proc/{outer}/stat")
     levels: list[list[_Seen]] = []
@@ -207,7 +226,7 @@ async def held_still(stillness: Stillness) -> AsyncIterator[None]:
 async def _freeze(freezer: Freezer, jobs: Sized) -> None:
     deadline = time.monotonic() + FREEZE_TIMEOUT_S
     # A command that was sent and is not seen yet is waited for: each has a keeper of its own.
-    while not await in_thread(freezer.freeze) or freezer.busy < len(jobs):
+    while not await in_thread(freezer.freeze, deadline) or freezer.busy < len(jobs):
         if time.monotonic() > deadline:
             raise TimeoutError
         await asyncio.sleep(FREEZE_PAUSE_S)
