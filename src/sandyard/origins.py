@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -120,6 +121,8 @@ async def find_origin(
         origin = _kept_origin(source, _checked(manifest), dependencies)
     else:
         origin = await _snapshot_origin(source, store, _checked(manifest))
+    if origin.inside is not None:  # it may be as a caller wrote it, with a slash at its end
+        origin = replace(origin, inside=posixpath.normpath(origin.inside))
     if workspace is not None and origin.lay is None:
         if origin.manifest.users or origin.manifest.groups:
             raise ManifestError(

@@ -292,6 +292,26 @@ async def test_failed_fork_leaves_nothing(client: UnixLocalSandboxClient) -> Non
     await client.delete(parent)
 
 
+async def test_slash_at_the_end_of_a_root_is_no_part_of_it(tmp_path: Path) -> None:
+    client = UnixLocalSandboxClient()
+    store = SnapshotStore(tmp_path / "store")
+    spec = StoreSnapshotSpec(directory=store.directory)
+    parent = await client.create(manifest=Manifest(root=f"{tmp_path}/project/"), snapshot=spec)
+    async with parent:
+        await parent.exec("echo kept > file")
+        forks = [await client.fork(parent), await client.fork(parent, workspace=Layered())]
+        await parent.stop()
+    forks.append(await client.fork(parent.state))
+    (saved,) = await store.list()
+    forks.append(await client.fork(saved, store=store))
+    for fork in forks:
+        async with fork:
+            told = (await fork.exec("pwd; cat file")).stdout
+            assert told == f"{tmp_path}/project\nkept\n".encode()
+        await client.delete(fork)
+    await client.delete(parent)
+
+
 async def test_events_tell_of_forks() -> None:
     events: list[SandboxSessionEvent] = []
     sink = CallbackSink(lambda event, _: events.append(event), mode="sync")
