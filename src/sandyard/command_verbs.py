@@ -12,7 +12,7 @@ from sandyard.calls import CommandRequest, Leftovers, prepare_call
 from sandyard.confinement import command_environment
 from sandyard.errors import ExecTimeoutError
 from sandyard.finishing import in_thread
-from sandyard.lifecycle import Phase, check_phase
+from sandyard.lifecycle import check_phase
 from sandyard.observing import observed, observed_block
 from sandyard.platform import host_facts
 from sandyard.types import ExecResult, RefusedCall, User
@@ -32,7 +32,6 @@ __all__ = ["CommandVerbs"]
 class CommandVerbs(CommandVerbBase):
     """What a session does with commands that somebody waits for, and says of what they may do."""
 
-    _phase: Phase
     _caller: Caller
     _accounts: Accounts
     _host_environment: dict[str, str]

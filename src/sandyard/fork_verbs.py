@@ -33,7 +33,6 @@ class ForkVerbs(WorkspaceVerbBase):
     """
 
     forked: Forked | None = None
-    _phase: Phase
     _init: InitProcess | None
     _points: ForkPoints | None = None
 

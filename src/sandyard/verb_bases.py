@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandyard.errors import OpName
     from sandyard.explaining import Explainer
     from sandyard.ladder import Ladder
-    from sandyard.lifecycle import Processes
+    from sandyard.lifecycle import Phase, Processes
     from sandyard.manifest import Manifest
     from sandyard.policy import Policy
     from sandyard.process import CommandCall, Commands
@@ -37,6 +37,12 @@ class VerbBase(Observable, ABC):
     state: UnixLocalSandboxSessionState
     _explainer: Explainer
     _ladder: Ladder
+    _phase: Phase
+
+    def __repr__(self) -> str:
+        """Show which it is and how it stands; nothing that may be a secret."""
+        identity, root = self.state.session_id.hex, self.state.manifest.root
+        return f"<{type(self).__name__} {identity} {root!r}: {self._phase.value}>"
 
     @abstractmethod
     def _check_open(self, op: OpName) -> None:

@@ -18,6 +18,7 @@ from sandyard import (
     LocalSnapshotSpec,
     Manifest,
     ManifestError,
+    Policy,
     SessionClosedError,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
@@ -311,3 +312,16 @@ class TestLoops:
 
         assert asyncio.run(use()) == b"hi\n"
         asyncio.run(client.delete(session))
+
+
+async def test_repr_tells_which_and_how_it_stands() -> None:
+    client = UnixLocalSandboxClient(policy=Policy(environment=(("KEY", "hush"),)))
+    session = await client.create(manifest=Manifest(environment={"value": {"TOKEN": "hush"}}))
+    shown = (
+        f"<UnixLocalSandboxSession {session.state.session_id.hex} {session.state.manifest.root!r}"
+    )
+    assert repr(session) == f"{shown}: not started yet>"
+    async with session:
+        assert repr(session) == f"{shown}: running>"
+    assert repr(session) == f"{shown}: closed>"
+    await client.delete(session)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandyard import ServerError, SessionNotFoundError
+from sandyard import ArgumentError, ServerError, SessionNotFoundError
 from sandyard.server.connection import Connection
 from sandyard.server.messages import Hello
 from sandyard.server.outcomes import Failed, parse_from_server
@@ -257,3 +257,21 @@ async def test_ending_server_is_left(home: Path) -> None:
 
     assert await RemoteClient(reach).sessions() == ()
     assert len(ways) == 2
+
+
+async def test_removed_directory_is_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    client = remote()
+    with pytest.raises(ArgumentError, match="working directory can't be told") as caught:
+        await client.create(name="web")
+    assert caught.value.context["argument"] == "directory"
+    session = await client.create(name="web", directory="/")
+    assert repr(session) == f"<RemoteSession {session.which!r}>"
+    with pytest.raises(ArgumentError, match="working directory can't be told"):
+        await session.upload("relative", "file")
+    await client.delete(session)

@@ -48,7 +48,7 @@ from sandyard.server.outcomes import (
     SessionsInfo,
 )
 from sandyard.server.remote_commands import RemoteProcess, RemoteStream
-from sandyard.server.remote_files import RemoteFiles
+from sandyard.server.remote_files import RemoteFiles, present_directory
 from sandyard.server.remote_terminal import RemoteTerminal
 from sandyard.state import SandboxSessionState, UnixLocalSandboxSessionState, skipped_path
 from sandyard.types import ExecResult, User
@@ -102,10 +102,11 @@ class RemoteClient:
 
         Raises:
             ServerError: the server can't be asked.
+            ArgumentError: there is no directory, and somebody removed the working directory.
             SandboxError: what ``client.create`` and ``session.start`` raise.
         """
         whole = Manifest() if manifest is None else manifest
-        place = await in_thread(os.getcwd) if directory is None else directory
+        place = await in_thread(present_directory) if directory is None else directory
         request = messages.Create(
             name=name,
             policy=policy or Policy(),
@@ -192,6 +193,10 @@ class RemoteSession(RemoteFiles, BaseSandboxSession):
         self.info = session if isinstance(session, SessionInfo) else None
         self._state = state
         self._skipped: tuple[str, ...] = ()  # what the server is yet to be told
+
+    def __repr__(self) -> str:
+        """Show which it is."""
+        return f"<{type(self).__name__} {self.which!r}>"
 
     @property
     def state(self) -> SandboxSessionState:

@@ -13,7 +13,7 @@ from sandyard.archive.report import ArchiveReport
 from sandyard.contract import BaseSandboxSession as Contract
 from sandyard.contract.files import FileContract
 from sandyard.contract.trees import TreeContract
-from sandyard.errors import UnsupportedOperationError
+from sandyard.errors import ArgumentError, UnsupportedOperationError
 from sandyard.finishing import in_thread
 from sandyard.server import messages
 from sandyard.server.calling import OutgoingCall, asked, opened_call, senseless
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sandyard.workspace.progress import Hearer
     from sandyard.workspace.transfer import Transferred
 
-__all__ = ["RemoteArchive", "RemoteFiles"]
+__all__ = ["RemoteArchive", "RemoteFiles", "present_directory"]
 
 
 class RemoteArchive:
@@ -226,4 +226,22 @@ class RemoteFiles(Carrier, FileContract, TreeContract):
 
 def _absolute(path: object) -> object:
     """A path from this program's directory, which is not the server's."""
-    return os.path.join(os.getcwd(), path) if isinstance(path, str | PurePath) else path
+    return os.path.join(present_directory(), path) if isinstance(path, str | PurePath) else path
+
+
+def present_directory() -> str:
+    """This program's working directory.
+
+    Raises:
+        ArgumentError: somebody removed it.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ArgumentError(
+            f"this program's working directory can't be told ({error.strerror}); give absolute paths, "
+            "and a directory=, or change to another",
+            op="connect",
+            argument="directory",
+            value=None,
+        ) from error
