@@ -325,3 +325,13 @@ def test_run_loads_none_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_fork_is_told_from_its_parent(home: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    assert call("create", "--name", "own", "--workspace", str(project)).returncode == 0
+    assert call("fork", "own", "--name", "copy").returncode == 0
+    told = {line.split()[0]: line for line in call("ls").stdout.decode().splitlines()}
+    assert told["own"].rstrip("/").endswith(f"  {project}")
+    assert told["copy"].endswith(f"  {project} (inside; a private copy)")

@@ -16,6 +16,13 @@ _CLI_MISSING = 2
 _BROKEN_PIPE = 141
 _INTERRUPTED = 130
 
+_PLAIN_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid number, unable to parse string as a number": "it is no number",
+    "Input should be a valid integer, unable to parse string as an integer": "it is no whole number",
+    "Input should be": "it has to be",
+}
+
 
 def main() -> None:
     """Run the command line and exit.
@@ -64,9 +71,16 @@ def _run() -> int:
     except usage_error as error:
         said = getattr(error, "format_message", error.__str__)()
         verb = getattr(getattr(error, "ctx", None), "command_path", "sandyard")
-        _say(f"{said}\nTry '{verb} --help'.")
+        _say(f"{_plain(said)}\nTry '{verb} --help'.")
         return _REFUSED
     return code if isinstance(code, int) else 0
+
+
+def _plain(said: str) -> str:
+    """What is wrong with the value of an option, without the words of pydantic, which checks them."""
+    for theirs, ours in _PLAIN_WORDS.items():
+        said = said.replace(theirs, ours)
+    return said
 
 
 def _answering() -> AbstractContextManager[None]:

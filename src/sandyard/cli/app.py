@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from typer.core import TyperArgument, TyperCommand
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter  # with older releases they are click's
 
 __all__ = ["make_app"]
 
@@ -38,6 +42,33 @@ _COMMAND_FOLLOWS: Final = frozenset({"run", "exec", "shell"})
 """Verbs whose options end with the first word of the command, so that its own need no "--" before."""
 
 
+class _Verb(TyperCommand):
+    """A verb. Its help calls arguments as we do, whatever the installed release of typer makes of them."""
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """What follows its name in the line of its usage."""
+        pieces = ["[OPTIONS]"]
+        for each in self.get_params(ctx):
+            if isinstance(each, TyperArgument):
+                words = f"{each.metavar}{'' if each.nargs == 1 else '...'}"
+                pieces.append(words if each.required else f"[{words}]")
+        return pieces
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write its arguments, without the types that they have here, and its options."""
+        arguments, options = [], []
+        for each in self.get_params(ctx):
+            row = each.get_help_record(ctx)
+            if isinstance(each, TyperArgument):
+                arguments.append((each.metavar or "", each.help or ""))
+            elif row is not None:
+                options.append(row)
+        for title, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
 def make_app(words: list[str]) -> typer.Typer:
     """The command line for these words: with the one verb that they begin with, or with all.
 
@@ -60,10 +91,12 @@ def _add(app: typer.Typer, verb: str) -> None:
     home = importlib.import_module(f"sandyard.cli.{module}")
     found = getattr(home, name)
     if isinstance(found, typer.Typer):
+        for each in found.registered_commands:
+            each.cls = _Verb
         app.add_typer(found, name=verb)
     else:
         settings = {"allow_interspersed_args": False} if verb in _COMMAND_FOLLOWS else None
-        app.command(name=verb, context_settings=settings)(found)
+        app.command(name=verb, cls=_Verb, context_settings=settings)(found)
 
 
 def greet(

@@ -45,7 +45,7 @@ def changed_paths(context: typer.Context, incomplete: str) -> list[str]:
 Paths = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATH...]",
+        metavar="PATH",
         help="What to apply, relative to the workspace; of a directory all that was changed in it "
         "(default: everything).",
         show_default=False,
@@ -63,11 +63,11 @@ Overwrite = Annotated[
 def apply_changes(
     session: Session, paths: Paths = None, overwrite: Overwrite = False, json: Json = False
 ) -> int:
-    """Put what a session has changed into the directory that it was made to try on.
+    """Apply what a session made with --try has changed.
 
-    All that was chosen is applied, or nothing; what was applied is printed. What was changed outside
-    meanwhile is refused, and so is what programs outside would run or obey, such as Git hooks, unless
-    it is named. The session goes on.
+    All that was chosen is applied to the directory beneath, or nothing; what was applied is printed.
+    What was changed outside meanwhile is refused, and so is what programs outside would run or obey,
+    such as Git hooks, unless it is named. The session goes on.
 
     Exit codes: 0; 1 where sockets, FIFOs or devices were left out; 125 where sandyard refuses, and
     nothing was applied.

@@ -25,7 +25,7 @@ _STDOUT: Final = 1
 Terminal = Annotated[
     str,
     typer.Argument(
-        metavar="[TERMINAL]", help="Name or id, as ps lists it (default: the newest that runs)."
+        metavar="TERMINAL", help="Name or id, as ps lists it (default: the newest that runs)."
     ),
 ]
 DetachKey = Annotated[
@@ -37,7 +37,9 @@ DetachKey = Annotated[
 
 
 def attach(session: Session, terminal: Terminal = "", key: DetachKey = "ctrl-]") -> int:
-    """Be at a terminal of a session again: what it has shown is shown, and keys go to it.
+    """Be at a terminal of a session again.
+
+    What it has shown is shown, and keys go to it.
 
     Exit codes: the command's own, as of run; 0 after the detach key, which leaves it running.
     """

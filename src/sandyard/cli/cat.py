@@ -19,7 +19,7 @@ __all__ = ["show_files"]
 Files = Annotated[
     list[str],
     typer.Argument(
-        metavar="SESSION:PATH...",
+        metavar="SESSION:PATH",
         help="Files.",
         show_default=False,
         autocompletion=place_words,

@@ -30,7 +30,7 @@ _TOLD: Final = 20
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="Files or directories.",
         show_default=False,
         autocompletion=places_or_files,
@@ -39,6 +39,7 @@ Sources = Annotated[
 Destination = Annotated[
     str,
     typer.Argument(
+        metavar="DESTINATION",
         help="A directory, or the copy's own name.",
         show_default=False,
         autocompletion=places_or_files,

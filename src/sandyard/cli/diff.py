@@ -23,7 +23,7 @@ Texts = Annotated[
 
 
 def show_changes(session: Session, text: Texts = False, json: Json = False) -> int:
-    """Tell what a session has changed in the directory that it was made to try on.
+    """Tell what a session made with --try has changed.
 
     D is deleted, A added, M modified, P has other permissions alone, T became something else.
 

@@ -8,7 +8,7 @@ __all__ = ["discard_changes"]
 
 
 def discard_changes(session: Session) -> int:
-    """Throw away what a session has changed in the directory that it was made to try on.
+    """Throw away what a session made with --try has changed.
 
     It begins anew from the directory as it is. All that runs in the session is ended.
 

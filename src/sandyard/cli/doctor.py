@@ -46,11 +46,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 def examine(json: Json = False) -> int:
-    """Say what this machine can hold, found out by trying, and how to get what is missing.
+    """Say what this machine can hold, and how to get the rest.
 
-    A throw-away session with the default policy is started, and programs in it try to get out; the
-    same attempts are made outside, to see that they would work. It needs no privilege, and leaves
-    nothing behind.
+    It is found out by trying. A throw-away session with the default policy is started, and programs
+    in it try to get out; the same attempts are made outside, to see that they would work. It needs
+    no privilege, and leaves nothing behind.
 
     Exit codes: 0 if the default policy can be held here, 1 if not.
     """

@@ -105,6 +105,7 @@ async def _run_session(order: Order, teller: Teller, stopping: Stopping) -> Exec
         # killed in between.
         await session.start()
         teller.note(None if session.confinement is None else session.confinement.document())
+        teller.limited(session.limits.report)
         if overlay is None:
             return await _run_command(order, session, teller, stopping)
         return await _try_command(order, session, teller, stopping)

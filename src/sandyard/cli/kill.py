@@ -19,9 +19,10 @@ Alone = Annotated[
 
 
 def kill(session: Session, process: Process, signal: Number = "TERM", alone: Alone = False) -> int:
-    """Send a signal to a background process or terminal, and to all that descends from it.
+    """Send a signal to a background process or terminal.
 
-    One that has ended is left alone. Its log stays until the session is removed.
+    All that descends from it gets it, too. One that has ended is left alone. Its log stays until
+    the session is removed.
     """
 
     async def work() -> int:

@@ -25,9 +25,10 @@ Last = Annotated[
 def show_logs(
     session: Session, process: Process, follow: Follow = False, lines: Last = None
 ) -> int:
-    """Print what a background process wrote: its stdout and stderr, each to ours.
+    """Print what a background process wrote.
 
-    What its log does not have any more is counted on stderr.
+    Its stdout and stderr go to ours, each to its own. What its log does not have any more is
+    counted on stderr.
     """
     return attended(lambda: _show(session, process, lines, follow=follow))
 

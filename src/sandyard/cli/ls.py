@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,12 +24,15 @@ from sandyard.cli.reaching import (
 from sandyard.cli.report import PlainTeller
 from sandyard.types import EntryKind, FileEntry
 
+if TYPE_CHECKING:
+    from sandyard.server.outcomes import SessionInfo
+
 __all__ = ["show_list"]
 
 Where = Annotated[
     str | None,
     typer.Argument(
-        metavar="[SESSION:PATH]",
+        metavar="SESSION:PATH",
         help="A directory of a session; SESSION alone is its workspace.",
         show_default=False,
         autocompletion=place_words,
@@ -68,12 +71,19 @@ async def _list_all(*, gone: bool, json: bool) -> int:
                 one.state,
                 str(one.processes),
                 "" if one.created is None else _moment(one.created),
-                one.workspace + (" (private)" if one.private and one.workspace else ""),
+                _directory(one),
             )
             for one in sessions
         ]
         print_table(("NAME", "ID", "STATE", "RUNNING", "CREATED", "WORKSPACE"), rows)
     return 0
+
+
+def _directory(one: SessionInfo) -> str:
+    """Where its files are, as it sees them: a copy has the path of what it was made from."""
+    if not one.private or not one.workspace:
+        return one.workspace
+    return f"{one.workspace} ({'inside; a private copy' if one.forked else 'private'})"
 
 
 def _moment(seconds: float) -> str:

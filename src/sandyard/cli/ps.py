@@ -15,13 +15,13 @@ __all__ = ["list_processes"]
 
 Which = Annotated[
     str | None,
-    typer.Argument(metavar="[SESSION]", help="Only of this one.", show_default=False),
+    typer.Argument(metavar="SESSION", help="Only of this one.", show_default=False),
 ]
 All = Annotated[bool, typer.Option("--all", "-a", help="Those that have ended, too.")]
 
 
 def list_processes(session: Which = None, everything: All = False, json: Json = False) -> int:
-    """List what runs in the background of your sessions, and their terminals."""
+    """List background processes and terminals of your sessions."""
     return attended(lambda: _list(session, everything=everything, json=json))
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
@@ -18,6 +18,7 @@ from sandyard.cli.pumping import Outlet
 from sandyard.limits import OUTPUT_LIMIT_BYTES
 from sandyard.policy import DIMENSIONS
 from sandyard.process.capture import Capture, Captured
+from sandyard.resources import EnforcedLimit
 
 __all__ = [
     "JsonTeller",
@@ -65,6 +66,9 @@ class Teller(Protocol):
     def note(self, confinement: Mapping[str, str] | None) -> None:
         """Take in what holds for the command: ``ConfinementReport.document()``."""
 
+    def limited(self, limits: Iterable[EnforcedLimit]) -> None:
+        """Take in what holds its limits."""
+
     def changed(self, changes: Changes, *, applied: bool) -> None:
         """Take in what was changed in an overlay, and whether it was applied."""
 
@@ -98,6 +102,12 @@ class PlainTeller:
         lost = [name for name in DIMENSIONS if confinement[name].partition(":")[0] != "enforced"]
         words = f"; in part or not at all: {', '.join(lost)}" if lost else ""
         _say(f"confined on the rung {confinement['rung']}{words}; 'sandyard doctor' says why")
+
+    def limited(self, limits: Iterable[EnforcedLimit]) -> None:
+        """Write a line where each process alone is held to what should bound them together."""
+        for one in () if self._quiet else limits:
+            if one.scope == "process" and one.strength == "partial":
+                _say(f"limit {one.limit} ({one.value:.0f} {one.unit}), by {one.by}: {one.why}")
 
     def changed(self, changes: Changes, *, applied: bool) -> None:
         """Write a line for each, deletions first, and one about all."""
@@ -156,6 +166,9 @@ class JsonTeller:
     def note(self, confinement: Mapping[str, str] | None) -> None:
         """Keep it."""
         self._confinement = confinement
+
+    def limited(self, limits: Iterable[EnforcedLimit]) -> None:
+        """Leave it out: the object says what holds, and which limits were reached."""
 
     def changed(self, changes: Changes, *, applied: bool) -> None:
         """Keep it."""

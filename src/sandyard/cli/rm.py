@@ -16,7 +16,7 @@ __all__ = ["remove"]
 Sessions = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SESSION...",
+        metavar="SESSION",
         help="Names or ids.",
         show_default=False,
         autocompletion=session_names,
@@ -26,9 +26,10 @@ All = Annotated[bool, typer.Option("--all", help="All of your sessions.")]
 
 
 def remove(sessions: Sessions = None, everything: All = False) -> int:
-    """End sessions and all that runs in them, and delete their private workspaces.
+    """End sessions, and delete their private workspaces.
 
-    A directory that was given by --workspace stays. Exit codes: 0; 125 if one was not removed.
+    All that runs in them ends. A directory that was given by --workspace stays. Exit codes: 0; 125
+    if one was not removed.
     """
     teller = PlainTeller()
     if everything is bool(sessions):

@@ -19,7 +19,7 @@ __all__ = ["AsUser", "Command", "Json", "Ports", "Quiet", "Timeout", "run"]
 Command = Annotated[
     list[str],
     typer.Argument(
-        metavar="COMMAND...",
+        metavar="COMMAND",
         help="Program and arguments, run as they are; for a shell: sh -c 'TEXT'.",
         show_default=False,
     ),

@@ -22,7 +22,7 @@ _FIRST_SHELL: Final = ("sh", "-c", "command -v bash >/dev/null && exec bash; exe
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[COMMAND...]", help="Instead of a shell.", show_default=False),
+    typer.Argument(metavar="COMMAND", help="Instead of a shell.", show_default=False),
 ]
 Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="What the terminal is called (default: its id).")
@@ -38,10 +38,11 @@ def shell(  # one parameter for each option
     name: Name = None,
     key: DetachKey = "ctrl-]",
 ) -> int:
-    """Be at a new terminal of a session: bash where it has one, else sh, or a command.
+    """Be at a new terminal of a session.
 
-    Ctrl-] leaves it running, 'sandyard attach' is there again; so it is when this program is
-    killed or its terminal closed.
+    It runs bash where the session has one, else sh; or the command that is given. Ctrl-] leaves it
+    running, 'sandyard attach' is there again; so it is when this program is killed or its terminal
+    closed.
 
     Exit codes: the command's own, as of run; 0 after the detach key.
     """

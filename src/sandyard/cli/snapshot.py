@@ -37,7 +37,7 @@ _DAY_S: Final = 86_400
 _STREAM: Final = "-"
 
 snapshot = typer.Typer(
-    help="What is saved of sessions: each content once, in a store of yours.",
+    help="What is saved of sessions, in a store of yours.",
     no_args_is_help=True,
 )
 
@@ -49,7 +49,7 @@ File = Annotated[
     str, typer.Argument(metavar="FILE", help="A tar archive; '-' is the standard stream.")
 ]
 History = Annotated[
-    str | None, typer.Argument(metavar="[HISTORY]", help="Only of this one.", show_default=False)
+    str | None, typer.Argument(metavar="HISTORY", help="Only of this one.", show_default=False)
 ]
 
 
@@ -61,11 +61,11 @@ def create(
     freeze: Freeze = False,
     json: Json = False,
 ) -> int:
-    """Save the files of a session that stays, and print the snapshot's id.
+    """Save the files of a session that stays.
 
-    It costs what changed since the last one. Commands go on meanwhile, unless --freeze holds them
-    still. Its history has the session's name; with neither label nor tag, what has not changed is not
-    saved again.
+    The snapshot's id is printed. It costs what changed since the last one. Commands go on meanwhile,
+    unless --freeze holds them still. Its history has the session's name; with neither label nor tag,
+    what has not changed is not saved again.
     """
 
     async def work() -> int:
@@ -113,7 +113,10 @@ def list_all(history: History = None, json: Json = False) -> int:
 
 @snapshot.command(name="show")
 def show(which: Kept, json: Json = False) -> int:
-    """Tell all that is known of a snapshot, what could not be saved included."""
+    """Tell all that is known of a snapshot.
+
+    What could not be saved is included.
+    """
 
     async def work() -> int:
         found = await SnapshotStore().resolve(which)
@@ -146,10 +149,11 @@ def show(which: Kept, json: Json = False) -> int:
 
 @snapshot.command(name="diff")
 def diff(old: Kept, new: Kept, json: Json = False) -> int:
-    """Tell what is different between two snapshots: - is gone, + is new, ~ has other content.
+    """Tell what is different between two snapshots.
 
-    A ! has other permissions, attributes or times only. Exit codes: 0 if nothing is different, 1 if
-    something is, 125 where sandyard refuses.
+    - is gone, + is new, ~ has other content, ! has other permissions, attributes or times only.
+
+    Exit codes: 0 if nothing is different, 1 if something is, 125 where sandyard refuses.
     """
 
     async def work() -> int:
@@ -208,18 +212,20 @@ def compact(json: Json = False) -> int:
 @snapshot.command(name="prune")
 def prune(
     history: History = None,
-    days: Annotated[float | None, typer.Option(help="Older ones go.")] = None,
+    days: Annotated[float | None, typer.Option(metavar="DAYS", help="Older ones go.")] = None,
     keep: Annotated[
-        int | None, typer.Option(help="Of each history, the newest so many stay.")
+        int | None, typer.Option(metavar="N", help="Of each history, the newest so many stay.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Of each history, the newest of so many bytes stay.")
+        int | None,
+        typer.Option(metavar="BYTES", help="Of each history, the newest of so many bytes stay."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Remove old snapshots, and what only they needed; with no option, only what nobody needs.
+    """Remove old snapshots, and what only they needed.
 
-    The newest of each history stays, and so does what has a label or a tag.
+    With no option, only what nobody needs. The newest of each history stays, and so does what has a
+    label or a tag.
     """
 
     async def work() -> int:
@@ -255,7 +261,10 @@ def remove(which: KeptList, json: Json = False) -> int:
 
 @snapshot.command(name="export")
 def export(which: Kept, file: File = _STREAM) -> int:
-    """Write a snapshot as a plain tar archive; a file that exists is not replaced."""
+    """Write a snapshot as a plain tar archive.
+
+    A file that exists is not replaced.
+    """
 
     async def work() -> int:
         store = SnapshotStore()
@@ -284,7 +293,10 @@ def take(
     tag: Tags = None,
     json: Json = False,
 ) -> int:
-    """Take a tar archive, compressed or not, as a new snapshot, and print its id."""
+    """Take a tar archive as a new snapshot, and print its id.
+
+    It may be compressed.
+    """
 
     async def work() -> int:
         opened = (

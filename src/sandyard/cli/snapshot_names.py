@@ -32,6 +32,6 @@ Kept = Annotated[
 KeptList = Annotated[
     list[str],
     typer.Argument(
-        metavar="SNAPSHOT...", help=_HELP, show_default=False, autocompletion=snapshot_names
+        metavar="SNAPSHOT", help=_HELP, show_default=False, autocompletion=snapshot_names
     ),
 ]

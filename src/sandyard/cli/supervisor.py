@@ -40,7 +40,10 @@ def status(json: Json = False) -> int:
 
 @supervisor.command()
 def stop() -> int:
-    """End all your sessions and the process, whatever its version; private workspaces go, too."""
+    """End all your sessions and the process.
+
+    Its version does not matter; private workspaces go, too.
+    """
     from sandyard.supervisor.starting import await_end  # noqa: PLC0415  # as in reaching
 
     async def work() -> int:

@@ -46,10 +46,11 @@ def explain(
     permitted: PolicyMaker,
     json: Json = False,
 ) -> int:
-    """Say what a command may do with something, by which rule, and what would allow more.
+    """Say what a command may do with something, and why.
 
-    It takes the options of run, starts such a session and asks it; no command runs. A path is one
-    as commands see it, relative to the workspace; ./NAME where NAME is also a system call.
+    It says by which rule, and what would allow more. It takes the options of run, starts such a
+    session and asks it; no command runs. A path is one as commands see it, relative to the
+    workspace; ./NAME where NAME is also a system call.
 
     Exit codes: 0 if all or a part of it is allowed, such as reading; 1 if nothing is; 125 where
     sandyard itself refuses.

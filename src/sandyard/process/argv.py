@@ -127,7 +127,7 @@ def checked_timeout(timeout: object) -> float | None:
         )
     if not 0 < timeout <= TIMEOUT_MAX_S:  # which NaN is not either
         raise ArgumentError(
-            f"timeout is more than 0 and at most {TIMEOUT_MAX_S:.0f} seconds; None is no limit",
+            f"timeout is more than 0 and at most {TIMEOUT_MAX_S:.0f} seconds; leave it out for no limit",
             op="exec",
             argument="timeout",
             value=timeout,

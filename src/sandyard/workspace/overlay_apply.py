@@ -124,7 +124,7 @@ class _Apply:
         for names in named:
             if not any(_lies_in(each.names, names) for each in found):
                 raise ArgumentError(
-                    f"nothing was changed at {'/'.join(names) or '.'}; session.diff() tells what was",
+                    f"nothing was changed at {'/'.join(names) or '.'}; the diff tells what was",
                     op="apply",
                     argument="paths",
                     value="/".join(names),
