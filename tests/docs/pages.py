@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,6 @@ def list_blocks(language: str) -> list[Block]:
 
 
 def make_surroundings(top: Path) -> None:
-    """Make the directories that the pages speak of."""
-    (top / "project").mkdir()
-    (top / "project" / "hello.py").write_text('print("hello")\n')
-    (top / "project" / "config.toml").write_text("[tool]\n")
-    (top / "reference").mkdir()
-    (top / "reference" / "notes.txt").write_text("some notes\n")
+    """Make the directories that the pages speak of, as the first of them says."""
+    (lines,) = [each for each in list_blocks("sh") if each.code.startswith("mkdir project")]
+    subprocess.run(["sh", "-euc", lines.code], cwd=top, check=True)
