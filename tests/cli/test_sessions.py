@@ -333,5 +333,5 @@ def test_fork_is_told_from_its_parent(home: Path, tmp_path: Path) -> None:
     assert call("create", "--name", "own", "--workspace", str(project)).returncode == 0
     assert call("fork", "own", "--name", "copy").returncode == 0
     told = {line.split()[0]: line for line in call("ls").stdout.decode().splitlines()}
-    assert told["own"].rstrip("/").endswith(f"  {project}")
+    assert told["own"].endswith(f"  {project}")
     assert told["copy"].endswith(f"  {project} (inside; a private copy)")

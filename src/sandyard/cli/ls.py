@@ -81,9 +81,10 @@ async def _list_all(*, gone: bool, json: bool) -> int:
 
 def _directory(one: SessionInfo) -> str:
     """Where its files are, as it sees them: a copy has the path of what it was made from."""
-    if not one.private or not one.workspace:
-        return one.workspace
-    return f"{one.workspace} ({'inside; a private copy' if one.forked else 'private'})"
+    path = one.workspace.rstrip("/")
+    if not one.private or not path:
+        return path
+    return f"{path} ({'inside; a private copy' if one.forked else 'private'})"
 
 
 def _moment(seconds: float) -> str:
