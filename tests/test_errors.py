@@ -312,3 +312,22 @@ class _Hostile:
 )
 def test_shown_is_short_and_never_fails(value: object) -> None:
     assert 0 < len(shown(value)) <= 2 * SHOWN_VALUE_CHARS + 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "end"),
+    [
+        (OSError(errno.EACCES, "Permission denied"), ": Permission denied"),
+        (OSError(errno.EACCES, "Permission denied", "/w"), ": Permission denied"),
+        (OSError(errno.EACCES, "Permission denied", "w"), ": Permission denied"),
+        (OSError(errno.EACCES, "Permission denied", "/v"), ": Permission denied: '/v'"),
+        (OSError(errno.EXDEV, "No", "/v", None, "/w"), ": No: '/v' -> '/w'"),
+        (OSError("odd"), ": odd"),
+        (ValueError(), ": ValueError"),
+    ],
+)
+def test_cause_is_named_without_number_and_once(cause: Exception, end: str) -> None:
+    assert WorkspaceStartError(path="/w", cause=cause).message.endswith(
+        f"could not be started{end}"
+    )
+    assert LocalDirReadError(src="/w", cause=cause).message.endswith(f"could not be read{end}")

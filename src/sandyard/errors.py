@@ -909,15 +909,21 @@ class _PathError(SandboxRuntimeError):
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
-        text = message or self._says.format(shown(str(path))) + _because(cause)
+        text = message or self._says.format(shown(str(path))) + _because(cause, str(path))
         facts = {"path": str(path), **(context or {})}
         later = self._retryable if retryable is None else retryable
         super().__init__(text, self._code, self._op, facts, cause, later)
 
 
-def _because(cause: BaseException | None) -> str:
-    """Name the cause at the end of a message."""
-    return "" if cause is None else f": {_cut(str(cause)) or type(cause).__name__}"
+def _because(cause: BaseException | None, path: str = "") -> str:
+    """Name the cause at the end of a message, and its path where that is another than the message's."""
+    if cause is None:
+        return ""
+    said = str(cause)
+    if isinstance(cause, OSError) and cause.strerror:
+        own = cause.filename is None or f"/{path}".endswith(f"/{cause.filename}")
+        said = cause.strerror if own else said.partition("] ")[2] or said
+    return f": {_cut(said) or type(cause).__name__}"
 
 
 class WorkspaceStartError(_PathError):
@@ -1454,7 +1460,8 @@ class SnapshotError(SandboxError):
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
-        text = message or self._says.format(shown(snapshot_id), shown(str(path))) + _because(cause)
+        said = self._says.format(shown(snapshot_id), shown(str(path)))
+        text = message or said + _because(cause, str(path))
         facts = {"snapshot_id": snapshot_id, "path": str(path), **(context or {})}
         again = self._retryable if retryable is None else retryable
         super().__init__(text, self._code, self._op, facts, cause, again)
@@ -1516,7 +1523,8 @@ class LocalArtifactError(ArtifactError):
         context: Context | None = None,
         cause: BaseException | None = None,
     ) -> None:
-        text = message or f"the {self._says} {shown(str(src))} could not be read{_because(cause)}"
+        said = f"the {self._says} {shown(str(src))} could not be read"
+        text = message or said + _because(cause, str(src))
         facts = {"src": str(src), **(context or {})}
         super().__init__(text, self._code, "materialize", facts, cause, retryable=False)
 

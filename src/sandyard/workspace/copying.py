@@ -282,8 +282,6 @@ def _unreadable(
     elif error.errno in _NO_FILE and failure is LocalFileReadError:
         context = {"reason": "not_a_regular_file"}
         message = f"source {shown(str(src))} is not a regular file"
-    elif error.errno == errno.EACCES:
-        message = f"source {shown(str(src))} may not be read by this program's user"
     return failure(src=src, message=message, context=context, cause=error)
 
 
