@@ -320,6 +320,7 @@ def test_shown_is_short_and_never_fails(value: object) -> None:
         (OSError(errno.EACCES, "Permission denied"), ": Permission denied"),
         (OSError(errno.EACCES, "Permission denied", "/w"), ": Permission denied"),
         (OSError(errno.EACCES, "Permission denied", "w"), ": Permission denied"),
+        (OSError(errno.EACCES, "Permission denied", "."), ": Permission denied"),
         (OSError(errno.EACCES, "Permission denied", "/v"), ": Permission denied: '/v'"),
         (OSError(errno.EXDEV, "No", "/v", None, "/w"), ": No: '/v' -> '/w'"),
         (OSError("odd"), ": odd"),

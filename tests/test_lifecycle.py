@@ -57,6 +57,7 @@ def test_operation_in_phase(op: OpName, phase: Phase, possible: bool) -> None:
     assert error.error_code is ErrorCode.SESSION_CLOSED
     assert (error.op, error.context) == (op, {"op": op, "state": phase.value})
     assert error.message.startswith(f"{op} needs a running session, and this one is {phase.value};")
+    assert ("resume" if phase is CLOSED else "call start()") in error.message
     assert isinstance(error, RuntimeError)
 
 

@@ -812,10 +812,12 @@ class SessionClosedError(SandboxRuntimeError, RuntimeError):
         message: str | None = None,
         cause: BaseException | None = None,
     ) -> None:
-        text = message or (
-            f"{op} needs a running session, and this one is {state}; "
-            "use it inside 'async with session', or call start() first"
-        )
+        remedy = "use it inside 'async with session', or call start() first"
+        if state == "closed":
+            remedy = (
+                "unless it was deleted, client.resume(session.state) makes one that goes on there"
+            )
+        text = message or f"{op} needs a running session, and this one is {state}; {remedy}"
         facts = {"op": op, "state": state}
         super().__init__(text, ErrorCode.SESSION_CLOSED, op, facts, cause, retryable=False)
 
@@ -921,7 +923,7 @@ def _because(cause: BaseException | None, path: str = "") -> str:
         return ""
     said = str(cause)
     if isinstance(cause, OSError) and cause.strerror:
-        own = cause.filename is None or f"/{path}".endswith(f"/{cause.filename}")
+        own = cause.filename in {None, "."} or f"/{path}".endswith(f"/{cause.filename}")
         said = cause.strerror if own else said.partition("] ")[2] or said
     return f": {_cut(said) or type(cause).__name__}"
 

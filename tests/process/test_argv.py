@@ -100,6 +100,18 @@ def test_impossible_words(
     assert_refused(kind, argument, command_argv, command, shell)
 
 
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        ([["ls", "-l"]], "not list; give a list's words one by one: *words"),
+        (["sleep", 1], "not int"),
+    ],
+)
+def test_list_as_a_word_is_advised(words: Any, end: str) -> None:  # noqa: ANN401
+    error = assert_refused(ArgumentTypeError, "command", command_argv, words, True)
+    assert error.message.endswith(end)
+
+
 def test_words_as_the_kernel_takes_them() -> None:
     assert encoded_words(["a", "", "ü", "\udcff\udc80"]) == (b"a", b"", b"\xc3\xbc", b"\xff\x80")
     for word in ("\ud800", "\udc7f", "\udfff"):  # half a pair, which stands for no byte

@@ -73,8 +73,9 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
 
 def _word(word: object, argument: str) -> str:
     if not isinstance(word, _WORD):
+        hint = "; give a list's words one by one: *words" if isinstance(word, list | tuple) else ""
         raise ArgumentTypeError(
-            f"a word of {argument} is a string or a path, not {type(word).__name__}",
+            f"a word of {argument} is a string or a path, not {type(word).__name__}{hint}",
             op="exec",
             argument=argument,
             value=word,
