@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -199,6 +200,10 @@ def test_missing_runtime_directory(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert call("create", "--name", "one").returncode == 0
     assert (home / "state" / "sandyard" / "supervisor" / "supervisor.sock").is_socket()
     assert call("exec", "one", "true").returncode == 0
+    said = call("supervisor", "status").stdout.decode()
+    assert re.fullmatch(
+        r"process \d+, sandyard \S+, 1 session, since \d{4}-\d\d-\d\d \d\d:\d\d\n", said
+    )
     assert call("supervisor", "stop").returncode == 0
 
 

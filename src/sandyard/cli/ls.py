@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +18,7 @@ from sandyard.cli.reaching import (
     found_client,
     print_objects,
     print_table,
+    readable_moment,
     supervised,
 )
 from sandyard.cli.report import PlainTeller
@@ -70,7 +70,7 @@ async def _list_all(*, gone: bool, json: bool) -> int:
                 one.id[:12],
                 one.state,
                 str(one.processes),
-                "" if one.created is None else _moment(one.created),
+                "" if one.created is None else readable_moment(one.created),
                 _directory(one),
             )
             for one in sessions
@@ -85,10 +85,6 @@ def _directory(one: SessionInfo) -> str:
     if not one.private or not path:
         return path
     return f"{path} ({'inside; a private copy' if one.forked else 'private'})"
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 async def _list_files(session: str, path: str, *, json: bool) -> int:

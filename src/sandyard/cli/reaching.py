@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -34,6 +35,7 @@ __all__ = [
     "print_objects",
     "print_table",
     "processes_for",
+    "readable_moment",
     "session_names",
     "supervised",
 ]
@@ -121,6 +123,11 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (heads, *lines):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+
+
+def readable_moment(seconds: float) -> str:
+    """A moment, in seconds since 1970, for people where this program runs."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 async def _connect() -> Connection:

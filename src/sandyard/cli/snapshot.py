@@ -6,7 +6,6 @@ import dataclasses
 import json as json_format
 import os
 import sys
-from datetime import UTC, datetime
 from typing import IO, Annotated, Final
 
 import typer
@@ -21,6 +20,7 @@ from sandyard.cli.reaching import (
     print_objects,
     print_table,
     processes_for,
+    readable_moment,
     supervised,
 )
 from sandyard.cli.report import printable
@@ -97,7 +97,7 @@ def list_all(history: History = None, json: Json = False) -> int:
                 (
                     one.id,
                     one.history,
-                    _moment(one.created),
+                    readable_moment(one.created),
                     str(one.files),
                     readable_size(one.size),
                     one.label,
@@ -126,7 +126,7 @@ def show(which: Kept, json: Json = False) -> int:
         lines = {
             "id": found.id,
             "history": f"{found.history}, number {found.number}",
-            "created": _moment(found.created),
+            "created": readable_moment(found.created),
             "label": found.label,
             "tags": " ".join(found.tags),
             "parent": found.parent or "",
@@ -367,7 +367,3 @@ def _fields(one: Snapshot) -> dict[str, object]:
 
 def _print(fields: dict[str, object]) -> None:
     typer.echo(json_format.dumps(fields))
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")

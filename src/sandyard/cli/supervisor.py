@@ -7,7 +7,7 @@ from typing import Final
 import typer
 
 from sandyard import ServerError
-from sandyard.cli.reaching import Json, attended, found_client, print_objects
+from sandyard.cli.reaching import Json, attended, found_client, print_objects, readable_moment
 from sandyard.finishing import in_thread
 
 __all__ = ["supervisor"]
@@ -32,7 +32,9 @@ def status(json: Json = False) -> int:
         if json:
             print_objects((info,))
         else:
-            typer.echo(f"process {info.pid}, sandyard {info.version}, {info.sessions} sessions")
+            sessions = "1 session" if info.sessions == 1 else f"{info.sessions} sessions"
+            since = readable_moment(info.started)
+            typer.echo(f"process {info.pid}, sandyard {info.version}, {sessions}, since {since}")
         return 0
 
     return attended(work)

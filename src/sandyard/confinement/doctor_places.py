@@ -338,7 +338,11 @@ def _directory_rows(facts: MachineFacts) -> Iterator[DoctorRow]:
     yield _temporary_row(facts)
     for name, purpose, variable in (
         ("state", "says which session uses which directory", "XDG_STATE_HOME"),
-        ("runtime", "for sockets; this version makes none", "XDG_RUNTIME_DIR"),
+        (
+            "runtime",
+            "holds the supervisor's socket; without one the state directory does",
+            "XDG_RUNTIME_DIR",
+        ),
     ):
         path = facts.places.get(name, "")
         tried = facts.tried.get(f"writable:{name}") or facts.tried.get("all") or _UNTRIED
