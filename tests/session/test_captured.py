@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -55,6 +56,26 @@ async def test_end_is_kept_of_much(session: Session) -> None:
     result = await session.exec("seq 10000", output_limit=100)
     assert result.stdout[-5:] == b"0000\n"
     assert (len(result.stdout), result.stdout_total) == (100, 48_894)
+
+
+@pytest.mark.parametrize("pause", [0, 0.02], ids=["at once", "later"])  # made then, or before
+async def test_no_pipe_serves_two_commands(session: Session, pause: float) -> None:
+    pipes = "import os; os.write(2, str([os.fstat(fd).st_ino for fd in (1, 2)]).encode())"
+    told: list[int] = []
+    for number in range(6):
+        await asyncio.sleep(pause)
+        end = "and this" if number % 2 else ""
+        result = await session.exec("python3", "-c", f"{pipes}; print({end!r})", shell=False)
+        assert result.stdout == f"{end}\n".encode()
+        told += json.loads(result.stderr)
+    assert len(set(told)) == len(told) == 12
+
+
+async def test_variables_are_those_of_each_command(session: Session) -> None:
+    for value in ("one", None, "two", "two", None):
+        env = None if value is None else {"OF_ONE": value}
+        result = await session.exec("echo ${OF_ONE-none}", env=env)
+        assert result.stdout.decode().strip() == (value or "none")
 
 
 async def test_odd_pipes_are_read_whole(session: Session) -> None:
