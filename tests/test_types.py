@@ -59,6 +59,20 @@ def test_usage_is_a_value() -> None:
         ResourceUsage().user_s = 2  # type: ignore[misc]
 
 
+def test_usage_is_asked_for_once_and_late() -> None:
+    asked: list[ResourceUsage] = []
+
+    def count() -> ResourceUsage:
+        asked.append(ResourceUsage(user_s=1.0))
+        return asked[-1]
+
+    result = ExecResult(stdout=b"", stderr=b"", exit_code=0, usage=count)
+    assert not asked
+    assert result.usage is result.usage
+    assert result.usage == ResourceUsage(user_s=1.0)
+    assert len(asked) == 1
+
+
 def test_permissions_defaults_and_mode() -> None:
     plain = Permissions()
     assert (plain.owner, plain.group, plain.other, plain.directory) == (7, 0, 0, False)

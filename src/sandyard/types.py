@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, TypedDict, Unpack
@@ -184,7 +185,6 @@ class ExecResult:
         stdout_total: bytes it wrote to standard output, dropped ones included.
         stderr_total: bytes it wrote to standard error, dropped ones included.
         duration_s: seconds from its start to its end.
-        usage: what it used, or None where that is not known.
         leftovers: processes it left running in the session.
         limit_hits: limits that were reached while it ran. What a limit made a program inside see as
             an error of its own (EAGAIN, EMFILE, ENOSPC, EFBIG) is not among them.
@@ -198,6 +198,7 @@ class ExecResult:
 
     __slots__ = (
         "__weakref__",
+        "_usage",
         "denials",
         "duration_s",
         "exit_code",
@@ -211,7 +212,6 @@ class ExecResult:
         "stdout",
         "stdout_dropped",
         "stdout_total",
-        "usage",
     )
 
     def __init__(  # noqa: PLR0913 - one keyword for each fact about a command
@@ -225,14 +225,17 @@ class ExecResult:
         stdout_total: int | None = None,
         stderr_total: int | None = None,
         duration_s: float = 0.0,
-        usage: ResourceUsage | None = None,
+        usage: ResourceUsage | Callable[[], ResourceUsage] | None = None,
         leftovers: tuple[Leftover, ...] = (),
         limit_hits: tuple[LimitHit, ...] = (),
         denials: tuple[Denial, ...] = (),
         refused: int = 0,
         refused_calls: tuple[RefusedCall, ...] = (),
     ) -> None:
-        """Make a result; totals of None are what was kept plus what was dropped."""
+        """Make a result; totals of None are what was kept plus what was dropped.
+
+        A function that tells the usage is asked for it at most once, when somebody wants to know.
+        """
         self.stdout = stdout
         self.stderr = stderr
         self.exit_code = exit_code
@@ -241,12 +244,20 @@ class ExecResult:
         self.stdout_total = len(stdout) + stdout_dropped if stdout_total is None else stdout_total
         self.stderr_total = len(stderr) + stderr_dropped if stderr_total is None else stderr_total
         self.duration_s = duration_s
-        self.usage = usage
+        self._usage = usage
         self.leftovers = leftovers
         self.limit_hits = limit_hits
         self.denials = denials
         self.refused = refused
         self.refused_calls = refused_calls
+
+    @property
+    def usage(self) -> ResourceUsage | None:
+        """What it used, or None where that is not known."""
+        usage = self._usage
+        if callable(usage):
+            usage = self._usage = usage()
+        return usage
 
     def ok(self) -> bool:
         """Tell whether the command succeeded: its exit code is 0."""

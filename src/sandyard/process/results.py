@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from functools import partial
 
 from sandyard.errors import (
     ArgumentError,
@@ -15,7 +16,7 @@ from sandyard.errors import (
 )
 from sandyard.process.capture import Captured
 from sandyard.process.watch import wall_time_hit
-from sandyard.process.wire import Exited, Failure, Step
+from sandyard.process.wire import Exited, Failure, Step, Usage
 from sandyard.types import ExecResult, Leftover, ResourceUsage
 
 __all__ = [
@@ -45,9 +46,10 @@ def exit_code(status: int) -> int:
 
 def resource_usage(exited: Exited) -> ResourceUsage | None:
     """What a command used; None where nobody counted."""
-    if exited.keeper_lost:
-        return None
-    usage = exited.usage
+    return None if exited.keeper_lost else _counted(exited.usage)
+
+
+def _counted(usage: Usage) -> ResourceUsage:
     return ResourceUsage(
         user_s=usage.user_us / 1e6,
         system_s=usage.system_us / 1e6,
@@ -85,7 +87,8 @@ def exec_result(
         stdout_total=stdout.total,
         stderr_total=stderr.total,
         duration_s=duration_s,
-        usage=None if exited is None else resource_usage(exited),
+        # Made when it is asked for, which it mostly is not.
+        usage=None if exited is None or exited.keeper_lost else partial(_counted, exited.usage),
         leftovers=() if exited is None else listed_leftovers(exited),
         refused=0 if exited is None else exited.refused,
         refused_calls=() if exited is None else exited.kinds,
