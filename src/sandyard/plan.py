@@ -7,7 +7,7 @@ and plans can be compared whole in tests and cached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import Literal, NamedTuple
 
@@ -444,8 +444,7 @@ class SpawnUser:
     groups: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(NamedTuple):
     """One command, before it runs.
 
     Attributes:
@@ -462,7 +461,7 @@ class Spawn:
     argv: tuple[bytes, ...]
     environment: tuple[tuple[bytes, bytes], ...]
     cwd: bytes
-    end_leftovers: bool = field(default=False)
+    end_leftovers: bool = False
     narrowed: Narrowed | None = None
-    window: tuple[int, int] | None = field(default=None)
+    window: tuple[int, int] | None = None
     user: SpawnUser | None = None

@@ -172,18 +172,17 @@ SHELL: Final = Spawn(
     b"/srv/place",
     end_leftovers=True,
 )
-NARROWED: Final = replace(
-    SHELL,
+NARROWED: Final = SHELL._replace(
     narrowed=Narrowed(
         LandlockRuleset(0x7FFF, 2, (LandlockRule("/tmp", 0x7FFF), LandlockRule("/usr", 13))),
         (ResourceLimit(7, 64),),
         FILTER,
     ),
 )
-ANOTHER: Final = replace(NARROWED, user=SpawnUser(1, (2, 1)))
+ANOTHER: Final = NARROWED._replace(user=SpawnUser(1, (2, 1)))
 """As another user than the session's own."""
 
-TERMINAL: Final = replace(SHELL, window=(24, 80))
+TERMINAL: Final = SHELL._replace(window=(24, 80))
 MANY: Final = Spawn((b"x",) * 1100, (), b"/")
 """More words than a keeper has room for without asking for memory."""
 

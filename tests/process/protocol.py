@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from sandyard.plan import (
@@ -427,7 +427,7 @@ def decode_spawn(body: bytes) -> SpawnRequest:
     source.end()
     spawn = Spawn(argv, tuple(environment), cwd, bool(flags & 2), narrowed, user=user)
     if flags & 4:
-        spawn = replace(spawn, window=(window[0], window[1]))
+        spawn = spawn._replace(window=(window[0], window[1]))
     return SpawnRequest(spawn, fd_mask, bool(flags & 1), bool(flags & 16))
 
 

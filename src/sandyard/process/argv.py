@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import posixpath
 import sys
 from collections.abc import AsyncIterable, Mapping, Sequence
@@ -54,6 +53,8 @@ def command_argv(command: Sequence[str | PurePath], shell: bool | Sequence[str])
     )
     if not words:
         raise ArgumentError("a command needs a word", op="exec", argument="command", value=command)
+    if shell is False:
+        return words
     if isinstance(shell, str | bytes) or not isinstance(shell, bool | Sequence):
         raise ArgumentTypeError(
             "shell is True, False or a list such as ['bash', '-c']",
@@ -146,7 +147,7 @@ def command_directory(cwd: str | PurePath | None, root: str) -> bytes:
         ArgumentError: if it is empty or holds a NUL.
     """
     if cwd is None:
-        return os.fsencode(root)
+        return root.encode(_ENCODING, _ERRORS)
     if not isinstance(cwd, str | PurePath):
         raise ArgumentTypeError("cwd is a string or a path", op="exec", argument="cwd", value=cwd)
     text = str(cwd)

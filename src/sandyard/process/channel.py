@@ -127,7 +127,11 @@ def send_message(
         OSError: ENOBUFS, ETOOMANYREFS, EPIPE and the like, as sendmsg(2) tells them.
     """
     if len(body) <= INLINE_LIMIT:
-        _send_datagram(channel, [encode_message(kind, job, len(body)), body], fds)
+        head = encode_message(kind, job, len(body))
+        if fds:
+            _send_datagram(channel, [head, body], fds)
+        else:
+            channel.send(head + body, socket.MSG_NOSIGNAL)  # whole, or not at all
         return
     memfd = os.memfd_create("sandyard-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:

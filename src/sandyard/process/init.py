@@ -56,6 +56,7 @@ from sandyard.process.wire import (
     encode_kill,
     encode_signal,
     encode_spawn,
+    encode_variables,
 )
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class InitProcess:
         # Terminals whose master, orders whose socket, and commands whose pipes have not come yet.
         self._births: dict[int, TerminalJob | SocketOrder | CapturedJob] = {}
         self._last_job = 0
+        self._variables: tuple[tuple[tuple[bytes, bytes], ...], bytes] | None = None
         self._started: Latch[Started | Failure | None] = Latch()
         self._closer: asyncio.AbstractEventLoop | None = None
         self._gone: Latch[None] = Latch()
@@ -262,7 +264,10 @@ class InitProcess:
             SandboxEndedError, TimeoutError, OSError: as ``spawn``.
         """
         job = CapturedJob(self._next_number(), captures)
-        body = encode_spawn(spawn, len(fds), captured=True)
+        known = self._variables
+        if known is None or known[0] is not spawn.environment:  # mostly the session's own
+            known = self._variables = spawn.environment, encode_variables(spawn.environment)
+        body = encode_spawn(spawn, len(fds), captured=True, variables=known[1])
         return await self._spawn(job, body, fds, timeout_s)
 
     async def ask_pipes(self, job: CapturedJob) -> None:

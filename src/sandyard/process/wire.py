@@ -89,6 +89,7 @@ __all__ = [
     "encode_records",
     "encode_signal",
     "encode_spawn",
+    "encode_variables",
     "split_record",
 ]
 
@@ -201,6 +202,8 @@ class _SpawnFlag(IntEnum):  # each spawn adds some up, which takes an IntFlag mi
 
 
 _CAPTURED: Final = int(_SpawnFlag.CAPTURED)
+_EXIT_KIND: Final = int(_Event.EXITED)
+"""What each command needs: before Python 3.12 a member of an enumeration is looked up by a function."""
 
 _MODES: Final = {HostIdentity.CALLER: 0, HostIdentity.LEASED: 1, HostIdentity.SUBORDINATE: 2}
 _ORIGINS: Final = {"host": 0, "passed": _BindFlag.PASSED, "inside": _BindFlag.INSIDE}
@@ -331,7 +334,12 @@ def split_record(record: bytes) -> tuple[Record, bytes]:
 
 
 def encode_spawn(
-    spawn: Spawn, fd_mask: int, *, report: bool = False, captured: bool = False
+    spawn: Spawn,
+    fd_mask: int,
+    *,
+    report: bool = False,
+    captured: bool = False,
+    variables: bytes | None = None,
 ) -> bytes:
     """The body of a SPAWN.
 
@@ -340,6 +348,7 @@ def encode_spawn(
         fd_mask: bit n set where a descriptor for fd n is passed with the message.
         report: True asks for a ``Spawned`` event.
         captured: True asks for its output with its exit; then ``fd_mask`` has stdin at most.
+        variables: what ``encode_variables`` made of its environment, where that is at hand.
     """
     flags = _CAPTURED if captured else 0
     if report:
@@ -356,7 +365,9 @@ def encode_spawn(
     counts = len(spawn.argv), len(spawn.environment)
     head = _SPAWN.pack(*counts, fd_mask, flags, *(spawn.window or (0, 0)))
     words = b"\0".join((spawn.cwd, *spawn.argv, b""))
-    body = head + words + _variables(spawn.environment)
+    if variables is None:
+        variables = encode_variables(spawn.environment)
+    body = head + words + variables
     return body + bytes(-len(body) % 8) + records if records else body
 
 
@@ -373,8 +384,8 @@ def _narrowing(narrowed: Narrowed) -> bytes:
     return b"".join(records)
 
 
-def _variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    # Not cached: it holds secrets, which must not outlive their session, and takes microseconds.
+def encode_variables(environment: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """An environment within the body of a SPAWN: not cached here, for secrets must not outlive their session."""
     return b"\0".join((*map(b"=".join, environment), b""))
 
 
@@ -439,9 +450,9 @@ def decode_event(datagram: bytes) -> Event:
     body = datagram[HEAD_SIZE:]
     if magic != MAGIC or flags != 0 or size != len(body) or size > INLINE_LIMIT:
         raise ProtocolError("a malformed head")
+    if kind == _EXIT_KIND:  # most of them
+        return decode_exited(job, body)
     match kind:
-        case _Event.EXITED:
-            return decode_exited(job, body)
         case _Event.SPAWN_FAILED:
             return SpawnFailed(job, _failure(body))
         case _Event.SPAWNED if len(body) == _SPAWNED.size:
