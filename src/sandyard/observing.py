@@ -108,7 +108,11 @@ def observed(op: OpName, *, ends: bool = False) -> Callable[[Verb[O, P, T]], Ver
                 if seen is not error:
                     raise seen from error
                 raise
-            await _tell(operation, result)
+            try:
+                await operation.finish(result)
+            except BaseException:  # nobody gets the result to close it
+                await _close(result)
+                raise
             return result
 
         return told
@@ -116,16 +120,12 @@ def observed(op: OpName, *, ends: bool = False) -> Callable[[Verb[O, P, T]], Ver
     return decorate
 
 
-async def _tell(operation: Operation, result: object) -> None:
-    """Tell of a result; where that fails the operation, nobody gets the result to close it."""
-    try:
-        await operation.finish(result)
-    except BaseException:
-        if isinstance(result, Closing):
-            await result.aclose()
-        elif isinstance(result, IOBase):
-            result.close()
-        raise
+async def _close(result: object) -> None:
+    """Give back what a result holds."""
+    if isinstance(result, Closing):
+        await result.aclose()
+    elif isinstance(result, IOBase):
+        result.close()
 
 
 Block = Callable[Concatenate[O, P], AbstractAsyncContextManager[T]]

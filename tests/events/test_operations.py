@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from pydantic import JsonValue
 
 from sandyard import (
     ArgumentError,
@@ -21,6 +22,8 @@ from sandyard import (
     UnixLocalSandboxSession,
     WorkspaceReadNotFoundError,
 )
+from sandyard.events import delivery, describing
+from sandyard.events.limits import TOLD_CHARS, TOLD_ITEMS
 from sandyard.events.model import event_to_json_line
 from sandyard.observing import Followed
 from sandyard.policy import DIMENSIONS
@@ -362,3 +365,35 @@ async def test_lost_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         await followed.settle()
     event = finished(told, "process_run")
     assert (event.ok, event.error_type) == (False, "CancelledError")
+
+
+async def test_arguments_are_told_as_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "LINGER_S", 60)
+    told: Told = []
+    sink = CallbackSink(lambda event, _: told.append(event), mode="best_effort")
+    async with telling(sink) as session:
+        shell = ["sh", "-c"]
+        await session.exec("true", shell=shell)
+        shell.clear()  # before the sink has any of it
+        assert "exec" not in {event.op for event in told}
+    assert [event.data["shell"] for event in told if event.op == "exec"] == [["sh", "-c"]] * 2
+
+
+def test_only_what_is_small_and_lasts_is_described_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[object] = []
+
+    def describe(_: object, args: tuple[object, ...], __: object) -> dict[str, JsonValue]:
+        described.append(args)
+        return {}
+
+    monkeypatch.setattr(describing, "describe_arguments", describe)
+    verb = UnixLocalSandboxSession.exec
+    given = describing.Arguments(verb, ("true", None), {"shell": False, "timeout": 1.5})
+    assert not described
+    assert given.told() is given.told()
+    assert len(described) == 1
+    long, many = "x" * (TOLD_CHARS + 1), ("x",) * (TOLD_ITEMS + 1)
+    at_once: list[tuple[object, ...]] = [(long,), many, (bytearray(),), ([],)]
+    for args in at_once:
+        describing.Arguments(verb, args, {})
+        assert described[-1] is args

@@ -21,6 +21,7 @@ from sandyard.process import CommandStream
 from sandyard.types import ExecResult, RefusedCall, User
 
 __all__ = [
+    "Arguments",
     "Outcome",
     "describe_arguments",
     "describe_error",
@@ -60,6 +61,8 @@ _TOLD: Final = {
 """Arguments that are told, and under which name. What is in none of these is not: contents, standard
 input and variables of the environment may be secret."""
 
+_LASTING: Final = frozenset({bool, int, float, type(None)})
+
 _CONTENTS: Final = ("content", "data", "chars", "stream")
 
 
@@ -98,6 +101,35 @@ def describe_arguments(
         if (part := known.named.get(name)) is not None:
             part.add(told, value)
     return told
+
+
+class Arguments:
+    """What a call was given, described when that is asked for first: an operation does not wait for it.
+
+    What could change until then, or is large, is described at once.
+    """
+
+    __slots__ = ("_call", "_told")
+
+    def __init__(
+        self, verb: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        self._told: dict[str, JsonValue] | None = None
+        self._call = verb, args, kwargs
+        if len(args) > TOLD_ITEMS or not all(map(_lasts, (*args, *kwargs.values()))):
+            self.told()
+
+    def told(self) -> dict[str, JsonValue]:
+        """The facts of it that are told; nobody may change them."""
+        if self._told is None:
+            self._told = describe_arguments(*self._call)
+            del self._call
+        return self._told
+
+
+def _lasts(value: object) -> bool:
+    """Whether a value is small, and stays what it is."""
+    return len(value) <= TOLD_CHARS if type(value) is str else type(value) in _LASTING
 
 
 def describe_result(op: str, result: object) -> Outcome:

@@ -117,6 +117,13 @@ class Outlet:
         Each is told although another failed; then the first failure is raised, if its sink is
         marked to fail operations.
         """
+        if waiting := self.put(event, wait=wait):
+            await self.taken(waiting)
+
+    def put(
+        self, event: SandboxSessionEvent | Unmade, *, wait: bool = True
+    ) -> list[tuple[Delivery, Queued]]:
+        """Queues an event for each sink; returns what is to be waited for by ``taken``, mostly nothing."""
         waiting: list[tuple[Delivery, Queued]] = []
         present = self._present()
         alone = len(present) == 1
@@ -125,6 +132,10 @@ class Outlet:
             queued = delivery.put(event, policy, alone=alone, wait=wait)
             if queued is not None:
                 waiting.append((delivery, queued))
+        return waiting
+
+    async def taken(self, waiting: list[tuple[Delivery, Queued]]) -> None:
+        """Waits for sinks, as ``emit`` does."""
         first: EventSinkError | None = None
         for delivery, queued in waiting:
             try:
@@ -136,8 +147,10 @@ class Outlet:
 
     def tells_output(self, op: str) -> bool:
         """Whether any sink is told the output of such an operation."""
-        policy_for = self._instrumentation.policy_for
-        return any(policy_for(op, one.sink).include_exec_output for one in self._present())
+        for one in self._present():
+            if self._instrumentation.policy_for(op, one.sink).include_exec_output:
+                return True
+        return False
 
     async def flush(self) -> None:
         """Waits until each sink has what is queued for it."""

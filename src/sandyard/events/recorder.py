@@ -17,8 +17,8 @@ from pydantic import JsonValue
 from sandyard.errors import OpName
 from sandyard.events.delivery import within_sink
 from sandyard.events.describing import (
+    Arguments,
     Outcome,
-    describe_arguments,
     describe_error,
     describe_result,
     written_output,
@@ -81,7 +81,7 @@ class SessionEvents:
         """
         if within_sink():
             return _Silent()
-        span = _Span(self, op, describe_arguments(verb, args, kwargs), ends=ends)
+        span = _Span(self, op, Arguments(verb, args, kwargs), ends=ends)
         await span.begin(nests=nests)
         return span
 
@@ -139,14 +139,14 @@ class _Name:
 class _Begun(Unmade):
     """The event of an operation that begins."""
 
-    __slots__ = ("_data", "_name", "_seq")
+    __slots__ = ("_arguments", "_name", "_seq")
 
-    def __init__(self, name: _Name, seq: int, data: Mapping[str, JsonValue]) -> None:
+    def __init__(self, name: _Name, seq: int, arguments: Arguments) -> None:
         super().__init__(name.op)
-        self._name, self._seq, self._data = name, seq, data
+        self._name, self._seq, self._arguments = name, seq, arguments
 
     def _make(self, ts: datetime) -> SandboxSessionEvent:
-        fields = self._name.fields(self._seq, ts, dict(self._data))
+        fields = self._name.fields(self._seq, ts, dict(self._arguments.told()))
         return made_event(SandboxSessionStartEvent, fields)
 
 
@@ -159,17 +159,18 @@ class _Ended(_Begun):
         self,
         name: _Name,
         seq: int,
-        data: Mapping[str, JsonValue],
+        arguments: Arguments,
         outcome: Outcome,
         output: tuple[bytes, bytes] | None,
         duration_s: float,
     ) -> None:
-        super().__init__(name, seq, data)
+        super().__init__(name, seq, arguments)
         self._outcome, self._output, self._duration_s = outcome, output, duration_s
 
     def _make(self, ts: datetime) -> SandboxSessionEvent:
         outcome = self._outcome
-        fields = self._name.fields(self._seq, ts, {**self._data, **outcome.data})
+        data = {**self._arguments.told(), **outcome.data}
+        fields = self._name.fields(self._seq, ts, data)
         fields |= {
             "ok": outcome.ok,
             "duration_ms": self._duration_s * 1_000,
@@ -186,23 +187,24 @@ class _Ended(_Begun):
 class _Span:
     """One operation: two events with the same span."""
 
-    __slots__ = ("_began", "_data", "_events", "_inside", "_name", "_waits")
+    __slots__ = ("_arguments", "_began", "_events", "_inside", "_name", "_waits")
 
     def __init__(
-        self, events: SessionEvents, op: OpName, data: Mapping[str, JsonValue], *, ends: bool
+        self, events: SessionEvents, op: OpName, arguments: Arguments, *, ends: bool
     ) -> None:
         self._events = events
         self._name = _Name(events.session_id, op)
         self._waits = not ends
-        self._data = data
+        self._arguments = arguments
         self._began = time.monotonic()
         self._inside: contextvars.Token[_Name | None] | None = None
 
     async def begin(self, *, nests: bool) -> None:
         """Tells that it begins; what is called until it ends is a part of it, if it nests."""
         events = self._events
-        event = _Begun(self._name, events.next_number(), self._data)
-        await events.outlet.emit(event, wait=self._waits)
+        event = _Begun(self._name, events.next_number(), self._arguments)
+        if waiting := events.outlet.put(event, wait=self._waits):
+            await events.outlet.taken(waiting)
         if nests:
             self._inside = _SPAN.set(self._name)
 
@@ -234,5 +236,6 @@ class _Span:
         events, name = self._events, self._name
         output = written_output(came) if events.outlet.tells_output(name.op) else None
         taken = time.monotonic() - self._began
-        event = _Ended(name, events.next_number(), self._data, outcome, output, taken)
-        await events.outlet.emit(event, wait=wait and self._waits)
+        event = _Ended(name, events.next_number(), self._arguments, outcome, output, taken)
+        if waiting := events.outlet.put(event, wait=wait and self._waits):
+            await events.outlet.taken(waiting)
