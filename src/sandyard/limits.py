@@ -243,8 +243,9 @@ LOG_BULK_BYTES: Final = 256 * 1024
 passes through its buffer at a time."""
 
 LOG_STINT_S: Final = 0.02
-"""Seconds after which such a thread lets readers see what it has written, if the pipe is nearly empty:
-while it is not, a stint ends with a part of the log, in about a millisecond."""
+"""Seconds after which such a thread lets readers see what it has written, if the pipe is nearly empty, and
+after which it gets no more room: while the pipe is not, a part of the log is full, and seen, in about a
+millisecond."""
 
 LOG_STINT_NAP_S: Final = 0.0001
 """Seconds in which a pipe that is nearly empty fills: a tenth of one, at the rate of a busy writer."""

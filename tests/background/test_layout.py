@@ -22,7 +22,7 @@ LEAST = LOG_LIMIT_MIN_BYTES
 
 CHUNK = st.tuples(st.integers(0, 1), st.integers(1, 9_000))
 BATCH = st.lists(CHUNK, min_size=1, max_size=12)
-STINT = st.tuples(st.integers(0, 1), st.integers(0, 3 * LEAST // 16), st.booleans())
+STINT = st.tuples(st.integers(0, 1), st.integers(0, 6 * LEAST // 16), st.booleans())
 """A stream, how many bytes a thread brings into the log behind a batch, and whether that fails."""
 
 STORY = st.lists(
@@ -61,7 +61,8 @@ class Written:
 
     def fill(self, stream: int, size: int, *, fails: bool) -> None:
         """Does what a thread does that brings bytes of a stream behind those that were planned."""
-        for space in self.layout.spaces_after([]):
+        spaces = self.layout.spaces_after([])
+        for space in spaces:
             part = min(size, space.size)
             data = stuff(stream, self.sizes[stream], part)
             self.sizes[stream] += part
@@ -72,6 +73,8 @@ class Written:
             else:
                 self.file[space.head_at : space.at] = header(stream, part)
                 self.layout.commit_space(space, stream, part)
+                if size:
+                    spaces.append(self.layout.space_behind(spaces[-1]))
 
     def put(self, piece: Piece) -> None:
         """Writes one piece."""

@@ -14,11 +14,12 @@ import pytest
 
 from sandyard import UnixLocalSandboxSession as Session
 from sandyard.limits import LOG_BUFFER_BYTES, PIPE_LARGE_BYTES
-from sandyard.process import logs_stint
+from sandyard.process import logs, logs_stint
 from sandyard.process.logs import LogSink, ProcessLog
 from sandyard.process.logs_reading import LogReader, LogStart
 from sandyard.process.logs_stint import Stint
 from sandyard.process.pipes import InputPipe, OutputPipe, open_pipe
+from sandyard.process.relay import Relay
 from tests.background.reading import read_whole, text_of
 from tests.session.host import until
 
@@ -147,16 +148,16 @@ async def test_bounded_where_the_disk_hangs(busy: Busy, monkeypatch: pytest.Monk
 
 
 async def test_what_is_not_written_is_counted(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, write = os.urandom(SIZE), logs_stint.write_whole
+    given, write = os.urandom(SIZE), Relay.write
     failed: list[int] = []
 
-    def full(fd: int, parts: list[memoryview], at: int) -> None:
+    def full(relay: Relay, file: int, size: int, at: int) -> None:
         if len(failed) < 3:
-            failed.append(sum(map(len, parts)))
+            failed.append(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(fd, parts, at)
+        write(relay, file, size, at)
 
-    monkeypatch.setattr(logs_stint, "write_whole", full)
+    monkeypatch.setattr(Relay, "write", full)
     busy.inputs[0].feed(given)
     busy.inputs[1].end()
     await busy.end()
@@ -182,6 +183,103 @@ async def test_trickles_are_seen_soon(busy: Busy) -> None:
     assert sum(busy.log.layout.totals) > max(before, 4_000_000)
     for source in busy.inputs:
         source.end()
+
+
+@pytest.fixture
+async def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has stints end neither by time nor by silence, nor because the loop is slower than they are."""
+    loop, work = asyncio.get_running_loop(), Stint.work
+
+    def wait(stint: Stint, file: int) -> None:
+        tell = stint.tell
+
+        def tell_and_wait(stint: Stint) -> None:
+            heard = threading.Event()
+            tell(stint)
+            loop.call_soon_threadsafe(heard.set)
+            heard.wait(30)
+
+        stint.tell = tell_and_wait
+        work(stint, file)
+
+    monkeypatch.setattr(Stint, "work", wait)
+    monkeypatch.setattr(logs, "LOG_STINT_S", 60.0)
+    monkeypatch.setattr(logs_stint, "LOG_STINT_S", 60.0)
+    monkeypatch.setattr(logs_stint, "LOG_STINT_SILENCE", 100_000)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_more_room_while_more_comes(busy: Busy) -> None:
+    # Each part is seen when it is full, by whoever reads, and the thread need not stop for it.
+    given = os.urandom(LIMIT // 2)
+    busy.inputs[0].feed(given)
+    await until(lambda: busy.log.stint is not None)
+    stint = busy.log.stint
+    assert stint is not None
+    seen: list[int] = []
+    while busy.log.stint is stint:
+        seen.append(sum(busy.log.layout.totals))
+        await busy.log.news()
+    assert stint.full > 3
+    assert len({*seen}) > 2
+    busy.inputs[1].end()
+    await busy.end()
+    assert await busy.told() == [given, b""]
+    assert busy.log.layout.lost == 0
+
+
+@pytest.mark.usefixtures("patient")
+async def test_no_more_room_where_others_wait(busy: Busy) -> None:
+    given = os.urandom(SIZE)
+    busy.inputs[0].feed(given)
+    await until(lambda: busy.log.stint is not None)
+    stint = busy.log.stint
+    assert stint is not None
+    busy.log.take(1, b"told at once")
+    room = len(stint.spaces)
+    await busy.log.accounted(stint)
+    assert len(stint.spaces) == room
+    for source in busy.inputs[1:]:
+        source.end()
+    await busy.end()
+    assert await busy.told() == [given, b"told at once"]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_full_parts_outlive_a_failure(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only what the last part was to hold is lost.
+    given, write = os.urandom(SIZE), Relay.write
+    failed: list[int] = []
+
+    def full(relay: Relay, file: int, size: int, at: int) -> None:
+        stint = busy.log.stint
+        if not failed and stint is not None and stint.full == 2:
+            failed.append(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(relay, file, size, at)
+
+    monkeypatch.setattr(Relay, "write", full)
+    busy.inputs[0].feed(given)
+    busy.inputs[1].end()
+    await busy.end()
+    assert busy.log.taken == busy.log.layout.totals == [SIZE, 0]
+    assert busy.log.layout.lost == sum(failed) > 0
+    at = 0
+    for chunk in await read_whole(LogReader(busy.log, LogStart("beginning"), (0,), follow=True)):
+        assert given[at : at + len(chunk.data)] == chunk.data
+        at += len(chunk.data) + chunk.missed
+    assert at == SIZE
+
+
+async def test_read_by_the_loop_where_nothing_can_be_moved(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = os.urandom(SIZE)
+    monkeypatch.delattr(os, "splice")
+    busy.inputs[0].feed(given)
+    busy.inputs[1].end()
+    await busy.end()
+    assert await busy.told() == [given, b""]
 
 
 @pytest.mark.parametrize("asks", ["wait", "exit code"])

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import start_thread
-from sandyard.limits import LOG_BUFFER_BYTES, LOG_BULK_BYTES, LOG_CHUNK_BYTES, LOG_JOIN_BYTES
+from sandyard.limits import (
+    LOG_BUFFER_BYTES,
+    LOG_BULK_BYTES,
+    LOG_CHUNK_BYTES,
+    LOG_JOIN_BYTES,
+    LOG_STINT_S,
+)
 from sandyard.process.latch import wake
 from sandyard.process.logs_layout import STREAMS, LogLayout, Piece
 from sandyard.process.logs_stint import Source, Stint, write_whole
+from sandyard.process.relay import Relay
 
 __all__ = ["LogFiles", "LogSink", "ProcessLog"]
 
@@ -71,13 +79,13 @@ class ProcessLog:
     """
 
     __slots__ = (
-        "_buffer",
         "_busy",
         "_closing",
         "_files",
         "_loop",
         "_name",
         "_news",
+        "_stint_until",
         "_waiting",
         "_waiting_bytes",
         "_writing",
@@ -100,7 +108,7 @@ class ProcessLog:
         self._busy = 0  # bytes that have come since nothing waited
         self._writing: list[Piece] | None = None
         self.stint: Stint | None = None
-        self._buffer: bytearray | None = None  # of stints; a fresh one costs more than its bytes
+        self._stint_until = 0.0  # after which it is given no more room
         self._news: list[asyncio.Future[None]] = []
         self._closing = False
         self.layout = LogLayout(limit)
@@ -224,15 +232,43 @@ class ProcessLog:
         if not self.sources or self.layout.segment_bytes < LOG_BULK_BYTES:
             return None
         source, spaces = self.sources[stream], self.layout.spaces_after(pieces)
+        if not spaces:
+            return None
         try:
-            if self._buffer is None:
-                self._buffer = bytearray(LOG_BULK_BYTES)
-            fd = source.lend() if spaces else None
-        except (OSError, MemoryError):  # a thread would be faster, no more
+            relay = Relay(LOG_BULK_BYTES)
+        except OSError:  # a thread would be faster, no more
             return None
+        try:
+            fd = source.lend()
+        except OSError:  # likewise
+            fd = None
         if fd is None:
+            relay.close()
             return None
-        return Stint(source, stream, spaces, fd, self._buffer)
+        self._stint_until = self._loop.time() + LOG_STINT_S
+        return Stint(source, stream, spaces, fd, relay, self._call_filled)
+
+    def _call_filled(self, stint: Stint) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._filled, stint)
+
+    def _filled(self, stint: Stint) -> None:
+        """Takes note of what a thread has written, and lets it go on where nothing else waits."""
+        if stint is not self.stint or self._writing is None:
+            return
+        pieces, self._writing = self._writing, []
+        for piece in pieces:  # they come before it
+            self.layout.commit(piece)
+        self._count(stint, stint.full)
+        if self.sources and not self._waiting and self._loop.time() < self._stint_until:
+            stint.spaces.append(self.layout.space_behind(stint.spaces[-1]))
+        self._tell()
+
+    def _count(self, stint: Stint, upto: int) -> None:
+        for space, size in [*zip(stint.spaces, stint.filled, strict=False)][stint.counted : upto]:
+            self.taken[stint.stream] += size
+            self.layout.commit_space(space, stint.stream, size)
+        stint.counted = upto
 
     def _written(self, future: asyncio.Future[_Written]) -> None:
         flowing = self._finish_write(*future.result())
@@ -240,7 +276,7 @@ class ProcessLog:
             if self._waiting or flowing is not None:
                 self._write(flowing)
             else:
-                self._buffer, self._busy = None, 0
+                self._busy = 0
         self._let_come()
         self._settle()
 
@@ -250,7 +286,6 @@ class ProcessLog:
         stint, self.stint = self.stint, None
         if stint is not None:
             stint.close()
-            self.taken[stint.stream] += stint.got
         self._account(pieces, done, error, stint)
         if stint is None:
             return None
@@ -268,11 +303,10 @@ class ProcessLog:
             self.layout.commit(piece)
         for piece in pieces[done:]:
             self.layout.lose(piece.stream, piece.size)
-        if stint is not None and error is not None:
-            self.layout.lose(stint.stream, stint.got)
-        elif stint is not None:
-            for space, size in zip(stint.spaces, stint.filled, strict=False):
-                self.layout.commit_space(space, stint.stream, size)
+        if stint is not None:
+            self._count(stint, len(stint.filled) if error is None else stint.full)
+            self.taken[stint.stream] += stint.uncounted
+            self.layout.lose(stint.stream, stint.uncounted)
         if error is not None:
             self.error = error
         self._tell()

@@ -174,7 +174,7 @@ class LogLayout:
         self._give_up(number)
         return [self._piece(*record, last=number) for record in cut]
 
-    def spaces_after(self, pieces: Sequence[Piece]) -> tuple[Space, ...]:
+    def spaces_after(self, pieces: Sequence[Piece]) -> list[Space]:
         """Where records may go that are written behind some pieces, the last plan's.
 
         They are in two segments: to give up three at once would leave less than is promised. None are
@@ -189,9 +189,14 @@ class LogLayout:
         if self.segment_bytes - at <= _HEADER.size:
             number, at = number + 1, 0
         if any(self._is_taken(piece.number, number + 1) for piece in pieces):
-            return ()
+            return []
         self._give_up(number + 1)
-        return self._space(number, at), self._space(number + 1, 0)
+        return [self._space(number, at), self._space(number + 1, 0)]
+
+    def space_behind(self, space: Space) -> Space:
+        """Where one more record may go, behind one that is being written; all before that count."""
+        self._give_up(space.number + 1)
+        return self._space(space.number + 1, 0)
 
     def commit(self, piece: Piece) -> None:
         """A piece was written, or need not be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from sandyard.limits import (
     PIPE_READ_BYTES,
 )
 from sandyard.process.logs_layout import Space, header
+from sandyard.process.relay import Relay
 
 __all__ = ["Source", "Stint", "write_whole"]
 
@@ -46,27 +48,33 @@ class Stint:
     Attributes:
         source: the pipe that was lent for it.
         stream: whose bytes they are.
-        spaces: where in the log they go, one after the other.
+        spaces: where in the log they go, one after the other; its owner may add some while it works.
         fd: what they are read from; it does not block, and belongs to the stint.
-        buffer: what they pass through.
-        filled: how many are in the first spaces; where the stint fails, they are lost.
+        relay: what they pass through; it is the stint's likewise.
+        tell: called by its thread whenever a space is full.
+        filled: how many are in the first spaces; where the stint fails, those of the last are lost.
+        full: how many spaces are written to their end.
+        counted: how many of those its owner has taken note of.
         ended: whether the end of the stream was read.
         flowing: whether more is likely to be there.
     """
 
     source: Source
     stream: int
-    spaces: tuple[Space, ...]
+    spaces: list[Space]
     fd: int
-    buffer: bytearray
+    relay: Relay
+    tell: Callable[[Stint], None]
     filled: list[int] = field(default_factory=list)
+    full: int = 0
+    counted: int = 0
     ended: bool = False
     flowing: bool = False
 
     @property
-    def got(self) -> int:
-        """How many bytes were read."""
-        return sum(self.filled)
+    def uncounted(self) -> int:
+        """How many bytes were read and are not taken note of."""
+        return sum(self.filled[self.counted :])
 
     def work(self, file: int) -> None:
         """Reads and writes until there is silence, no space, or enough time has passed (blocking).
@@ -76,25 +84,26 @@ class Stint:
         """
         until = time.monotonic() + LOG_STINT_S
         late = False
-        with memoryview(self.buffer) as view:
-            for space in self.spaces:
-                self.filled.append(0)
-                late = self._fill(space, view, file, until)
-                if self.filled[-1]:
-                    head = memoryview(header(self.stream, self.filled[-1]))
-                    write_whole(file, [head], space.head_at)
-                if self.filled[-1] < space.size:
-                    self.flowing = late and self.got >= LOG_BULK_BYTES
-                    return
+        for space in self.spaces:  # also those that come meanwhile
+            self.filled.append(0)
+            late = self._fill(space, file, until)
+            if self.filled[-1]:
+                head = memoryview(header(self.stream, self.filled[-1]))
+                write_whole(file, [head], space.head_at)
+            if self.filled[-1] < space.size:
+                self.flowing = late and sum(self.filled) >= LOG_BULK_BYTES
+                return
+            self.full += 1
+            self.tell(self)
         self.flowing = True
 
-    def _fill(self, space: Space, view: memoryview, file: int, until: float) -> bool:
+    def _fill(self, space: Space, file: int, until: float) -> bool:
         """Fills a space as far as it can; True if it is not full because the time is over."""
         silence = 0
         while self.filled[-1] < space.size and silence < LOG_STINT_SILENCE:
             before = self.filled[-1]
             try:
-                size = os.readv(self.fd, [view[: space.size - before]])
+                size = self.relay.fill(self.fd, min(LOG_BULK_BYTES, space.size - before))
             except BlockingIOError:
                 size, silence = 0, silence + 1
             else:
@@ -103,7 +112,7 @@ class Stint:
                     return False
                 self.filled[-1] += size  # lost, if they can't be written
                 silence = 0
-                write_whole(file, [view[:size]], space.at + before)
+                self.relay.write(file, size, space.at + before)
             if size < PIPE_READ_BYTES:  # a writer that is woken for each few pages is slow
                 if (
                     time.monotonic() > until
@@ -115,6 +124,7 @@ class Stint:
     def close(self) -> None:
         """Closes what it read from."""
         os.close(self.fd)
+        self.relay.close()
 
 
 def write_whole(fd: int, parts: list[memoryview], at: int) -> None:
