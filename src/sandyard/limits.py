@@ -296,6 +296,10 @@ and the program stands still until they are read, which by a turn of a loop for 
 TERMINAL_FLOOD_BYTES: Final = 256 * 1024
 """Bytes that such a thread reads before the loop has taken them."""
 
+TERMINAL_FLOOD_BATCH_BYTES: Final = 192 * 1024
+"""Bytes of those that are handed on together: a turn of the loop holds up the thread, and so the program,
+and there is room to read on until it comes."""
+
 TERMINAL_FLOODS: Final = 2
 """Threads that read from terminals at once, in the whole program: more would wait for a processor, and
 the loop reads the other terminals as ever."""

@@ -22,6 +22,7 @@ from sandyard.limits import (
     TERMINAL_BULK_BYTES,
     TERMINAL_DRAIN_BYTES,
     TERMINAL_FLOOD_AFTER,
+    TERMINAL_FLOOD_BATCH_BYTES,
     TERMINAL_FLOOD_BYTES,
     TERMINAL_FLOOD_DELAY_S,
     TERMINAL_FLOOD_LOOK_S,
@@ -101,7 +102,11 @@ class Flood:
         poll.register(self._fd, select.POLLIN)
         since = time.monotonic()
         try:
-            while poll.poll(TERMINAL_FLOOD_SILENCE_MS) and self._read():
+            # The kernel first passes on what has come when it is asked for that, but not when it is
+            # polled: so nearly all reads find something.
+            while (got := self._read()) is not None:
+                if not got and not poll.poll(TERMINAL_FLOOD_SILENCE_MS):
+                    break
                 if self._is_due(since):
                     since = time.monotonic()
                     self._call()
@@ -116,17 +121,17 @@ class Flood:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._tell, self)
 
-    def _read(self) -> bool:
-        """Reads what is there; False where nothing more is to be read."""
+    def _read(self) -> int | None:
+        """Reads what is there; how many bytes, and None where nothing more is to be read."""
         with self._lock:
             try:
-                if not self.over:
-                    self._end += os.readv(self._fd, [self._view[self._end :]])
+                got = None if self.over else os.readv(self._fd, [self._view[self._end :]])
             except BlockingIOError:
-                pass
+                return 0
             except OSError:  # EIO: the loop sees for itself
-                return False
-            return not self.over
+                return None
+            self._end += got or 0
+            return got
 
     def _call(self) -> None:
         with self._lock:
@@ -137,7 +142,7 @@ class Flood:
     def _is_due(self, since: float) -> bool:
         """Whether what was read since a moment is to be shown."""
         late = time.monotonic() - since > TERMINAL_FLOOD_DELAY_S
-        return late or self._end >= TERMINAL_BATCH_BYTES
+        return late or self._end >= TERMINAL_FLOOD_BATCH_BYTES
 
     def _wait_for_room(self) -> bool:
         """Waits until the loop has taken what is there; False if it is closed."""
