@@ -279,6 +279,11 @@ class SortedList:
         return len(self._prefixes)
 
     @property
+    def end(self) -> int:
+        """The size of its pack."""
+        return self._at + len(self) * _LISTED.size + _TRAILER.size
+
+    @property
     def prefixes(self) -> Iterable[int]:
         """The beginnings of all digests, as numbers."""
         return self._prefixes

@@ -71,6 +71,7 @@ class Saver:
             self._stack.enter_context(self._place.shared())
             self._packs = self._stack.enter_context(self._place.opened("packs"))
             self._objects = self._stack.enter_context(Objects(self._packs, self._lists))
+            self._objects.tell()
             self._pack = self._stack.enter_context(ExitStack())
             self.last = self._last()
             self._stack = self._stack.pop_all()
@@ -162,7 +163,7 @@ class Saver:
         return self.last is not None and self.last.tree == tree and self._has_tree(tree)
 
     def _has_tree(self, tree: str) -> bool:
-        return not self._objects.damaged and self.entries_of(bytes.fromhex(tree)) is not None
+        return self.entries_of(bytes.fromhex(tree)) is not None and not self._objects.damaged
 
     def recorded(self, path: str) -> Snapshot | None:
         """A snapshot of this store that is not known to be lost, by the path of its record."""

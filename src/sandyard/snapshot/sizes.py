@@ -21,6 +21,7 @@ __all__ = [
     "SESSION_NAME_CHARS",
     "SMALL_PACK_BYTES",
     "TAGS",
+    "UNTOLD_PACKS",
     "WORD_CHARS",
 ]
 
@@ -54,6 +55,10 @@ DICT_AFTER: Final = 128
 DICT_OBJECTS: Final = 50_000
 """With more packs than the first, after so many searches, and with at most so many objects, the
 beginnings of digests are put into one dictionary, of some 5 MB: a search in each list is slower."""
+
+UNTOLD_PACKS: Final = 16
+"""Packs that a summary need not speak of: the list of each is read by every program that opens the store,
+in some 50 us, and writing the summary takes milliseconds."""
 
 COMPRESSION_LEVEL: Final = 3
 """Of zstd; its own default: a third of the size at some 300 MB/s."""

@@ -92,7 +92,7 @@ class SnapshotStore:
                 value=directory,
             )
         self._place = Place(os.path.normpath(path), disk)
-        self._lists = Lists()
+        self._lists = Lists(self._place)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         """Another process opens it anew."""

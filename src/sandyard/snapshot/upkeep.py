@@ -165,7 +165,7 @@ def verify_store(place: Place, lists: Lists) -> StoreHealth:
     with ExitStack() as stack:
         stack.enter_context(place.shared())
         packs = stack.enter_context(place.opened("packs"))
-        objects = stack.enter_context(Objects(packs, lists))
+        objects = stack.enter_context(Objects(packs, lists, whole=True))
         history, checker = History(place), _Checker(objects)
         for snapshot in history.all():
             checker.check(snapshot)
@@ -273,7 +273,7 @@ class _Plan:
 
     def write(self, *, compress: bool) -> None:
         """Choose packs, and write anew what of them is needed."""
-        with Objects(self._packs, self._lists) as objects:
+        with Objects(self._packs, self._lists, whole=True) as objects:
             self._marks.add(objects, _all_of(self._place))
             self._goers = _choose(objects, self._marks.live, compress=compress)
             # Each is read on the way, so nothing is given up for a copy that turns out to be damaged.
@@ -329,7 +329,7 @@ class _Plan:
             How many went.
         """
         count = 0
-        with Objects(self._packs, self._lists) as objects:
+        with Objects(self._packs, self._lists, whole=True) as objects:
             # What was saved since may need what nobody needed before.
             self._marks.add(objects, _all_of(self._place))
             for name in self._goers:
