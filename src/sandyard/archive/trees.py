@@ -40,6 +40,9 @@ _FILE: Final = _NUMBERS[Kind.FILE]
 _HEAD: Final = struct.Struct("<BBHHIqQ")
 """Kind, flags, mode, length of the name and of the link, time, size."""
 
+_SIZES: Final = struct.Struct("<xB2xHI16x")
+"""Of these, flags and both lengths."""
+
 _EXTENT: Final = struct.Struct("<QQ")
 _COUNT: Final = struct.Struct("<I")
 _ATTRIBUTE: Final = struct.Struct("<HI")
@@ -168,7 +171,24 @@ def entries_in(raw: bytes | bytearray) -> dict[bytes, bytes]:
     Raises:
         ArchiveError: the bytes are none.
     """
-    return dict(each_entry(bytes(raw)))
+    whole, found = bytes(raw), dict[bytes, bytes]()
+    if not whole.startswith(_MAGIC):
+        raise ArchiveError(_CORRUPT)
+    at, end, sizes_at = len(_MAGIC), len(whole), _SIZES.unpack_from
+    try:
+        while at < end:  # as below; it is done for each directory in which something was changed
+            flags, name_size, link_size = sizes_at(whole, at)
+            if flags > _HAS_DIGEST:
+                return dict(each_entry(whole))
+            name_end = at + _HEAD.size + name_size
+            stop = name_end + link_size + (DIGEST_BYTES if flags else 0)
+            found[whole[name_end - name_size : name_end]] = whole[at:stop]
+            at = stop
+    except struct.error as error:
+        raise ArchiveError(_CORRUPT) from error
+    if at > end:
+        raise ArchiveError(_CORRUPT)
+    return found
 
 
 def each_entry(raw: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -72,7 +71,7 @@ class Touched:
             for place in above:
                 top = os.open(place, _DIRECTORY)
                 stack.callback(os.close, top)
-                tops.append(stack.enter_context(Directories(top)))
+                tops.append(stack.enter_context(Directories(top, readable=True)))
             pending = [_Seen((), tuple(range(len(tops))), True)]
             while pending:
                 pending += self._look(tops, pending.pop())
@@ -98,18 +97,19 @@ class Touched:
         found: dict[bytes, list[tuple[int, bool | None]]] = {}
         for number in seen.layers:
             try:
-                opened = os.open(".", _DIRECTORY, dir_fd=tops[number].at(seen.path))
+                with os.scandir(tops[number].at(seen.path)) as listed:
+                    entries = [
+                        (os.fsencode(each.name), each.is_dir(follow_symlinks=False))
+                        for each in listed
+                    ]
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
                 self._names[seen.path] = None  # somebody changes it just now
                 return []
-            try:
-                for each in os.listdir(opened):
-                    name = os.fsencode(each)
-                    found.setdefault(name, []).append((number, _hides(opened, each)))
-            finally:
-                os.close(opened)
+            for name, is_directory in entries:
+                hides = _hides(tops[number], (*seen.path, name)) if is_directory else None
+                found.setdefault(name, []).append((number, hides))
         self._names[seen.path] = set(found) if seen.shown else None
         below = (_below(seen, name, kinds) for name, kinds in found.items())
         return [each for each in below if each.layers]
@@ -135,21 +135,13 @@ def _below(seen: _Seen, name: bytes, kinds: list[tuple[int, bool | None]]) -> _S
     return _Seen((*seen.path, name), tuple(layers), shown)
 
 
-def _hides(above: int, name: str) -> bool | None:
-    """Whether a directory of a layer hides what is beneath; None for what is no directory."""
+def _hides(layer: Directories, path: Path) -> bool | None:
+    """Whether a directory of a layer hides what is beneath; None if it is none any more."""
     try:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+        return os.getxattr(layer.at(path), _OPAQUE) == b"y"
+    except OSError as error:
+        if error.errno in _GONE:
             return None
-        opened = os.open(name, _DIRECTORY, dir_fd=above)
-    except OSError as error:
-        if error.errno not in _GONE:
-            raise
-        return None
-    try:
-        return os.getxattr(opened, _OPAQUE) == b"y"
-    except OSError as error:
         if error.errno != errno.ENODATA:
             raise
         return False
-    finally:
-        os.close(opened)

@@ -75,6 +75,15 @@ class LayeredSaving(TreeSaving):
 
     # --- directories ------------------------------------------------------------------------------
 
+    def _names_in(self, opened: int, path: Path) -> list[bytes]:
+        touched = self._touched.names(path)
+        known = not path or path[-1] in self._was.get(path[:-1], ())
+        if touched is None or not known or self._known.report.skipped:
+            return super()._names_in(opened, path)
+        return sorted(
+            touched
+        )  # all else was saved: the kernel need not lay the layers' lists together
+
     def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         digest, touched = self._digest_of(path), self._touched.names(path)
         if digest is None:
@@ -83,8 +92,13 @@ class LayeredSaving(TreeSaving):
         if touched is None:
             self._discount(was)
             return super()._looked_at(opened, path, names)
-        kept = {name: was.pop(name) for name in names if name in was and name not in touched}
-        listing = super()._looked_at(opened, path, [name for name in names if name not in kept])
+        if self._known.report.skipped:
+            kept = {name: was.pop(name) for name in names if name in was and name not in touched}
+            listing = super()._looked_at(opened, path, [name for name in names if name not in kept])
+        else:
+            kept, was = was, {name: was.pop(name) for name in names if name in was}
+            listing = super()._looked_at(opened, path, names)
+            listing = listing._replace(vanished=[])  # what was removed is touched, too
         self._kept[path] = kept
         self._was[path] = {}
         for name, entry in was.items():

@@ -166,7 +166,7 @@ class TreeSaving:
         if self._stopped.is_set():
             raise Abandoned
         opened, key = tree.at(path), b"/".join(path)
-        listing = self._looked_at(opened, path, names_in(opened))
+        listing = self._looked_at(opened, path, self._names_in(opened, path))
         frame = Frame(path, key, listing, self._left_out(path, listing), self._old(path, key))
         if look is None or not frame.same:
             noted = self._tally.noted
@@ -191,6 +191,11 @@ class TreeSaving:
         name = path[-1] if path else b"."
         bits = mode & _PERMISSIONS
         return Node(name, Kind.DIRECTORY, bits, mtime, attributes=kept, owner=whose), mode
+
+    def _names_in(self, opened: int, path: Path) -> list[bytes]:
+        """The names of what is to be looked at in a directory, sorted."""
+        del path
+        return names_in(opened)
 
     def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         """Look at entries of a directory."""
