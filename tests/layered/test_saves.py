@@ -22,6 +22,7 @@ from sandyard.archive.trees import Node
 from sandyard.workspace.layered_saving import LayeredSaving
 from sandyard.workspace.persist_frame import Listing
 from sandyard.workspace.persist_tree import TreeSaving
+from sandyard.workspace.stat_index import Known, StatIndex
 from tests.layered.conftest import assert_nothing_left, said
 from tests.layered.test_saved import saved_sample
 
@@ -185,6 +186,65 @@ async def test_save_costs_what_was_touched(client: UnixLocalSandboxClient, ways:
             assert saved.files == snapshot.files - 50
     await client.delete(session)
     assert_nothing_left(saved=1)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+async def test_what_was_made_and_removed(
+    client: UnixLocalSandboxClient, ways: Ways, monkeypatch: pytest.MonkeyPatch, *, torn: bool
+) -> None:
+    """What lay above all layers and is gone leaves no mark there: it is not told of any more.
+
+    Args:
+        torn: whether what the last save noted of directories can't be read.
+    """
+    base = await client.create()
+    async with base:
+        await said(
+            base, "mkdir -p a/b c; touch a/1 a/b/2 c/3 4; for i in $(seq 50); do echo > a/f$i; done"
+        )
+        snapshot = await base.save_snapshot()
+    await client.delete(base)
+    listed: list[tuple[bytes, ...]] = []
+    real = TreeSaving._names_in  # noqa: SLF001
+
+    def listing(saving: TreeSaving, opened: int, path: tuple[bytes, ...]) -> list[bytes]:
+        listed.append(path)
+        return real(saving, opened, path)
+
+    session = await client.fork(snapshot, workspace=Layered())
+    async with session:
+        await said(
+            session, "echo new > a/new; mkdir -p a/b/deep/er; echo > a/b/deep/er/new; echo > c/3"
+        )
+        await session.save_snapshot()
+        for number, command in enumerate(
+            (
+                "rm a/new; echo more > a/more",
+                "mv a/b/deep/er a/b/er; rm -r a/b/deep; rm a/1",
+                "rm -r a/b/er a/more; touch a/f7",
+                "rm -r a/b; mkdir a/b; touch a/b/2; rm c/3; mv 4 c/3",
+            )
+        ):
+            await said(session, command)
+            with monkeypatch.context() as patch:
+                if torn:
+                    patch.setattr(StatIndex, "_known", unreadable)
+                patch.setattr(TreeSaving, "_names_in", listing)
+                ours = await session.save_snapshot(label="kept")
+            assert ((b"a",) in listed) == torn, number
+            listed.clear()
+            assert told(ours) == told(await walked(session, f"walked{number}"))
+        assert ways.followed >= 5
+    await client.delete(session)
+    assert_nothing_left(saved=1)
+
+
+def unreadable(index: StatIndex, path: bytes, place: int, key: int) -> Known | None:
+    """Know of no directory, but of how the layers lay."""
+    return REAL_KNOWN(index, path, place, key) if path.startswith(b"\0") else None
+
+
+REAL_KNOWN = StatIndex._known  # noqa: SLF001
 
 
 async def test_what_is_left_out_is_looked_at(

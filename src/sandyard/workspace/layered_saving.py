@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sandyard.archive.model import Kind
 from sandyard.archive.report import Fate
 from sandyard.archive.trees import decode_entry, entries_in, join_entries, kind_of
 from sandyard.workspace.persist_tree import TreeSaving
+from sandyard.workspace.stat_index import looks_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sandyard.workspace.stat_index import Known
 
 __all__ = ["LayeredSaving", "UnknownTreeError"]
+
+_FEW: Final = 16
+"""Names that are looked up one by one rather than that a directory is listed."""
 
 
 class UnknownTreeError(Exception):
@@ -47,6 +51,7 @@ class LayeredSaving(TreeSaving):
         self._top_was = decode_entry(top).digest
         self._was: dict[Path, dict[bytes, bytes]] = {}
         self._kept: dict[Path, dict[bytes, bytes]] = {}
+        self._unlisted: set[Path] = set()
         if known.report.hard_links:
             self._check_links()
 
@@ -76,29 +81,21 @@ class LayeredSaving(TreeSaving):
     # --- directories ------------------------------------------------------------------------------
 
     def _names_in(self, opened: int, path: Path) -> list[bytes]:
-        touched = self._touched.names(path)
-        known = not path or path[-1] in self._was.get(path[:-1], ())
-        if touched is None or not known or self._known.report.skipped:
-            return super()._names_in(opened, path)
-        return sorted(
-            touched
-        )  # all else was saved: the kernel need not lay the layers' lists together
-
-    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
         digest, touched = self._digest_of(path), self._touched.names(path)
         if digest is None:
-            return super()._looked_at(opened, path, names)
+            return super()._names_in(opened, path)
         was = self._entries(digest)
         if touched is None:
             self._discount(was)
-            return super()._looked_at(opened, path, names)
-        if self._known.report.skipped:
-            kept = {name: was.pop(name) for name in names if name in was and name not in touched}
-            listing = super()._looked_at(opened, path, [name for name in names if name not in kept])
+            return super()._names_in(opened, path)
+        names = self._touched_ever(path, touched)
+        if names is None:
+            there = super()._names_in(opened, path)
+            kept = {name: was.pop(name) for name in there if name in was and name not in touched}
+            names = [name for name in there if name not in kept]
         else:
             kept, was = was, {name: was.pop(name) for name in names if name in was}
-            listing = super()._looked_at(opened, path, names)
-            listing = listing._replace(vanished=[])  # what was removed is touched, too
+            self._unlisted.add(path)
         self._kept[path] = kept
         self._was[path] = {}
         for name, entry in was.items():
@@ -106,7 +103,26 @@ class LayeredSaving(TreeSaving):
             self._discount_one(node)
             if node.kind is Kind.DIRECTORY:  # what is in it, where it is known what became of it
                 self._was[path][name] = node.digest
-        return listing
+        return names
+
+    def _touched_ever(self, path: Path, touched: set[bytes]) -> list[bytes] | None:
+        """All in a directory that may be otherwise, sorted, where the kernel need not list it for that.
+
+        It is far quicker to list one layer than all of them together. What was made above them and
+        removed since the last save leaves no mark: that one looked at it.
+        """
+        if self._known.report.skipped:  # what is there may be more than what was saved
+            return None
+        key = b"/".join(path)
+        then = self._before.get(key)
+        if then is None and self._before.tells_of(key):  # which can't be read
+            return None
+        names = touched if then is None else touched.union(name for name, _ in looks_in(then.looks))
+        return sorted(names) if len(names) <= len(touched) + _FEW else None
+
+    def _looked_at(self, opened: int, path: Path, names: list[bytes]) -> Listing:
+        listing = super()._looked_at(opened, path, names)
+        return listing._replace(vanished=[]) if path in self._unlisted else listing
 
     def _digest_of(self, path: Path) -> bytes | None:
         """What a directory was, once; None if it was none."""

@@ -179,6 +179,12 @@ class StatIndex:
             at += 1
         return None
 
+    def tells_of(self, path: bytes) -> bool:
+        """Whether something was written of a directory, and be it that nobody can read it."""
+        key = _key_of(path)
+        at = bisect_left(self._keys, key)
+        return at < len(self._keys) and self._keys[at] == key
+
     def _known(self, path: bytes, place: int, key: int) -> Known | None:
         head = self._bytes(_HEAD.size, place)
         if len(head) != _HEAD.size:
