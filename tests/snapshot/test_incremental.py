@@ -26,7 +26,7 @@ from sandyard.workspace import WorkspaceRoot
 from sandyard.workspace.extract import restore_members
 from sandyard.workspace.persist_saving import save_tree
 from sandyard.workspace.persist_tree import TreeSaving
-from sandyard.workspace.stat_index import IndexWriter, Looks, StatIndex, clock_now
+from sandyard.workspace.stat_index import IndexWriter, Known, Looks, StatIndex, clock_now
 from tests.workspace.sample import fill, looks
 
 if TYPE_CHECKING:
@@ -290,6 +290,20 @@ def test_removed_workspace_is_told(root: WorkspaceRoot, base: Path) -> None:
     base.rmdir()
     with pytest.raises(WorkspaceArchiveReadError):
         save(root, Memory())
+
+
+def test_index_knows_directories_of_any_size() -> None:
+    noted, sizes = bytearray(), [*range(0, 300_000, 4_001), *range(0, 300_000, 7_003)]
+    writer = IndexWriter(noted.extend)
+    for number, size in enumerate(sizes):
+        writer.add(b"%d" % number, Known(bytes(32), False, b"%d" % number + bytes(size)))
+    writer.finish("ab" * 32)
+    index = index_of(bytes(noted))
+    for order in (range(len(sizes)), reversed(range(len(sizes)))):
+        for number in order:
+            known = index.get(b"%d" % number)
+            assert known is not None
+            assert known.looks == b"%d" % number + bytes(sizes[number])
 
 
 def test_broken_index_reads_all(root: WorkspaceRoot, base: Path) -> None:

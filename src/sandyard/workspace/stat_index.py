@@ -207,7 +207,7 @@ class StatIndex:
             return self._read_at(size, place)
         at = place - self._window_at
         if at < 0 or at + size > len(self._window):
-            self._window_at = max(0, place + size + _AHEAD - _WINDOW)
+            self._window_at = max(0, min(place, place + size + _AHEAD - _WINDOW))
             self._window = self._read_at(_WINDOW, self._window_at)
             at = place - self._window_at
         return self._window[at : at + size]
