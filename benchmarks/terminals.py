@@ -74,12 +74,12 @@ def _bare_rate() -> float:
     master, slave = pty.openpty()
     try:
         with subprocess.Popen(BULK, stdout=slave) as process:
-            os.close(slave)
             got = 0
             while got < SIZE:
                 got += len(os.read(master, READ_BYTES))
             process.wait()
     finally:
+        os.close(slave)  # not before: the kernel might drop the last that was written
         os.close(master)
     return SIZE / (time.perf_counter() - began)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,9 +71,23 @@ def test_killed_for_memory(memory_group: Path, tmp_path: Path) -> None:
 HONEST = {"MemoryError", "ResourceLimitError memory", "LibraryLoadError not_loadable", "exact"}
 
 
+ABORTED = "Cannot recover from MemoryErrors while normalizing exceptions"
+"""What Python 3.11 says before it aborts: rarely it has no room left for even an error of the kernel's."""
+
+
+def run_with_little(what: str, tmp_path: Path) -> list[str]:
+    """What the program tells; once more where the interpreter itself gave up, which later ones don't."""
+    try:
+        return run_program("little_memory", what, temporary=tmp_path)
+    except AssertionError as error:
+        if sys.version_info >= (3, 12) or ABORTED not in str(error):
+            raise
+    return run_program("little_memory", what, temporary=tmp_path)
+
+
 @pytest.mark.parametrize("what", ["run", "stream"])
 def test_capture_without_memory(tmp_path: Path, what: str) -> None:
-    lines = [line.split("|") for line in run_program("little_memory", what, temporary=tmp_path)]
+    lines = [line.split("|") for line in run_with_little(what, tmp_path)]
     assert [int(spare) * MIB for spare, *_ in lines] == list(SPARES)
     assert {said for _, said, *_ in lines} <= HONEST
     assert {(left, again) for *_, left, again in lines} == {("0", "on")}

@@ -22,7 +22,7 @@ from sandyard.limits import (
     TERMINAL_TURN_BYTES,
 )
 from sandyard.process.master import Flood
-from tests.session.host import until
+from tests.session.host import POLL_S, until
 
 LINES = 600_000
 TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))
@@ -44,9 +44,19 @@ def threads() -> int:
     return sum(thread.name == "sandyard-terminal" for thread in threading.enumerate())
 
 
+async def flooding(session: Session) -> Terminal:
+    """A terminal that counts, and that a thread reads; on a busy machine a count may end unseen."""
+    for _ in range(20):
+        terminal = await session.terminal(COUNT, scrollback=ROOM)
+        while terminal.exit_code is None:
+            if threads() == 1:
+                return terminal
+            await asyncio.sleep(POLL_S)
+    raise AssertionError("no thread read any of 20 terminals")
+
+
 async def test_all_is_shown_in_order(session: Session) -> None:
-    terminal = await session.terminal(COUNT, scrollback=ROOM)
-    await until(lambda: threads() == 1, within=20)
+    terminal = await flooding(session)
     assert await terminal.wait() == 0
     assert terminal.scrollback().data == TEXT
     await until(lambda: threads() == 0)
@@ -78,8 +88,7 @@ async def test_slow_reader_sets_the_pace(session: Session) -> None:
 
 
 async def test_stalled_loop_bounds_it(session: Session) -> None:
-    terminal = await session.terminal(COUNT, scrollback=ROOM)
-    await until(lambda: threads() == 1, within=20)
+    terminal = await flooding(session)
     before = terminal.scrollback().total
     time.sleep(0.5)  # noqa: ASYNC251  # what is tested
     await asyncio.sleep(0)
@@ -127,9 +136,7 @@ async def test_no_thread_is_no_harm(session: Session, monkeypatch: pytest.Monkey
     monkeypatch.undo()
     assert terminal.scrollback().data == TEXT
     assert len(os.listdir("/proc/self/fd")) == before
-    again = await session.terminal(COUNT, scrollback=ROOM)
-    await until(lambda: threads() == 1, within=20)
-    await again.wait()
+    await (await flooding(session)).wait()
 
 
 def test_loop_that_ends_ends_its_thread() -> None:
