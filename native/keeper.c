@@ -18,7 +18,6 @@
 
 #define VECTOR_ROOM 1024 /* words and variables of an ordinary command; more take a mapping */
 #define IDLE_MS 3000
-#define TIDY_MS 1 /* after a job: whoever hears of its exit goes first, on our processor as well */
 #define KILL_ROUNDS 2 /* of SIGKILL alone, to the group and to all, before the tree is frozen first */
 
 struct job {
@@ -40,7 +39,6 @@ struct job {
 static int channel_fd, control_fd, children_fd;
 static const struct refusals *refusals;
 static char *vector[VECTOR_ROOM];
-static struct output used = OUTPUT_NONE, spare = OUTPUT_NONE; /* the last command's pipes, and the next one's */
 
 /* With a descriptor, unless `fd` is -1. */
 static void deliver(uint16_t kind, uint32_t id, const void *body, size_t size, int fd) {
@@ -294,9 +292,7 @@ static pid_t spawn_on_terminal(struct spawn *spawn, struct terminal *terminal, s
 static pid_t spawn_captured(struct spawn *spawn, const int *fds, struct output *output, struct failure *failure) {
     int streams[3];
     unsigned count = 0;
-    *output = spare;
-    spare = (struct output)OUTPUT_NONE;
-    int error = output->ours[0] < 0 ? output_open(output) : 0;
+    int error = output_open(output);
     if (error != 0) {
         *failure = (struct failure){STEP_SPAWN_STDIO, 0, error, NO_RECORD, 0};
         return -1;
@@ -366,31 +362,19 @@ static void run(struct incoming *in) {
         return;
     }
     report_birth(&job);
-    output_close(&used);
     keep(&job);
-    used = job.output;
+    output_close(&job.output);
     if (job.left_over)
         report_gone(&job);
 }
 
-static bool job_comes(int patience) {
+/* Waits for a job; false when there was none for so long that this keeper may go. */
+static bool wait_for_job(bool stays) {
     struct pollfd event = {.fd = channel_fd, .events = POLLIN};
-    int ready = poll(&event, 1, patience);
+    int ready = poll(&event, 1, stays ? -1 : IDLE_MS);
     if (ready < 0 && errno != EINTR)
         _exit(1);
     return ready != 0;
-}
-
-/* Waits for a job; false when there was none for so long that this keeper may go. */
-static bool wait_for_job(bool stays) {
-    if (job_comes(TIDY_MS))
-        return true;
-    output_close(&used);
-    /* Not in each keeper, or an idle session would count as many pipes of its user as ever ran at once. Where
-     * there is no room for them now, the command that needs them says so. */
-    if (stays && spare.ours[0] < 0)
-        (void)output_open(&spare);
-    return job_comes(stays ? -1 : IDLE_MS);
 }
 
 _Noreturn void keeper_refuse(int channel, int control, volatile uint32_t *state, int error) {

@@ -52,7 +52,6 @@ static const struct {
     {SYS_ppoll, "poll"},        {SYS_wait4, "wait4"},     {SYS_set_robust_list, "set_robust_list"},
     {SYS_read, "read"},         {SYS_prctl, "prctl"},     {SYS_rt_sigaction, "rt_sigaction"},
     {SYS_fcntl, "fcntl"},       {SYS_write, "write"},     {SYS_openat, "openat"},
-    {SYS_pipe2, "pipe2"},
     {SYS_execve, "execve"},     {SYS_kill, "kill"},       {SYS_getsid, "getsid"},
 #ifdef SYS_poll
     {SYS_poll, "poll"},

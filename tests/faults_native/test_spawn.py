@@ -24,10 +24,6 @@ RESTARTED: Final = {"ioctl", "poll", "read", "recvmsg", "sendmsg", "wait4"}
 AFTERWARDS: Final = {"poll", "recvmsg"}
 """Calls that wait for what comes next: after the last answer nobody hears of their failure."""
 
-AHEAD: Final = {"pipe2", "fcntl"}
-"""Calls that make a command's pipes before it comes: without them it makes its own, and is answered for these."""
-
-KEEPER: Final = 3
 OUTER: Final = 0
 """The process outside, which waits for ends alone: its own, and with it all else, may come after both
 answers."""
@@ -74,8 +70,7 @@ def judge(first: object, second: object, hit: Call | None, fault: Fault) -> str 
         return f"{what}: {set(first) ^ set(second)}"
     if hit is not None and isinstance(first, list) and isinstance(second, list):
         late = hit.process == OUTER or hit.name in AFTERWARDS
-        ahead = hit.process == KEEPER and hit.name in AHEAD
-        missed = late or ahead or is_needless(hit, fault.error)
+        missed = late or is_needless(hit, fault.error)
         return None if missed else f"{what}: as if nothing had been"
     return None
 

@@ -174,7 +174,8 @@ async def test_output_after_the_end(play: Scene, deceived: Session) -> None:
     await deceived.start()
     async with deceived.stream("true", timeout=5) as running:
         told = sum([len(chunk.data) async for chunk in running])
-    assert told <= 1024**2  # what a pipe holds, and no more
+    # What came before the end was heard of, and what a pipe holds then; the writer never ends.
+    assert told <= 16 * 1024**2
     assert running.result.exit_code == 0
 
 

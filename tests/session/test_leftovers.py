@@ -48,7 +48,8 @@ async def test_daemons_are_listed_by_name(session: Session) -> None:
 
 
 async def test_ended_children_are_not_listed(session: Session) -> None:
-    script = "import os\nfor _ in range(3):\n if os.fork() == 0: os._exit(0)"
+    ended = "os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)"  # and stays a zombie
+    script = f"import os\nfor _ in range(3):\n child = os.fork() or os._exit(0)\n {ended}"
     result = await session.exec("python3", "-c", script, shell=False)
     assert result.leftovers == ()
 
