@@ -29,9 +29,7 @@ def looks(top: bytes) -> dict[bytes, tuple[object, ...]]:
             with open(full, "rb") as file:
                 kept = file.read()
         else:
-            todo += [
-                os.path.join(path, os.fsencode(name)) for name in os.listdir(os.fsdecode(full))
-            ]
+            todo += [os.path.join(path, name) for name in sorted(os.listdir(full), reverse=True)]
         if not stat.S_ISLNK(facts.st_mode):
             attributes = {name: os.getxattr(full, name) for name in os.listxattr(full)}
         mode = 0 if not path else facts.st_mode  # the workspace's own stays as it is
