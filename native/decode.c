@@ -107,6 +107,14 @@ static bool is_limit(const unsigned char *data, size_t size) {
     return limit.zero == 0;
 }
 
+static bool is_landlock(const unsigned char *data, size_t size) {
+    struct landlock landlock;
+    if (size != sizeof landlock)
+        return false;
+    memcpy(&landlock, data, sizeof landlock);
+    return landlock.logged <= 1 && landlock.zero == 0;
+}
+
 /* tmpfs takes 0 for no limit at all. */
 static bool is_scratch(const unsigned char *data, size_t size) {
     struct scratch scratch;
@@ -198,7 +206,7 @@ static bool is_record(const struct record *record) {
     case RECORD_LIMIT:
         return is_limit(data, size);
     case RECORD_LANDLOCK:
-        return size == sizeof(struct landlock);
+        return is_landlock(data, size);
     case RECORD_LANDLOCK_RULE:
         return size > sizeof(struct rule) && is_path(data + sizeof(struct rule), size - sizeof(struct rule));
     case RECORD_SECCOMP:

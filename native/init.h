@@ -178,7 +178,7 @@ void privileges_follow_parent(int parent);
 void landlock_restrict(const struct plan *plan);
 int landlock_create(const struct landlock *landlock);
 int landlock_allow(int ruleset, int place, uint64_t access);
-int landlock_enter(int ruleset);
+int landlock_enter(int ruleset, bool logged);
 int landlock_keep(int place);
 int landlock_for_command(void);
 void filter_install(const struct plan *plan);

@@ -26,6 +26,9 @@ struct path_beneath {
 } __attribute__((packed));
 
 #define RULE_PATH_BENEATH 1
+/* LANDLOCK_RESTRICT_SELF_*, of ABI 7. */
+#define LOG_SAME_EXEC_OFF (1u << 0)
+#define LOG_NEW_EXEC_ON (1u << 1)
 /* The rights that make sense for something that is no directory: EXECUTE, WRITE_FILE, READ_FILE,
  * TRUNCATE, IOCTL_DEV; the kernel refuses a rule with others on a file. */
 #define FILE_RIGHTS (1ull << 0 | 1ull << 1 | 1ull << 2 | 1ull << 14 | 1ull << 15)
@@ -50,13 +53,19 @@ int landlock_allow(int ruleset, int place, uint64_t access) {
     return (int)syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0);
 }
 
-int landlock_enter(int ruleset) { return (int)syscall(SYS_landlock_restrict_self, ruleset, 0); }
+/* Of a domain the audit hears what is refused until the next execve(2) and nothing after it, unless it is
+ * told otherwise: commands are what comes after, and what init itself is refused is nobody's denial. */
+int landlock_enter(int ruleset, bool logged) {
+    unsigned flags = logged ? LOG_SAME_EXEC_OFF | LOG_NEW_EXEC_ON : 0;
+    return (int)syscall(SYS_landlock_restrict_self, ruleset, flags);
+}
 
 #define ABOVE_PLACES 16 /* no descriptor has its place here */
 #define READ_FILE (1ull << 2)
 #define READ_DIRECTORY (1ull << 3)
 
 static int commands = -1; /* the ruleset of commands, where it is not ours */
+static bool audited; /* whether the audit hears of both */
 
 /* Returns 0, or the errno for which the rule is left out: of what is not there, or is closed to us as
  * it will be to commands, nothing can be allowed. */
@@ -83,6 +92,7 @@ static int add_rule(int ruleset, uint32_t index, const unsigned char *data) {
 static int make_ruleset(uint32_t index, const unsigned char *data, bool scoped) {
     struct landlock landlock;
     memcpy(&landlock, data, sizeof landlock);
+    audited = landlock.logged != 0;
     if (!scoped)
         landlock.scoped = 0;
     int ruleset = landlock_create(&landlock);
@@ -114,7 +124,7 @@ int landlock_keep(int place) {
 }
 
 /* Called between vfork(2) and execve(2). */
-int landlock_for_command(void) { return commands < 0 || landlock_enter(commands) == 0 ? 0 : errno; }
+int landlock_for_command(void) { return commands < 0 || landlock_enter(commands, audited) == 0 ? 0 : errno; }
 
 void landlock_restrict(const struct plan *plan) {
     int ruleset = -1;
@@ -136,7 +146,7 @@ void landlock_restrict(const struct plan *plan) {
     }
     if (ruleset < 0)
         return;
-    if (landlock_enter(ruleset) != 0)
+    if (landlock_enter(ruleset, audited) != 0)
         report_failure(STEP_LANDLOCK, NO_RECORD, errno, "restricting ourselves");
     (void)close(ruleset);
 }

@@ -55,9 +55,10 @@ static int narrow_limit(const unsigned char *data) {
     return limit_set(&limit);
 }
 
-static int narrow_files(const unsigned char *data, int *ruleset) {
+static int narrow_files(const unsigned char *data, int *ruleset, bool *logged) {
     struct landlock landlock;
     memcpy(&landlock, data, sizeof landlock);
+    *logged = landlock.logged != 0;
     *ruleset = landlock_create(&landlock);
     return *ruleset < 0 ? errno : 0;
 }
@@ -65,10 +66,11 @@ static int narrow_files(const unsigned char *data, int *ruleset) {
 int narrow_command(const struct spawn *spawn) {
     struct record record, filter = {0};
     int ruleset = -1, error = 0;
+    bool logged = false;
     for (size_t at = 0; at < spawn->narrowing_size && error == 0;) {
         at += record_read(spawn->narrowing + at, &record);
         if (record.op == RECORD_LANDLOCK)
-            error = narrow_files(record.data, &ruleset);
+            error = narrow_files(record.data, &ruleset, &logged);
         else if (record.op == RECORD_LANDLOCK_RULE)
             error = allow(ruleset, record.data);
         else if (record.op == RECORD_LIMIT)
@@ -76,7 +78,7 @@ int narrow_command(const struct spawn *spawn) {
         else
             filter = record;
     }
-    if (error == 0 && ruleset >= 0 && landlock_enter(ruleset) != 0)
+    if (error == 0 && ruleset >= 0 && landlock_enter(ruleset, logged) != 0)
         error = errno;
     if (ruleset >= 0)
         (void)close(ruleset);

@@ -184,6 +184,8 @@ struct limit {
 
 struct landlock {
     uint64_t handled, scoped;
+    uint32_t logged; /* 1: the kernel's audit hears what is refused to programs behind it; else 0 */
+    uint32_t zero;
 };
 
 struct rule {

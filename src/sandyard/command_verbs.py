@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path, PurePath
@@ -117,14 +118,15 @@ class CommandVerbs(CommandVerbBase):
             narrow=narrow,
         )
         call = await self._prepared(request)
+        began = time.time()
         try:
             result = await commands.run(call)
         except ExecTimeoutError as error:
-            await self._explainer.explain_late(error, call.spawn, narrow)
+            await self._explainer.explain_late(error, call.spawn, narrow, began)
             raise
         if result.exit_code:
             said = result.stderr, result.stdout
-            await self._explainer.explain(result, call.spawn, narrow, *said)
+            await self._explainer.explain(result, call.spawn, narrow, *said, began=began)
         return result
 
     @observed_block("exec")

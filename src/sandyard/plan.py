@@ -312,11 +312,13 @@ class LandlockRuleset:
         handled: LANDLOCK_ACCESS_FS_* bits that the ruleset decides on.
         scoped: LANDLOCK_SCOPE_* bits (0 where the kernel's ABI is older than 6).
         rules: the exceptions.
+        logged: whether the kernel's audit hears what it denies to commands (ABI 7 and later).
     """
 
     handled: int
     scoped: int
     rules: tuple[LandlockRule, ...]
+    logged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

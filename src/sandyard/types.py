@@ -131,7 +131,7 @@ class Denial:
             denies by name or what belongs to the system itself. Whether the host has a path that
             is not shown is not looked up: a policy that names a missing one is refused.
         program: the name of the first process that was refused a system call, of at most 15 bytes,
-            as the kernel told of it; None for what only the command's words tell.
+            as the kernel told of it; None for what the command's words or the machine's audit tell.
         times: how often a system call was refused, as the kernel counts; 1 for what words tell.
     """
 
@@ -190,7 +190,8 @@ class ExecResult:
             an error of its own (EAGAIN, EMFILE, ENOSPC, EFBIG) is not among them.
         denials: what the policy kept a command that failed from, as far as its last words and the
             kernel tell: at most 8, in the order in which it complained, then the system calls that
-            it did not complain of. Empty for a command that succeeded.
+            it did not complain of, then paths of which only the machine's audit told. Empty for a
+            command that succeeded.
         refused: how many system calls the kernel refused it and what it started, until it exited;
             those that are refused as if they did not exist (ENOSYS) are not counted.
         refused_calls: the first 8 kinds of them.

@@ -125,14 +125,20 @@ class CommandVerbBase(VerbBase):
             await self._followers().follow(self.observer, op, about, end)
 
     def _hear_refusals(self, init: InitProcess) -> None:
-        """Tell what processes are refused that have outlived their commands, once they have ended."""
+        """Tell what processes are refused that have outlived their commands, once they have ended.
+
+        And listen to what the audit tells of all, where it does.
+        """
         observer = self.observer
         if observer is not None:
             followed = self._followers()
             init.unowned.heard = lambda calls: followed.report(observer, "refused_calls", calls)
+        if init.owner is not None:  # the audit tells root alone
+            self._explainer.listen(init.owner[0])
 
     async def _tell_ends(self) -> None:
         """Tell the ends of all that ran, now that the sandbox has ended."""
+        self._explainer.close()
         if self._followed is not None:
             await self._followed.settle()
 

@@ -287,6 +287,17 @@ def test_grants_are_added_as_their_owner(facts: HostFacts) -> None:
     assert not removed
 
 
+def test_audit_hears_where_it_can_be_read() -> None:
+    for audited in (True, False):
+        plan = plan_session(
+            Policy(), dataclasses.replace(DEBIAN_ROOT, audited=audited), WORKSPACE, ()
+        )
+        assert plan.landlock is not None
+        assert plan.landlock.logged is audited
+    bare = plan_session(Policy(), dataclasses.replace(ARM_BARE, audited=True), WORKSPACE, ())
+    assert bare.landlock is None
+
+
 def test_written_trees_are_landlock_rules() -> None:
     found = (grant("/srv/in"), grant("/srv/out", writable=True))
     policy = Policy(reads=("/srv/in",), writes=("/srv/out",))

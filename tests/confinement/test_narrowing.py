@@ -46,6 +46,12 @@ def layer(narrowing: Narrowing, whole: Enforced | None = None) -> LandlockRulese
     return narrowed.landlock
 
 
+@pytest.mark.parametrize("audited", [True, False])
+def test_layer_is_heard_as_session_is(audited: bool) -> None:
+    whole = enforced(facts=dataclasses.replace(DEBIAN_ROOT, audited=audited))
+    assert layer(Narrowing(writes=()), whole).logged is audited
+
+
 def rights(ruleset: LandlockRuleset) -> dict[str, int]:
     return {rule.path: rule.access for rule in ruleset.rules}
 

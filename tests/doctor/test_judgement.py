@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,6 +16,7 @@ from sandyard.confinement.doctor import judge
 from sandyard.confinement.doctor_canaries import judge_canaries, parse_findings
 from sandyard.confinement.doctor_plans import PARTS
 from sandyard.confinement.doctor_values import DoctorReport, DoctorRow
+from sandyard.platform.auditing import AuditStanding
 from sandyard.platform.probes_facts import CgroupFacts, MachineFacts, ProgramFacts, Tried
 
 OK = Tried("ok")
@@ -294,6 +296,28 @@ def test_error_of_session_is_last_resort() -> None:
     odd = Tried("refused", "do this", "start", errno.EIO, "the workspace could not be started")
     report = judge(GOOD, ALL_OK | {"session": odd}, (), 0)
     assert (report.cause, report.fix) == ("the workspace could not be started", "do this")
+
+
+AUDIT_WORDS = {
+    "": None,
+    "read": "denials are read from it",
+    "off": "not on",
+    "closed": "root outside containers alone",
+    "distant": "first network namespace",
+    "halting": "halts",
+    "none": "no audit",
+}
+
+
+@pytest.mark.parametrize("audit", AUDIT_WORDS)
+def test_row_of_landlock_tells_of_audit(audit: AuditStanding | Literal[""]) -> None:
+    """Whether the audit is read is no reason for a machine to be worse."""
+    report = judge(replace(GOOD, audit=audit), ALL_OK, (), 0)
+    row, words = row_of(report, "landlock"), AUDIT_WORDS[audit]
+    assert (row.state, report.holds) == ("ok", True)
+    assert row.found.startswith("ABI 7: files, ")
+    assert ("denials" in row.found) == (words is not None)
+    assert words is None or words in row.found
 
 
 # --- canaries -------------------------------------------------------------------------------------

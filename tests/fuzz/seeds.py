@@ -87,7 +87,9 @@ WHOLE: Final = LaunchPlan(
         Deny("/srv/place/key"),
     ),
     limits=(ResourceLimit(7, 1024), ResourceLimit(4, 0)),
-    landlock=LandlockRuleset(0x7FFF, 3, (LandlockRule("/usr", 13), LandlockRule("/tmp", 0x7FFF))),
+    landlock=LandlockRuleset(
+        0x7FFF, 3, (LandlockRule("/usr", 13), LandlockRule("/tmp", 0x7FFF)), True
+    ),
     seccomp=FILTER,
 )
 

@@ -83,7 +83,7 @@ FORMATS: Final = {
     "layer": "QQ",
     "scratch": "QQ",
     "limit": "QII",
-    "landlock": "QQ",
+    "landlock": "QQII",
     "rule": "QQQ",
     "done": "HHI",
     "failure": "HHiII",
@@ -331,8 +331,9 @@ def decode_landlock(records: list[Record]) -> LandlockRuleset | None:
         return None
     source = Bytes(ours[0].payload)
     check(ours[0].op == LANDLOCK, "a rule before its ruleset")
-    handled, scoped = source.unpack("landlock")
+    handled, scoped, logged, zero = source.unpack("landlock")
     source.end()
+    check(logged in (0, 1) and zero == 0, "no word of the audit's")
     rules = []
     for record in ours[1:]:
         check(record.op == LANDLOCK_RULE, "two rulesets")
@@ -341,7 +342,7 @@ def decode_landlock(records: list[Record]) -> LandlockRuleset | None:
         path = source.text()
         source.end()
         rules.append(LandlockRule(path, access, (device, inode) if device or inode else None))
-    return LandlockRuleset(handled, scoped, tuple(rules))
+    return LandlockRuleset(handled, scoped, tuple(rules), bool(logged))
 
 
 def decode_start(body: bytes) -> Start:

@@ -139,7 +139,7 @@ BAD_SPAWNS: dict[str, bytes] = {
 
 LIMIT_RECORD = Record(LIMIT, packed("limit", 64, 7, 0))
 RULESET, RULE = (
-    Record(LANDLOCK, packed("landlock", 2, 0)),
+    Record(LANDLOCK, packed("landlock", 2, 0, 0, 0)),
     Record(LANDLOCK_RULE, bytes(24) + b"/\0"),
 )
 FILTER = Record(
@@ -294,7 +294,7 @@ def test_narrowed_command_runs(started: RawInit) -> None:
     ("record", "error"),
     [
         (Record(LIMIT, packed("limit", 1, 999, 0)), errno.EINVAL),
-        (Record(LANDLOCK, packed("landlock", 2**63, 0)), errno.EINVAL),
+        (Record(LANDLOCK, packed("landlock", 2**63, 0, 0, 0)), errno.EINVAL),
         (Record(SECCOMP, FILTER.payload[:8]), errno.EINVAL),
     ],
     ids=["limit", "ruleset", "filter"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandyard.plan import Namespaces
+from sandyard.platform.host import AUDITED_ABI, host_facts
 from sandyard.process.wire import Failure, Started, StartFailed, Step, Unmapped
 from tests.process.protocol import (
     BIND,
@@ -257,7 +258,7 @@ BAD_RECORDS = {
     **{f"kind {op}": Record(op, b"") for op in (0, 7, 9, 19, 24, 2**16 - 1)},
     **{
         f"kind {op} of {size} bytes": Record(op, bytes(size))
-        for op, right in ((LIMIT, 16), (LANDLOCK, 16), (LOOPBACK, 0), (OUTSIDE, 0))
+        for op, right in ((LIMIT, 16), (LANDLOCK, 24), (LOOPBACK, 0), (OUTSIDE, 0))
         for size in (0, 1, right - 1, right + 1, right + 8)
         if size not in (right, -1)
     },
@@ -265,6 +266,8 @@ BAD_RECORDS = {
     **{f"{size} bytes of a file": Record(FILE, bytes(size)) for size in (0, 7, 8)},
     **{f"{size} bytes of a directory": Record(DIRECTORY, bytes(size)) for size in (0, 7, 8)},
     **{f"{size} bytes of a bind": Record(BIND, bytes(size)) for size in (0, 23, 24)},
+    "Landlock with more than a word of the audit": Record(LANDLOCK, packed("landlock", 4, 0, 2, 0)),
+    "Landlock with more behind it": Record(LANDLOCK, packed("landlock", 4, 0, 0, 1)),
     "one path of a bind": Record(BIND, BIND_HEAD + b"/usr\0"),
     "hostname of nothing": Record(HOSTNAME, b""),
     "hostname that is empty": Record(HOSTNAME, b"\0"),
@@ -437,6 +440,16 @@ def test_refusal_of_the_kernel_is_told(
     failure = refusal(plan)
     assert (failure.step, failure.error, failure.text) == expected
     assert failure.record == plan.index(record)
+
+
+def test_word_of_the_audit_reaches_the_kernel(records: Records) -> None:
+    """Landlock that can't tell the audit ends the start: a plan that asks for it is held or refused."""
+    plan = patched(records, LANDLOCK, "=I", 16, 1)
+    if host_facts(os.environ).landlock_abi >= AUDITED_ABI:
+        assert_starts(plan)
+        return
+    failure = refusal(plan)
+    assert (failure.step, failure.error) == (Step.LANDLOCK, errno.EINVAL)
 
 
 def test_filter_with_wild_jump_is_refused(records: Records) -> None:

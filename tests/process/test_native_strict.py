@@ -169,7 +169,7 @@ def test_second_of_its_kind(records: Records, op: int) -> None:
     assert_malformed([*whole, Record(op, SINGLE[op])], "the plan says something twice")
 
 
-SINGLE = {HOSTNAME: b"name\0", LOOPBACK: b"", LANDLOCK: packed("landlock", 4, 0)}
+SINGLE = {HOSTNAME: b"name\0", LOOPBACK: b"", LANDLOCK: packed("landlock", 4, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("at", range(1, 8))

@@ -130,7 +130,7 @@ def test_steps_keep_their_order() -> None:
         {"loopback": True},
         {"scratch": Scratch(U64, 0)},
         {"limits": (ResourceLimit(7, U64), ResourceLimit(4, 0), ResourceLimit(U32, 1))},
-        {"landlock": LandlockRuleset(U64, 0, ())},
+        {"landlock": LandlockRuleset(U64, 0, (), logged=True)},
         {"landlock": LandlockRuleset(0, 3, (LandlockRule("/", U64), LandlockRule(ODD, 1)))},
         {"landlock": LandlockRuleset(1, 0, (LandlockRule("/w", 1, (U64, U64 - 1)),))},
         {"hostname": "", "scratch": None, "outer_proc": True, "namespaces": Namespaces(0)},

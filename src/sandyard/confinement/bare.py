@@ -98,6 +98,7 @@ def bare_plan(
         reads=reads,
         writes=writes,
         devices=tuple(f"/dev/{name}" for name in _DEVICES),
+        logged=facts.audited,
     )
     return replace(
         open_plan(facts, limits),

@@ -115,6 +115,18 @@ _LANDLOCK_GIVES: Final = (
 )
 """What each ABI of Landlock adds, from 1 on."""
 
+_AUDIT_TELLS: Final = {
+    "": "",
+    "read": "; the machine's audit is on, and denials are read from it",
+    "off": "; no denials are read from the machine's audit, which is not on",
+    "closed": "; no denials are read from the machine's audit, which tells root outside containers alone",
+    "distant": "; no denials are read from the machine's audit, which tells its first network namespace "
+    "alone",
+    "halting": "; no denials are read from the machine's audit, which halts it where a record is lost",
+    "none": "; the kernel has no audit that denials could be read from",
+}
+"""Whether results tell of what only Landlock knows, from ABI 7 on."""
+
 _LANDLOCK_USED: Final = 2
 _LANDLOCK_SCOPES: Final = 6
 
@@ -264,7 +276,7 @@ def _part_fix(part: _Part, facts: MachineFacts, tried: Tried) -> Fix:
 
 def _landlock_row(part: _Part, facts: MachineFacts, tried: Tried) -> DoctorRow:
     """Landlock is a second wall: without it, or with an old one, sessions start all the same."""
-    gives = ", ".join(_LANDLOCK_GIVES[: facts.landlock])
+    gives = ", ".join(_LANDLOCK_GIVES[: facts.landlock]) + _AUDIT_TELLS[facts.audit]
     state: Literal["ok", "partial", "missing", "unknown"] = "ok"
     cause = fix = ""
     if facts.landlock == 0:

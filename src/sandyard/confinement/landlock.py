@@ -53,13 +53,16 @@ _SCOPE_ABSTRACT_UNIX: Final = 1 << 0
 SCOPE_SIGNAL: Final = 1 << 1
 
 
-def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | None:
+def landlock_ruleset(
+    abi: int, writable: Iterable[str], *, logged: bool = False
+) -> LandlockRuleset | None:
     """The ruleset for a kernel's ABI, or None where it has none that is usable.
 
     Args:
         abi: the version that the kernel supports; later ones than we know are used as the last we
             know.
         writable: inside paths beneath which everything is allowed that mounts and modes allow.
+        logged: whether the audit hears what it denies.
     """
     if abi < _OLDEST_USED:
         return None
@@ -72,7 +75,7 @@ def landlock_ruleset(abi: int, writable: Iterable[str]) -> LandlockRuleset | Non
         LandlockRule("/proc", (READING | WRITE_FILE | TRUNCATE) & handled),
         *(LandlockRule(path, handled) for path in writable),
     )
-    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules)
+    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules, logged=logged)
 
 
 def bare_ruleset(
@@ -81,6 +84,7 @@ def bare_ruleset(
     reads: tuple[LandlockRule, ...],
     writes: tuple[LandlockRule, ...],
     devices: tuple[str, ...],
+    logged: bool = False,
 ) -> LandlockRuleset:
     """The ruleset for where there are no mounts: what it does not name is closed.
 
@@ -89,6 +93,7 @@ def bare_ruleset(
         reads: paths to be read and executed; their rights are set here.
         writes: paths beneath which everything is allowed that modes allow.
         devices: device nodes to be read and written.
+        logged: whether the audit hears what it denies.
     """
     handled = _handled(abi)
     node = (READ_FILE | WRITE_FILE | TRUNCATE | _IOCTL_DEV) & handled
@@ -99,7 +104,7 @@ def bare_ruleset(
         *(LandlockRule(path, node) for path in devices),
         *(replace(rule, access=whole) for rule in writes),
     )
-    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules)
+    return LandlockRuleset(handled=handled, scoped=_scoped(abi), rules=rules, logged=logged)
 
 
 def _handled(abi: int) -> int:

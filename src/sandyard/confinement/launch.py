@@ -110,7 +110,7 @@ def plan_session(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     homes = _add_accounts(steps, accounts, facts)
     add_denied(steps, denied, workspace)
     writable = (*PRIVATE_DIRECTORIES, *homes, *_granted(grants), workspace.path)
-    landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable))
+    landlock = landlock_ruleset(facts.landlock_abi, dict.fromkeys(writable), logged=facts.audited)
     return LaunchPlan(
         identity=Identity(
             uid=AGENT_UID,

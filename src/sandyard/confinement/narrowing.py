@@ -192,7 +192,8 @@ def _layer(
     else:
         allowed = tuple(LandlockRule(path, access) for path, access in rules.rights.items())
     temporary = next(iter(private), None) if _TEMPORARY not in private else None
-    return LandlockRuleset(handled, session.scoped & SCOPE_SIGNAL, allowed), temporary
+    scoped = session.scoped & SCOPE_SIGNAL
+    return LandlockRuleset(handled, scoped, allowed, session.logged), temporary
 
 
 class _Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Literal
 
 from sandyard.errors import ExecTimeoutError, SandboxError
@@ -35,6 +36,7 @@ class ExplainedProcess(BackgroundProcess):
         super().__init__(run, label=label, wait_for_port=wait_for_port)
         self._explainer = explainer
         self._spawn, self._narrow = run.call.spawn, narrow
+        self._began = time.time()
         self._explained: ExecResult | None = None
 
     @loading("process")
@@ -56,7 +58,8 @@ class ExplainedProcess(BackgroundProcess):
             stderr, stdout = await self._last("stderr"), await self._last("stdout")
         except SandboxError:  # the log is gone: nothing is told, and the result stands
             return
-        await self._explainer.explain(result, self._spawn, self._narrow, stderr, stdout)
+        said = stderr, stdout
+        await self._explainer.explain(result, self._spawn, self._narrow, *said, began=self._began)
 
     async def _last(self, stream: Literal["stdout", "stderr"]) -> bytes:
         reader = self.logs(last_bytes=TAIL_BYTES, stream=stream, follow=False)

@@ -27,6 +27,7 @@ from sandyard.types import Denial
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced, Explanation, Look
+    from sandyard.explaining.audit_records import Refusal
     from sandyard.explaining.parsing import Complaint
     from sandyard.types import DenialKind, RefusedCall
 
@@ -41,6 +42,17 @@ _JUDGED_MOST: Final = 64
 _ENTRY_OPERATIONS: Final = frozenset({"remove", "move"})
 _WRITING: Final = frozenset({"create", "write", "remove", "move"})
 
+_HEARD_OPERATIONS: Final = {
+    "fs.read_file": "read",
+    "fs.read_dir": "read",
+    "fs.write_file": "write",
+    "fs.truncate": "write",
+    "fs.remove_file": "remove",
+    "fs.remove_dir": "remove",
+    "fs.refer": "move",
+}
+"""By the right that was missing."""
+
 
 def find_denials(
     stderr: bytes,
@@ -48,6 +60,7 @@ def find_denials(
     enforced: Enforced,
     cwd: bytes,
     refused: tuple[RefusedCall, ...] = (),
+    heard: tuple[Refusal, ...] = (),
 ) -> tuple[Denial, ...]:
     """Find what the policy kept a command from, by what it and the kernel said; it blocks.
 
@@ -57,9 +70,52 @@ def find_denials(
         enforced: what the session enforces.
         cwd: where it began.
         refused: the system calls that the kernel refused it.
+        heard: what the machine's audit told of meanwhile.
     """
     told = judge_complaints(find_complaints(stderr, stdout), enforced, os.fsdecode(cwd))
-    return _with_calls(told, _call_denials(refused, enforced))
+    told = _with_calls(told, _call_denials(refused, enforced))
+    return _with_heard(told, _heard_denials(heard, enforced)) if heard else told
+
+
+def _heard_denials(heard: tuple[Refusal, ...], enforced: Enforced) -> Iterator[Denial]:
+    """What Landlock refused, where the policy is the reason: programs can add domains of their own."""
+    look = make_look()
+    for refusal in heard:
+        operation = _heard_operation(refusal.blockers)
+        if refusal.path is None:
+            continue
+        writing = operation in _WRITING
+        told = explain_path(refusal.path, enforced, writing=writing, look=look)
+        if told.access == "none" or (told.access == "read" and writing):
+            yield Denial(
+                kind="path",
+                subject=told.subject,
+                operation=operation,
+                error="EXDEV" if refusal.blockers == ("fs.refer",) else "EACCES",
+                rule=told.rule,
+                grant=told.grant,
+            )
+
+
+def _heard_operation(blockers: tuple[str, ...]) -> str | None:
+    """What was tried, as the first right that was missing tells it; None for running a program."""
+    for blocker in blockers:
+        if blocker.startswith("fs.make_"):
+            return "create"
+        if blocker in _HEARD_OPERATIONS:
+            return _HEARD_OPERATIONS[blocker]
+    return None
+
+
+def _with_heard(told: tuple[Denial, ...], heard: Iterable[Denial]) -> tuple[Denial, ...]:
+    """Words know the name of what is made in a directory or taken from it, the audit the directory."""
+    found = {(each.kind, each.subject): each for each in told}
+    named = {subject for kind, subject in found if kind == "path"}
+    named |= {posixpath.dirname(subject) for subject in named}
+    for each in heard:
+        if each.subject not in named:
+            found.setdefault((each.kind, each.subject), each)
+    return tuple(found.values())[:DENIALS_MOST]
 
 
 def _call_denials(refused: tuple[RefusedCall, ...], enforced: Enforced) -> Iterator[Denial]:

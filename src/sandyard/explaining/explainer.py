@@ -18,6 +18,8 @@ from sandyard.finishing import in_thread
 
 if TYPE_CHECKING:
     from sandyard.confinement.explanation import Enforced, Explanation
+    from sandyard.explaining.audit_records import Refusal
+    from sandyard.explaining.listening import AuditEar
     from sandyard.narrowing import Narrowing
     from sandyard.plan import Spawn
     from sandyard.types import Denial, ExecResult, RefusedCall
@@ -30,10 +32,30 @@ class Explainer:
 
     def __init__(self) -> None:
         self._enforced: Enforced | None = None
+        self._ear: AuditEar | None = None
 
     def learn(self, enforced: Enforced) -> None:
         """Take note of what a start enforces."""
         self._enforced = enforced
+
+    def listen(self, first: int) -> None:
+        """Hear from the machine's audit what the sandbox is refused, where its plan says so.
+
+        Args:
+            first: the first of its uids outside.
+        """
+        self.close()
+        plan = None if self._enforced is None else self._enforced.plan
+        if plan is not None and plan.landlock is not None and plan.landlock.logged:
+            from sandyard.explaining.listening import listen  # noqa: PLC0415  # few machines have it on
+
+            self._ear = listen(range(first, first + 1 + plan.identity.further))
+
+    def close(self) -> None:
+        """Listen no longer; idempotent."""
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            ear.close()
 
     @property
     def enforced(self) -> Enforced | None:
@@ -71,12 +93,12 @@ class Explainer:
         return await in_thread(_explained_path, path, enforced)
 
     async def explain_late(
-        self, error: ExecTimeoutError, spawn: Spawn, narrow: Narrowing | None
+        self, error: ExecTimeoutError, spawn: Spawn, narrow: Narrowing | None, began: float
     ) -> None:
-        """Put the denials of a command that took too long into its result."""
+        """Put the denials of a command that took too long into its result; ``explain`` says more."""
         if error.result is not None:
             said = error.result.stderr, error.result.stdout
-            await self.explain(error.result, spawn, narrow, *said)
+            await self.explain(error.result, spawn, narrow, *said, began=began)
 
     async def explain(
         self,
@@ -85,6 +107,8 @@ class Explainer:
         narrow: Narrowing | None,
         stderr: bytes,
         stdout: bytes,
+        *,
+        began: float,
     ) -> None:
         """Put the denials of a command that failed into its result.
 
@@ -93,18 +117,20 @@ class Explainer:
             spawn: the command.
             narrow: what it has less than its session, in words; None for nothing.
             stderr: the end of what it wrote, at least; ``stdout`` likewise.
+            began: when it was started, in seconds since the epoch.
         """
-        enforced = self._enforced
-        if (
-            enforced is None
-            or enforced.unconfined
-            or not (stderr or stdout or result.refused_calls)
-        ):
+        enforced, ear = self._enforced, self._ear
+        if enforced is None or enforced.unconfined:
+            return
+        heard = () if ear is None else await ear.heard(began, result.duration_s)
+        if not (stderr or stdout or result.refused_calls or heard):
             return
         if narrow is not None:
             enforced = _lessened(enforced, spawn, narrow)
         refused = result.refused_calls
-        result.denials = await in_thread(_denials, stderr, stdout, enforced, spawn.cwd, refused)
+        result.denials = await in_thread(
+            _denials, stderr, stdout, enforced, spawn.cwd, refused, heard
+        )
 
 
 # What explains is loaded where it is needed, in a thread: most sessions never ask.
@@ -118,11 +144,16 @@ def _lessened(enforced: Enforced, spawn: Spawn, narrow: Narrowing) -> Enforced:
 
 
 def _denials(
-    stderr: bytes, stdout: bytes, enforced: Enforced, cwd: bytes, refused: tuple[RefusedCall, ...]
+    stderr: bytes,
+    stdout: bytes,
+    enforced: Enforced,
+    cwd: bytes,
+    refused: tuple[RefusedCall, ...],
+    heard: tuple[Refusal, ...],
 ) -> tuple[Denial, ...]:
     from sandyard.explaining.denials import find_denials  # noqa: PLC0415  # seldom needed
 
-    return find_denials(stderr, stdout, enforced, cwd, refused)
+    return find_denials(stderr, stdout, enforced, cwd, refused, heard)
 
 
 def _open_to_all(subject: str) -> Explanation:

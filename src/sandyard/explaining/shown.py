@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from sandyard.explaining.complaints import TAIL_BYTES
@@ -24,10 +25,11 @@ def screen_teller(explainer: Explainer, spawn: Spawn, narrow: Narrowing | None) 
         spawn: the command.
         narrow: what it has less than its session; None for nothing.
     """
+    began = time.time()
 
     async def tell(result: ExecResult, shown: bytes) -> None:
         # A terminal shows both streams as one, and ends lines as printers did.
         said = shown[-TAIL_BYTES:].replace(b"\r\n", b"\n")
-        await explainer.explain(result, spawn, narrow, said, b"")
+        await explainer.explain(result, spawn, narrow, said, b"", began=began)
 
     return tell

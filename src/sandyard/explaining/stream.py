@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class ExplainedStream(CommandStream):
         super().__init__(commands, call)
         self._explainer = explainer
         self._spawn, self._narrow = call.spawn, narrow
+        self._began = time.time()
         self._tails = {"stdout": _Tail(), "stderr": _Tail()}
 
     async def __anext__(self) -> OutputChunk:
@@ -53,7 +55,8 @@ class ExplainedStream(CommandStream):
         stderr, stdout = (self._tails[name].content() for name in ("stderr", "stdout"))
         # Of a program that could not be run at all, the words are the result's own.
         stderr += result.stderr
-        await self._explainer.explain(result, self._spawn, self._narrow, stderr, stdout)
+        said = stderr, stdout
+        await self._explainer.explain(result, self._spawn, self._narrow, *said, began=self._began)
 
 
 class _Tail:

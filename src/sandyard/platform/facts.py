@@ -58,6 +58,7 @@ class HostFacts:
         network_etc: those that are shared only together with the host's network.
         toolchains: what is mounted besides the system.
         search_path: directories for PATH that are visible inside with ``toolchains``.
+        audited: whether the machine's audit is on, and tells this program what Landlock refuses.
     """
 
     system: str
@@ -73,6 +74,7 @@ class HostFacts:
     network_etc: tuple[HostEntry, ...]
     toolchains: Toolchains
     search_path: tuple[str, ...]
+    audited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sandyard.platform.shared_etc import NETWORK_ETC, SHARED_ETC
 from sandyard.platform.shortage import refuse_shortage
 from sandyard.platform.toolchains import ToolchainSearch, find_toolchains
 
-__all__ = ["bare_facts", "host_facts"]
+__all__ = ["AUDITED_ABI", "bare_facts", "host_facts"]
 
 _CONSULTED: Final = ("PATH", "HOME", "VIRTUAL_ENV", "RUSTUP_HOME")
 """The variables on which facts depend."""
@@ -49,6 +49,9 @@ _SYS_LANDLOCK_CREATE: Final = 444
 """landlock_create_ruleset(2): the same number on every architecture."""
 
 _LANDLOCK_VERSION_FLAG: Final = 1
+
+AUDITED_ABI: Final = 7
+"""The first version of Landlock (Linux 6.15) that tells the audit what it refuses."""
 
 
 def host_facts(environ: Mapping[str, str]) -> HostFacts:
@@ -106,6 +109,7 @@ def _facts(consulted: tuple[tuple[str, str], ...], euid: int) -> HostFacts:
         network_etc=_etc_entries(NETWORK_ETC, visible),
         toolchains=toolchains,
         search_path=_search_path(named, shown),
+        audited=_is_audited(),
     )
 
 
@@ -212,6 +216,14 @@ def _memory_bytes() -> int:
     except (OSError, ValueError):
         return _FALLBACK_MEMORY
     return pages * size if pages > 0 and size > 0 else _FALLBACK_MEMORY
+
+
+def _is_audited() -> bool:
+    if _landlock_abi() < AUDITED_ABI or os.geteuid() != 0:
+        return False
+    from sandyard.platform.auditing import audit_standing  # noqa: PLC0415  # few machines get here
+
+    return audit_standing() == "read"
 
 
 def _landlock_abi() -> int:

@@ -23,7 +23,9 @@ from importlib import metadata
 from typing import Final, Literal
 
 from sandyard.platform import probes_child, probes_host
+from sandyard.platform.auditing import AuditStanding, audit_standing
 from sandyard.platform.facts import HostFacts
+from sandyard.platform.host import AUDITED_ABI
 from sandyard.platform.interpreter import own_interpreter
 from sandyard.platform.probes_facts import CgroupFacts, MachineFacts, Tried
 
@@ -99,8 +101,18 @@ def machine_facts(
         shell=host.shell if os.path.exists(host.shell) else "",
         tools=tuple(name for name in _TOOLS if shutil.which(name, path=":".join(host.search_path))),
         landlock=host.landlock_abi,
+        audit=_audit(host),
         protocol=protocol,
     )
+
+
+def _audit(host: HostFacts) -> AuditStanding | Literal[""]:
+    if host.landlock_abi < AUDITED_ABI:
+        return ""
+    try:
+        return audit_standing() if host.euid == 0 else "closed"
+    except OSError:  # no descriptor is left to ask with
+        return ""
 
 
 def _clock() -> Tried:

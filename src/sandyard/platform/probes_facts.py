@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from sandyard.platform.auditing import AuditStanding
+
 __all__ = ["CgroupFacts", "MachineFacts", "ProgramFacts", "Tried"]
 
 
@@ -99,6 +101,8 @@ class MachineFacts:
         shell: the shell for commands.
         tools: names of well-known programs that commands will find.
         landlock: its ABI, or 0.
+        audit: whether the machine's audit tells us what Landlock refuses, as ``audit_standing`` says it;
+            "" where Landlock tells the audit nothing.
         supported: whether the processor is one that we know the system calls of.
         protocol: the version of the protocol that this library speaks with its native program.
     """
@@ -129,5 +133,6 @@ class MachineFacts:
     shell: str = ""
     tools: tuple[str, ...] = ()
     landlock: int = 0
+    audit: AuditStanding | Literal[""] = ""
     supported: bool = True
     protocol: str = ""

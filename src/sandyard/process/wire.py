@@ -108,7 +108,7 @@ _USER = struct.Struct("=II")
 _BIND = struct.Struct("=QQII")
 _SCRATCH = struct.Struct("=QQ")
 _LIMIT = struct.Struct("=QII")
-_LANDLOCK = struct.Struct("=QQ")
+_LANDLOCK = struct.Struct("=QQII")
 _DEVICE = struct.Struct("=II")
 _RULE = struct.Struct("=QQQ")
 _DONE = struct.Struct("=HHI")
@@ -284,7 +284,9 @@ def _limit(limit: ResourceLimit) -> bytes:
 
 
 def _landlock(ruleset: LandlockRuleset) -> list[bytes]:
-    head = _record(Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped))
+    head = _record(
+        Record.LANDLOCK, _LANDLOCK.pack(ruleset.handled, ruleset.scoped, ruleset.logged, 0)
+    )
     rules = [
         _record(
             Record.LANDLOCK_RULE,
