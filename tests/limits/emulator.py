@@ -3,7 +3,8 @@
 It boots a stock kernel and a root made of this interpreter's own files, runs one script in it as
 its first process, and reads what that prints. The emulator is found on PATH (Debian: qemu-system-x86),
 the kernel in /boot (Debian: linux-image-amd64 or -cloud-amd64), where the variables SANDYARD_QEMU and
-SANDYARD_KERNEL name no others; scripts/with-machine fetches both, and sets them.
+SANDYARD_KERNEL name no others; scripts/with-machine fetches both, and sets them, and SANDYARD_LATE_KERNEL
+for what older kernels do not show.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import sandyard
 
-PROGRAMS = ("sh", "sleep", "true", "head", "cat")
+PROGRAMS = ("sh", "sleep", "true", "head", "cat", "timeout", "id")
 MODULES = """
 import sys
 from sandyard import *
 import asyncio, encodings.idna, encodings.ascii, json, ctypes, shutil, time, socket, subprocess, traceback
-import sandyard.process.cgroup, sandyard.platform.cgroups, sandyard.workspace.review
+import sandyard.process.cgroup, sandyard.platform.cgroups, sandyard.workspace.review, sandyard.checkup
 for module in list(sys.modules.values()):
     path = getattr(module, "__file__", None)
     if path:
@@ -35,32 +37,50 @@ for module in list(sys.modules.values()):
         if cached:
             print(cached)
 """
+APPARMOR = "/usr/share/apparmor-root"
 BOOT_TIMEOUT_S = 1800
 MARK = "RESULT "
 
 
-def find_emulator() -> tuple[str, str] | None:
-    """The emulator and a kernel for it, or None."""
+def find_emulator(*, late: bool = False) -> tuple[str, str] | None:
+    """The emulator and a kernel for it, or None; ``late`` asks for one of Linux 6.16 at least."""
     qemu = os.environ.get("SANDYARD_QEMU") or shutil.which("qemu-system-x86_64")
     kernels = sorted(glob.glob("/boot/vmlinuz-*"))
     kernel = os.environ.get("SANDYARD_KERNEL") or (kernels[-1] if kernels else None)
+    if late:
+        kernel = os.environ.get("SANDYARD_LATE_KERNEL")
     if qemu is None or kernel is None or not os.access(kernel, os.R_OK):
         return None
     return qemu, kernel
 
 
-def run_guest(script: Path, place: Path, emulator: tuple[str, str]) -> dict[str, object]:
-    """Boot a machine whose first process is a script; return what it printed after the mark."""
+def run_guest(
+    script: Path,
+    place: Path,
+    emulator: tuple[str, str],
+    *,
+    options: str = "",
+    more: dict[str, Path | str | None] | None = None,
+) -> dict[str, Any]:
+    """Boot a machine whose first process is a script; return what it printed after the mark.
+
+    Args:
+        script: what it runs.
+        place: a directory, for its root.
+        emulator: what ``find_emulator`` found.
+        options: for the kernel, besides.
+        more: what its root holds besides.
+    """
     qemu, kernel = emulator
     image = place / "initramfs"
     with open(image, "wb") as file:
-        for part in archive(sorted(collect(script).items())):
+        for part in archive(sorted((collect(script) | (more or {})).items())):
             file.write(part)
     command = [qemu, "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1536", "-smp", "1"]
     command += ["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
     command += ["-kernel", kernel, "-initrd", str(image)]
     # cgroup_no_v1: all controllers belong to version 2, whatever the kernel's own default is.
-    command += ["-append", "console=ttyS0 panic=-1 quiet cgroup_no_v1=all rdinit=/init"]
+    command += ["-append", f"console=ttyS0 panic=-1 quiet cgroup_no_v1=all rdinit=/init {options}"]
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -72,7 +92,8 @@ def run_guest(script: Path, place: Path, emulator: tuple[str, str]) -> dict[str,
     text = done.stdout.decode("utf-8", "replace")
     found = [line for line in text.splitlines() if MARK in line]
     assert found, text[-4000:]
-    answer: dict[str, object] = json.loads(found[-1].partition(MARK)[2])
+    image.unlink()
+    answer: dict[str, Any] = json.loads(found[-1].partition(MARK)[2])
     return answer
 
 
@@ -110,7 +131,25 @@ def collect(script: Path) -> dict[str, Path | str | None]:
         loader = library.name.startswith("ld-linux")
         found[f"/usr/{'lib64' if loader else 'lib'}/{library.name}"] = library.resolve()
     found["/init"] = script
+    found[f"/usr/lib/{version}/guest.py"] = Path(__file__).with_name("guest.py")
     return found
+
+
+def apparmor() -> dict[str, Path | str | None] | None:
+    """The programs of AppArmor with what they need, for ``run_guest``; or None (see scripts/with-machine)."""
+    root = Path(os.environ.get("SANDYARD_APPARMOR") or "/nowhere")
+    found: dict[str, Path | str | None] = {}
+    for pattern in (
+        "usr/sbin/apparmor_parser",
+        "usr/lib/*/ld-linux-x86-64.so.2",
+        "usr/lib/*/libc.so.6",
+    ):
+        found |= {f"{APPARMOR}/{path.name}": path for path in root.glob(pattern)}
+    policy = root / "etc/apparmor.d"
+    for path in (*policy.glob("abi/*"), *policy.glob("tunables/**/*")):
+        if path.is_file():
+            found[f"{APPARMOR}/apparmor.d/{path.relative_to(policy)}"] = path.resolve()
+    return found or None
 
 
 def libraries(binaries: list[Path]) -> set[Path]:

@@ -13,6 +13,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MIB = 2**20
@@ -38,6 +40,7 @@ def build_root() -> None:
         os.symlink(os.readlink(f"/{name}"), f"/new/{name}")
     for name in ("usr", "proc", "sys", "dev", "tmp", "etc", "root"):
         os.mkdir(f"/new/{name}")
+    os.chmod("/new", 0o755)  # as that of a machine: nobody else puts anything there
     os.chmod("/new/tmp", 0o1777)
     mount("/usr", "/new/usr", None, MS_BIND)
     mount("proc", "/new/proc", "proc")
@@ -202,9 +205,22 @@ def in_group(group: Path, work: object, *, company: bool = False) -> Answers:
     return told
 
 
+@contextmanager
+def power_off(answers: Answers) -> Iterator[None]:
+    """Print the answers at the end of a block, whatever becomes of it, and switch the machine off."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001  # the host is to read it, whatever it is
+        answers["error"] = traceback.format_exc()
+    with open("/dev/ttyS0", "w", encoding="utf-8") as console:
+        console.write("\nRESULT " + json.dumps(answers) + "\n")
+    sys.stdout.flush()
+    ctypes.CDLL(None).reboot(POWER_OFF)
+
+
 def main() -> None:
     answers: Answers = {}
-    try:
+    with power_off(answers):
         build_root()
         os.environ.update(HOME="/root", PATH="/usr/bin", TMPDIR="/tmp")
         (GROUPS / "cgroup.subtree_control").write_text("+memory +pids +cpu")
@@ -215,12 +231,6 @@ def main() -> None:
         answers["others"] = in_group(delegated, use_others)
         answers["crowded"] = in_group(crowded, use_refused, company=True)
         answers["topmost"] = in_group(GROUPS, lambda: use_session(GROUPS))
-    except BaseException:  # noqa: BLE001  # the host is to read it, whatever it is
-        answers["error"] = traceback.format_exc()
-    with open("/dev/ttyS0", "w", encoding="utf-8") as console:
-        console.write("\nRESULT " + json.dumps(answers) + "\n")
-    sys.stdout.flush()
-    ctypes.CDLL(None).reboot(POWER_OFF)
 
 
 if __name__ == "__main__":
