@@ -8,16 +8,24 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+import sandyard.session
+from sandyard import Policy
 from sandyard.explaining import listening
 from sandyard.explaining.listening import AuditEar, listen, record_filter
+from sandyard.finishing import in_thread
 from sandyard.platform import auditing
 from sandyard.platform.auditing import audit_standing, read_status
-from tests.session.host import until
+from sandyard.platform.host import AUDITED_ABI, host_facts
+from tests.explain.probing import opened as opened_session
+from tests.house.leaks import read_proc
+from tests.session.host import find_init, until
 
 ACCESS, DOMAIN, GET, ERROR = 1423, 1424, 1000, 2
 
@@ -259,6 +267,33 @@ async def test_refused_socket_is_told(
     with caplog.at_level(logging.WARNING):
         assert listen(range(1, 2)) is None
     assert "Operation not permitted" in caplog.text
+
+
+@pytest.mark.root
+async def test_session_listens_until_it_ends(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quiet programs that fail are told of what its uid was refused meanwhile; those that succeed wait for nothing."""
+    if (await in_thread(host_facts, os.environ)).landlock_abi < AUDITED_ABI:
+        pytest.skip("needs Landlock of ABI 7 (Linux 6.15)")
+    monkeypatch.setattr(
+        sandyard.session, "host_facts", lambda environ: replace(host_facts(environ), audited=True)
+    )
+    async with opened_session(None, Policy()) as session:
+        assert (await session.exec("true")).denials == ()
+        assert kernel.asked == 0  # it was not waited for
+        status = read_proc(
+            f"/proc/{find_init()}/status"
+        )  # its files are root's, as it can't be traced
+        outside = int(status.partition("Uid:")[2].split()[0])
+        now = time.time()
+        for domain, uid, path in ((1, outside, "/srv/data"), (2, outside + 1, "/srv/other")):
+            kernel.say(*refused(domain, path), at=now + 0.001)
+            kernel.say(*made(domain, uid))
+        result = await session.exec("exit 3")
+        assert [each.subject for each in result.denials] == ["/srv/data"]
+        assert result.denials[0].grant == "Policy(reads=('/srv/data',))"
+        assert (await session.exec("sleep 0.1; exit 3")).denials == ()
 
 
 def test_filter_lets_its_kinds_pass() -> None:
