@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Cleaning", "Row", "Series", "Subject", "interleaved", "shown"]
+__all__ = ["Cleaning", "Row", "Series", "Subject", "interleaved", "shown", "shown_rates"]
 
 Cleaning = Callable[[], Awaitable[object]]
 Subject = Callable[[], Awaitable[Cleaning | None]]
@@ -124,3 +124,8 @@ def shown(series: Mapping[str, Series]) -> str:
         f"{name} {each.median * 1e3:.2f} (p10 {each.low * 1e3:.2f}) ms"
         for name, each in series.items()
     )
+
+
+def shown_rates(series: Mapping[str, Series], size: int) -> str:
+    """Median rates in megabytes a second, where so many bytes passed each time."""
+    return ", ".join(f"{name} {size / each.median / 1e6:.0f} MB/s" for name, each in series.items())

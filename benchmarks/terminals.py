@@ -8,17 +8,16 @@ import pty
 import resource
 import statistics
 import subprocess
-import time
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Cleaning, Row, interleaved, shown
+from benchmarks.measure import Cleaning, Row, interleaved, shown, shown_rates
 from sandyard import Terminal, UnixLocalSandboxClient, UnixLocalSandboxSession
 
 __all__ = ["terminal_rows"]
 
 SIZE = 16_000_000
-BULK_ROUNDS = 7
+BULK_ROUNDS = 15
 STARTS = 100
 ECHOES = 300
 IDLE = 1_000
@@ -50,27 +49,25 @@ async def terminal_rows() -> list[Row]:
 
 
 async def _throughput(session: UnixLocalSandboxSession) -> Row:
-    best = {"confined": 0.0, "bare": 0.0}
-    for _ in range(BULK_ROUNDS):
-        best["confined"] = max(best["confined"], await _confined_rate(session))
-        best["bare"] = max(best["bare"], await asyncio.to_thread(_bare_rate))
-    detail = ", ".join(f"{name} {rate / 1e6:.0f} MB/s" for name, rate in best.items())
-    ratio = best["confined"] / best["bare"]
+    subjects = {"confined": partial(_print_confined, session), "bare": _print_bare}
+    series = await interleaved(subjects, BULK_ROUNDS, warm_up=1)
+    ratio = series["bare"].median / series["confined"].median
+    detail = shown_rates(series, SIZE)
     return Row("terminal's output, beside a bare pty's reader", ratio, 0.9, detail, at_least=True)
 
 
-async def _confined_rate(session: UnixLocalSandboxSession) -> float:
-    began = time.perf_counter()
+async def _print_confined(session: UnixLocalSandboxSession) -> None:
     terminal = await session.terminal(*BULK, shell=False, scrollback=READ_BYTES)
     await terminal.wait()
-    took = time.perf_counter() - began
     if terminal.scrollback().total != SIZE:
         raise RuntimeError(f"{terminal.scrollback().total} bytes came")
-    return SIZE / took
 
 
-def _bare_rate() -> float:
-    began = time.perf_counter()
+async def _print_bare() -> None:
+    await asyncio.to_thread(_read_bare)
+
+
+def _read_bare() -> None:
     master, slave = pty.openpty()
     try:
         with subprocess.Popen(BULK, stdout=slave) as process:
@@ -81,7 +78,6 @@ def _bare_rate() -> float:
     finally:
         os.close(slave)  # not before: the kernel might drop the last that was written
         os.close(master)
-    return SIZE / (time.perf_counter() - began)
 
 
 # --- keystrokes -------------------------------------------------------------------------------------
