@@ -203,6 +203,20 @@ PIPE_BULK_BYTES: Final = 256 * 1024
 PIPE_TURN_BYTES: Final = 2 * 1024 * 1024
 """Bytes read from one pipe before the loop gets its turn: below a millisecond."""
 
+PIPE_FLOOD_AFTER: Final = 4 * 1024 * 1024
+"""Bytes that a command writes without a pause, after which a thread reads what nobody wants to see before
+its end: most commands write less, and pay for no thread."""
+
+PIPE_FLOODS: Final = 2
+"""Threads that read so at once, in the whole program: more would wait for a processor, and the loop reads
+the other pipes as ever."""
+
+PIPE_FLOOD_NAP_S: Final = 0.0001
+"""Seconds in which a pipe that is nearly empty fills: a third of one, at the rate of a busy writer."""
+
+PIPE_FLOOD_SILENCE: Final = 20
+"""Naps in which nothing came that end such a thread: longer than a busy command is away from a processor."""
+
 STREAM_BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of a stream that wait for a slow consumer; then the command waits in its write."""
 

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 from sandyard.limits import OUTPUT_HEAD_SHARE, PIPE_READ_BYTES
 
-__all__ = ["Capture", "Captured"]
+__all__ = ["Capture", "Captured", "Dropping", "Sink"]
+
+
+class Sink(Protocol):
+    """Where a command's output goes."""
+
+    def read(self, fd: int, size: int) -> int:
+        """Reads once from ``fd``, at most ``size`` bytes; returns how many came, 0 at the end.
+
+        Raises:
+            BlockingIOError: if nothing is there.
+        """
+        ...
+
+
+class Dropping:
+    """Takes no memory, and keeps nothing."""
+
+    __slots__ = ()
+
+    _room = bytearray(PIPE_READ_BYTES)  # there before it is needed
+
+    def read(self, fd: int, size: int) -> int:  # as every sink has it
+        """Reads once, and forgets what came."""
+        return os.readv(fd, [self._room])
 
 
 @dataclass(frozen=True, slots=True)

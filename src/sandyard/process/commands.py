@@ -24,7 +24,7 @@ from sandyard.limits import (
 )
 from sandyard.plan import Spawn
 from sandyard.process.budget import descriptor_budget, has_room
-from sandyard.process.capture import Capture, Captured
+from sandyard.process.capture import Capture, Captured, Sink
 from sandyard.process.cgroup import CgroupCounts
 from sandyard.process.failures import (
     channel_full,
@@ -40,9 +40,9 @@ from sandyard.process.init import SandboxEndedError
 from sandyard.process.interactive import Interactive
 from sandyard.process.job import CapturedJob, Job
 from sandyard.process.latch import Latch
-from sandyard.process.pipes import InputPipe, LeftoverOutputs, Sink, StdinSource, Streams
+from sandyard.process.pipes import InputPipe, StdinSource, Streams
 from sandyard.process.results import exec_result, gone_error, timeout_error, unborn_result
-from sandyard.process.trees import end_leftovers, end_patiently, end_whole
+from sandyard.process.trees import LeftoverOutputs, end_leftovers, end_patiently, end_whole
 from sandyard.process.watch import LimitWatch, output_hits, own_hits
 from sandyard.process.wire import Exited, Failure, SignalTarget
 from sandyard.resources import EnforcedLimit

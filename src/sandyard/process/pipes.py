@@ -12,36 +12,34 @@ import errno
 import fcntl
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sandyard.limits import (
     COPY_CHUNK_BYTES,
     DESCRIPTORS_PER_COMMAND,
-    DESCRIPTORS_PER_LEFTOVER,
     DESCRIPTORS_RETRIES,
     DESCRIPTORS_RETRY_S,
     PIPE_BULK_BYTES,
+    PIPE_FLOOD_AFTER,
     PIPE_LARGE_BYTES,
     PIPE_READ_BYTES,
     PIPE_TURN_BYTES,
 )
 from sandyard.process.budget import descriptor_budget
+from sandyard.process.capture import Capture, Dropping, Sink
 from sandyard.process.failures import no_descriptor, no_pipe
 from sandyard.process.identity import owner_outside
 from sandyard.process.latch import wake
 
 if TYPE_CHECKING:
     from sandyard.plan import Spawn
-    from sandyard.process.job import Job
+    from sandyard.process.pipe_flood import PipeFlood
 
 __all__ = [
     "ChunkSink",
-    "Dropping",
     "Identity",
     "InputPipe",
-    "LeftoverOutputs",
     "OutputPipe",
-    "Sink",
     "StdinSource",
     "Streams",
     "as_bytes",
@@ -87,18 +85,6 @@ def as_bytes(data: bytes | bytearray | memoryview) -> memoryview:
     return (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
 
 
-class Sink(Protocol):
-    """Where a command's output goes."""
-
-    def read(self, fd: int, size: int) -> int:
-        """Reads once from ``fd``, at most ``size`` bytes; returns how many came, 0 at the end.
-
-        Raises:
-            BlockingIOError: if nothing is there.
-        """
-        ...
-
-
 class ChunkSink:
     """Hands each chunk to a function, on the loop."""
 
@@ -115,18 +101,6 @@ class ChunkSink:
         return len(chunk)
 
 
-class Dropping:
-    """Takes no memory, and keeps nothing."""
-
-    __slots__ = ()
-
-    _room = bytearray(PIPE_READ_BYTES)  # there before it is needed
-
-    def read(self, fd: int, size: int) -> int:  # as every sink has it
-        """Reads once, and forgets what came."""
-        return os.readv(fd, [self._room])
-
-
 class OutputPipe:
     """The read end of a command's stdout or stderr.
 
@@ -137,7 +111,19 @@ class OutputPipe:
         failed: why output was lost; from then on all is read and dropped. None while all is well.
     """
 
-    __slots__ = ("_due", "_fd", "_grown", "_lent", "_loop", "_reading", "_sink", "_size", "failed")
+    __slots__ = (
+        "_bulk",
+        "_due",
+        "_fd",
+        "_flood",
+        "_grown",
+        "_lent",
+        "_loop",
+        "_reading",
+        "_sink",
+        "_size",
+        "failed",
+    )
 
     def __init__(self, fd: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         os.set_blocking(fd, False)
@@ -147,6 +133,8 @@ class OutputPipe:
         self._size = PIPE_READ_BYTES  # of the next read
         self._lent = self._due = False  # to somebody who reads; and is to be drained after that
         self._grown = self._reading = False
+        self._bulk = 0  # bytes of turns that gave many, one after the other
+        self._flood: PipeFlood | None = None  # that reads in the loop's place
 
     @property
     def open(self) -> bool:
@@ -154,7 +142,9 @@ class OutputPipe:
         return self._fd >= 0
 
     def divert(self, sink: Sink) -> None:
-        """Sends what follows to another sink."""
+        """Sends what follows to another sink; a thread that reads is stopped, as by ``pause``."""
+        if self._flood is not None:
+            self.pause()
         self._sink = sink
 
     def resume(self) -> None:
@@ -165,10 +155,13 @@ class OutputPipe:
 
     def pause(self) -> None:
         """Leaves what comes in the pipe, so that the command waits."""
-        if self._reading:
-            if not self._loop.is_closed():
-                self._loop.remove_reader(self._fd)
-            self._reading = False
+        reading, self._reading = self._reading, False
+        flood, self._flood = self._flood, None
+        if flood is not None:
+            flood.stop()
+            self._take_failure(flood.failed)
+        elif reading and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
 
     def lend(self) -> int | None:
         """Lets only somebody else read until ``regain``; a descriptor that is theirs, or OSError."""
@@ -192,11 +185,13 @@ class OutputPipe:
         """Reads what is in the pipe now, without waiting for more.
 
         No more than fits into a pipe: what comes after that was not there when this was called, and
-        somebody who goes on writing must not keep us here.
+        somebody who goes on writing must not keep us here. A thread that reads is stopped, as by ``pause``.
         """
         self._due = self._lent
         if self._fd < 0 or self._lent:
             return
+        if self._flood is not None:
+            self.pause()
         got = self._read_some()
         if got == 0 or self._fd < 0:
             return  # most commands: their end, at once
@@ -218,6 +213,38 @@ class OutputPipe:
         turn = 0
         while turn < PIPE_TURN_BYTES and self._reading and (got := self._read_some()):
             turn += got
+        self._bulk = self._bulk + turn if turn >= PIPE_READ_BYTES else 0
+        if self._bulk >= PIPE_FLOOD_AFTER and self._reading:
+            self._begin_flood()
+
+    def _begin_flood(self) -> None:
+        self._bulk = 0
+        if isinstance(self._sink, Capture | Dropping):  # others hand it on, on the loop
+            from sandyard.process.pipe_flood import PipeFlood  # noqa: PLC0415  # few write so much
+
+            self._flood = PipeFlood.begin(self._fd, self._sink, self._flooded, self._loop)
+            if self._flood is not None:
+                self._loop.remove_reader(self._fd)
+
+    def _flooded(self, flood: PipeFlood) -> None:
+        """Reads again when a thread has come to its end."""
+        if flood is not self._flood:
+            return
+        self.pause()
+        if flood.ended:
+            self.close()
+            return
+        try:
+            self.resume()
+        except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
+            self._take_failure(MemoryError(error.errno, error.strerror))
+            self.close()  # nobody reads: the command must come to its end
+
+    def _take_failure(self, error: MemoryError | None) -> None:
+        # What the sink could not take is lost, so what it has is no output any more; and the
+        # command must come to its end.
+        if error is not None:
+            self.failed, self._sink = error, Dropping()
 
     def _read_some(self) -> int:
         """Reads once; returns how many bytes came, 0 at the end or where nothing is there."""
@@ -228,10 +255,7 @@ class OutputPipe:
         except BlockingIOError:
             return 0
         except MemoryError as error:
-            # What the sink could not take is lost, so what it has is no output any more; and the
-            # command must come to its end.
-            self.failed = error
-            self._sink = Dropping()
+            self._take_failure(error)
             return self._read_some()
         if got == 0:
             self.close()
@@ -464,37 +488,3 @@ class Streams:
             if output.failed is not None:
                 return output.failed
         return None
-
-
-class LeftoverOutputs:
-    """What leftovers write to: if nobody read it, their next write would end them, or wait for ever."""
-
-    def __init__(self) -> None:
-        self._drained: dict[int, list[OutputPipe]] = {}
-
-    def drain(self, job: Job, outputs: list[OutputPipe]) -> None:
-        """Read and drop what a command's leftovers write, until the last of them is gone.
-
-        Takes over the outputs, and ``DESCRIPTORS_PER_LEFTOVER`` of the budget that were taken for them.
-
-        Raises:
-            OSError: the loop can't watch one more descriptor; what it has is closed with the job.
-        """
-        self._drained[job.number] = outputs
-        job.gone.then(lambda: self._close_of(job.number))
-        for output in outputs:
-            output.divert(Dropping())
-            output.resume()
-
-    def close(self) -> None:
-        """Close all of them."""
-        for number in list(self._drained):
-            self._close_of(number)
-
-    def _close_of(self, number: int) -> None:
-        outputs = self._drained.pop(number, None)
-        if outputs is None:
-            return
-        for output in outputs:
-            output.close()
-        descriptor_budget.give(DESCRIPTORS_PER_LEFTOVER)

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING
 from sandyard.finishing import all_finished
 from sandyard.limits import (
     CLOSE_TIMEOUT_S,
+    DESCRIPTORS_PER_LEFTOVER,
     END_FORCE_AFTER_S,
     END_GIVE_UP_AFTER_S,
     ENDS_AT_ONCE,
 )
+from sandyard.process.budget import descriptor_budget
+from sandyard.process.capture import Dropping
 from sandyard.process.init import SandboxEndedError
 from sandyard.process.job import Job
+from sandyard.process.pipes import OutputPipe
 
 if TYPE_CHECKING:
     from sandyard.process.starter import Starter
 
-__all__ = ["end_in_turn", "end_leftovers", "end_patiently", "end_whole"]
+__all__ = ["LeftoverOutputs", "end_in_turn", "end_leftovers", "end_patiently", "end_whole"]
 
 
 async def end_whole(init: Starter, job: Job) -> None:
@@ -61,3 +65,37 @@ async def end_in_turn(endings: Iterable[Callable[[], Coroutine[None, None, None]
             await ending()
 
     await all_finished(map(end, endings))
+
+
+class LeftoverOutputs:
+    """What leftovers write to: if nobody read it, their next write would end them, or wait for ever."""
+
+    def __init__(self) -> None:
+        self._drained: dict[int, list[OutputPipe]] = {}
+
+    def drain(self, job: Job, outputs: list[OutputPipe]) -> None:
+        """Read and drop what a command's leftovers write, until the last of them is gone.
+
+        Takes over the outputs, and ``DESCRIPTORS_PER_LEFTOVER`` of the budget that were taken for them.
+
+        Raises:
+            OSError: the loop can't watch one more descriptor; what it has is closed with the job.
+        """
+        self._drained[job.number] = outputs
+        job.gone.then(lambda: self._close_of(job.number))
+        for output in outputs:
+            output.divert(Dropping())
+            output.resume()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for number in list(self._drained):
+            self._close_of(number)
+
+    def _close_of(self, number: int) -> None:
+        outputs = self._drained.pop(number, None)
+        if outputs is None:
+            return
+        for output in outputs:
+            output.close()
+        descriptor_budget.give(DESCRIPTORS_PER_LEFTOVER)
