@@ -130,6 +130,15 @@ int mount_cover(int tree);
 int mount_make_private(void); /* all mounts of our namespace */
 int mount_pivot(int root); /* in its place; the old root goes */
 
+/* places.c: where something stands in the new root, or is to stand. No symlink is followed. */
+
+int place_begin(int root); /* 0, or errno */
+bool place_is_ours(int fd); /* on the file system that is the root */
+int place_parent(const char *path, const char **last, bool *ours); /* made where it is ours; or -errno */
+int place_open(const char *path); /* what exists; or -errno */
+void place_covered(const char *path);
+void place_end(void);
+
 /* mounts.c: the new root, from nothing to pivot_root. */
 
 void mounts_build(const struct plan *plan);

@@ -1,7 +1,7 @@
 /* Owns the new root: an allowlist on an empty tmpfs, built beside the old root, which then goes away.
  *
  * All sources are opened first, as detached clones, so nothing that is mounted later can cover or
- * redirect one; all targets are walked by descriptor without following a symlink. */
+ * redirect one; places.c finds what they are attached to. */
 #include "init.h"
 
 #include <errno.h>
@@ -20,10 +20,6 @@ static struct {
     int mount; /* detached, or -1 for a record without one */
     bool directory;
 } sources[RECORDS_LIMIT];
-
-/* The device of the sandbox's own tmpfs: mount points are created nowhere else, so that a plan can't
- * leave files in the caller's directories. */
-static dev_t own_device;
 
 /* --- sources ------------------------------------------------------------------------------------ */
 
@@ -85,90 +81,7 @@ static void take_source(const struct plan *plan, uint32_t index) {
     sources[index].directory = S_ISDIR(facts.st_mode);
 }
 
-/* --- targets ------------------------------------------------------------------------------------ */
-
-static bool is_ours(int fd) {
-    struct stat facts;
-    return fstat(fd, &facts) == 0 && facts.st_dev == own_device;
-}
-
-static int step_into(int at, const char *name) {
-    return openat(at, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
-}
-
-/* The parent of the last target: a plan names the entries of one directory one after the other. */
-static struct {
-    char path[PATH_MAX];
-    int fd;
-    bool ours; /* on our own file system */
-} last_parent = {.fd = -1};
-
-static void forget_parent(void) {
-    if (last_parent.fd >= 0)
-        (void)close(last_parent.fd);
-    last_parent.fd = -1;
-}
-
-/* Walks to the directory `path`, which ends at `size`, making directories on our own file system as
- * it goes. Returns a descriptor or -errno. */
-static int walk_to(const char *path, size_t size) {
-    char name[NAME_MAX + 1];
-    int at = fcntl(new_root, F_DUPFD_CLOEXEC, 0);
-    for (size_t start = 1; at >= 0 && start < size;) {
-        const char *slash = memchr(path + start, '/', size - start);
-        size_t end = slash == NULL ? size : (size_t)(slash - path);
-        memcpy(name, path + start, end - start); /* decode.c bounds components to 255 bytes */
-        name[end - start] = '\0';
-        int next = step_into(at, name);
-        if (next < 0 && errno == ENOENT && is_ours(at) && mkdirat(at, name, 0755) == 0)
-            next = step_into(at, name);
-        int error = errno;
-        (void)close(at);
-        errno = error;
-        at = next;
-        start = end + 1;
-    }
-    return at < 0 ? -errno : at;
-}
-
-/* The directory that holds the last component of `path`, and that component in `last` ("." for the
- * root itself). The descriptor stays this function's. Returns -errno on failure. */
-static int open_parent(const char *path, const char **last) {
-    const char *slash = strrchr(path, '/');
-    size_t size = (size_t)(slash - path);
-    *last = slash[1] == '\0' ? "." : slash + 1;
-    if (last_parent.fd >= 0 && strlen(last_parent.path) == size && memcmp(last_parent.path, path, size) == 0)
-        return last_parent.fd;
-    forget_parent();
-    struct stat facts;
-    int fd = walk_to(path, size);
-    if (fd < 0)
-        return fd;
-    if (fstat(fd, &facts) != 0)
-        return -errno; /* which ends us, and closes it */
-    memcpy(last_parent.path, path, size);
-    last_parent.path[size] = '\0';
-    last_parent.fd = fd;
-    last_parent.ours = facts.st_dev == own_device;
-    return fd;
-}
-
-/* Opens an existing target, or -errno. */
-static int open_existing(const char *path) {
-    const char *last;
-    int parent = open_parent(path, &last);
-    if (parent < 0)
-        return parent;
-    int fd = openat(parent, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
-/* What was opened beneath `path` before is covered now. */
-static void forget_covered(const char *path) {
-    size_t size = strlen(path);
-    if (strncmp(last_parent.path, path, size) == 0 && strchr("/", last_parent.path[size]) != NULL)
-        forget_parent();
-}
+/* --- attachment --------------------------------------------------------------------------------- */
 
 /* Over what exists. */
 static void attach_at(uint32_t index, int tree, int target, const char *path) {
@@ -176,16 +89,17 @@ static void attach_at(uint32_t index, int tree, int target, const char *path) {
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(target);
     (void)close(tree);
-    forget_covered(path);
+    place_covered(path);
 }
 
 /* At a mount point for `directory` or for a file, which is made where the file system is ours. */
 static void attach_new(uint32_t index, int tree, bool directory, const char *path) {
     const char *last;
-    int parent = open_parent(path, &last);
+    bool ours;
+    int parent = place_parent(path, &last, &ours);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
-    if (last_parent.ours) {
+    if (ours) {
         int made = directory ? mkdirat(parent, last, 0755) : mknodat(parent, last, S_IFREG | 0644, 0);
         if (made != 0 && errno != EEXIST)
             report_failure(STEP_MOUNT, index, errno, path);
@@ -193,7 +107,7 @@ static void attach_new(uint32_t index, int tree, bool directory, const char *pat
     if (mount_attach_named(tree, parent, last) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
     (void)close(tree);
-    forget_covered(path);
+    place_covered(path);
 }
 
 /* --- file systems of our own -------------------------------------------------------------------- */
@@ -227,15 +141,16 @@ static void add_proc(uint32_t index, const char *path) {
 
 /* The parent of `path`, where it is on our own file system: entries are made nowhere else. */
 static int own_parent(uint32_t index, const char *path, const char **last) {
-    int parent = open_parent(path, last);
+    bool ours;
+    int parent = place_parent(path, last, &ours);
     if (parent < 0)
         report_failure(STEP_MOUNT, index, -parent, path);
-    if (!last_parent.ours)
+    if (!ours)
         report_failure(STEP_MOUNT, index, EROFS, path);
     return parent;
 }
 
-static void add_directory(uint32_t index, uint32_t mode, const char *path) {
+static int make_directory(uint32_t index, uint32_t mode, const char *path) {
     const char *last;
     int parent = own_parent(index, path, &last);
     if (mkdirat(parent, last, mode) != 0 && errno != EEXIST)
@@ -244,11 +159,15 @@ static void add_directory(uint32_t index, uint32_t mode, const char *path) {
     int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    if (!is_ours(fd))
+    if (!place_is_ours(fd))
         report_failure(STEP_MOUNT, index, EROFS, path);
     if (fchmod(fd, mode) != 0) /* mkdir's was cut by the umask, or was another's */
         report_failure(STEP_MOUNT, index, errno, path);
-    (void)close(fd);
+    return fd;
+}
+
+static void add_directory(uint32_t index, uint32_t mode, const char *path) {
+    (void)close(make_directory(index, mode, path));
 }
 
 /* A directory that stays writable when the root around it no longer is: a mount of its own. */
@@ -264,10 +183,7 @@ static void add_private(const struct plan *plan, uint32_t index) {
     memcpy(&owned, data, sizeof owned);
     uid += owned.owner; /* decode.c knows that there are so many */
     gid += owned.owner;
-    add_directory(index, owned.mode, path);
-    int fd = open_existing(path);
-    if (fd < 0)
-        report_failure(STEP_MOUNT, index, -fd, path);
+    int fd = make_directory(index, owned.mode, path);
     int tree = mount_clone(fd);
     if (tree < 0 || fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0 ||
         mount_set(tree, "", AT_EMPTY_PATH, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, -1) != 0)
@@ -314,7 +230,7 @@ static void add_device(const struct plan *plan, uint32_t index) {
     int parent = own_parent(index, path, &last);
     if (mknodat(parent, last, S_IFCHR | 0600, makedev(device.major, device.minor)) != 0)
         report_failure(STEP_MOUNT, index, errno, path);
-    int fd = open_existing(path), tree = fd < 0 ? fd : mount_clone(fd);
+    int fd = place_open(path), tree = fd < 0 ? fd : mount_clone(fd);
     if (tree < 0 || fchownat(fd, "", plan->identity.host_uid, plan->identity.host_gid, AT_EMPTY_PATH) != 0 ||
         syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
         report_failure(STEP_MOUNT, index, fd < 0 ? -fd : errno, path);
@@ -330,7 +246,7 @@ static int skip_missing(enum step step, uint32_t index, int fd, const char *path
 }
 
 static bool add_read_only(uint32_t index, const char *path) {
-    int fd = skip_missing(STEP_MOUNT, index, open_existing(path), path);
+    int fd = skip_missing(STEP_MOUNT, index, place_open(path), path);
     if (fd < 0)
         return false;
     int tree = mount_clone(fd);
@@ -340,12 +256,12 @@ static bool add_read_only(uint32_t index, const char *path) {
     return true;
 }
 
+static int null_source = -1; /* of the old root: the plan need not have one */
+
 static int open_null(void) {
-    int null = open_source("/dev/null"); /* of the old root: the plan need not have one */
-    int tree = null < 0 ? -1 : mount_clone(null);
-    if (null >= 0)
-        (void)close(null);
-    return tree;
+    if (null_source < 0)
+        null_source = open_source("/dev/null");
+    return null_source < 0 ? -1 : mount_clone(null_source);
 }
 
 static const char closed_name[] = ".denied";
@@ -365,7 +281,7 @@ static int make_closed(void) {
  * is denied becomes a directory or file without any rights, on a mount where none can be given. */
 static bool add_cover(uint32_t index, const char *path, bool denied) {
     struct stat facts;
-    int fd = skip_missing(STEP_MOUNT, index, open_existing(path), path);
+    int fd = skip_missing(STEP_MOUNT, index, place_open(path), path);
     if (fd < 0)
         return false;
     if (fstat(fd, &facts) != 0)
@@ -385,7 +301,7 @@ static bool add_cover(uint32_t index, const char *path, bool denied) {
 
 /* A part of what stands, once more: kept in its place by a mount of its own, or read-only there. */
 static void add_inside(uint32_t index, const struct bind *bind, const char *source, const char *target) {
-    int fd = open_existing(source);
+    int fd = place_open(source);
     if (fd < 0)
         report_failure(STEP_SOURCE, index, -fd, source);
     struct stat facts = look_at(fd, index, bind, source);
@@ -455,7 +371,6 @@ static bool add_record(const struct plan *plan, uint32_t index) {
 
 static void open_root(const struct plan *plan) {
     struct option options[3];
-    struct stat facts;
     option_number(&options[0], "mode", 0755, 8);
     option_number(&options[1], "size", plan->scratch.size, 10);
     option_number(&options[2], "nr_inodes", plan->scratch.inodes, 10);
@@ -464,10 +379,10 @@ static void open_root(const struct plan *plan) {
         report_failure(STEP_ROOT, NO_RECORD, -mount, "making the tmpfs of the new root");
     if (mount_cover(mount) != 0) /* the old root stays underneath, and lookups go on finding it */
         report_failure(STEP_ROOT, NO_RECORD, errno, "attaching the new root");
-    if (fstat(mount, &facts) != 0)
-        report_failure(STEP_ROOT, NO_RECORD, errno, "looking at the new root");
+    int error = place_begin(mount);
+    if (error != 0)
+        report_failure(STEP_ROOT, NO_RECORD, error, "looking at the new root");
     new_root = mount;
-    own_device = facts.st_dev;
     report_done(STEP_ROOT, NO_RECORD, 0);
 }
 
@@ -478,7 +393,9 @@ static void enter_root(void) {
         report_failure(STEP_PIVOT, NO_RECORD, errno, "entering the new root");
     if (mount_set(AT_FDCWD, "/", 0, MOUNT_ATTR_RDONLY, -1) != 0)
         report_failure(STEP_PIVOT, NO_RECORD, errno, "making the new root read-only");
-    forget_parent();
+    place_end();
+    if (null_source >= 0)
+        (void)close(null_source);
     (void)close(new_root);
     report_done(STEP_PIVOT, NO_RECORD, 0);
 }
