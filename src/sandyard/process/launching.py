@@ -69,16 +69,6 @@ def launch(make_plan: Callable[[], LaunchPlan], layered: LayeredTree | None = No
     """
     plan = make_plan()
     with ExitStack() as stack:
-        owner = None
-        leases: list[int] = []
-        host_uid, host_gid = os.geteuid(), os.getegid()
-        if plan.identity.host is HostIdentity.LEASED:
-            lease = None if layered is None else layered.lease
-            if lease is None:
-                lease = stack.enter_context(IdentityLease.take(1 + plan.identity.further))
-            host_uid = host_gid = lease.uid
-            owner = (lease.uid, lease.uid)
-            leases.append(lease.fd)
         trees: list[int] = []
         if layered is not None:
             trees.append(layered.show())
@@ -93,12 +83,23 @@ def launch(make_plan: Callable[[], LaunchPlan], layered: LayeredTree | None = No
             ours.setblocking(False)
             host = os.pidfd_open(os.getpid())
             stack.callback(os.close, host)
-            records = encode_records(plan, host_uid, host_gid)
             pid = spawn_program(theirs.fileno())
             pidfd = open_pidfd(pid)
             on_failure.callback(reap_killed, pidfd)
             if group is not None:
                 group.add(pid)  # it waits for its plan: nothing of the session is born outside
+            # The rest is done while it comes up.
+            owner = None
+            leases: list[int] = []
+            host_uid, host_gid = os.geteuid(), os.getegid()
+            if plan.identity.host is HostIdentity.LEASED:
+                lease = None if layered is None else layered.lease
+                if lease is None:
+                    lease = stack.enter_context(IdentityLease.take(1 + plan.identity.further))
+                host_uid = host_gid = lease.uid
+                owner = (lease.uid, lease.uid)
+                leases.append(lease.fd)
+            records = encode_records(plan, host_uid, host_gid)
             send_message(ours, Request.START, 0, b"".join(records), [host, *trees, *leases])
             if plan.identity.host is HostIdentity.SUBORDINATE:
                 from sandyard.process.subordinates import map_subordinates  # noqa: PLC0415  # few do

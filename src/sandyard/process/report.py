@@ -51,6 +51,7 @@ _UNSURE: Final = frozenset(((Step.USER, NO_RECORD),))
 _SKIPPED: Final = attrgetter("skipped")
 
 _BIND_FLAGS, _BIND_OPTIONAL = slice(16, 20), 8  # struct bind, enum bind_flag
+_MAY_LACK, _HAS_NAMESPACES = 1, 2  # flags of a record's meaning
 
 
 def untold_step(records: Sequence[bytes], report: Started) -> Failure | None:
@@ -62,49 +63,54 @@ def untold_step(records: Sequence[bytes], report: Started) -> Failure | None:
         records: the plan, as it was sent.
         report: what init says that it did.
     """
-    expected, optional = _expected(records)
-    told = [done[:2] for done in report.steps]
+    return _untold(b"".join(map(_meaning, records)), report.steps)
+
+
+@lru_cache(maxsize=8)  # nearly all starts of a host mean the same and are told alike
+def _untold(meanings: bytes, steps: tuple[Done, ...]) -> Failure | None:
+    expected, optional = _expected(meanings)
+    told = [done[:2] for done in steps]
     once = set(told)
     wrong = expected ^ (once - _UNSURE)
     if not wrong and len(once) != len(told):
         wrong = {one for one in once - _UNSURE if told.count(one) > 1}
     for step, record in wrong:
         return _failure(step, record, "it is not told once")
-    for step, record, _ in filter(_SKIPPED, report.steps):
+    for step, record, _ in filter(_SKIPPED, steps):
         if step not in _NO_WALL and record not in optional:
             return _failure(step, record, "it was left out")
-    if report.steps[-1] != Done(Step.SERVE, NO_RECORD, 0):
+    if steps[-1] != Done(Step.SERVE, NO_RECORD, 0):
         return _failure(Step.SERVE, NO_RECORD, "it is not the last one")
     return None
 
 
-def _expected(records: Sequence[bytes]) -> tuple[set[tuple[Step, int]], set[int]]:
+def _expected(meanings: bytes) -> tuple[set[tuple[Step, int]], set[int]]:
     """What a plan's start tells of, each once, and the records that may be left out."""
     expected = {(step, NO_RECORD) for step in _ALWAYS}
     optional = set[int]()
-    for index, (step, may_lack) in enumerate(map(_meaning, records)):
-        if step is not None:
+    for index, (number, flags) in enumerate(zip(meanings[::2], meanings[1::2], strict=True)):
+        if number:
+            step = Step(number)
             expected.add((step, index))
             if step is Step.SECCOMP:
                 expected.add((Step.REFUSALS, NO_RECORD))
-            if may_lack:
-                optional.add(index)
-        elif _has_namespaces(records[index]):
+        if flags & _MAY_LACK:
+            optional.add(index)
+        if flags & _HAS_NAMESPACES:
             expected.update((step, NO_RECORD) for step in _MOUNTED)
     return expected, optional
 
 
 @lru_cache(maxsize=1024)  # nearly all records of a host's plans are the same
-def _meaning(record: bytes) -> tuple[Step | None, bool]:
-    """The step that a record has to itself, if it has one, and whether it may be left out."""
+def _meaning(record: bytes) -> bytes:
+    """The number of the step that a record has to itself, or 0, and what else counts about it."""
     kind, payload = split_record(record)
-    may_lack = kind in _OPTIONAL or (kind is Record.BIND and _is_optional(payload))
-    return _STEPS.get(kind), may_lack
-
-
-def _has_namespaces(record: bytes) -> bool:
-    kind, payload = split_record(record)
-    return kind is Record.NAMESPACES and any(payload)
+    flags = 0
+    if kind in _OPTIONAL or (kind is Record.BIND and _is_optional(payload)):
+        flags |= _MAY_LACK
+    if kind is Record.NAMESPACES and any(payload):
+        flags |= _HAS_NAMESPACES
+    return bytes((_STEPS.get(kind, 0), flags))
 
 
 def _is_optional(payload: bytes) -> bool:

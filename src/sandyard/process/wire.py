@@ -421,6 +421,7 @@ def _failure(body: bytes) -> Failure:
     return Failure(_step(step), None if record == NO_RECORD else record, error, text)
 
 
+@lru_cache(maxsize=8)  # nearly all starts of a host are told alike
 def _started(body: bytes) -> Started:
     if len(body) % _DONE.size:
         raise ProtocolError("a report is cut off")
