@@ -37,6 +37,14 @@ class CommandVerbs(CommandVerbBase):
     _accounts: Accounts
     _host_environment: dict[str, str]
     _environment: tuple[dict[str, str], tuple[tuple[bytes, bytes], ...]] | None
+    _with_presets: (
+        tuple[
+            tuple[tuple[bytes, bytes], ...],
+            Mapping[bytes, bytes],
+            tuple[tuple[bytes, bytes], ...],
+        ]
+        | None
+    ) = None
 
     @property
     def refused_calls(self) -> tuple[RefusedCall, ...]:
@@ -220,11 +228,24 @@ class CommandVerbs(CommandVerbBase):
             environment = await self._command_environment()
         else:  # made of nothing that changes
             environment = known[1]
+        if request.presets is not None and not request.env:
+            environment = self._preset(environment, request.presets)
+            request.presets = None
         if request.narrow is None:
             return prepare_call(request, environment, manifest.root, limits, None, self._accounts)
         enforced = self._explainer.enforced
         asked = request, environment, manifest.root, limits, enforced, self._accounts
         return await in_thread(prepare_call, *asked) if request.looks else prepare_call(*asked)
+
+    def _preset(
+        self, environment: tuple[tuple[bytes, bytes], ...], presets: Mapping[bytes, bytes]
+    ) -> tuple[tuple[bytes, bytes], ...]:
+        """A session's environment with variables besides, made anew only when it changed."""
+        known = self._with_presets
+        if known is None or known[0] is not environment or known[1] is not presets:
+            merged = tuple((dict(environment) | dict(presets)).items())
+            known = self._with_presets = environment, presets, merged
+        return known[2]
 
     async def _command_environment(self) -> tuple[tuple[bytes, bytes], ...]:
         """The session's environment as the kernel takes it, made anew only when it changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -37,6 +38,43 @@ async def test_attach_replays(session: Session) -> None:
         assert await second.rest() == b"\r\n"
         assert view.dropped == later.dropped == 0
     assert await shows(terminal) == b"one\r\n\r\ntwo\r\n\r\n"  # it has ended, and is still there
+
+
+async def test_short_command_is_not_watched(session: Session) -> None:
+    watched: list[int] = []
+    loop = asyncio.get_running_loop()
+    add_reader = loop.add_reader
+
+    def noted(fd: int, callback: Callable[..., object], *args: object) -> None:
+        watched.append(fd)
+        add_reader(fd, callback, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sandyard.process.master.TERMINAL_READ_DELAY_S", 60.0)
+        patch.setattr(loop, "add_reader", noted)
+        terminal = await session.terminal("echo one")
+        assert await terminal.wait() == 0
+        assert not watched
+        assert terminal.scrollback().data == b"one\r\n"
+
+
+async def test_attached_before_it_is_read(session: Session) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sandyard.process.master.TERMINAL_READ_DELAY_S", 60.0)
+        terminal = await session.terminal("echo one; read line")
+        async with terminal, terminal.attach() as view:
+            await Screen(terminal, view).until("one")
+
+
+async def test_slow_reader_holds_it_from_the_start(session: Session) -> None:
+    """A moment after which it would be read does not go over the head of who reads slowly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sandyard.process.master.TERMINAL_READ_DELAY_S", 0.5)
+        terminal = await session.terminal("yes")
+    async with terminal, terminal.attach():
+        await until(lambda: shown(terminal) >= TERMINAL_STREAM_BYTES)
+        await asyncio.sleep(0.6)
+        assert shown(terminal) < TERMINAL_STREAM_BYTES + 2 * PIPED
 
 
 async def test_all_readers_get_all(session: Session) -> None:

@@ -70,6 +70,20 @@ async def test_terminal_type_may_be_given(client: UnixLocalSandboxClient, home: 
         await client.delete(made)
 
 
+async def test_variables_are_those_of_each_terminal(session: Session) -> None:
+    variables = session.state.manifest.environment.value
+    for value, others in (("one", "x"), (None, "x"), ("two", "y"), (None, "y"), (None, "x")):
+        env = None if value is None else {"OF_ONE": value}
+        variables["OF_ALL"] = others
+        terminal = await session.terminal("echo $TERM ${OF_ONE-none} $OF_ALL", env=env)
+        told = f"xterm-256color {value or 'none'} {others}\r\n"
+        assert (await shows(terminal)).decode() == told
+        assert (await session.exec("echo ${TERM-none} $OF_ALL")).stdout.decode().split()[
+            1
+        ] == others
+    assert await shows(await session.terminal("echo $TERM", env={})) == b"xterm-256color\r\n"
+
+
 async def test_directory_and_shell(session: Session) -> None:
     await session.mkdir("below")
     assert (await shows(await session.terminal("basename $PWD", cwd="below"))) == b"below\r\n"

@@ -54,6 +54,8 @@ class Audience:
     def add(self, reader: Reader) -> None:
         """Lets one more read."""
         self._readers = (*self._readers, reader)
+        if not self._paused:  # nobody may have read until now
+            self._resume()
         self.weigh()
 
     def remove(self, reader: Reader) -> None:

@@ -16,11 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from sandyard.finishing import finished, in_thread, start_thread
-from sandyard.limits import (
-    CLOSE_TIMEOUT_S,
-    EVENTS_PER_TURN,
-    START_TIMEOUT_S,
-)
+from sandyard.limits import CLOSE_TIMEOUT_S, EVENTS_PER_TURN, START_TIMEOUT_S
 from sandyard.plan import LaunchPlan, Spawn
 from sandyard.process.capture import Capture
 from sandyard.process.channel import Channel, SandboxEndedError
@@ -104,7 +100,8 @@ class InitProcess:
         # Terminals whose master, orders whose socket, and commands whose pipes have not come yet.
         self._births: dict[int, TerminalJob | SocketOrder | CapturedJob] = {}
         self._last_job = 0
-        self._variables: tuple[tuple[tuple[bytes, bytes], ...], bytes] | None = None
+        # Of the last two: mostly the session's own, with pipes and on terminals.
+        self._variables: tuple[tuple[tuple[tuple[bytes, bytes], ...], bytes], ...] = ()
         self._started: Latch[Started | Failure | None] = Latch()
         self._closer: asyncio.AbstractEventLoop | None = None
         self._gone: Latch[None] = Latch()
@@ -264,10 +261,7 @@ class InitProcess:
             SandboxEndedError, TimeoutError, OSError: as ``spawn``.
         """
         job = CapturedJob(self._next_number(), captures)
-        known = self._variables
-        if known is None or known[0] is not spawn.environment:  # mostly the session's own
-            known = self._variables = spawn.environment, encode_variables(spawn.environment)
-        body = encode_spawn(spawn, len(fds), captured=True, variables=known[1])
+        body = encode_spawn(spawn, len(fds), captured=True, variables=self._encoded(spawn))
         return await self._spawn(job, body, fds, timeout_s)
 
     async def ask_pipes(self, job: CapturedJob) -> None:
@@ -295,10 +289,19 @@ class InitProcess:
         job = TerminalJob(self._next_number())
         self._births[job.number] = job
         try:
-            return await self._spawn(job, encode_spawn(spawn, 0), [])
+            body = encode_spawn(spawn, 0, variables=self._encoded(spawn))
+            return await self._spawn(job, body, [])
         except BaseException:
             self._births.pop(job.number, None)
             raise
+
+    def _encoded(self, spawn: Spawn) -> bytes:
+        for known, encoded in self._variables:
+            if known is spawn.environment:
+                return encoded
+        pair = spawn.environment, encode_variables(spawn.environment)
+        self._variables = (*self._variables[-1:], pair)
+        return pair[1]
 
     def _next_number(self) -> int:
         self._last_job = self._last_job % 0xFFFFFFFF + 1

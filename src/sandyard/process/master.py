@@ -29,6 +29,7 @@ from sandyard.limits import (
     TERMINAL_FLOOD_SILENCE_MS,
     TERMINAL_FLOODS,
     TERMINAL_READ_BYTES,
+    TERMINAL_READ_DELAY_S,
     TERMINAL_TURN_BYTES,
     TERMINAL_WRITE_BYTES,
 )
@@ -169,6 +170,7 @@ class Master:
         "_go_on",
         "_loop",
         "_reading",
+        "_soon",
         "_take",
         "_turn",
         "_writable",
@@ -188,6 +190,7 @@ class Master:
         self._flood: Flood | None = None  # that reads in the loop's place
         self._loop = loop
         self._reading = False
+        self._soon: asyncio.TimerHandle | None = None  # it is read from then on
         self._turn: asyncio.Lock | None = None  # one writer at a time; made by the first
         self._writable: asyncio.Future[None] | None = None
 
@@ -196,18 +199,25 @@ class Master:
         """Whether it is not closed."""
         return self._fd >= 0
 
-    def resume(self) -> None:
+    def resume(self, *, late: bool = False) -> None:
         """Reads whenever there is something to read.
+
+        Args:
+            late: from a moment on, for a program that may have ended by then.
 
         Raises:
             OSError: if the loop can't watch one more descriptor.
         """
-        if self._fd >= 0 and not self._reading:
+        if late:
+            self._soon = self._loop.call_later(TERMINAL_READ_DELAY_S, self._go_on)
+        elif self._fd >= 0 and not self._reading:
+            self._forget_delay()
             self._loop.add_reader(self._fd, self._read_turn)
             self._reading = True
 
     def pause(self) -> None:
         """Leaves what comes in the kernel, so that the program waits in its write."""
+        self._forget_delay()
         reading, self._reading = self._reading, False
         flood, self._flood = self._flood, None
         if flood is not None:
@@ -216,6 +226,10 @@ class Master:
                 self._take(chunk)
         elif reading and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
+
+    def _forget_delay(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
 
     def drain(self) -> None:
         """Reads what was written until now, without waiting for more; it is to be closed then."""

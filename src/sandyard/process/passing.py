@@ -12,7 +12,6 @@ import fcntl
 import os
 import socket
 import stat
-import termios
 
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -108,9 +107,10 @@ def taken_master(passed: list[int]) -> int:
         if not stat.S_ISCHR(facts.st_mode) or number != _MASTER:
             raise ProtocolError("what was passed is no terminal's master")
         fcntl.ioctl(master, _PTY_NUMBER, b"\0" * _ITEM)
-        termios.tcgetattr(master)
+        if not os.isatty(master):
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
         os.set_blocking(master, False)
-    except (OSError, termios.error) as error:
+    except OSError as error:
         raise ProtocolError("what was passed does not answer as a terminal's master") from error
     passed.clear()
     return master

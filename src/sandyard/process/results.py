@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
 from sandyard.errors import (
@@ -27,6 +28,7 @@ __all__ = [
     "resource_usage",
     "timeout_error",
     "unborn_result",
+    "usage_later",
 ]
 
 NOT_FOUND = 127
@@ -47,6 +49,11 @@ def exit_code(status: int) -> int:
 def resource_usage(exited: Exited) -> ResourceUsage | None:
     """What a command used; None where nobody counted."""
     return None if exited.keeper_lost else _counted(exited.usage)
+
+
+def usage_later(exited: Exited | None) -> Callable[[], ResourceUsage] | None:
+    """The same, made when it is asked for, which it mostly is not."""
+    return None if exited is None or exited.keeper_lost else partial(_counted, exited.usage)
 
 
 def _counted(usage: Usage) -> ResourceUsage:
@@ -87,8 +94,7 @@ def exec_result(
         stdout_total=stdout.total,
         stderr_total=stderr.total,
         duration_s=duration_s,
-        # Made when it is asked for, which it mostly is not.
-        usage=None if exited is None or exited.keeper_lost else partial(_counted, exited.usage),
+        usage=usage_later(exited),
         leftovers=() if exited is None else listed_leftovers(exited),
         refused=0 if exited is None else exited.refused,
         refused_calls=() if exited is None else exited.kinds,

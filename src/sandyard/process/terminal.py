@@ -152,12 +152,12 @@ class Terminal:
         self._size = call.spawn.window or (0, 0)
         self._on_end = on_end
         self._capture = Capture(call.scrollback, head_share=0.0)
+        self._master: Master | None = None
         self._audience = Audience(self._hold, self._go_on)
         if call.reader is not None:
             self._audience.add(call.reader)
         self._done: Latch[None] = Latch()
         self._job: TerminalJob | None = None
-        self._master: Master | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
         self._code: int | None = None
@@ -194,7 +194,7 @@ class Terminal:
             return
         master = self._master = Master(fd, self._show, self._go_on, asyncio.get_running_loop())
         try:
-            master.resume()
+            master.resume(late=not self._audience.count)
         except OSError as error:  # epoll_ctl(2): ENOMEM, ENOSPC
             raise unwatched_output(self.command, error) from error
         if self._timeout_s is not None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from sandyard.process.results import listed_leftovers, resource_usage
+from sandyard.process.results import listed_leftovers, usage_later
 from sandyard.process.watch import LimitWatch, own_hits, wall_time_hit
 from sandyard.types import ExecResult
 
@@ -61,7 +61,7 @@ class Account:
             exit_code=code,
             stdout_total=shown,
             duration_s=time.monotonic() - self._began,
-            usage=None if exited is None else resource_usage(exited),
+            usage=usage_later(exited),
             leftovers=() if exited is None else listed_leftovers(exited),
             refused=0 if exited is None else exited.refused,
             refused_calls=() if exited is None else exited.kinds,
