@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from sandyard.confinement import WorkspaceRoot, plan_session
+from sandyard.errors import ResourceLimitError
 from sandyard.plan import LaunchPlan
 from sandyard.platform import host_facts
 from sandyard.policy import Policy
 from sandyard.process.init import InitProcess
 from sandyard.process.report import untold_step
 from sandyard.process.wire import Done, Started, Step, encode_records
+from tests.house.leaks import find_descendants
 
 
 def plan_for(path: Path) -> LaunchPlan:
@@ -62,3 +65,21 @@ async def test_same_plan_elsewhere(whole: tuple[list[bytes], Started], tmp_path:
     other = tmp_path / "other"
     other.mkdir()
     assert untold_step(encode_records(plan_for(other), 2, 2), report) is None
+
+
+async def test_start_that_fails_midway_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process comes up while its plan is encoded."""
+    born: list[int] = []
+
+    def refuse(*_: object) -> list[bytes]:
+        born.extend(find_descendants())
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr("sandyard.process.launching.encode_records", refuse)
+        with pytest.raises(ResourceLimitError):
+            await InitProcess.start(lambda: plan_for(tmp_path))
+    assert born
+    assert not find_descendants()
