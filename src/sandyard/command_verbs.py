@@ -228,7 +228,7 @@ class CommandVerbs(CommandVerbBase):
             environment = await self._command_environment()
         else:  # made of nothing that changes
             environment = known[1]
-        if request.presets is not None and not request.env:
+        if request.presets is not None and request.env is None:
             environment = self._preset(environment, request.presets)
             request.presets = None
         if request.narrow is None:
