@@ -230,6 +230,7 @@ void tree_end(void);
 size_t tree_signal(pid_t root, const pid_t *spared, size_t spared_count, int number);
 #define FREEZE_ROUNDS 20 /* of looking for who is new */
 void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count, int rounds);
+void tree_go_on(pid_t root); /* what one signal to all has stopped */
 pid_t tree_foreground(pid_t command); /* the group that has its terminal; 0: none */
 size_t tree_list(pid_t root, struct leftover *out, size_t room);
 /* Which of `roots` a living process descends from, and its name; `count` for none of them. */

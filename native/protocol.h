@@ -33,6 +33,7 @@ enum request {
     REQUEST_MAPPED = 5, /* no body; the answer to UNMAPPED: both id maps are written */
     REQUEST_SOCKET = 6, /* body: struct socket_body; asks for a socket of the sandbox's network */
     REQUEST_OUTPUT = 7, /* no body; asks for the pipes of a command of which the output is captured */
+    REQUEST_STILL = 8, /* body: struct still_body; stops all that runs, or lets it go on */
     REQUEST_MOUNT = 16, /* body: struct late_head and what follows it. To a program of its own, in place
                          * of START; descriptors: the mount namespace, then the source if there is one */
     REQUEST_LAYERS = 17, /* body: struct layers_head and the layers. Likewise to a program of its own;
@@ -55,6 +56,7 @@ enum event {
                         * much for its exit, which follows */
     EVENT_PIPES = 73, /* no body; the answer to OUTPUT, before the exit or not at all: the ends from which
                        * stdout and stderr are read are the two descriptors */
+    EVENT_STILLED = 74, /* body: struct stilled; the answer to STILL: all have been told */
     EVENT_MOUNTED = 80, /* body: struct mounted; a late mount stands, or is gone. It fails as a start does */
     EVENT_PASSED = 81, /* no body: one descriptor; job 0 of a tree, job 1 of the namespace it stands in */
 };
@@ -363,6 +365,18 @@ struct socket_body {
 
 struct socket_made {
     int32_t error; /* errno of what failed, or 0 */
+    uint32_t zero;
+};
+
+/* --- stillness ------------------------------------------------------------------------------------ */
+
+struct still_body {
+    uint32_t on; /* 1: all stop; 0: who stopped for that goes on */
+    uint32_t zero;
+};
+
+struct stilled {
+    int32_t error; /* errno of what failed, or 0; ENOSYS where others than the sandbox's could be met */
     uint32_t zero;
 };
 

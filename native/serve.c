@@ -50,6 +50,7 @@ static size_t loss_count;
 static bool strays; /* processes that lost their keeper may be left */
 static size_t strays_seen;
 static struct pace sweep_pace;
+static bool stilled_all; /* all were told to stop, and not yet to go on */
 
 /* Tells the host something, with a descriptor unless `fd` is -1. Returns 0, or ETOOMANYREFS where too many
  * descriptors are on their way; any other error is the end. */
@@ -303,6 +304,37 @@ static void handle_socket(const struct incoming *in) {
         (void)close(fd);
 }
 
+/* One signal to everybody, which no fork gets past: one that is under way has it as well, or begins again.
+ * Whoever looks for them one by one gets, amid thousands that want a processor, a share like each of them.
+ * Keepers go on at once. */
+static int stop_all(void) {
+    int error = kill(-1, SIGSTOP) == 0 || errno == ESRCH ? 0 : errno;
+    stilled_all = error == 0;
+    for (size_t i = 0; i < keepers_used; i++)
+        if (keepers[i].pid != 0)
+            (void)kill(keepers[i].pid, SIGCONT);
+    return error;
+}
+
+static void handle_still(const struct incoming *in) {
+    struct still_body request = {0};
+    struct stilled stilled = {0};
+    bool whole = in->head.size == sizeof request && in->fd_count == channel_bodies(in);
+    if (whole)
+        memcpy(&request, in->body, sizeof request);
+    if (!whole || request.on > 1 || request.zero != 0)
+        stilled.error = EPROTO;
+    else if (getpid() != 1) /* then everybody is whoever has our uid, outside as well */
+        stilled.error = ENOSYS;
+    else if (request.on != 0 && !stilled_all) /* a second signal would look like one before ours */
+        stilled.error = stop_all();
+    else if (request.on == 0 && stilled_all) {
+        tree_go_on(getpid());
+        stilled_all = false;
+    }
+    reply(EVENT_STILLED, in->head.job, &stilled, sizeof stilled);
+}
+
 static void handle(void) {
     struct incoming in;
     enum receive_result result = channel_receive(control_fd, MSG_DONTWAIT, &in);
@@ -325,6 +357,9 @@ static void handle(void) {
         break;
     case REQUEST_OUTPUT:
         handle_output(&in);
+        break;
+    case REQUEST_STILL:
+        handle_still(&in);
         break;
     default:
         _exit(1);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -28,6 +29,8 @@
 #define SPACES_TO_GROUP 3 /* from the parenthesis that ends the name, see proc_pid_stat(5) */
 #define SPACES_TO_FOREGROUND 6
 #define FOR_THREADS O_EXCL /* PIDFD_THREAD, Linux 6.9; before, what threads are refused is nobody's */
+#define STOP_BIT (1ull << (SIGSTOP - 1)) /* of the sets of signals there */
+#define STATUS_ROOM 4096 /* of proc_pid_status(5) */
 #define ANCESTORS_LIMIT 256 /* that are looked at for one process */
 
 struct tree {
@@ -194,24 +197,30 @@ static void write_number(char text[12], pid_t pid) {
     memmove(text, at, (size_t)(text + 12 - at));
 }
 
-/* The last number of a line of proc_pid_status(5), "\nNSpid:" or "\nNSpgid:", which lists a process's
- * numbers from procfs's own namespace down to the process's; 0 for one that has gone. */
-static pid_t read_number(pid_t pid, const char *name) {
-    char path[24], text[4096];
+/* The last word of a line of proc_pid_status(5), or "" for a process that has gone. */
+static const char *read_status(int proc, pid_t pid, const char *name, char text[STATUS_ROOM]) {
+    char path[24];
     write_number(path, pid);
     memcpy(path + strlen(path), "/status", 8); /* NOLINT(bugprone-not-null-terminated-result): it brings the NUL */
-    int fd = openat(outside, path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, STATUS_ROOM - 1);
     if (fd >= 0)
         (void)close(fd);
     if (got <= 0)
-        return 0;
+        return "";
     text[got] = '\0';
     char *line = strstr(text, name), *end = line == NULL ? NULL : strchr(line + 1, '\n');
     if (end == NULL)
-        return 0;
+        return "";
     *end = '\0';
-    long number = parse_number(strrchr(line, '\t') == NULL ? "" : strrchr(line, '\t') + 1);
+    return strrchr(line, '\t') == NULL ? "" : strrchr(line, '\t') + 1;
+}
+
+/* The number that ends "\nNSpid:" or "\nNSpgid:", which list a process's numbers from procfs's own
+ * namespace down to the process's; 0 for one that has gone. */
+static pid_t read_number(pid_t pid, const char *name) {
+    char text[STATUS_ROOM];
+    long number = parse_number(read_status(outside, pid, name, text));
     return number > 0 ? (pid_t)number : 0;
 }
 
@@ -308,6 +317,31 @@ void tree_freeze(pid_t root, const pid_t *spared, size_t spared_count, int round
         if (!fresh)
             return;
     }
+}
+
+/* Lets all go on below us that was told to stop by one signal to everybody: likewise where nobody is to be
+ * left out, or the look fails, for nobody may stay stopped for want of it; else one by one, children before
+ * their parents. Who had been stopped before has that first signal still to come, since only who runs takes
+ * one: it is left as it was. */
+void tree_go_on(pid_t root) {
+    char text[STATUS_ROOM];
+    size_t left_out = 0;
+    int proc = open_proc();
+    bool whole = proc >= 0 && tree_find(&scanned, root, NULL, 0);
+    for (size_t i = 0; whole && i < scanned.count; i++) {
+        if (scanned.marks[i] != INSIDE || scanned.states[i] != 'T' ||
+            (strtoull(read_status(proc, scanned.pids[i], "\nShdPnd:", text), NULL, 16) & STOP_BIT) == 0)
+            continue;
+        scanned.marks[i] = OUTSIDE;
+        left_out++;
+    }
+    if (proc >= 0)
+        (void)close(proc);
+    if (left_out == 0)
+        (void)kill(-1, SIGCONT);
+    for (size_t i = left_out == 0 ? 0 : scanned.count; i-- > 0;)
+        if (scanned.marks[i] == INSIDE)
+            signal_one(&scanned, i, SIGCONT);
 }
 
 /* A number of a process's stat, as procfs counts it; 0 for none, or for a process that has gone. */

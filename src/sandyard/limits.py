@@ -436,6 +436,13 @@ FREEZE_TIMEOUT_S: Final = 5.0
 """Seconds in which all of a sandbox has to stop for a save: what runs stops within microseconds, what the
 kernel is at work for when that is done."""
 
+FREEZE_SINGLY_S: Final = 0.5
+"""Seconds of them in which processes are stopped one by one, before all are stopped by one signal."""
+
+FREEZE_CROWD: Final = 32
+"""Processes that want one processor, from which on that is done at once: each of them has it for a few
+milliseconds in its turn, and so do we."""
+
 FREEZE_PAUSE_S: Final = 0.002
 """Seconds between two looks at whether it has."""
 

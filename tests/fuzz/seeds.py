@@ -49,6 +49,7 @@ from sandyard.process.wire import (
     encode_plan,
     encode_signal,
     encode_spawn,
+    encode_still,
 )
 
 CORPUS: Final = Path(__file__).parents[2] / "fuzz" / "corpus" / "decode"
@@ -253,6 +254,10 @@ def conversations() -> dict[str, bytes]:
         "socket": message(Request.SOCKET, 9, encode_socket(socket.AF_INET)),
         "socket-ipv6": message(Request.SOCKET, 9, encode_socket(socket.AF_INET6)),
         "socket-unix": message(Request.SOCKET, 9, encode_socket(socket.AF_UNIX)),
+        "still": message(Request.STILL, 9, encode_still(on=True)),
+        "still-over": message(Request.STILL, 9, encode_still(on=True))
+        + message(Request.STILL, 10, encode_still(on=False)),
+        "still-odd": message(Request.STILL, 9, bytes(7)),
         "kill-unknown": message(kill, 99, encode_kill(force=False)),
         "mount": message(Request.MOUNT, 0, encode_late(LATE["tmpfs"], (1000, 1000), leased=False)),
         "start-again": message(Request.START, 0, encode_plan(LEAST, 1000, 1000)),

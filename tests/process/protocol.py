@@ -37,7 +37,7 @@ from sandyard.plan import (
     Symlink,
     TextFile,
 )
-from sandyard.process.events import Pipes, SocketMade, Written
+from sandyard.process.events import Pipes, SocketMade, Stilled, Written
 from sandyard.process.wire import (
     Event,
     Exited,
@@ -59,9 +59,20 @@ BODY_LIMIT: Final = 8 * 1024 * 1024
 NO_RECORD: Final = 0xFFFFFFFF
 
 # enum request, enum event
-START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, MOUNT, LAYERS = 1, 2, 3, 4, 5, 6, 7, 16, 17
+START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, STILL, MOUNT, LAYERS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    16,
+    17,
+)
 STARTED, START_FAILED, SPAWN_FAILED, SPAWNED, EXITED, GONE, UNMAPPED, SOCKET_MADE = range(64, 72)
-WRITTEN, PIPES = 72, 73
+WRITTEN, PIPES, STILLED = 72, 73, 74
 MOUNTED = 80
 PASSED = 81
 
@@ -102,6 +113,8 @@ FORMATS: Final = {
     "mounted": "Q",
     "socket_body": "II",
     "socket_made": "iI",
+    "still_body": "II",
+    "stilled": "iI",
 }
 """The structures of protocol.h, without padding, in the machine's byte order."""
 
@@ -177,7 +190,8 @@ def decode_head(data: bytes) -> Head:
     magic, kind, flags, job, size = source.unpack("message")
     source.end()
     check(magic == MAGIC, "another language")
-    check(kind in (START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, MOUNT, LAYERS), "no request")
+    known = (START, SPAWN, SIGNAL, KILL, MAPPED, SOCKET, OUTPUT, STILL, MOUNT, LAYERS)
+    check(kind in known, "no request")
     check(flags in (0, 1), "unknown flags")
     check(bool(flags) == (size > INLINE_LIMIT) and size <= BODY_LIMIT, "a body in the wrong place")
     return Head(kind, bool(flags), job, size)
@@ -523,7 +537,9 @@ def encode_event(event: Event) -> bytes:
             return encode_rare_event(event)
 
 
-def encode_rare_event(event: Unmapped | Mounted | Written | SocketMade | Passed | Pipes) -> bytes:
+def encode_rare_event(
+    event: Unmapped | Mounted | Written | SocketMade | Stilled | Passed | Pipes,
+) -> bytes:
     """One that few sandboxes have."""
     match event:
         case Written(job, stream, data):
@@ -536,5 +552,7 @@ def encode_rare_event(event: Unmapped | Mounted | Written | SocketMade | Passed 
             return encode_datagram(MOUNTED, 0, packed("mounted", mount))
         case SocketMade(job, error):
             return encode_datagram(SOCKET_MADE, job, packed("socket_made", error, 0))
+        case Stilled(job, error):
+            return encode_datagram(STILLED, job, packed("stilled", error, 0))
         case Passed(number):
             return encode_datagram(PASSED, number)

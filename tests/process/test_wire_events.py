@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandyard.process.capture import Captured
-from sandyard.process.events import Pipes, SocketMade, Written
+from sandyard.process.events import Pipes, SocketMade, Stilled, Written
 from sandyard.process.results import exec_result
 from sandyard.process.wire import (
     DATAGRAM_LIMIT,
@@ -84,6 +84,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Gone, jobs, u64, calls),
     st.builds(Unmapped, u32),
     st.builds(SocketMade, jobs, i32),
+    st.builds(Stilled, jobs, i32),
     st.builds(Written, jobs, st.integers(0, 1), st.binary(min_size=1, max_size=200)),
     st.builds(Pipes, jobs),
     exits,
@@ -102,7 +103,7 @@ def test_any_bytes_are_refused_or_read(data: bytes) -> None:
         decode_event(data)
 
 
-@given(st.sampled_from([*range(62, 74), 0, 1, 2**16 - 1]), jobs, st.binary(max_size=300))
+@given(st.sampled_from([*range(62, 75), 0, 1, 2**16 - 1]), jobs, st.binary(max_size=300))
 def test_any_body_is_refused_or_read(kind: int, job: int, body: bytes) -> None:
     with suppress(ProtocolError):
         decode_event(encode_datagram(kind, job, body))

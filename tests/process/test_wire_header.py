@@ -54,6 +54,7 @@ STRUCTURES = {
     "_LEFTOVER": "leftover",
     "_GONE": "gone",
     "_SOCKET": "socket_made",
+    "_STILLED": "stilled",
     "_MOUNTED": "mounted",
     "_UNMAPPED": "unmapped",
 }
@@ -157,7 +158,7 @@ def test_layouts_are_those_of_the_header() -> None:
     ours |= {
         name: spelled_out(vars(late_wire)[own].format) for own, name in LATE_STRUCTURES.items()
     }
-    pairs = dict.fromkeys(("signal_body", "kill_body", "socket_body"), pair)
+    pairs = dict.fromkeys(("signal_body", "kill_body", "socket_body", "still_body"), pair)
     assert ours | pairs == structures
 
 

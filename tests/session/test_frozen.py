@@ -24,6 +24,7 @@ from sandyard import (
     StoreSnapshotSpec,
     UnixLocalSandboxClient,
     WorkspaceStopError,
+    presets,
 )
 from tests.session.host import find_survivors, make_token, until
 
@@ -81,6 +82,21 @@ REMOTE = RemoteSnapshotSpec(client_dependency_key="service")
 def states_of(token: str) -> set[str]:
     """The states of the living processes with a token."""
     return {found.split()[1] for found in find_survivors(token)}
+
+
+def count_signals(monkeypatch: pytest.MonkeyPatch, pause_s: float = 0) -> list[int]:
+    """Notes each signal that this program sends by itself; each SIGSTOP takes a while."""
+    sent: list[int] = []
+    really_send = signal.pidfd_send_signal
+
+    def send(handle: int, number: int) -> None:
+        really_send(handle, number)
+        sent.append(number)
+        if number == signal.SIGSTOP:
+            time.sleep(pause_s)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", send)
+    return sent
 
 
 async def save_and_signal(token: str) -> None:
@@ -161,8 +177,13 @@ async def _pair(store: SnapshotStore, snapshot: str) -> tuple[int, int]:
         return int(first.read()), int(last.read())
 
 
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
-async def test_all_goes_on_afterwards(end: str) -> None:
+async def test_all_goes_on_afterwards(
+    end: str, monkeypatch: pytest.MonkeyPatch, *, crowded: bool
+) -> None:
+    sent = count_signals(monkeypatch)
+    monkeypatch.setattr("sandyard.process.freezing.is_crowded", lambda: crowded)
     service, token = Service(), make_token()
     service.fails = end == "failed"
     client = client_of(service)
@@ -190,6 +211,7 @@ async def test_all_goes_on_afterwards(end: str) -> None:
         assert type(found) is expected.get(end, asyncio.CancelledError)
         assert (await begun).stdout == b"begun\n"
         await until(lambda: states_of(token) == before)  # and what was stopped before still is
+        assert bool(sent) != crowded
         running.cancel()
         await asyncio.wait([running])
         service.fails = False
@@ -255,25 +277,69 @@ async def test_look_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_what_was_stopped_when_time_is_up_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[int] = []
-    really_send = signal.pidfd_send_signal
-
-    def slow(handle: int, number: int) -> None:
-        really_send(handle, number)
-        sent.append(number)
-        if number == signal.SIGSTOP:
-            time.sleep(0.6)
-
     client = UnixLocalSandboxClient()
     async with await client.create() as session:
         token = make_token()
         await session.exec(f"for i in 1 2 3 4 5 6 7 8; do sleep {token} & done")
         with monkeypatch.context() as patched:
             patched.setattr("sandyard.process.freezing.FREEZE_TIMEOUT_S", 1)
-            patched.setattr(signal, "pidfd_send_signal", slow)
+            patched.setattr("sandyard.process.freezing.FREEZE_SINGLY_S", 1)
+            sent = count_signals(patched, 0.6)
             with pytest.raises(WorkspaceStopError, match="held still"):
                 await session.stop(processes="freeze")
         assert 1 <= sent.count(signal.SIGSTOP) <= 2
         assert sent.count(signal.SIGCONT) == sent.count(signal.SIGSTOP)
         await until(lambda: states_of(token) == {"S"})
+    await client.delete(session)
+
+
+async def test_what_takes_long_one_by_one_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = UnixLocalSandboxClient()
+    async with await client.create() as session:
+        token = make_token()
+        await session.exec(f"for i in 1 2 3 4 5 6 7 8; do sleep {token} & done")
+        with monkeypatch.context() as patched:
+            patched.setattr("sandyard.process.freezing.is_crowded", lambda: False)
+            sent = count_signals(patched, 0.6)
+            await session.stop(processes="freeze")
+        assert sent.count(signal.SIGSTOP) == 1  # of 8, in half a second
+        assert sent.count(signal.SIGCONT) == 1
+        await until(lambda: states_of(token) == {"S"})
+    await client.delete(session)
+
+
+async def test_without_numbers_of_its_own_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where everybody would be whoever has the same user, outside as well."""
+    monkeypatch.setattr("sandyard.process.freezing.is_crowded", lambda: True)
+    sent = count_signals(monkeypatch)
+    client, token = UnixLocalSandboxClient(policy=presets.UNCONFINED), make_token()
+    async with await client.create() as session:
+        await session.exec(f"sleep {token} &")
+        await session.stop(processes="freeze")
+        assert sent.count(signal.SIGSTOP) == sent.count(signal.SIGCONT) == 1
+        assert states_of(token) == {"S"}
+    await client.delete(session)
+
+
+BOMB = """
+import os
+go_on, hold = os.pipe()
+for _ in range(300):
+    if os.fork() == 0:
+        os.setsid()
+        os.close(hold)
+        os.read(go_on, 1)
+        while True:
+            pass
+"""
+
+
+async def test_bomb_is_held_in_time() -> None:
+    """Hundreds that want a processor, each with a share of its own: every look at them takes seconds."""
+    client = UnixLocalSandboxClient()
+    async with await client.create() as session:
+        await session.exec("python3", "-c", BOMB, shell=False)
+        await asyncio.sleep(0.5)
+        for _ in range(2):
+            await session.stop(processes="freeze")
     await client.delete(session)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 from sandyard.finishing import in_thread
 from sandyard.process.latch import Latch
@@ -19,6 +20,7 @@ __all__ = [
     "reap",
     "reap_killed",
     "reap_soon",
+    "take_leave",
     "wait_readable",
 ]
 
@@ -110,3 +112,26 @@ async def await_readable(fd: int, timeout: float) -> bool:
         return await ready.wait(timeout)
     finally:
         loop.remove_reader(fd)
+
+
+async def take_leave(
+    pid: int, pidfd: int, timeout_s: float, after: Callable[[], None] | None, *, sweeps: bool
+) -> None:
+    """Waits until an outer process is gone, reaps it, and closes the descriptor.
+
+    Args:
+        pid: its number.
+        pidfd: its descriptor.
+        timeout_s: seconds after which it is made to go, and as many that it has for that.
+        after: what blocks and is to be done when it is gone.
+        sweeps: whether it ends what init leaves, and so has to live on.
+    """
+    try:
+        if not await await_readable(pidfd, timeout_s):
+            await in_thread(kill_init if sweeps else kill_both, pid, pidfd)
+            await await_readable(pidfd, timeout_s)
+    finally:
+        reap(pidfd)
+        os.close(pidfd)
+        if after is not None:
+            await in_thread(after)

@@ -26,6 +26,7 @@ __all__ = [
     "StartFailed",
     "Started",
     "Step",
+    "Stilled",
     "Unmapped",
     "Usage",
     "Written",
@@ -209,6 +210,13 @@ class SocketMade(NamedTuple):
     error: int
 
 
+class Stilled(NamedTuple):
+    """All were told to stop, or to go on, or ``error`` says why not."""
+
+    job: int
+    error: int
+
+
 class Passed(NamedTuple):
     """One of the descriptors that were asked for comes with this; ``number`` says which."""
 
@@ -227,6 +235,7 @@ Event = (
     | Passed
     | Pipes
     | SocketMade
+    | Stilled
     | Unmapped
 )
 

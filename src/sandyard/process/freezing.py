@@ -2,6 +2,10 @@
 
 Everything is stopped by SIGSTOP, which nothing can catch, but init and its keepers: they stay able to
 end it all when this program dies, which a frozen control group would keep them from.
+
+That is done one by one, parents first, so that no shell sees a child that is stopped. Where so much runs
+that it would take seconds, init stops all of it by one signal, and lets it go on; what had been stopped
+before then has that signal still to come, which tells it apart.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sandyard.errors import ResourceLimitError
 from sandyard.finishing import finished, in_thread
-from sandyard.limits import FREEZE_PAUSE_S, FREEZE_TIMEOUT_S
+from sandyard.limits import FREEZE_CROWD, FREEZE_PAUSE_S, FREEZE_SINGLY_S, FREEZE_TIMEOUT_S
+from sandyard.process.channel import SandboxEndedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sized
@@ -36,6 +41,8 @@ _COMMANDS: Final = 3
 """How far below the outer process commands are: it has init, that has keepers, and these have them."""
 
 _STAT_BYTES: Final = 1024
+_STATUS_BYTES: Final = 8192
+_STOP_BIT: Final = 1 << signal.SIGSTOP - 1
 _STARTED_AT: Final = 19
 """Place of the start's time behind the name in proc_pid_stat(5)."""
 
@@ -66,11 +73,13 @@ class Freezer:
 
     Attributes:
         busy: how many keepers had a command at the last look.
+        told_all: whether init was asked to stop all.
     """
 
     def __init__(self, outer: int) -> None:
         self._outer = outer
         self.busy = 0
+        self.told_all = False
         self._frozen: list[_Seen] = []
 
     def freeze(self, until: float) -> bool:
@@ -96,6 +105,8 @@ class Freezer:
         known = {(each.pid, each.started) for each in self._frozen}
         # Parents before their children; again, if another has let one go on.
         for each in _in_time(running, until):
+            if self.told_all and _is_stopping(each):
+                continue  # another signal would look like one that came before init's
             with suppress(ProcessLookupError):
                 _signal(each, signal.SIGSTOP)
                 if (each.pid, each.started) not in known:
@@ -128,6 +139,23 @@ def _is_held(process: _Seen, parents: set[int], until: float) -> bool:
     )
 
 
+def _is_stopping(process: _Seen) -> bool:
+    """Whether it has a SIGSTOP to come, and only no processor yet to take it on."""
+    said = _read(f"/proc/{process.pid}/status", _STATUS_BYTES) or b""
+    pending = said.partition(b"\nShdPnd:")[2].split(maxsplit=1)
+    return bool(pending) and bool(int(pending[0], 16) & _STOP_BIT)
+
+
+def is_crowded() -> bool:
+    """Whether so many want a processor that our share of it is gone before all of them are looked at."""
+    try:
+        said = _read("/proc/loadavg", _STAT_BYTES) or b""
+        running = int(said.split()[3].partition(b"/")[0])
+    except (OSError, ValueError, IndexError):  # then the first look tells, if later
+        return False
+    return running > FREEZE_CROWD * (os.cpu_count() or 1)
+
+
 def _signal(process: _Seen, number: int) -> None:
     """Send a signal to that very process, and to none that has its number since.
 
@@ -145,18 +173,25 @@ def _signal(process: _Seen, number: int) -> None:
         os.close(handle)
 
 
-def _look(path: str) -> _Seen | None:
-    """Read one process or thread; None if it has gone."""
+def _read(path: str, most: int) -> bytes | None:
+    """What a file of a process says; None if it has gone."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         return None
     try:
-        said = os.read(file, _STAT_BYTES)
+        return os.read(file, most)
     except ProcessLookupError:
         return None
     finally:
         os.close(file)
+
+
+def _look(path: str) -> _Seen | None:
+    """Read one process or thread; None if it has gone."""
+    said = _read(path, _STAT_BYTES)
+    if said is None:
+        return None
     head, _, rest = said.rpartition(b")")  # the name before it is the process's own to choose
     words = rest.split()
     if len(words) <= _STARTED_AT:
@@ -213,27 +248,51 @@ async def held_still(stillness: Stillness) -> AsyncIterator[None]:
     async with stillness.turn:
         stillness.over = over = asyncio.Event()
         try:
-            await _freeze(freezer, stillness.jobs)
+            await _freeze(freezer, stillness)
             yield
         finally:
             try:
-                await finished(_thaw(freezer))
+                await finished(_thaw(freezer, stillness))
             finally:
                 stillness.over = None
                 over.set()
 
 
-async def _freeze(freezer: Freezer, jobs: Sized) -> None:
+async def _freeze(freezer: Freezer, stillness: Stillness) -> None:
     deadline = time.monotonic() + FREEZE_TIMEOUT_S
+    tell_all = stillness.tell_all
+    if tell_all is None:
+        await _stop_each(freezer, stillness.jobs, deadline)
+        return
+    async with asyncio.timeout(FREEZE_TIMEOUT_S):
+        if stillness.told is not None:  # what was held before may not go on in the midst of this
+            await stillness.told.answered()
+        if not is_crowded():  # in a thread, which has to wait for its turn, it would take seconds
+            singly = min(deadline, time.monotonic() + FREEZE_SINGLY_S)
+            with suppress(TimeoutError):
+                await _stop_each(freezer, stillness.jobs, singly)
+                return
+        with suppress(SandboxEndedError):  # then there is nothing to stop
+            stillness.told = await tell_all(True)
+            freezer.told_all = True
+            await stillness.told.answered()
+    await _stop_each(freezer, stillness.jobs, deadline)
+
+
+async def _stop_each(freezer: Freezer, jobs: Sized, until: float) -> None:
     # A command that was sent and is not seen yet is waited for: each has a keeper of its own.
-    while not await in_thread(freezer.freeze, deadline) or freezer.busy < len(jobs):
-        if time.monotonic() > deadline:
+    while not await in_thread(freezer.freeze, until) or freezer.busy < len(jobs):
+        if time.monotonic() > until:
             raise TimeoutError
         await asyncio.sleep(FREEZE_PAUSE_S)
 
 
-async def _thaw(freezer: Freezer) -> None:
+async def _thaw(freezer: Freezer, stillness: Stillness) -> None:
     try:
         await in_thread(freezer.thaw)
     except ResourceLimitError:  # there is no thread: then it is done here
         freezer.thaw()
+    if freezer.told_all and stillness.tell_all is not None:
+        # Its answer is for who comes next: amid what goes on we would have to wait for our turn.
+        with suppress(SandboxEndedError, OSError):  # then all of it has ended
+            stillness.told = await stillness.tell_all(False)

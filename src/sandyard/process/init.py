@@ -20,7 +20,7 @@ from sandyard.limits import CLOSE_TIMEOUT_S, EVENTS_PER_TURN, START_TIMEOUT_S
 from sandyard.plan import LaunchPlan, Spawn
 from sandyard.process.capture import Capture
 from sandyard.process.channel import Channel, SandboxEndedError
-from sandyard.process.ending import await_readable, kill_both, kill_init, reap
+from sandyard.process.ending import take_leave
 from sandyard.process.events import SocketMade
 from sandyard.process.failures import untold_signal
 from sandyard.process.job import CapturedJob, Job, TerminalJob, UnownedRefusals
@@ -46,6 +46,7 @@ from sandyard.process.wire import (
     Started,
     StartFailed,
     Step,
+    Stilled,
     Unmapped,
     Written,
     decode_event,
@@ -59,14 +60,17 @@ if TYPE_CHECKING:
     from sandyard.process.layering import LayeredTree
     from sandyard.process.mounting import LatePlace
     from sandyard.process.sockets import SocketOrder
+    from sandyard.process.stilling import StillOrder
+
+    _Born = TerminalJob | SocketOrder | StillOrder | CapturedJob
 
 __all__ = ["InitProcess", "SandboxEndedError"]
 
 J = TypeVar("J", bound=Job)
 
-_BRINGING = (Spawned, SocketMade, Pipes)
-_ANSWERS = (Mounted, Passed, SocketMade, Pipes, Unmapped)
-"""Events that bring a descriptor, and those that come to nobody who did not ask for them here."""
+_BRINGING = (Spawned, SocketMade, Pipes, Stilled)
+_ANSWERS = (Mounted, Passed, SocketMade, Pipes, Stilled, Unmapped)
+"""Events that somebody waits for, and those that come to nobody who did not ask for them here."""
 
 
 class InitProcess:
@@ -86,8 +90,7 @@ class InitProcess:
     def __init__(self, launched: Launched) -> None:
         self._loop = asyncio.get_running_loop()
         self._channel = Channel(launched.channel, self._receive, self._end_channel)
-        self._pid = launched.pid
-        self._pidfd = launched.pidfd
+        self._pid, self._pidfd = launched.pid, launched.pidfd
         self.owner = launched.owner
         identity = launched.plan.identity
         self._user = launched.owner or (identity.uid, identity.gid)
@@ -96,9 +99,9 @@ class InitProcess:
         self.report: Started = Started(())
         self.unowned = UnownedRefusals()
         self._jobs: dict[int, Job] = {}
-        self.stillness = Stillness(launched.pid, self._jobs)
-        # Terminals whose master, orders whose socket, and commands whose pipes have not come yet.
-        self._births: dict[int, TerminalJob | SocketOrder | CapturedJob] = {}
+        self.stillness = Stillness(launched.pid, self._jobs, None if self._sweeps else self.hold)
+        # Terminals whose master, orders whose answer, and commands whose pipes have not come yet.
+        self._births: dict[int, _Born] = {}
         self._last_job = 0
         # Of the last two: mostly the session's own, with pipes and on terminals.
         self._variables: tuple[tuple[tuple[tuple[bytes, bytes], ...], bytes], ...] = ()
@@ -173,22 +176,11 @@ class InitProcess:
             await self._gone.wait()
 
     async def _wait_gone(self, pidfd: int) -> None:
+        after = None if self.group is None else self.group.close
         try:
-            await self._take_leave(pidfd)
+            await take_leave(self._pid, pidfd, CLOSE_TIMEOUT_S, after, sweeps=self._sweeps)
         finally:
             self._gone.set(None)
-
-    async def _take_leave(self, pidfd: int) -> None:
-        try:
-            if not await await_readable(pidfd, CLOSE_TIMEOUT_S):
-                end = kill_init if self._sweeps else kill_both
-                await in_thread(end, self._pid, pidfd)
-                await await_readable(pidfd, CLOSE_TIMEOUT_S)
-        finally:
-            reap(pidfd)
-            os.close(pidfd)
-            if self.group is not None:
-                await in_thread(self.group.close)
 
     async def __aenter__(self) -> Self:
         """Holds the sandbox for the length of a block."""
@@ -273,11 +265,14 @@ class InitProcess:
             SandboxEndedError: if it is.
             OSError: if the machine has no room for the message.
         """
-        self._births[job.number] = job
+        await self._order(Request.OUTPUT, job)
+
+    async def _order(self, kind: Request, born: _Born, body: bytes = b"") -> None:
+        self._births[born.number] = born
         try:
-            await self._channel.send(Request.OUTPUT, job.number, b"", [])
+            await self._channel.send(kind, born.number, body, [])
         except BaseException:
-            self._births.pop(job.number, None)
+            self._births.pop(born.number, None)  # it never left
             raise
 
     async def spawn_terminal(self, spawn: Spawn) -> TerminalJob:
@@ -378,13 +373,25 @@ class InitProcess:
         from sandyard.process.sockets import SocketOrder  # noqa: PLC0415  # few sessions have ports
 
         order = SocketOrder(family, self._next_number())
-        self._births[order.number] = order
-        try:
-            await self._channel.send(Request.SOCKET, order.number, order.body, [])
-        except BaseException:
-            self._births.pop(order.number, None)  # it never left
-            raise
+        await self._order(Request.SOCKET, order, order.body)
         return await order.taken()
+
+    async def hold(self, on: bool) -> StillOrder:  # as ``Stillness`` calls it
+        """Has init stop all that runs at once, or let go on what it stopped, or else end.
+
+        Raises:
+            SandboxEndedError, OSError: as ``ask_pipes``.
+        """
+        from sandyard.process.stilling import StillOrder  # noqa: PLC0415  # few saves need it
+
+        order = StillOrder(self._next_number(), on=on)
+        try:
+            await self._order(Request.STILL, order, order.body)
+        except OSError:
+            if not on:
+                self._end_channel()
+            raise
+        return order
 
     @property
     def quiet_since(self) -> int | None:
@@ -452,8 +459,8 @@ class InitProcess:
             case StartFailed():
                 self._started.set(event.failure)
 
-    def _awaited(self, event: Event) -> TerminalJob | SocketOrder | CapturedJob | None:
-        """What an event brings a descriptor to."""
+    def _awaited(self, event: Event) -> _Born | None:
+        """What an event comes to."""
         if not self._births or not isinstance(event, _BRINGING):
             return None
         if isinstance(self._births.get(event.job), CapturedJob) != isinstance(event, Pipes):

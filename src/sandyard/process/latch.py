@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sized
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sized
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from sandyard.process.stilling import StillOrder
 
 __all__ = ["Latch", "Stillness", "wake"]
 
@@ -88,15 +91,21 @@ class Stillness:
     Args:
         outer: number of the sandbox's outer process.
         jobs: the commands that were sent and of which something is left.
+        tell_all: has init stop all at once, or let them go on; None where it can't meet them alone.
 
     Attributes:
+        told: what init was last asked for.
         turn: of who holds it: one lets only those go on that it stopped itself.
         over: set when it is over; None where nobody holds anything.
     """
 
-    def __init__(self, outer: int, jobs: Sized) -> None:
+    def __init__(
+        self, outer: int, jobs: Sized, tell_all: Callable[[bool], Awaitable[StillOrder]] | None
+    ) -> None:
         self.outer = outer
         self.jobs = jobs
+        self.tell_all = tell_all
+        self.told: StillOrder | None = None
         self.turn = asyncio.Lock()
         self.over: asyncio.Event | None = None
 

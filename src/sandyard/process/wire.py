@@ -49,6 +49,7 @@ from sandyard.process.events import (
     Started,
     StartFailed,
     Step,
+    Stilled,
     Unmapped,
     Usage,
     Written,
@@ -79,6 +80,7 @@ __all__ = [
     "StartFailed",
     "Started",
     "Step",
+    "Stilled",
     "Unmapped",
     "Usage",
     "Written",
@@ -89,6 +91,7 @@ __all__ = [
     "encode_records",
     "encode_signal",
     "encode_spawn",
+    "encode_still",
     "encode_variables",
     "split_record",
 ]
@@ -118,6 +121,7 @@ _SPAWNED = struct.Struct("=II")
 _MOUNTED = struct.Struct("=Q")
 _UNMAPPED = struct.Struct("=I")
 _SOCKET = struct.Struct("=iI")
+_STILLED = struct.Struct("=iI")
 _WRITTEN = struct.Struct("=II")
 _PAIR = struct.Struct("=II")
 
@@ -136,6 +140,7 @@ class Request(IntEnum):
     MAPPED = 5
     SOCKET = 6
     OUTPUT = 7
+    STILL = 8
     MOUNT = 16
     LAYERS = 17
 
@@ -151,6 +156,7 @@ class _Event(IntEnum):
     SOCKET_MADE = 71
     WRITTEN = 72
     PIPES = 73
+    STILLED = 74
     MOUNTED = 80
     PASSED = 81
 
@@ -401,6 +407,11 @@ def encode_kill(*, force: bool) -> bytes:
     return _PAIR.pack(1 if force else 0, 0)
 
 
+def encode_still(*, on: bool) -> bytes:
+    """The body of a STILL: all stop, or go on."""
+    return _PAIR.pack(1 if on else 0, 0)
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -481,6 +492,8 @@ def _rare_event(kind: int, job: int, body: bytes) -> Event:
             return Unmapped(_UNMAPPED.unpack(body)[0])
         case _Event.SOCKET_MADE if len(body) == _SOCKET.size:
             return SocketMade(job, _SOCKET.unpack(body)[0])
+        case _Event.STILLED if len(body) == _STILLED.size:
+            return Stilled(job, _STILLED.unpack(body)[0])
         case _Event.PASSED if not body:
             return Passed(job)
         case _Event.MOUNTED if len(body) == _MOUNTED.size:
