@@ -101,3 +101,21 @@ def test_held_session_is_saved(home: Path, done: Verb) -> None:
     done("fork", "web", "--freeze", "--name", "other")
     assert int(ran("exec", "other", "--", "stat", "-c", "%s", "log")) > int(size)
     done("rm", "--all")
+
+
+def test_looking_before_pruning_removes_nothing(home: Path, done: Verb) -> None:
+    done("create", "--name", "web")
+    saved = []
+    for word in ("one", "two", "three"):
+        ran("exec", "web", "--", "sh", "-c", f"echo {word} > file")
+        saved.append(done("snapshot", "create", "web").strip())
+    before = done("snapshot", "list")
+    told = done("snapshot", "prune", "web", "--keep", "1", "--dry-run").splitlines()
+    assert [line.split()[0] for line in told] == ["ID", *saved[:2]]
+    would = done("snapshot", "prune", "--keep", "2", "--dry-run", "--json").splitlines()
+    assert [json.loads(line)["id"] for line in would] == saved[:1]
+    assert done("snapshot", "prune", "other", "--keep", "0", "--dry-run") == ""
+    assert done("snapshot", "list") == before
+    assert done("snapshot", "prune", "web", "--keep", "1").startswith("2 snapshots were removed")
+    assert "OLD" in done("snapshot", "diff", "--help")
+    done("rm", "--all")

@@ -52,6 +52,25 @@ def test_changes_land_when_asked(home: Path, base: Path) -> None:
     assert not (base / "tool").exists()
 
 
+def test_list_tells_what_sessions_run_on(home: Path, base: Path) -> None:
+    made = {
+        "plain": ["create", "--workspace", str(base)],
+        "overlay": ["create", "--try", "--workspace", str(base)],
+        "layers": ["create", "--layered"],
+        "copy": ["fork", "plain"],
+    }
+    for name, words in made.items():
+        done = call(*words, "--name", name)
+        assert done.returncode == 0, done.stderr
+    told = {line.split()[0]: line for line in lines(call("ls"))}
+    assert told["plain"].endswith(f"  {base}")
+    assert told["overlay"].endswith(f"  {base} (an overlay: changes are kept apart)")
+    assert told["layers"].endswith(" (inside; private layers)")
+    assert told["copy"].endswith(f"  {base} (inside; a private copy)")
+    listed = map(json.loads, lines(call("ls", "--json")))
+    assert {one["name"]: one["basis"] for one in listed} == {name: name for name in made}
+
+
 def test_layered_fork_copies_changes(home: Path, base: Path) -> None:
     refused = call("create", "--layered", "--workspace", str(base))
     assert (refused.returncode, refused.stdout) == (125, b"")

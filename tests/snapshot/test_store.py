@@ -121,6 +121,12 @@ async def test_history_and_retention(store: SnapshotStore) -> None:
         ids.append(saved.id)
     assert [each.number for each in await store.list("one")] == [1, 2, 3, 4, 5, 6]
     before = sum(map(len, packs_of(store).values()))
+    packs = packs_of(store)
+    would = await store.prune(max_count=2, dry_run=True)
+    assert (set(would.removed), would.packs, would.size) == ({ids[0], ids[2], ids[3]}, 0, 0)
+    assert (await store.prune(history="none", max_count=0, dry_run=True)).removed == ()
+    assert [each.id for each in await store.list()] == ids
+    assert packs_of(store) == packs
     done = await store.prune(max_count=2)
     assert (set(done.removed), done.packs) == ({ids[0], ids[2], ids[3]}, 3)
     assert done.size > 150_000

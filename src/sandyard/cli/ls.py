@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from sandyard.server.outcomes import SessionInfo
 
 __all__ = ["show_list"]
+
+_KINDS: Final = {
+    "overlay": "an overlay: changes are kept apart",
+    "layers": "inside; private layers",
+}
 
 Where = Annotated[
     str | None,
@@ -82,6 +87,8 @@ async def _list_all(*, gone: bool, json: bool) -> int:
 def _directory(one: SessionInfo) -> str:
     """Where its files are, as it sees them: a copy has the path of what it was made from."""
     path = one.workspace.rstrip("/")
+    if path and one.basis in _KINDS:
+        return f"{path} ({_KINDS[one.basis]})"
     if not one.private or not path:
         return path
     return f"{path} ({'inside; a private copy' if one.forked else 'private'})"

@@ -6,6 +6,8 @@ import dataclasses
 import json as json_format
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import IO, Annotated, Final
 
 import typer
@@ -24,7 +26,7 @@ from sandyard.cli.reaching import (
     supervised,
 )
 from sandyard.cli.report import printable
-from sandyard.cli.snapshot_names import Kept, KeptList
+from sandyard.cli.snapshot_names import Kept, KeptList, KeptNew, KeptOld
 from sandyard.finishing import in_thread
 from sandyard.layered import forget_saved
 from sandyard.snapshot.upkeep import Reclaimed
@@ -88,24 +90,7 @@ def list_all(history: History = None, json: Json = False) -> int:
     """List what is saved, oldest first."""
 
     async def work() -> int:
-        found = await SnapshotStore().list(history)
-        if json:
-            for one in found:
-                _print(_fields(one))
-        elif found:
-            rows = [
-                (
-                    one.id,
-                    one.history,
-                    readable_moment(one.created),
-                    str(one.files),
-                    readable_size(one.size),
-                    one.label,
-                    " ".join(one.tags),
-                )
-                for one in found
-            ]
-            print_table(("ID", "HISTORY", "CREATED", "FILES", "SIZE", "LABEL", "TAGS"), rows)
+        _list(await SnapshotStore().list(history), json=json)
         return 0
 
     return attended(work)
@@ -148,7 +133,7 @@ def show(which: Kept, json: Json = False) -> int:
 
 
 @snapshot.command(name="diff")
-def diff(old: Kept, new: Kept, json: Json = False) -> int:
+def diff(old: KeptOld, new: KeptNew, json: Json = False) -> int:
     """Tell what is different between two snapshots.
 
     - is gone, + is new, ~ has other content, ! has other permissions, attributes or times only.
@@ -220,21 +205,26 @@ def prune(
         int | None,
         typer.Option(metavar="BYTES", help="Of each history, the newest of so many bytes stay."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; list what would go.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Remove old snapshots, and what only they needed.
 
-    With no option, only what nobody needs. The newest of each history stays, and so does what has a
-    label or a tag.
+    Those of every session are looked at, unless HISTORY says of which. With no option, only what nobody
+    needs. The newest of each history stays, and so does what has a label or a tag.
     """
 
     async def work() -> int:
-        age = None if days is None else days * _DAY_S
+        store, age = SnapshotStore(), None if days is None else days * _DAY_S
+        pruning = partial(store.prune, history=history, max_age=age, max_count=keep, max_bytes=size)
+        if dry_run:
+            would_go = set((await pruning(dry_run=True)).removed)
+            _list([one for one in await store.list(history) if one.id in would_go], json=json)
+            return 0
         with Progress("pruning") as progress:
-            pruning = SnapshotStore().prune(
-                history=history, max_age=age, max_count=keep, max_bytes=size
-            )
-            done = await progress.during(pruning)
+            done = await progress.during(pruning())
         await in_thread(forget_saved)
         return _tell_freed(done, json=json)
 
@@ -347,6 +337,26 @@ def _opened(path: str, mode: str, argument: str) -> IO[bytes]:
             value=path,
             cause=error,
         ) from error
+
+
+def _list(found: Sequence[Snapshot], *, json: bool) -> None:
+    if json:
+        for one in found:
+            _print(_fields(one))
+    elif found:
+        rows = [
+            (
+                one.id,
+                one.history,
+                readable_moment(one.created),
+                str(one.files),
+                readable_size(one.size),
+                one.label,
+                " ".join(one.tags),
+            )
+            for one in found
+        ]
+        print_table(("ID", "HISTORY", "CREATED", "FILES", "SIZE", "LABEL", "TAGS"), rows)
 
 
 def _tell_freed(done: Reclaimed, *, json: bool) -> int:

@@ -6,10 +6,11 @@ import asyncio
 from typing import Annotated
 
 import typer
+from typer.models import ArgumentInfo
 
 from sandyard import SandboxError, SnapshotStore
 
-__all__ = ["Kept", "KeptList", "snapshot_names"]
+__all__ = ["Kept", "KeptList", "KeptNew", "KeptOld", "snapshot_names"]
 
 
 def snapshot_names(incomplete: str) -> list[str]:
@@ -23,15 +24,18 @@ def snapshot_names(incomplete: str) -> list[str]:
 
 
 _HELP = "Its id or a beginning of it, its label; or the name of a session, for its newest."
-Kept = Annotated[
-    str,
-    typer.Argument(
-        metavar="SNAPSHOT", help=_HELP, show_default=False, autocompletion=snapshot_names
-    ),
+
+
+def _argument(metavar: str, help: str = _HELP) -> ArgumentInfo:  # noqa: A002  # as typer has it
+    found: ArgumentInfo = typer.Argument(
+        metavar=metavar, help=help, show_default=False, autocompletion=snapshot_names
+    )
+    return found
+
+
+Kept = Annotated[str, _argument("SNAPSHOT")]
+KeptOld = Annotated[str, _argument("OLD", f"The one that is looked back to. {_HELP}")]
+KeptNew = Annotated[
+    str, _argument("NEW", "The one of which is told what is different, named likewise.")
 ]
-KeptList = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SNAPSHOT", help=_HELP, show_default=False, autocompletion=snapshot_names
-    ),
-]
+KeptList = Annotated[list[str], _argument("SNAPSHOT")]

@@ -73,6 +73,9 @@ class SessionInfo(Message):
         processes: how many background processes and terminals it has that have not ended.
         confinement: what holds in it: ``ConfinementReport.document()``.
         forked: how its files came, if it was made of another session or a snapshot: ``Forked.way``.
+        basis: what it runs on: ``plain``, a directory; ``copy``, one that another session's files, or what a
+            snapshot holds, were copied into; ``overlay``, a directory that stays as it is while changes
+            are kept apart; or ``layers``.
     """
 
     type: Literal["session"] = "session"
@@ -86,6 +89,7 @@ class SessionInfo(Message):
     processes: int = 0
     confinement: dict[str, str] | None = None
     forked: Text | None = None
+    basis: Literal["plain", "copy", "overlay", "layers"] = "plain"
 
 
 class SessionsInfo(Message):

@@ -34,6 +34,7 @@ from sandyard.server.messages import Create, Fork
 from sandyard.server.outcomes import SessionInfo
 from sandyard.server.records import SessionRecord
 from sandyard.session import UnixLocalSandboxSession
+from sandyard.state import UnixLocalSandboxSessionState
 
 __all__ = ["HeldSession", "Sessions"]
 
@@ -85,6 +86,7 @@ class HeldSession:
             processes=alive,
             confinement=None if held is None else held.document(),
             forked=None if forked is None else forked.way,
+            basis=_basis(self.session.state, forked=forked is not None),
         )
 
     async def end(self) -> None:
@@ -102,6 +104,16 @@ def _phase(
     if running:
         return "running"
     return "created" if session.confinement is None else "ended"
+
+
+def _basis(
+    state: UnixLocalSandboxSessionState, *, forked: bool
+) -> Literal["plain", "copy", "overlay", "layers"]:
+    if state.workspace_overlay:
+        return "overlay"
+    if state.workspace_layered:
+        return "layers"
+    return "copy" if forked else "plain"
 
 
 class Sessions:

@@ -28,7 +28,14 @@ from sandyard.snapshot.reading import TreeReader
 from sandyard.snapshot.records import History, Snapshot, check_name, check_words, file_of
 from sandyard.snapshot.saving import Saver
 from sandyard.snapshot.sizes import LOCK_WAIT_S
-from sandyard.snapshot.upkeep import Reclaimed, StoreHealth, expired, reclaim, verify_store
+from sandyard.snapshot.upkeep import (
+    Reclaimed,
+    StoreHealth,
+    check_rules,
+    expired,
+    reclaim,
+    verify_store,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -312,6 +319,7 @@ class SnapshotStore:
         max_age: float | None = None,
         max_count: int | None = None,
         max_bytes: int | None = None,
+        dry_run: bool = False,
     ) -> Reclaimed:
         """Remove old snapshots, and what only they needed; with no argument, only what nobody needs.
 
@@ -323,26 +331,14 @@ class SnapshotStore:
             max_count: of each history, the newest so many stay.
             max_bytes: of each history, the newest stay whose files take at most so many bytes
                 together, what several have counted once for each.
+            dry_run: True removes nothing, and answers in ``removed`` which snapshots would go.
 
         Raises:
             SnapshotPersistError: something can't be removed, or is damaged so that what it needs can't
                 be told.
             ArgumentError: a number is negative.
         """
-        given: dict[str, object] = {
-            "max_age": max_age,
-            "max_count": max_count,
-            "max_bytes": max_bytes,
-        }
-        for argument, value in given.items():
-            if value is not None and not (isinstance(value, int | float) and value >= 0):
-                raise ArgumentError(
-                    f"{argument} is a number, 0 or more",
-                    op="delete",
-                    argument=argument,
-                    value=value,
-                )
-
+        check_rules(max_age=max_age, max_count=max_count, max_bytes=max_bytes)
         if history is not None:
             check_name(history, "delete")
 
@@ -354,6 +350,8 @@ class SnapshotStore:
             for name in names:
                 known = History(self._place).read(name)
                 goers += expired(known, time.time(), max_age, max_count, max_bytes)
+            if dry_run:
+                return Reclaimed(removed=tuple(each.id for each in goers))
             return self._reclaim(goers, compress=False)
 
         return await in_thread(work)

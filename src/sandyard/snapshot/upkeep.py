@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sandyard.archive.model import ArchiveError, Kind
 from sandyard.archive.trees import decode_nodes
+from sandyard.errors import ArgumentError
 from sandyard.snapshot.objects import Found, Lists, MissingObjectError, Objects
 from sandyard.snapshot.packs import DamagedPackError, PackWriter
 from sandyard.snapshot.records import History
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from sandyard.snapshot.place import Place
     from sandyard.snapshot.records import Snapshot
 
-__all__ = ["Damage", "Reclaimed", "StoreHealth", "expired", "reclaim", "verify_store"]
+__all__ = [
+    "Damage",
+    "Reclaimed",
+    "StoreHealth",
+    "check_rules",
+    "expired",
+    "reclaim",
+    "verify_store",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +42,7 @@ class Reclaimed:
     """What ``prune`` or ``compact`` did.
 
     Attributes:
-        removed: ids of the snapshots that were removed.
+        removed: ids of the snapshots that were removed; with ``dry_run`` of those that would be.
         packs: packs that were removed.
         size: bytes on disk that became free; less than 0 if the store grew for now.
         deferred: True if somebody saved or restored all the while, so that nothing was freed; the next
@@ -404,6 +413,20 @@ def _drop_empty(place: Place) -> None:
 
 
 # --- retention ------------------------------------------------------------------------------------
+
+
+def check_rules(**rules: float | None) -> None:
+    """Refuse what is no bound.
+
+    Raises:
+        ArgumentError: a number is negative.
+    """
+    for argument, value in rules.items():
+        given: object = value
+        if given is not None and not (isinstance(given, int | float) and given >= 0):
+            raise ArgumentError(
+                f"{argument} is a number, 0 or more", op="delete", argument=argument, value=given
+            )
 
 
 def expired(
