@@ -355,8 +355,8 @@ def _saved(
         known = None
         if place is not None and stack:
             known = known_tree(place, stack, before, excluded, saver.recorded)
-        looks, tally = Looks(before, after), HeardTally(tracker)
-        saved = save_tree(root, saver, looks, excluded, stopped, known, tally)
+        looks, tallies = Looks(before, after), partial(HeardTally, tracker)
+        saved = save_tree(root, saver, looks, excluded, stopped, known, tallies)
         made = saver.finish(saved.top, saved.report, *words, root=root.inside)
         if place is not None and stack:
             note_stack(after, place, stack, excluded, saved.report)

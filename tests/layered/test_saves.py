@@ -13,8 +13,10 @@ from sandyard import (
     Layered,
     Manifest,
     Policy,
+    Progress,
     Snapshot,
     SnapshotStore,
+    StoreSnapshotSpec,
     UnixLocalSandboxClient,
     UnixLocalSandboxSession,
 )
@@ -319,3 +321,26 @@ async def test_random_changes_are_saved(
         await assert_saved(session, number)
     await client.delete(session)
     assert_nothing_left(saved=1)
+
+
+async def test_saves_on_layers_tell_how_far_they_are(tmp_path: Path) -> None:
+    client, heard = UnixLocalSandboxClient(), list[Progress]()
+    spec = StoreSnapshotSpec(directory=str(tmp_path / "store"))
+    session = await client.create(workspace=Layered(), snapshot=spec)
+    async with session:
+        await session.exec("for i in $(seq 300); do echo $i > f$i; done; mkdir d; ln -s f1 d/link")
+        for change, files in (
+            ("true", 301),
+            ("for i in $(seq 40); do echo more > d/g$i; done", 341),
+            ("rm f1 d/g1; echo other > f2", 339),
+            ("true", 339),
+        ):
+            await session.exec(change)
+            heard.clear()
+            await session.stop(progress=heard.append)
+            assert session.checkpoint is not None
+            report = session.checkpoint.report
+            assert heard[-1] == Progress("", files, report.size, 0, 0)
+            assert report.files + report.symlinks == files
+            assert [each.files for each in heard] == sorted(each.files for each in heard)
+    await client.delete(session)

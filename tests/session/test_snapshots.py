@@ -453,6 +453,7 @@ async def test_progress_of_saves_and_restores(
         await session.stop(progress=heard.append)
         assert heard[-1][1:3] == (302, 1092)
         assert [each.files for each in heard] == sorted(each.files for each in heard)
+        heard.clear()
         await session.save_snapshot(progress=heard.append)
         assert heard[-1].files == 302
     await client.delete(session)

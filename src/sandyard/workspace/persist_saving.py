@@ -14,6 +14,7 @@ from sandyard.workspace.persist_tree import TreeSaving
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from sandyard.archive.naming import Path
     from sandyard.archive.report import ArchiveReport
@@ -44,7 +45,7 @@ def save_tree(
     excluded: frozenset[Path],
     stopped: threading.Event,
     known: KnownTree | None = None,
-    tally: Tally | None = None,
+    tallies: Callable[[], Tally] = Tally,
 ) -> SavedTree:
     """Save a workspace; what looks as it did before is not read.
 
@@ -56,7 +57,7 @@ def save_tree(
         stopped: set by whoever wants no more of it.
         known: of a workspace on layers, what was saved of it; what is not touched since is not even
             looked at (default: all of it is walked).
-        tally: counts what a walk finds (default: one of its own).
+        tallies: gives what counts, for each try.
 
     Raises:
         WorkspaceArchiveReadError: the workspace was removed, or can't be read.
@@ -65,10 +66,12 @@ def save_tree(
         raise gone_root(root.inside)
     with translated("persist_workspace", root.inside, root):
         saved = (
-            None if known is None else _saved_above(root, intake, looks, excluded, stopped, known)
+            None
+            if known is None
+            else _saved_above(root, intake, looks, excluded, stopped, known, tallies)
         )
         if saved is None:
-            counted, owner = Tally() if tally is None else tally, rightful_owner(root)
+            counted, owner = tallies(), rightful_owner(root)
             rules = counted, root.ward, owner, stopped
             saving = TreeSaving(root.fd, intake, looks, excluded, *rules)
             saving.names = root.names
@@ -86,6 +89,7 @@ def _saved_above(  # as its caller, which may have to do without
     excluded: frozenset[Path],
     stopped: threading.Event,
     known: KnownTree,
+    tallies: Callable[[], Tally],
 ) -> SavedTree | None:
     """Save a workspace on layers, with the costs of what was touched; None if it has to be walked."""
     from sandyard.workspace.layered_known import Touched  # noqa: PLC0415  # few lie upon layers
@@ -100,7 +104,7 @@ def _saved_above(  # as its caller, which may have to do without
         touched = Touched(known.above, excluded)
     except OSError:  # somebody inside shut what we would look into
         return None
-    tally, owner = Tally(), rightful_owner(root)
+    tally, owner = tallies(), rightful_owner(root)
     saving = LayeredSaving(root.fd, intake, looks, excluded, tally, root.ward, owner, stopped)
     try:
         with acting_as(owner):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sandyard.archive.model import Kind
-from sandyard.archive.report import Tally
+from sandyard.archive.report import ArchiveReport, Tally
 
 __all__ = ["HeardTally", "Hearer", "Progress", "ProgressRelay", "Tracker", "tracked"]
 
@@ -59,12 +59,19 @@ class Tracker:
             self._now = now
             self._tell(now)
 
-    def wrote(self, path: str, size: int) -> None:
-        """Note a file or symlink."""
+    def wrote(self, path: str, size: int, files: int = 1) -> None:
+        """Note a file or symlink, or several that have so many bytes together."""
         with self._lock:
             now = self._now
-            self._now = now._replace(path=path, files=now.files + 1, size=now.size + size)
+            self._now = now._replace(path=path, files=now.files + files, size=now.size + size)
             self._tell(self._now)
+
+    def reached(self, files: int, size: int) -> None:
+        """Note that so many are there in the end, noted one by one or not."""
+        with self._lock:
+            if (files, size) != (self._now.files, self._now.size):
+                self._now = self._now._replace(path="", files=files, size=size)
+                self._tell(self._now)
 
     def finished(self, path: str) -> None:
         """Note an entry, with all that is in it."""
@@ -115,7 +122,10 @@ def tracked(progress: Hearer | None) -> Tracker | None:
 
 
 class HeardTally(Tally):
-    """Counts towards a report, and tells how far that is.
+    """Counts towards a report, and tells how far that is, from the beginning.
+
+    What was known of a workspace on layers is told with the report alone: some of it may be counted
+    anew.
 
     Args:
         tracker: what tells it (default: nothing does).
@@ -124,9 +134,24 @@ class HeardTally(Tally):
     def __init__(self, tracker: Tracker | None = None) -> None:
         super().__init__()
         self._tracker = tracker
+        if tracker is not None:
+            tracker.begin(0)
 
     def count(self, kind: Kind, size: int = 0) -> None:
         """Count something that is there."""
         super().count(kind, size)
         if self._tracker is not None and kind is not Kind.DIRECTORY:
             self._tracker.wrote("", size)
+
+    def count_many(self, files: int, symlinks: int, size: int) -> None:
+        """Count so many that are there."""
+        super().count_many(files, symlinks, size)
+        if self._tracker is not None:
+            self._tracker.wrote("", size, files + symlinks)
+
+    def report(self) -> ArchiveReport:
+        """What there is, which is told."""
+        report = super().report()
+        if self._tracker is not None:
+            self._tracker.reached(report.files + report.symlinks + report.hard_links, report.size)
+        return report
