@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from sandyard.accounts import accounts_of
 from sandyard.changes import Layered
 from sandyard.errors import (
     ArgumentError,
@@ -124,7 +125,7 @@ async def find_origin(
     if origin.inside is not None:  # it may be as a caller wrote it, with a slash at its end
         origin = replace(origin, inside=posixpath.normpath(origin.inside))
     if workspace is not None and origin.lay is None:
-        if origin.manifest.users or origin.manifest.groups:
+        if accounts_of(origin.manifest.users, origin.manifest.groups).further:
             raise ManifestError(
                 "users and groups can't be had on layers: files are shown as one user's; fork without "
                 "workspace=Layered()",

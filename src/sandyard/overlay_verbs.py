@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from sandyard.accounts import accounts_of
 from sandyard.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -315,7 +316,9 @@ def lay_over(workspace: object, manifest: Manifest) -> Laid:
     Raises:
         ArgumentError, ArgumentTypeError: ``workspace`` is no overlay, or the manifest names another
             root.
-        ManifestError: it names users, who can't be had in an overlay.
+        ManifestError: it names users besides ``agent``, who can't be had in an overlay: what shows a
+            layer's files as the session's user's has room for one owner, and what overlayfs makes
+            for itself is that one's.
         WorkspaceStartError: the path is a symlink or no directory.
     """
     from sandyard.changes import Layered, Overlay  # noqa: PLC0415  # it is given
@@ -327,7 +330,7 @@ def lay_over(workspace: object, manifest: Manifest) -> Laid:
             argument="workspace",
             value=workspace,
         )
-    if manifest.users or manifest.groups:
+    if accounts_of(manifest.users, manifest.groups).further:
         raise ManifestError(
             "users and groups can't be had in an overlay: its files are shown as one user's; leave "
             "them out, or work on a copy",

@@ -117,3 +117,20 @@ def test_rung_without_mounts_is_refused() -> None:
     told = ask("no_user", "tests.layered.lower")
     assert told["code"] == "confinement_unavailable"
     assert told["left"] == []
+
+
+async def test_agent_alone_is_everybody(client: UnixLocalSandboxClient, tmp_path: Path) -> None:
+    manifest, base = Manifest(users=[User(name="agent")]), tmp_path / "base"
+    base.mkdir()
+    for workspace in (Layered(), Overlay(base)):
+        session = await client.create(workspace=workspace, manifest=manifest)
+        async with session:
+            assert await said(session, "id -un; echo one > file; cat file") == "agent\none\n"
+        await client.delete(session)
+    session = await client.create(manifest=manifest)
+    async with session:
+        fork = await client.fork(session, workspace=Layered())
+    async with fork:
+        assert await said(fork, "id -un") == "agent\n"
+    await client.delete(fork)
+    await client.delete(session)
