@@ -117,5 +117,8 @@ def test_looking_before_pruning_removes_nothing(home: Path, done: Verb) -> None:
     assert done("snapshot", "prune", "other", "--keep", "0", "--dry-run") == ""
     assert done("snapshot", "list") == before
     assert done("snapshot", "prune", "web", "--keep", "1").startswith("2 snapshots were removed")
+    odd = call("snapshot", "prune", "--keep", "-1")
+    assert b"--keep" in odd.stderr
+    assert b"max_count" not in odd.stderr
     assert "OLD" in done("snapshot", "diff", "--help")
     done("rm", "--all")

@@ -197,13 +197,18 @@ def compact(json: Json = False) -> int:
 @snapshot.command(name="prune")
 def prune(
     history: History = None,
-    days: Annotated[float | None, typer.Option(metavar="DAYS", help="Older ones go.")] = None,
+    days: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Older ones go.")
+    ] = None,
     keep: Annotated[
-        int | None, typer.Option(metavar="N", help="Of each history, the newest so many stay.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Of each history, the newest so many stay."),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="Of each history, the newest of so many bytes stay."),
+        typer.Option(
+            metavar="BYTES", min=0, help="Of each history, the newest of so many bytes stay."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing; list what would go.")
@@ -222,6 +227,8 @@ def prune(
         if dry_run:
             would_go = set((await pruning(dry_run=True)).removed)
             _list([one for one in await store.list(history) if one.id in would_go], json=json)
+            if not would_go:
+                typer.echo("no snapshot would be removed", err=True)
             return 0
         with Progress("pruning") as progress:
             done = await progress.during(pruning())
