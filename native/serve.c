@@ -322,13 +322,13 @@ static void handle_still(const struct incoming *in) {
     bool whole = in->head.size == sizeof request && in->fd_count == channel_bodies(in);
     if (whole)
         memcpy(&request, in->body, sizeof request);
-    if (!whole || request.on > 1 || request.zero != 0)
+    if (!whole || request.on > 1 || request.zero != 0) {
         stilled.error = EPROTO;
-    else if (getpid() != 1) /* then everybody is whoever has our uid, outside as well */
+    } else if (getpid() != 1) { /* then everybody is whoever has our uid, outside as well */
         stilled.error = ENOSYS;
-    else if (request.on != 0 && !stilled_all) /* a second signal would look like one before ours */
+    } else if (request.on != 0 && !stilled_all) { /* a second signal would look like one before ours */
         stilled.error = stop_all();
-    else if (request.on == 0 && stilled_all) {
+    } else if (request.on == 0 && stilled_all) {
         tree_go_on(getpid());
         stilled_all = false;
     }
