@@ -314,6 +314,7 @@ static void hear(int host) {
         memcpy(&head, event, sizeof head);
         promise(head.magic == PROTOCOL_MAGIC && head.flags == 0 && head.size == (size_t)got - sizeof head &&
                     (head.kind == EVENT_SPAWN_FAILED ||
+                     (head.kind == EVENT_STILLED && head.size == sizeof(struct stilled)) ||
                      (head.kind == EVENT_SOCKET_MADE && head.size == sizeof(struct socket_made))),
                 "what init says is of the protocol");
     }

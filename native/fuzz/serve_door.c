@@ -30,6 +30,7 @@ void serve_door_close(void) {
     if (keepers_used != PLACES)
         broken("a keeper was started without a fork");
     keepers_used = 0;
+    stilled_all = false;
 }
 
 /* Nobody can be born here; whoever asks must cope. */
