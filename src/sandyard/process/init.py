@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -104,7 +104,7 @@ class InitProcess:
         self._births: dict[int, _Born] = {}
         self._last_job = 0
         # Of the last two: mostly the session's own, with pipes and on terminals.
-        self._variables: tuple[tuple[tuple[tuple[bytes, bytes], ...], bytes], ...] = ()
+        self._encoded = lru_cache(maxsize=2)(encode_variables)
         self._started: Latch[Started | Failure | None] = Latch()
         self._closer: asyncio.AbstractEventLoop | None = None
         self._gone: Latch[None] = Latch()
@@ -253,7 +253,8 @@ class InitProcess:
             SandboxEndedError, TimeoutError, OSError: as ``spawn``.
         """
         job = CapturedJob(self._next_number(), captures)
-        body = encode_spawn(spawn, len(fds), captured=True, variables=self._encoded(spawn))
+        variables = self._encoded(spawn.environment)
+        body = encode_spawn(spawn, len(fds), captured=True, variables=variables)
         return await self._spawn(job, body, fds, timeout_s)
 
     async def ask_pipes(self, job: CapturedJob) -> None:
@@ -284,19 +285,11 @@ class InitProcess:
         job = TerminalJob(self._next_number())
         self._births[job.number] = job
         try:
-            body = encode_spawn(spawn, 0, variables=self._encoded(spawn))
+            body = encode_spawn(spawn, 0, variables=self._encoded(spawn.environment))
             return await self._spawn(job, body, [])
         except BaseException:
             self._births.pop(job.number, None)
             raise
-
-    def _encoded(self, spawn: Spawn) -> bytes:
-        for known, encoded in self._variables:
-            if known is spawn.environment:
-                return encoded
-        pair = spawn.environment, encode_variables(spawn.environment)
-        self._variables = (*self._variables[-1:], pair)
-        return pair[1]
 
     def _next_number(self) -> int:
         self._last_job = self._last_job % 0xFFFFFFFF + 1

@@ -120,10 +120,8 @@ _SPAWN = struct.Struct("=IIIIHH")
 _SPAWNED = struct.Struct("=II")
 _MOUNTED = struct.Struct("=Q")
 _UNMAPPED = struct.Struct("=I")
-_SOCKET = struct.Struct("=iI")
-_STILLED = struct.Struct("=iI")
-_WRITTEN = struct.Struct("=II")
-_PAIR = struct.Struct("=II")
+_SOCKET = _STILLED = struct.Struct("=iI")
+_WRITTEN = _PAIR = struct.Struct("=II")
 
 HEAD_SIZE = _HEAD.size
 DATAGRAM_LIMIT = HEAD_SIZE + INLINE_LIMIT
