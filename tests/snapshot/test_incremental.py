@@ -54,6 +54,12 @@ class Memory:
         self.held[digest] = bytes(data)
         return digest
 
+    def put_run(self, run: memoryview, objects: list[tuple[bytes, int]]) -> None:
+        at = 0
+        for digest, size in objects:
+            assert self.put(bytes(run[at : at + size])) == digest
+            at += size
+
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         return self.put(b"".join(pieces))
 

@@ -47,6 +47,10 @@ class Watched:
         self._act()
         return self._saver.put(data)
 
+    def put_run(self, run: memoryview, objects: list[tuple[bytes, int]]) -> None:
+        self._act()
+        self._saver.put_run(run, objects)
+
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         self._act()
         return self._saver.put_pieces(pieces)

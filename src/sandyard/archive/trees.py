@@ -100,6 +100,14 @@ class Intake(Protocol):
     def put(self, data: bytes | bytearray) -> bytes:
         """Keep some bytes; return their digest."""
 
+    def put_run(self, run: memoryview, objects: list[tuple[bytes, int]]) -> None:
+        """Keep what lies one after the other in some memory, which is the caller's again afterwards.
+
+        Args:
+            run: the memory.
+            objects: digests and sizes.
+        """
+
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         """Keep bytes that come in pieces; return the digest of them together."""
 

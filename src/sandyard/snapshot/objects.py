@@ -113,6 +113,8 @@ class Objects:
         Raises:
             OSError: a pack can't be read.
         """
+        if not self._untold and self._summary is None:
+            return False  # as while a store's first snapshot is saved
         for name in self._holders(digest):
             if self.find_in(name, digest) is not None and name not in self.damaged:
                 return True

@@ -28,7 +28,7 @@ from sandyard.snapshot.sizes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
 __all__ = [
@@ -155,6 +155,32 @@ class PackWriter:
             self._buffer += stored
             if len(self._buffer) >= BUFFER_BYTES:
                 self._flush()
+
+    def add_run(
+        self,
+        run: memoryview,
+        objects: Iterable[tuple[bytes, int]],
+        is_known: Callable[[bytes], bool],
+    ) -> None:
+        """Add objects that lie one after the other, few enough to be gathered, as they are.
+
+        Args:
+            run: where they lie.
+            objects: digests and sizes.
+            is_known: whether the store has an object already.
+        """
+        held, listed, buffer, written = self._held, self._listed, self._buffer, self._written
+        start = 0
+        for digest, size in objects:
+            end = start + size
+            if digest not in held and not is_known(digest):
+                buffer += _OBJECT.pack(_MARK, _RAW, 0, 0, size, size, digest)
+                held.add(digest)
+                listed += _LISTED.pack(digest, written + len(buffer), size, size, _RAW)
+                buffer += run[start:end]
+            start = end
+        if len(buffer) >= BUFFER_BYTES:
+            self._flush()
 
     def begin(self) -> int:
         """Begin an object whose digest is not known yet; ``feed`` it, then ``settle``."""

@@ -107,6 +107,16 @@ class Saver:
             raise self._failed(error) from error
         return digest
 
+    def put_run(self, run: memoryview, objects: list[tuple[bytes, int]]) -> None:
+        """Keep what lies one after the other in some memory, which is the caller's again afterwards.
+
+        Args:
+            run: the memory.
+            objects: digests and sizes.
+        """
+        with self._errors():
+            self._open_pack().add_run(run, objects, self._objects.has_whole)
+
     def put_pieces(self, pieces: Iterable[bytes]) -> bytes:
         """Keep bytes that come in pieces; return the digest of them together."""
         hasher = hashlib.sha256()

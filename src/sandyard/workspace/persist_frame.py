@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandyard.archive.model import ArchiveError, Kind
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sandyard.archive.naming import Path
     from sandyard.workspace.stat_index import Look
 
-__all__ = ["Entry", "Frame", "KnownEntries", "Listing", "names_in", "starting"]
+__all__ = ["Entry", "Frame", "Gap", "KnownEntries", "Listing", "names_in", "starting"]
 
 Entry = tuple[int, tuple[bytes, "Look"]]
 """Place in its directory, name, and how it looks."""
@@ -39,6 +40,23 @@ _AT_ONCE: Final = 1024
 
 
 _NO_NODE: Final = Node(b"", Kind.DIRECTORY, 0, 0)
+
+
+class Gap:
+    """A place in what is saved of a directory for entries that are not known yet.
+
+    Args:
+        before: what stands before it, from the gap before it on.
+
+    Attributes:
+        saved: these entries, once they are known.
+    """
+
+    __slots__ = ("before", "saved")
+
+    def __init__(self, before: bytearray) -> None:
+        self.before = before
+        self.saved: bytes | bytearray | None = None
 
 
 class Listing(NamedTuple):
@@ -175,7 +193,9 @@ class Frame:
         same: whether all in it looks as it did, so that only the directories in it are looked into.
         fresh: whether a directory in it has another digest than before.
         linked: whether a file in it has other names.
-        saved: what will be saved of it so far, as it is written.
+        saved: what will be saved of it so far, as it is written; from the last gap on.
+        gaps: places in that which are not filled, each that was left open after the first, and what it has.
+        above: of one that was left with gaps, the directory that it is in, and its gap there.
         below: digests of directories in it that have become others, by name, where all looks as it
             did; None for one that could not be read.
         unsettled: places of entries that are to be read the next time, however they look.
@@ -185,9 +205,12 @@ class Frame:
 
     __slots__ = (
         "_way",
+        "_whole",
+        "above",
         "at",
         "below",
         "fresh",
+        "gaps",
         "key",
         "left_out",
         "linked",
@@ -226,6 +249,9 @@ class Frame:
         self.fresh = False
         self.linked = False
         self.saved = bytearray(join_entries(()))
+        self.gaps: deque[Gap] = deque()
+        self.above: tuple[Frame, Gap] | None = None
+        self._whole = bytearray()
         self.below: dict[bytes, bytes | None] = {}
         self.unsettled: list[int] = []
         self.at = -1
@@ -246,6 +272,27 @@ class Frame:
         if entry is not None:
             self.at = entry[0]
         return entry
+
+    def leave_gap(self) -> Gap:
+        """Go on behind a place that is filled later."""
+        gap = Gap(self.saved)
+        self.saved = bytearray()
+        self.gaps.append(gap)
+        return gap
+
+    def fill(self, gap: Gap, saved: bytes | bytearray) -> None:
+        """Fill a gap. Of those that are filled up to the first that is not, nothing is held."""
+        gap.saved = saved
+        while self.gaps and (entries := self.gaps[0].saved) is not None:
+            before = self.gaps.popleft().before
+            if self._whole:
+                self._whole += before
+            else:
+                self._whole = before
+            self._whole += entries
+        if not self.gaps and self._whole:
+            self._whole += self.saved
+            self.saved, self._whole = self._whole, bytearray()
 
     def known(self, digest: bytes) -> Known:
         """What the next save is told of it.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from sandyard.archive.report import ArchiveNote, Tally
 from sandyard.workspace.acting import acting_as, rightful_owner
 from sandyard.workspace.faults import translated
+from sandyard.workspace.persist_shared import SharedSaving
 from sandyard.workspace.persist_stream import gone_root
-from sandyard.workspace.persist_tree import TreeSaving
 
 if TYPE_CHECKING:
     import threading
@@ -73,10 +73,12 @@ def save_tree(
         if saved is None:
             counted, owner = tallies(), rightful_owner(root)
             rules = counted, root.ward, owner, stopped
-            saving = TreeSaving(root.fd, intake, looks, excluded, *rules)
+            saving = SharedSaving(root.fd, intake, looks, excluded, *rules)
             saving.names = root.names
             with acting_as(owner):
-                saved = SavedTree(saving.run(), counted.report())
+                top = saving.run()
+            report = counted.report()
+            saved = SavedTree(top, _in_order(report) if saving.shared else report)
         if os.fstat(root.fd).st_nlink == 0:
             raise gone_root(root.inside)
     return saved
@@ -112,14 +114,18 @@ def _saved_above(  # as its caller, which may have to do without
             top = saving.run()
     except UnknownTreeError:
         return None
-    report = tally.report()
+    return SavedTree(top, _in_order(tally.report()))
+
+
+def _in_order(report: ArchiveReport) -> ArchiveReport:
+    """The same, its notes in the order in which a walk comes past them."""
     skipped, changed, dropped = (
         tuple(sorted(notes, key=_place_of))
         for notes in (report.skipped, report.changed, report.dropped)
     )
-    return SavedTree(top, replace(report, skipped=skipped, changed=changed, dropped=dropped))
+    return replace(report, skipped=skipped, changed=changed, dropped=dropped)
 
 
 def _place_of(note: ArchiveNote) -> tuple[str, ...]:
-    """Where a walk comes past a note."""
+    """Where that is."""
     return () if note.path == "." else tuple(note.path.split("/"))

@@ -30,6 +30,7 @@ from sandyard.workspace.persist_facts import (
     owner_of,
 )
 from sandyard.workspace.persist_frame import Frame, KnownEntries, Listing, names_in, starting
+from sandyard.workspace.reader_program import has_changed, is_plain
 from sandyard.workspace.root import Owner
 from sandyard.workspace.stat_index import (
     Known,
@@ -99,6 +100,7 @@ class TreeSaving:
         self._holders = {path[:-1] for path in excluded}
         self._tally = tally
         self._ward = ward
+        self._owner = owner
         back = None if owner is None else Owner(os.geteuid(), os.getegid())
         intake.as_program = partial(acting_as, back)  # the store is this program's
         self._stopped = stopped
@@ -229,15 +231,20 @@ class TreeSaving:
 
     def _take(self, frame: Frame, below: Frame, digest: bytes) -> None:
         """Note what a directory in a directory has become."""
-        name, fresh = below.path[-1], below.old is None or below.old.digest != digest
-        if below.noted or not (frame.same or self._is_settled(look_at(frame.looks, frame.at))):
-            frame.unsettled.append(frame.at)  # what was noted is told again
-            fresh = True
+        settled = self._check_below(frame, below)
         if not frame.same:
             frame.saved += encode_node(below.node._replace(digest=digest))
-        elif fresh:
+        elif not settled or below.old is None or below.old.digest != digest:
             frame.fresh = True
-            frame.below[name] = digest
+            frame.below[below.path[-1]] = digest
+
+    def _check_below(self, frame: Frame, below: Frame) -> bool:
+        """Whether a directory in a directory need not be entered the next time if it looks the same."""
+        settled = frame.same or self._is_settled(look_at(frame.looks, frame.at))
+        if below.noted or not settled:
+            frame.unsettled.append(frame.at)  # what was noted is told again
+            return False
+        return True
 
     def _is_settled(self, look: Look) -> bool:
         return is_settled(look[_CHANGED], self._since)
@@ -307,6 +314,12 @@ class TreeSaving:
 
     def _save_entry(self, tree: Directories, frame: Frame, entry: Entry) -> None:
         """Save one entry that is no directory, or note why not."""
+        saved = self._saved_entry(tree, frame, entry)
+        if saved is not None:
+            frame.saved += saved
+
+    def _saved_entry(self, tree: Directories, frame: Frame, entry: Entry) -> bytes | None:
+        """What is saved of such an entry; None if nothing is, which is noted then."""
         place, (name, look) = entry
         noted = self._tally.noted
         try:
@@ -317,10 +330,10 @@ class TreeSaving:
             self._tally.note("skipped", b"/".join((*frame.path, name)), REASONS[error.errno])
             saved = None
         if saved is not None:
-            frame.saved += saved
             frame.linked |= look[_LINKS] > 1
         if self._tally.noted != noted or not self._is_settled(look):
             frame.unsettled.append(place)  # what was noted is looked at again, to be told again
+        return saved
 
     def _saved(self, tree: Directories, frame: Frame, name: bytes, look: Look) -> bytes | None:
         """What is saved of an entry, as it is written; None for nothing."""
@@ -377,7 +390,7 @@ class TreeSaving:
             os.close(handle)
         try:
             size, mtime = facts.st_size, facts.st_mtime_ns
-            if size > COPY_CHUNK_BYTES or self.names or has_holes(facts) or _has_attributes(opened):
+            if self.names or not is_plain(opened, facts, COPY_CHUNK_BYTES):
                 return self._read_file(opened, facts, (*beneath, name))
             data = os.pread(opened, size, 0) if size else b""
             if len(data) < size:
@@ -386,7 +399,7 @@ class TreeSaving:
             now = os.fstat(opened)
         finally:
             os.close(opened)
-        if mode & _SPECIAL_BITS or now.st_mtime_ns != mtime or now.st_size != size:
+        if mode & _SPECIAL_BITS or has_changed(facts, now):
             self._note_changes((*beneath, name), facts, now)
         self._tally.count(Kind.FILE, size)
         return encode_file(name, mode & _PERMISSIONS, mtime, size, digest)
@@ -439,13 +452,6 @@ class TreeSaving:
             self._tally.note("changed", key, "grew")
         elif now.st_mtime_ns != facts.st_mtime_ns:
             self._tally.note("changed", key, "changed")
-
-
-def _has_attributes(opened: int) -> bool:
-    try:
-        return bool(os.listxattr(opened))
-    except OSError:  # a file system without
-        return False
 
 
 _NOTHING_KNOWN: Final = KnownEntries(joined_looks((), ()), lambda: None)
