@@ -156,7 +156,7 @@ class SharedSaving(TreeSaving):
             return size <= SLOT_BYTES
         self._new_files += 1
         self._new_bytes += size
-        if self._new_files >= _FILES_FIRST or self._new_bytes >= _BYTES_FIRST:
+        if self._wanted and (self._new_files >= _FILES_FIRST or self._new_bytes >= _BYTES_FIRST):
             self._start()
         return False
 
