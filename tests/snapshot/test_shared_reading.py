@@ -19,6 +19,7 @@ from sandyard.errors import WorkspaceArchiveReadError
 from sandyard.workspace import WorkspaceRoot, persist_shared, reader, reader_program
 from sandyard.workspace.extract_members import Abandoned
 from sandyard.workspace.persist_saving import save_tree
+from sandyard.workspace.persist_shared import SharedSaving
 from sandyard.workspace.progress import HeardTally, Progress, Tracker
 from sandyard.workspace.reader import Reader, ReaderLostError
 from sandyard.workspace.root import Owner
@@ -81,9 +82,16 @@ def alone(root: WorkspaceRoot, base: Path) -> Saved:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two programs save whatever there is, on any machine."""
+    """Two programs save whatever there is, on any machine, however long the second takes to start."""
     monkeypatch.setattr(persist_shared, "_has_processors", lambda: True)
     monkeypatch.setattr(persist_shared, "_FILES_FIRST", 1)
+    start = SharedSaving._start  # noqa: SLF001
+
+    def started(saving: SharedSaving) -> None:
+        start(saving)
+        saving._hear(wait=True)  # noqa: SLF001
+
+    monkeypatch.setattr(SharedSaving, "_start", started)
 
 
 @pytest.fixture
@@ -256,6 +264,16 @@ def test_short_of_descriptors(
     assert files_open() == before
 
 
+def test_slow_to_start(root: WorkspaceRoot, alone: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for before it is there."""
+    monkeypatch.setattr(persist_shared, "_has_processors", lambda: True)
+    monkeypatch.setattr(persist_shared, "_FILES_FIRST", 1)
+    monkeypatch.setattr(reader, "_PROGRAM", "import time; time.sleep(1000)  # reader_program")
+    both = save(root, Memory())
+    assert (both.top, both.report) == (alone.top, alone.report)
+    assert readers() == []
+
+
 def test_cancelled_while_waiting(
     root: WorkspaceRoot, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +354,7 @@ class Serving:
         opened = os.open(place, os.O_RDONLY)
         socket.send_fds(self.channel, ["/".join(names).encode()], [opened])
         os.close(opened)
-        found: list[reader.Result] = []
+        found: list[reader.Result] = []  # the first answer is about nothing
         while len(found) < len(names):
             said = self.channel.recv(reader_program.ANSWER_BYTES)
             if said[0] < reader_program.SLOTS:
@@ -421,6 +439,7 @@ from sandyard.workspace.reader import Reader
 with Reader(None, threading.Event()) as reader:
     here = os.open(sys.argv[1], os.O_RDONLY)
     reader.ask(here, [b"file"])
+    assert not reader.answer(wait=True).results
     assert reader.answer(wait=True).results[0][0]
     if sys.argv[2] == "fork" and not os.fork():
         sys.stdin.read()
@@ -464,6 +483,7 @@ def _text(path: Path) -> bytes:
 def test_lost_is_told(tmp_path: Path) -> None:
     with Reader(None, threading.Event()) as one:
         (pid,) = readers()
+        one.answer(wait=True)
         ended(pid)
         with pytest.raises(ReaderLostError):
             one.answer(wait=True)
@@ -478,6 +498,7 @@ def test_lost_where_owner_is_none(tmp_path: Path) -> None:
         (tmp_path / "file").chmod(0o600)
         try:
             one.ask(here, [b"file"])
+            one.answer(wait=True)
             answer = one.answer(wait=True)
         except ReaderLostError:
             return

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedSaving"]
 
-_FILES_FIRST: Final = 500
-_BYTES_FIRST: Final = 16 * 1024 * 1024
-"""New files, or bytes of them, from which on a second program is worth its start of some 25 ms."""
+_FILES_FIRST: Final = 1_000
+_BYTES_FIRST: Final = 32 * 1024 * 1024
+"""New files, or bytes of them, from which on a second program is started: in the 25 ms until it reads, some
+700 files are read here."""
 
 _FILES_ASKED: Final = 512
 _REQUESTS: Final = 32
@@ -89,6 +90,7 @@ class SharedSaving(TreeSaving):
         self._run: list[Entry] = []
         self._requests: deque[_Request] = deque()
         self._asked = 0
+        self._is_ready = False
         with ExitStack() as self._stack:
             return super().run()
 
@@ -181,7 +183,9 @@ class SharedSaving(TreeSaving):
                 self._save_entry(self._tree, frame, entry)
 
     def _ask(self, frame: Frame, run: list[Entry]) -> bool:
-        if self._reader is None or len(self._requests) >= _REQUESTS or self._asked >= _FILES_ASKED:
+        if self._reader is None or not self._is_ready:
+            return False
+        if len(self._requests) >= _REQUESTS or self._asked >= _FILES_ASKED:
             return False
         try:
             names = [name for _, (name, _) in run]
@@ -206,7 +210,11 @@ class SharedSaving(TreeSaving):
         if self._reader is None:
             return
         try:
-            while self._requests and (answer := self._reader.answer(wait=wait)) is not None:
+            while self._requests or not self._is_ready:
+                answer = self._reader.answer(wait=wait)
+                if answer is None:
+                    return
+                self._is_ready = True
                 self._take_answer(answer)
                 wait = False
         except ReaderLostError:
@@ -214,9 +222,9 @@ class SharedSaving(TreeSaving):
 
     def _take_answer(self, answer: Answer) -> None:
         results, contents = answer
-        self._intake.put_run(
-            contents, [(digest, size) for read, _, _, size, digest in results if read and size]
-        )
+        objects = [(digest, size) for read, _, _, size, digest in results if read and size]
+        if objects:
+            self._intake.put_run(contents, objects)
         at = 0
         while at < len(results):
             request = self._requests[0]
@@ -253,7 +261,7 @@ class SharedSaving(TreeSaving):
             self._finish(request.frame)
 
     def _lose(self) -> None:
-        """Go on without the second program, and read here what it was asked for."""
+        """Do without the second program, and read here what it was asked for."""
         self._reader, self._wanted = None, False
         while self._requests:
             request = self._requests[0]

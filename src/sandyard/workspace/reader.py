@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
     Attributes:
         results: of files in the order in which they were asked for; what was not read is for the caller.
-        contents: of those that were, one after the other; it is valid until the next answer.
+        contents: of those that were, one after the other; it is valid until the next is taken.
     """
 
     results: list[Result]
@@ -132,7 +132,7 @@ class Reader:
         return True
 
     def answer(self, *, wait: bool = False) -> Answer | None:
-        """The next answer; the contents of the one before are given up.
+        """The next answer, of which the first tells that the program is there; the last one is given up.
 
         Args:
             wait: False returns None where there is none yet.
