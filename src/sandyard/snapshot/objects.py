@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from contextlib import nullcontext, suppress
@@ -241,7 +242,11 @@ class Objects:
         Raises:
             MissingObjectError, DamagedPackError, OSError: as ``pieces``.
         """
-        return b"".join(self.pieces(digest))
+        pieces = self.pieces(digest)
+        first, more = next(pieces, b""), io.BytesIO()
+        for piece in pieces:
+            more.write(piece if more.tell() else first + piece)
+        return more.getvalue() or first
 
     def from_pack(self, place: Found) -> Iterator[bytes]:
         """Read an object from a certain pack, piece by piece."""

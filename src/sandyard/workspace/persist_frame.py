@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sandyard.archive.model import ArchiveError, Kind
 from sandyard.archive.trees import Node, each_entry, join_entries, kind_of
 from sandyard.workspace.stat_index import (
+    LOOKS_AHEAD,
     Counts,
     Known,
-    joined_looks,
+    gathered_looks,
     look_at,
     looks_in,
     packed_looks,
@@ -80,7 +82,8 @@ class Listing(NamedTuple):
             opened: descriptor of the directory.
             names: theirs, sorted.
         """
-        looked: list[bytes] = []
+        looked = io.BytesIO()
+        looked.write(LOOKS_AHEAD)
         vanished: list[bytes] = []
         for start in range(0, len(names), _AT_ONCE):
             part = names[start : start + _AT_ONCE]
@@ -88,11 +91,11 @@ class Listing(NamedTuple):
                 found = [os.stat(name, dir_fd=opened, follow_symlinks=False) for name in part]
             except FileNotFoundError:
                 found = list(_those_there(opened, part, vanished))
-            looked.append(packed_looks(found))
+            looked.write(packed_looks(found))
         if vanished:
             gone = frozenset(vanished)
             names = [name for name in names if name not in gone]
-        return cls(names, joined_looks(names, looked), vanished)
+        return cls(names, gathered_looks(names, looked), vanished)
 
 
 def _those_there(
@@ -115,9 +118,11 @@ def names_in(opened: int) -> list[bytes]:
     Raises:
         OSError: it can't be read.
     """
-    names = os.listdir(opened)
     # One call for all of them takes a tenth of the time of one for each.
-    return sorted("/".join(names).encode(*_AS_NAMES).split(b"/")) if names else []
+    names = "/".join(os.listdir(opened)).encode(*_AS_NAMES)
+    found = names.split(b"/") if names else []
+    found.sort()
+    return found
 
 
 def starting(names: list[bytes], prefix: bytes) -> list[bytes]:
@@ -188,7 +193,7 @@ class Frame:
     Attributes:
         node: what its own entry will say, its digest excepted; nothing of use where that is as it was.
         noted: whether something could not be kept of the directory itself.
-        names: of what is in it, sorted.
+        names: of what is in it, sorted; of a large one that does not look as it did, none.
         looks: how that looks.
         same: whether all in it looks as it did, so that only the directories in it are looked into.
         fresh: whether a directory in it has another digest than before.
@@ -238,13 +243,14 @@ class Frame:
         self.key = key
         self.node = _NO_NODE
         self.noted = False
-        self.names, self.looks, _ = listing
+        names, self.looks, _ = listing
         self.left_out = left_out
         self.same = old is not None and not old.linked and not left_out and old.looks == self.looks
         if old is not None and self.same:
             self.looks = old.looks  # once is enough
         elif old is not None:
             old = old._replace(raw=b"")
+        self.names = names if self.same or len(names) <= _AT_ONCE else []
         self.old = old
         self.fresh = False
         self.linked = False
@@ -260,7 +266,7 @@ class Frame:
 
     def entries(self) -> Iterator[Entry]:
         """All that is in it."""
-        return enumerate(looks_in(self.looks, self.names))
+        return enumerate(looks_in(self.looks, self.names or None))
 
     def _directories(self, old: Known) -> Iterator[Entry]:
         for place in old.directories:

@@ -265,6 +265,9 @@ class TreeSaving:
                 self._after.add(frame.key, old)
                 return old.digest
             self._fill_in(tree, frame)
+        elif old is not None:
+            frame.old = old = old._replace(looks=b"")  # of a large one, all that is held counts
+        frame.was = None
         digest = self._intake.put(frame.saved)
         self._after.add(frame.key, frame.known(digest))
         return digest

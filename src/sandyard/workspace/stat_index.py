@@ -8,6 +8,7 @@ may be written again with the same: such a one is noted as one that looks like n
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import time
 import zlib
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
+    "LOOKS_AHEAD",
     "Counts",
     "IndexWriter",
     "Known",
@@ -29,6 +31,7 @@ __all__ = [
     "Looks",
     "StatIndex",
     "clock_now",
+    "gathered_looks",
     "is_settled",
     "joined_looks",
     "look_at",
@@ -47,6 +50,9 @@ and of change."""
 _LOOK: Final = struct.Struct("<QQQQQqq")
 _COUNT: Final = struct.Struct("<I")
 """Before the looks of a directory: how many there are; after them stand the names."""
+
+LOOKS_AHEAD: Final = bytes(_COUNT.size)
+"""What stands in its place as long as nobody has counted."""
 
 _NAMES: Final = b"/"
 """Between names, of which none has one."""
@@ -195,6 +201,8 @@ class StatIndex:
         looks_at = _HEAD.size + path_size
         looks_end = looks_at + looks_size
         size = looks_end + count * _PLACE
+        if size > _WINDOW:
+            return self._large(path, place, head)
         raw = self._bytes(size, place)
         if raw[_HEAD.size : looks_at] != path or _check_of(raw) != check or len(raw) != size:
             return None
@@ -202,9 +210,21 @@ class StatIndex:
         looks = raw[looks_at:looks_end]
         return Known(digest, bool(linked), looks, Counts(*counts), places, raw, key)
 
+    def _large(self, path: bytes, place: int, head: bytes) -> Known | None:
+        """What is known of a directory that is read in parts: as a whole, it would be held twice."""
+        check, path_size, looks_size, count, linked, digest, *counts = _HEAD.unpack(head)
+        found, parts = zlib.crc32(head[_CHECK.size :]), list[bytes]()
+        place += _HEAD.size
+        for size in (path_size, looks_size, count * _PLACE):
+            parts.append(self._read_at(size, place))
+            found = zlib.crc32(parts[-1], found)
+            place += size
+        if parts[0] != path or found != check:
+            return None
+        places = struct.unpack(f"<{count}I", parts[2])
+        return Known(digest, bool(linked), parts[1], Counts(*counts), places)
+
     def _bytes(self, size: int, place: int) -> bytes:
-        if size > _WINDOW:
-            return self._read_at(size, place)
         at = place - self._window_at
         if at < 0 or at + size > len(self._window):
             self._window_at = max(0, min(place, place + size + _AHEAD - _WINDOW))
@@ -320,6 +340,19 @@ def joined_looks(names: Sequence[bytes], packed: Iterable[bytes]) -> bytes:
     return b"".join((_COUNT.pack(len(names)), *packed, _NAMES.join(names)))
 
 
+def gathered_looks(names: Sequence[bytes], packed: io.BytesIO) -> bytes:
+    """How a large directory looks, as ``joined_looks`` says it; its parts are not held twice.
+
+    Args:
+        names: of its entries, sorted.
+        packed: has ``LOOKS_AHEAD``, and behind that how these look; it is of no use afterwards.
+    """
+    packed.write(_NAMES.join(names))
+    packed.seek(0)
+    packed.write(_COUNT.pack(len(names)))
+    return packed.getvalue()
+
+
 def looks_in(looks: bytes, names: Iterable[bytes] | None = None) -> Iterator[tuple[bytes, Look]]:
     """The names in a directory, and how each looked.
 
@@ -360,8 +393,8 @@ def is_settled(changed: int, since: int) -> bool:
 
 def unlike(looks: bytes, places: Iterable[int]) -> bytes:
     """How a directory looks in which the entries at some places look like nothing."""
-    told = bytearray(looks)
+    told = io.BytesIO(looks)  # which copies it once
     for place in places:
-        at = _COUNT.size + place * _LOOK.size + _CHANGE_AT
-        told[at : at + len(_NEVER)] = _NEVER
-    return bytes(told)
+        told.seek(_COUNT.size + place * _LOOK.size + _CHANGE_AT)
+        told.write(_NEVER)
+    return told.getvalue()
