@@ -377,4 +377,4 @@ def test_large_directory_takes_little_memory(root: WorkspaceRoot, base: Path) ->
         tracemalloc.stop()
     assert again.report.files == count
     assert size / count < 420
-    assert more / count < 700
+    assert more / count < 480
