@@ -171,8 +171,11 @@ class _Service:
         finally:
             os.close(opened)
         digest = sha256(into).digest() if size else b""
+        result = RESULT.pack(
+            True, mode, facts.st_mtime_ns, size, digest
+        )  # times may be too far away
         self._at += size
-        return RESULT.pack(True, mode, facts.st_mtime_ns, size, digest)
+        return result
 
     def _begin_slot(self) -> None:
         """Go on to the next part of the memory, once it is free."""
