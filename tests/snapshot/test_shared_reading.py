@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -310,8 +311,9 @@ def test_intake_fails(root: WorkspaceRoot, eager: None) -> None:
 def test_progress_is_whole(root: WorkspaceRoot, alone: Saved, answers: list[int]) -> None:
     heard: list[Progress] = []
     looks = Looks(StatIndex(), IndexWriter(len))
-    tally = HeardTally(Tracker(heard.append))
-    save_tree(root, Memory(), looks, frozenset(), threading.Event(), None, tally)
+    tracker = Tracker(heard.append)
+    tallies = partial(HeardTally, tracker)
+    save_tree(root, Memory(), looks, frozenset(), threading.Event(), None, tallies)
     assert answers
     assert heard[-1].files == sum(
         (alone.report.files, alone.report.symlinks, alone.report.hard_links)

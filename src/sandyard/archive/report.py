@@ -80,10 +80,6 @@ class Tally:
         self._counts[kind] += 1
         self._size += size
 
-    def count_files(self, files: int, size: int) -> None:
-        """Count so many files that were read, of so many bytes together."""
-        self.count_many(files, 0, size)
-
     def count_many(self, files: int, symlinks: int, size: int) -> None:
         """Count so many files, of so many bytes together, and symlinks."""
         self._counts[Kind.FILE] += files

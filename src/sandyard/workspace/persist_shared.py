@@ -248,7 +248,7 @@ class SharedSaving(TreeSaving):
                     frame.unsettled.append(place)
             else:
                 saved += self._saved_entry(self._tree, frame, entry) or b""
-        self._tally.count_files(files, total)
+        self._tally.count_many(files, 0, total)
         request.done += count
         return count
 

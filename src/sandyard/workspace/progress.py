@@ -137,12 +137,6 @@ class HeardTally(Tally):
         if tracker is not None:
             tracker.begin(0)
 
-    def count_files(self, files: int, size: int) -> None:
-        """Count so many files that were read, of so many bytes together."""
-        super().count_files(files, size)
-        if self._tracker is not None:
-            self._tracker.wrote("", size, files)
-
     def count(self, kind: Kind, size: int = 0) -> None:
         """Count something that is there."""
         super().count(kind, size)
