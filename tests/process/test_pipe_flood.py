@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -15,20 +15,26 @@ from sandyard import ExecTimeoutError
 from sandyard import UnixLocalSandboxSession as Session
 from sandyard.limits import PIPE_FLOOD_AFTER
 from sandyard.process import pipe_flood
-from sandyard.process.capture import Capture
+from sandyard.process.capture import Capture, Sink
+from sandyard.process.pipe_flood import PipeFlood
 from sandyard.process.pipes import OutputPipe, open_pipe
 from tests.process.test_capture import modelled
 from tests.session.host import until
 
 LIMIT = 400_000
 SIZE = 8 * PIPE_FLOOD_AFTER
-PIECE = os.urandom(50_000)
+PIECE = os.urandom(1_000_003)
 
 
 class Busy:
-    """A pipe that a thread fills as fast as it is emptied, and that is read into a capture."""
+    """A pipe that a thread fills as fast as it is emptied, and that is read into a capture.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        begun: what was begun to read it; a busy machine may take long to come to that.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, begun: list[PipeFlood | None]) -> None:
+        self._begun = begun
         self.capture = Capture(LIMIT)
         read_end, self.into = open_pipe(None)
         self.pipe = OutputPipe(read_end, self.capture, loop)
@@ -37,13 +43,18 @@ class Busy:
         self._ends = False
 
     def flood(self, size: int = SIZE) -> None:
-        """Begins to write so many bytes."""
+        """Begins to write, and goes on for so many bytes once something else reads than the loop."""
+        self._begun.clear()
         self._writer = threading.Thread(target=self._write, args=(size,))
         self._writer.start()
 
+    def trickle(self, size: int) -> None:
+        """Writes so many bytes."""
+        self.given += os.write(self.into, piece(self.given)[:size])
+
     async def flooded(self) -> None:
-        """Waits until a thread reads."""
-        await until(lambda: bool(reading()))
+        """Waits until something else reads than the loop."""
+        await until(lambda: self._begun, within=60)
 
     async def written(self) -> None:
         """Waits until all is written."""
@@ -64,9 +75,9 @@ class Busy:
 
     def _write(self, size: int) -> None:
         try:
-            while size and not self._ends:
-                size -= (wrote := os.write(self.into, piece(self.given)[:size]))
-                self.given += wrote
+            while size > 0 and not self._ends:
+                self.given += (wrote := os.write(self.into, piece(self.given)))
+                size -= wrote if self._begun else 0
         except BrokenPipeError:
             pass
 
@@ -92,8 +103,26 @@ async def no_thread() -> None:
 
 
 @pytest.fixture
-async def busy() -> AsyncIterator[Busy]:
-    made = Busy(asyncio.get_running_loop())
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[PipeFlood | None]:
+    """What was begun to read in the loop's place, or None where that could not be."""
+    begin, found = PipeFlood.begin, list[PipeFlood | None]()
+
+    def begin_told(
+        fd: int,
+        sink: Sink,
+        tell: Callable[[PipeFlood], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> PipeFlood | None:
+        found.append(flood := begin(fd, sink, tell, loop))
+        return flood
+
+    monkeypatch.setattr(PipeFlood, "begin", begin_told)
+    return found
+
+
+@pytest.fixture
+async def busy(begun: list[PipeFlood | None]) -> AsyncIterator[Busy]:
+    made = Busy(asyncio.get_running_loop(), begun)
     yield made
     made.close()
 
@@ -116,8 +145,7 @@ async def test_the_loop_reads_after_silence(busy: Busy) -> None:
     await busy.flooded()
     await busy.written()
     await no_thread()
-    busy.flood(100)
-    await busy.written()
+    busy.trickle(100)
     await until(lambda: busy.capture.total == busy.given)
     assert not reading()
     busy.check()
@@ -155,8 +183,9 @@ async def test_diverted(busy: Busy) -> None:
     busy.pipe.divert(later)
     total = busy.capture.total
     busy.pipe.resume()
-    await until(lambda: total + later.total == SIZE)
-    assert busy.capture.total == total < SIZE
+    await busy.written()
+    await until(lambda: total + later.total == busy.given)
+    assert busy.capture.total == total < busy.given
 
 
 async def test_memory_runs_out(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,28 +202,34 @@ async def test_memory_runs_out(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> N
     busy.flood()
     await busy.written()
     await until(lambda: busy.pipe.failed is not None)
-    assert busy.capture.total < SIZE
+    assert busy.capture.total < busy.given
 
 
 async def test_no_room_for_a_thread(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_flood, "_floods", threading.Semaphore(0))
     busy.pipe.resume()
     busy.flood()
-    await until(lambda: busy.capture.total == SIZE)
+    await busy.written()
+    await until(lambda: busy.capture.total == busy.given)
     assert not reading()
     busy.check()
 
 
-async def test_no_thread_can_be_started(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_can_be_started(
+    busy: Busy, begun: list[PipeFlood | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     floods = threading.Semaphore(1)
     monkeypatch.setattr(pipe_flood, "_floods", floods)
     busy.pipe.resume()
-    busy.flood(2 * PIPE_FLOOD_AFTER)  # begun before no more can be
+    busy.flood()  # begun before no more can be
     with monkeypatch.context() as shortage:
         shortage.setattr(threading.Thread, "start", refuse_thread)
-        await until(lambda: busy.capture.total == busy.given == 2 * PIPE_FLOOD_AFTER)
+        await until(lambda: begun, within=60)
+    assert begun[0] is None
+    await busy.written()
     busy.flood()
-    await busy.flooded()  # its place was given back
+    await busy.flooded()
+    assert begun[0] is not None  # its place was given back
 
 
 def refuse_thread(_: threading.Thread) -> None:
@@ -216,9 +251,9 @@ async def test_cannot_be_watched_again(busy: Busy, monkeypatch: pytest.MonkeyPat
     assert busy.pipe.failed is not None
 
 
-def test_ends_with_its_loop() -> None:
+def test_ends_with_its_loop(begun: list[PipeFlood | None]) -> None:
     loop = asyncio.new_event_loop()
-    busy = Busy(loop)
+    busy = Busy(loop, begun)
     busy.pipe.resume()
     busy.flood(1_000 * SIZE)
     loop.run_until_complete(busy.flooded())
