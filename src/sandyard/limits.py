@@ -332,6 +332,9 @@ processor."""
 TERMINAL_FLOOD_LOOK_S: Final = 1.0
 """Seconds after which a thread that waits for its loop looks whether that is closed."""
 
+READING_LOOK_S: Final = 1.0
+"""Seconds after which a loop looks whether a thread that reads in its place still does."""
+
 TERMINAL_WRITE_BYTES: Final = 64 * 1024
 """Bytes written to one terminal before the loop gets its turn."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread  # noqa: PLC2701  # whose start is made to fail
 import asyncio
 import errno
 import os
@@ -13,11 +14,12 @@ import pytest
 
 from sandyard import ExecTimeoutError
 from sandyard import UnixLocalSandboxSession as Session
-from sandyard.limits import PIPE_FLOOD_AFTER
-from sandyard.process import pipe_flood
+from sandyard.limits import PIPE_FLOOD_AFTER, PIPE_READ_BYTES
+from sandyard.process import pipe_flood, pipes
 from sandyard.process.capture import Capture, Sink
 from sandyard.process.pipe_flood import PipeFlood
 from sandyard.process.pipes import OutputPipe, open_pipe
+from sandyard.process.reading_thread import Places
 from tests.process.test_capture import modelled
 from tests.session.host import until
 
@@ -92,9 +94,9 @@ def whole(size: int) -> bytes:
     return (PIECE * (size // len(PIECE) + 1))[:size]
 
 
-def reading() -> list[threading.Thread]:
-    """The threads that read."""
-    return [thread for thread in threading.enumerate() if thread.name == "sandyard-output"]
+def reading() -> int:
+    """How many threads read."""
+    return pipe_flood.PIPE_FLOOD_PLACES.taken
 
 
 async def no_thread() -> None:
@@ -117,6 +119,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[PipeFlood | None]:
         return flood
 
     monkeypatch.setattr(PipeFlood, "begin", begin_told)
+    # A writer beside us, on a busy machine, pauses before it has written as much as a command should.
+    monkeypatch.setattr(pipes, "PIPE_FLOOD_AFTER", 4 * PIPE_READ_BYTES)
     return found
 
 
@@ -193,7 +197,7 @@ async def test_memory_runs_out(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> N
     read = Capture.read
 
     def fail(capture: Capture, fd: int, size: int) -> int:
-        if threading.current_thread() in reading():
+        if threading.get_ident() != threading.main_thread().ident:
             raise MemoryError
         return read(capture, fd, size)
 
@@ -206,7 +210,7 @@ async def test_memory_runs_out(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_no_room_for_a_thread(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe_flood, "_floods", threading.Semaphore(0))
+    monkeypatch.setattr(pipe_flood, "PIPE_FLOOD_PLACES", Places(0))
     busy.pipe.resume()
     busy.flood()
     await busy.written()
@@ -218,12 +222,11 @@ async def test_no_room_for_a_thread(busy: Busy, monkeypatch: pytest.MonkeyPatch)
 async def test_no_thread_can_be_started(
     busy: Busy, begun: list[PipeFlood | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    floods = threading.Semaphore(1)
-    monkeypatch.setattr(pipe_flood, "_floods", floods)
+    monkeypatch.setattr(pipe_flood, "PIPE_FLOOD_PLACES", Places(1))
     busy.pipe.resume()
     busy.flood()  # begun before no more can be
     with monkeypatch.context() as shortage:
-        shortage.setattr(threading.Thread, "start", refuse_thread)
+        shortage.setattr(_thread, "start_new_thread", refuse_thread)
         await until(lambda: begun, within=60)
     assert begun[0] is None
     await busy.written()
@@ -232,9 +235,42 @@ async def test_no_thread_can_be_started(
     assert begun[0] is not None  # its place was given back
 
 
-def refuse_thread(_: threading.Thread) -> None:
+def refuse_thread(*_: object) -> None:
     """What a system does that has no room for one more."""
     raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("when", ["never begins", "begins too late", "runs out of memory"])
+async def test_the_loop_reads_for_dead_thread(
+    busy: Busy, begun: list[PipeFlood | None], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    # What a thread does that finds no memory for its first call, or for a later one.
+    start, late = _thread.start_new_thread, threading.Event()
+
+    def fail(run: Callable[[], None], arguments: tuple[()]) -> int:
+        def begin_late() -> None:
+            late.wait()
+            run()
+
+        return 0 if when == "never begins" else start(begin_late, arguments)
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    if when != "runs out of memory":
+        monkeypatch.setattr(_thread, "start_new_thread", fail)
+    monkeypatch.setattr(pipe_flood, "PIPE_FLOOD_PLACES", Places(1))
+    if when == "runs out of memory":
+        monkeypatch.setattr(PipeFlood, "_run", refuse)
+    busy.pipe.resume()
+    busy.flood()
+    await until(lambda: begun, within=60)
+    assert begun[0] is not None
+    await busy.written()
+    await until(lambda: busy.capture.total == busy.given)
+    late.set()
+    await no_thread()
+    busy.check()
 
 
 async def test_cannot_be_watched_again(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:

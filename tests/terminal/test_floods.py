@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread  # noqa: PLC2701  # whose start is made to fail
 import asyncio
 import os
 import select
 import subprocess
-import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -21,7 +21,7 @@ from sandyard.limits import (
     TERMINAL_STREAM_BYTES,
     TERMINAL_TURN_BYTES,
 )
-from sandyard.process.master import Flood
+from sandyard.process.master import TERMINAL_FLOOD_PLACES, Flood
 from tests.session.host import POLL_S, until
 
 LINES = 600_000
@@ -41,7 +41,7 @@ async def session() -> AsyncIterator[Session]:
 
 def threads() -> int:
     """How many threads read terminals."""
-    return sum(thread.name == "sandyard-terminal" for thread in threading.enumerate())
+    return TERMINAL_FLOOD_PLACES.taken
 
 
 async def flooding(session: Session) -> Terminal:
@@ -126,11 +126,11 @@ async def test_keys_reach_it(session: Session) -> None:
 
 
 async def test_no_thread_is_no_harm(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     terminal = await session.terminal(COUNT, scrollback=ROOM)
     assert await terminal.wait() == 0
     monkeypatch.undo()

@@ -15,7 +15,6 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from sandyard.limits import (
     TERMINAL_BATCH_BYTES,
@@ -35,17 +34,17 @@ from sandyard.limits import (
 )
 from sandyard.process.latch import wake
 from sandyard.process.pipes import as_bytes
+from sandyard.process.reading_thread import Places, ReadingThread
 
-__all__ = ["Flood", "Master"]
+__all__ = ["TERMINAL_FLOOD_PLACES", "Flood", "Master"]
 
 _CONTROL_CHARACTERS = 6
 """Where tcgetattr(3) of Python's termios has them."""
 
-_floods = threading.Semaphore(TERMINAL_FLOODS)
-"""What is left of the threads that may read at once."""
+TERMINAL_FLOOD_PLACES = Places(TERMINAL_FLOODS)
 
 
-class Flood:
+class Flood(ReadingThread):
     """A thread that reads a terminal for as long as its program prints without a pause.
 
     It reads under a lock, and never waits while it has that: whoever stops it gets all that it has
@@ -56,18 +55,17 @@ class Flood:
         tell: called on the loop, with this, when there is something to take, and when it is over.
     """
 
-    __slots__ = ("_end", "_fd", "_lock", "_loop", "_room", "_tell", "_told", "_view", "over")
+    __slots__ = ("_fd", "_filled", "_room", "_tell", "_told", "_view", "over")
 
     def __init__(
         self, master: int, tell: Callable[[Flood], None], loop: asyncio.AbstractEventLoop
     ) -> None:
+        super().__init__(TERMINAL_FLOOD_PLACES, loop)
         self._view = memoryview(bytearray(TERMINAL_FLOOD_BYTES))
-        self._end = 0  # of what is read and not taken
-        self._lock = threading.Lock()  # of that, and of who may read
+        self._filled = 0  # of that, with what is read and not taken
         self._room = threading.Event()  # set when something is taken
         self._told = False
         self._tell = tell
-        self._loop = loop
         self.over = False
         self._fd = os.dup(master)  # which stays what it is when the terminal is closed
 
@@ -76,25 +74,21 @@ class Flood:
         cls, master: int, tell: Callable[[Flood], None], loop: asyncio.AbstractEventLoop
     ) -> Flood | None:
         """Starts one; None where the loop has to read, since there is no room for one more thread."""
-        if not _floods.acquire(blocking=False):
+        if not TERMINAL_FLOOD_PLACES.take():
             return None
-        flood = None
         try:
             flood = cls(master, tell, loop)
-            threading.Thread(target=flood._run, name="sandyard-terminal", daemon=True).start()
-        except (OSError, MemoryError, RuntimeError):  # a thread would be faster, no more
-            if flood is not None:
-                os.close(flood._fd)
-            _floods.release()
+        except (OSError, MemoryError):  # a thread would be faster, no more
+            TERMINAL_FLOOD_PLACES.give()
             return None
-        return flood
+        return flood if flood.start() else None
 
     def take(self, *, last: bool = False) -> bytes:
         """What it has read; ``last`` lets it read nothing more."""
         with self._lock:
             self.over = self.over or last
-            data = bytes(self._view[: self._end])
-            self._end, self._told = 0, False
+            data = bytes(self._view[: self._filled])
+            self._filled, self._told = 0, False
         self._room.set()
         return data
 
@@ -111,27 +105,29 @@ class Flood:
                 if self._is_due(since):
                     since = time.monotonic()
                     self._call()
-                if self._end == TERMINAL_FLOOD_BYTES and not self._wait_for_room():
+                if self._filled == TERMINAL_FLOOD_BYTES and not self._wait_for_room():
                     break
         except RuntimeError:  # the loop is closed
             pass
-        finally:
-            os.close(self._fd)
-            _floods.release()
-            self.over = True
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._tell, self)
+
+    def _release(self) -> None:
+        os.close(self._fd)
+        self.over = True
+        super()._release()
+
+    def _finish(self) -> None:
+        self._tell(self)
 
     def _read(self) -> int | None:
         """Reads what is there; how many bytes, and None where nothing more is to be read."""
         with self._lock:
             try:
-                got = None if self.over else os.readv(self._fd, [self._view[self._end :]])
+                got = None if self.over else os.readv(self._fd, [self._view[self._filled :]])
             except BlockingIOError:
                 return 0
             except OSError:  # EIO: the loop sees for itself
                 return None
-            self._end += got or 0
+            self._filled += got or 0
             return got
 
     def _call(self) -> None:
@@ -143,13 +139,13 @@ class Flood:
     def _is_due(self, since: float) -> bool:
         """Whether what was read since a moment is to be shown."""
         late = time.monotonic() - since > TERMINAL_FLOOD_DELAY_S
-        return late or self._end >= TERMINAL_FLOOD_BATCH_BYTES
+        return late or self._filled >= TERMINAL_FLOOD_BATCH_BYTES
 
     def _wait_for_room(self) -> bool:
         """Waits until the loop has taken what is there; False if it is closed."""
-        while self._end == TERMINAL_FLOOD_BYTES and not self._loop.is_closed():
+        while self._filled == TERMINAL_FLOOD_BYTES and not self._loop.is_closed():
             self._room.clear()
-            if self._end == TERMINAL_FLOOD_BYTES:  # it may have been taken before that
+            if self._filled == TERMINAL_FLOOD_BYTES:  # it may have been taken before that
                 self._room.wait(TERMINAL_FLOOD_LOOK_S)
         return not self._loop.is_closed()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sandyard.limits import (
@@ -16,17 +14,17 @@ from sandyard.limits import (
     PIPE_FLOODS,
     PIPE_READ_BYTES,
 )
+from sandyard.process.reading_thread import Places, ReadingThread
 
 if TYPE_CHECKING:
     from sandyard.process.capture import Sink
 
-__all__ = ["PipeFlood"]
+__all__ = ["PIPE_FLOOD_PLACES", "PipeFlood"]
 
-_floods = threading.Semaphore(PIPE_FLOODS)
-"""What is left of the threads that may read at once."""
+PIPE_FLOOD_PLACES = Places(PIPE_FLOODS)
 
 
-class PipeFlood:
+class PipeFlood(ReadingThread):
     """A thread that reads a pipe for as long as its command writes without a pause.
 
     Between two reads it lets the pipe fill for a moment: a writer that is woken, or kept out of the pipe, for
@@ -43,7 +41,7 @@ class PipeFlood:
         failed: why output was lost; None while all is well.
     """
 
-    __slots__ = ("_fd", "_lock", "_loop", "_over", "_sink", "_tell", "ended", "failed")
+    __slots__ = ("_fd", "_over", "_sink", "_tell", "ended", "failed")
 
     def __init__(
         self,
@@ -52,8 +50,8 @@ class PipeFlood:
         tell: Callable[[PipeFlood], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._fd, self._sink, self._tell, self._loop = fd, sink, tell, loop
-        self._lock = threading.Lock()  # of the pipe and the sink, until it is over
+        super().__init__(PIPE_FLOOD_PLACES, loop)
+        self._fd, self._sink, self._tell = fd, sink, tell
         self._over = False
         self.ended = False
         self.failed: MemoryError | None = None
@@ -67,15 +65,10 @@ class PipeFlood:
         loop: asyncio.AbstractEventLoop,
     ) -> PipeFlood | None:
         """Starts one; None where the loop has to read, since there is no room for one more thread."""
-        if not _floods.acquire(blocking=False):
+        if not PIPE_FLOOD_PLACES.take():
             return None
-        try:
-            flood = cls(fd, sink, tell, loop)
-            threading.Thread(target=flood._run, name="sandyard-output", daemon=True).start()
-        except (MemoryError, RuntimeError):  # a thread would be faster, no more
-            _floods.release()
-            return None
-        return flood
+        flood = cls(fd, sink, tell, loop)
+        return flood if flood.start() else None
 
     def stop(self) -> None:
         """Lets it read nothing more."""
@@ -84,18 +77,16 @@ class PipeFlood:
 
     def _run(self) -> None:
         silence = 0
-        try:
-            while silence < PIPE_FLOOD_SILENCE and not self._loop.is_closed():
-                got = self._read()
-                if got is None:
-                    break
-                silence = 0 if got else silence + 1
-                if got < PIPE_READ_BYTES:
-                    time.sleep(PIPE_FLOOD_NAP_S)
-        finally:
-            _floods.release()
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._tell, self)
+        while silence < PIPE_FLOOD_SILENCE and not self._loop.is_closed():
+            got = self._read()
+            if got is None:
+                break
+            silence = 0 if got else silence + 1
+            if got < PIPE_READ_BYTES:
+                time.sleep(PIPE_FLOOD_NAP_S)
+
+    def _finish(self) -> None:
+        self._tell(self)
 
     def _read(self) -> int | None:
         """Reads what is there; how many bytes, and None where nothing more is to be read."""
