@@ -172,6 +172,20 @@ static void sweep(void) {
     strays = living > 0; /* TREE_UNKNOWN, too */
 }
 
+/* Who killed one keeper may have killed them all (kill(2), -1): one that is idle as far as it knows could
+ * take a job to its grave, so those are replaced. */
+static void discard_idle(void) {
+    for (size_t i = 0; i < keepers_used; i++) {
+        uint32_t idle = KEEPER_IDLE;
+        if (keepers[i].pid == 0 || keepers[i].killed ||
+            !__atomic_compare_exchange_n(&states[i], &idle, KEEPER_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            continue;
+        keepers[i].job = 0; /* it stays taken until it is buried */
+        keepers[i].killed = true;
+        (void)kill(keepers[i].pid, SIGKILL);
+    }
+}
+
 static void bury_keeper(size_t index, int status) {
     struct keeper dead = keepers[index];
     bool busy = states[index] == KEEPER_BUSY && dead.job != 0;
@@ -181,6 +195,8 @@ static void bury_keeper(size_t index, int status) {
     states[index] = KEEPER_NONE;
     if (!busy)
         return; /* it left for want of work, or was killed between two jobs */
+    if (!dead.killed)
+        discard_idle();
     losses[loss_count++] = (struct lost){dead.job, status, pace_now() + LOST_PATIENCE_MS};
     strays = true;
     pace_quicken(&sweep_pace);
