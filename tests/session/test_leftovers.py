@@ -44,7 +44,7 @@ async def test_daemons_are_listed_by_name(session: Session) -> None:
         f"cat /proc/$$/comm; for p in {listed}; do cat /proc/$p/cmdline; done"
     )
     assert shown.stdout.count(token.encode()) == 3
-    assert len(find_survivors(token)) == 3
+    await until(lambda: len(find_survivors(token)) == 3)
 
 
 async def test_ended_children_are_not_listed(session: Session) -> None:
@@ -58,7 +58,7 @@ async def test_more_than_64_are_counted(session: Session) -> None:
     token = make_token()
     result = await session.exec(f"for i in $(seq 100); do sleep {token} & done")
     assert len(result.leftovers) == 64
-    assert len(find_survivors(token)) == 100
+    await until(lambda: len(find_survivors(token)) == 100)
 
 
 async def test_they_live_on_and_write_unharmed(session: Session) -> None:
@@ -121,7 +121,7 @@ async def test_leftovers_of_others_stay(session: Session) -> None:
     await session.exec(f"setsid sleep {kept} & echo")
     await session.exec(f"setsid sleep {ended} & echo", leftovers="end")
     assert find_survivors(ended) == []
-    assert len(find_survivors(kept)) == 1
+    await until(lambda: len(find_survivors(kept)) == 1)
 
 
 async def test_they_end_with_the_session(client: UnixLocalSandboxClient) -> None:
@@ -132,7 +132,7 @@ async def test_they_end_with_the_session(client: UnixLocalSandboxClient) -> None
             f"sleep {token} & setsid sleep {token} & python3 -c '{DAEMON}' {token}; "
             f"nohup sleep {token} & (trap '' TERM HUP INT; sleep {token}) & echo"
         )
-        assert len(find_survivors(token)) >= 4
+        await until(lambda: len(find_survivors(token)) >= 4)
     assert find_survivors(token) == []
     await client.delete(session)
 

@@ -86,7 +86,9 @@ async def test_doing_it_twice_does_nothing(client: Client) -> None:
     token = make_token()
     await session.exec(f"setsid sleep {token} & echo")
     await session.start()
-    assert len(find_survivors(token)) == 1
+    await until(
+        lambda: len(find_survivors(token)) == 1
+    )  # it has no words while it becomes a program
     await session.stop()
     await session.stop()
     assert await session.running()

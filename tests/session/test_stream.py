@@ -157,7 +157,7 @@ async def test_cancelled_reader_ends_the_tree(session: Session) -> None:
 async def test_leftovers_stay_after_its_exit(session: Session) -> None:
     token = make_token()
     await read_all(session, f"setsid sleep {token} & echo hi")
-    assert len(find_survivors(token)) == 1
+    await until(lambda: len(find_survivors(token)) == 1)
 
 
 async def test_signals_reach_the_command(session: Session) -> None:
