@@ -309,8 +309,8 @@ async def terminal_whole(place: Place) -> None:
         async for chunk in view:
             total += len(chunk)
             await asyncio.sleep(0)  # a reader that takes its time
+    assert await terminal.wait() == 0  # and raises where nobody could read it any more
     assert total == LARGE // 10 + 2
-    assert await terminal.wait() == 0
 
 
 async def terminal_unread(place: Place) -> None:

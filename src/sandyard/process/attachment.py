@@ -89,8 +89,9 @@ class Attachment:
     """A reader of a terminal, to be iterated for what the terminal shows.
 
     Made by ``Terminal.attach``; enter it as an async context manager. Leaving the block detaches and
-    leaves the program running. The iteration ends when the command has exited and all was read. A
-    chunk may end within a line, a character or an escape sequence.
+    leaves the program running. The iteration ends when the command has exited and all was read, and
+    when nothing more can be read: then ``Terminal.wait`` raises why. A chunk may end within a line, a
+    character or an escape sequence.
 
     Once some 256 KiB wait to be read, the terminal's program waits in its next write, until they are:
     whoever attaches has to read, or to leave. One task reads an attachment; others attach for themselves.
