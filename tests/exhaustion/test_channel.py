@@ -89,7 +89,7 @@ async def test_stalled_loop_loses_nothing(session: Session, count: int) -> None:
     tasks = await send_all(session, count, "echo out @; echo err >&2; : > ended-@")
 
     def stall() -> None:
-        wait_still(lambda: len(names_in(root)) >= 200)
+        wait_still(lambda: len(names_in(root)) >= 100)  # more may not fit before a busy init reads
         time.sleep(max(0.0, STALL_S - (time.monotonic() - began)))
 
     asyncio.get_running_loop().call_soon(stall)

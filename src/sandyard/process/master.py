@@ -113,7 +113,6 @@ class Flood(ReadingThread):
     def _release(self) -> None:
         os.close(self._fd)
         self.over = True
-        super()._release()
 
     def _finish(self) -> None:
         self._tell(self)

@@ -56,7 +56,8 @@ class ReadingThread(ABC):
 
     ``threading.Thread.start`` waits until the new thread says that it runs, and one that finds no memory for
     its first call never does: a loop would stand still for good. So this one is started by what is beneath
-    that, and looked at from time to time; who ends without a word, or never began, is found so.
+    that, and looked at from time to time; who ends without a word, or never began, is found so. The place
+    of one that never began stays taken until it does, so that such a lack is met only so often.
 
     Args:
         places: what it has taken one of.
@@ -69,7 +70,7 @@ class ReadingThread(ABC):
         self._places, self._loop = places, loop
         self._lock = threading.Lock()  # of who may read, and of the stage
         self._stage = _Stage.STARTED
-        self._held = True  # its place, and what else ``_release`` gives back
+        self._held = True  # what ``_release`` gives back
         self._look: asyncio.TimerHandle | None = None
 
     def start(self) -> bool:
@@ -78,7 +79,8 @@ class ReadingThread(ABC):
             self._watch()
             _thread.start_new_thread(self._main, ())
         except (MemoryError, RuntimeError):  # a thread would be faster, no more
-            self._give_back()
+            self._let_go()
+            self._places.give()
             self._forget()
             return False
         return True
@@ -92,25 +94,30 @@ class ReadingThread(ABC):
         """Tells whom it concerns, on the loop, that the thread has come to its end by itself."""
 
     def _release(self) -> None:
-        """Gives back what the thread has for itself; once, when it reads nothing any more."""
-        self._places.give()
+        """Gives back what is its own; once, when it reads nothing any more."""
+        return
 
     def _main(self) -> None:
-        with self._lock:
-            if self._stage is not _Stage.STARTED:
-                return  # it was given up: the loop reads again
-            self._stage = _Stage.RUNS
         try:
-            self._run()
+            if self._may_run():
+                self._run()
         except MemoryError:  # the loop goes on, and sees for itself
             pass
         finally:
             self._stage = _Stage.ENDED
-            self._give_back()
+            self._let_go()
+            self._places.give()
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._end)
 
-    def _give_back(self) -> None:
+    def _may_run(self) -> bool:
+        """Whether it was not given up meanwhile, and the loop reads again."""
+        with self._lock:
+            given_up = self._stage is not _Stage.STARTED
+            self._stage = _Stage.RUNS
+        return not given_up
+
+    def _let_go(self) -> None:
         with self._lock:
             held, self._held = self._held, False
         if held:
@@ -126,7 +133,7 @@ class ReadingThread(ABC):
         if self._stage is _Stage.RUNS:
             self._watch()
         else:
-            self._give_back()
+            self._let_go()
             self._end()
 
     def _end(self) -> None:
