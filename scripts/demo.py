@@ -139,6 +139,9 @@ async def show_tests(tour: Tour, session: UnixLocalSandboxSession) -> None:
     )
     passed = tested.ok() and b" passed" in tested.stdout
     tour.line(passed, f"its own tests run with {shorten(sys.executable, 34)}: {said(tested)}")
+    for line in tested.stdout.decode(errors="replace").splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            tour.note(line)
 
 
 async def work(session: UnixLocalSandboxSession, text: str, **env: str) -> ExecResult:

@@ -12,15 +12,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.house.blocking import never_blocks
 from tests.house.leaks import leaves_nothing
 
 __all__ = ["leaves_nothing", "never_blocks"]
 
-# A deadline for one example measures what else the machine does.
-settings.register_profile("sandyard", deadline=None, print_blob=True)
+# How long examples take, and their making, measures what else the machine does.
+settings.register_profile(
+    "sandyard", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("sandyard")
 
 RUN_DIRECTORY = pytest.StashKey[Path]()

@@ -311,6 +311,16 @@ def test_denied_wins_over_grants() -> None:
     assert not [step for step in plan.steps if is_within(step_path(step), "/srv")]
 
 
+@pytest.mark.parametrize(
+    "denied",
+    [("/srv/ws/a", "/srv/ws/a/b"), ("/srv/ws/a/b", "/srv/ws/a"), ("/srv/ws/a", "/srv/ws/a")],
+    ids=["outer first", "inner first", "twice"],
+)
+def test_denied_within_denied(denied: tuple[str, str]) -> None:
+    plan = plan_session(Policy(), DEBIAN_ROOT, root_at("/srv/ws"), (), denied)
+    assert [step for step in plan.steps if isinstance(step, Deny)] == [Deny("/srv/ws/a")]
+
+
 def test_denying_what_is_not_shown() -> None:
     assert denying("/root/.ssh", "/var/lib/secret", "/root/.cargo") == planned_without(
         "/root/.cargo"

@@ -221,6 +221,10 @@ def add_denied(steps: dict[str, MountStep], denied: Iterable[str], root: Workspa
             raise PolicyError(f"{path} is, or contains, the workspace", field="deny", value=path)
         _check_free(path, "deny")
         inside = root.path + path[len(root.source) :] if is_within(path, root.source) else path
+        if any(
+            isinstance(step, Deny) and is_within(inside, other) for other, step in steps.items()
+        ):
+            continue  # there is nothing left of it to deny
         for covered in [other for other in steps if is_within(other, inside)]:
             del steps[covered]
         steps[inside] = Deny(inside)
